@@ -1,0 +1,110 @@
+"""One walk task: walkers from their segments, the monitored walk with a force field, segments again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.dynamics.langevin import Thermostat
+from dynft_core.dynamics.state import WalkReport, WalkState, load_state, save_walk
+from dynft_core.dynamics.walk import WalkSettings, walk
+from dynft_core.force_field import ForceField
+from dynft_core.jobs import StructureRef, WalkerOutcome, WalkerStart, WalkJob, WalkOutcome
+from dynft_core.reference.calculators import structure_key
+from dynft_core.storage.structures import read_displacements, read_perfect_structure
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The exact ε_B of a force field, as the walk asks for it."""
+
+    force_field: ForceField
+
+    def __call__(self, displacements: Floats) -> float:
+        """ε_B (eV/Å) of displacements (N, 3) Å."""
+        return self.force_field.error.structure(displacements)
+
+    def per_atom(self, displacements: Floats) -> Floats:
+        """ε_B (N,) of each atom, eV/Å."""
+        return self.force_field.error.per_atom(displacements)
+
+    def condition(self, displacements: Floats, key: str) -> Self:
+        """With one more structure (N, 3) Å pending."""
+        return type(self)(self.force_field.condition(displacements[None], [key]))
+
+
+def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
+    """Walk the walkers of `job` and write one segment for each.
+
+    Raises:
+        DynftError: files that cannot be read, settings that do not fit the walkers.
+    """
+    run_dir = Path(job.run_dir)
+    perfect = read_perfect_structure(run_dir / job.perfect_structure)
+    force_field = _with_pending(force_field, job, run_dir)
+    states = [_start(start, job, run_dir, len(perfect)) for start in job.walkers]
+    settings = WalkSettings(
+        Thermostat(job.temperature_K, job.friction_per_ps, job.timestep_fs),
+        job.criterion,
+        job.policy,
+        job.n_steps,
+        force_field.supercell.max_displacement_A,
+        job.max_seconds,
+    )
+    states_after, reports = walk(
+        states,
+        force_field.potential.batch_forces,
+        Monitor(force_field),
+        settings,
+        force_field.supercell.masses,
+        lambda u: structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u, job.reference),
+        job.audit_steps,
+    )
+    walks = []
+    for start, state, report in zip(job.walkers, states_after, reports, strict=True):
+        save_walk(run_dir / start.output, state, report)
+        walks.append(_outcome(start, state, report, job.temperature_K))
+    return WalkOutcome(True, walks=tuple(walks))
+
+
+def _with_pending(force_field: ForceField, job: WalkJob, run_dir: Path) -> ForceField:
+    """Condition on structures that the walkers flagged and that the force field does not know yet."""
+    known = {*force_field.labels, *force_field.pending}
+    new = {ref.key: ref for start in job.walkers for ref in start.pending if ref.key not in known}
+    if not new:
+        return force_field
+    displacements = np.array([read_displacements(run_dir, ref) for ref in new.values()])
+    return force_field.condition(displacements, list(new))
+
+
+def _start(start: WalkerStart, job: WalkJob, run_dir: Path, n_atoms: int) -> WalkState:
+    if start.state is None:
+        return WalkState.at_rest(start.walker, job.seed, n_atoms, job.criterion.window)
+    return load_state(run_dir / start.state)
+
+
+def _outcome(start: WalkerStart, state: WalkState, report: WalkReport, temperature_K: float) -> WalkerOutcome:
+    selected = tuple(
+        StructureRef(
+            choice.key, start.output, row, choice.role, choice.reason, choice.bayesian_error_eV_A, temperature_K
+        )
+        for row, choice in enumerate(report.choices)
+    )
+    return WalkerOutcome(
+        walker=start.walker,
+        output=start.output,
+        step=state.step,
+        steps_walked=report.steps_walked,
+        ended=report.ended,
+        selected=selected,
+        mean_error_eV_A=report.mean_error_eV_A,
+        std_error_eV_A=report.std_error_eV_A,
+        temperature_K=report.mean_temperature_K,
+        last_flag_step=state.last_flag_step,
+    )

@@ -1,0 +1,282 @@
+"""A force field: basis, supercell and posterior. What everyone outside the core talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from numpy.typing import ArrayLike, NDArray
+
+from dynft_core.errors import FileFormatError, InputError
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.bayesian_error import BayesianError
+from dynft_core.model.folding import FoldedBasis, fold
+from dynft_core.model.potential import Potential, sensing_matrix
+from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
+from dynft_core.regression.posterior import Posterior
+from dynft_core.regression.statistics import Statistics
+from dynft_core.storage.segments import read_segment, write_segment
+from dynft_core.symmetry.basis import ForceConstantBasis
+
+Floats = NDArray[np.float64]
+Prior = Literal["shared", "per_order"]
+
+KIND = "force_field"
+NOISE_FLOOR_EV_A = 1e-5
+"""Floor on β^(-1/2): below it the forces of a DFT code are noise."""
+
+
+@dataclass(frozen=True, eq=False)
+class ForceField:
+    """Posterior of the force constants of a crystal, on one supercell.
+
+    Attributes:
+        basis: the symmetry-reduced expansion.
+        supercell: the perfect structure that displacements (…, N, 3) refer to; `on` changes it.
+        posterior: of the parameters.
+        labels: keys of the structures fitted; pending: of those in the covariance alone.
+    """
+
+    basis: ForceConstantBasis
+    supercell: Supercell
+    posterior: Posterior
+    labels: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+
+    @property
+    def n_labels(self) -> int:
+        """Number of structures fitted."""
+        return self.posterior.statistics.n_structures
+
+    @cached_property
+    def folded(self) -> FoldedBasis:
+        """The basis on the supercell."""
+        return fold(self.basis, self.supercell)
+
+    @cached_property
+    def potential(self) -> Potential:
+        """The mean force field on the supercell."""
+        return Potential(self.folded, self.posterior.mean)
+
+    @cached_property
+    def error(self) -> BayesianError:
+        """Its Bayesian error on the supercell."""
+        return BayesianError(self.folded, self.posterior.half)
+
+    def on(self, supercell: Supercell) -> ForceField:
+        """The same force field on another supercell of the crystal."""
+        return replace(self, supercell=supercell)
+
+    def on_structure(self, reference: Atoms) -> ForceField:
+        """The same on the supercell that `reference` is, in its order of atoms.
+
+        Raises:
+            StructureError: `reference` is no supercell of the crystal.
+        """
+        return self.on(Supercell.match(self.basis.crystal, reference))
+
+    def forces(self, displacements: ArrayLike) -> Floats:
+        """Forces (…, N, 3) eV/Å at displacements (…, N, 3) Å."""
+        return self.potential.forces(self._checked(displacements))
+
+    def energy(self, displacements: ArrayLike) -> Floats:
+        """Energies (…) eV relative to the perfect crystal."""
+        return self.potential.energy(self._checked(displacements))
+
+    def bayesian_error(self, displacements: ArrayLike, per_atom: bool = False) -> Floats:
+        """ε_B (…) eV/Å of structures (…, N, 3), or (…, N) per atom (paper eq. 4, second term)."""
+        u = self._checked(displacements)
+        flat = u.reshape(-1, *u.shape[-2:])
+        if per_atom:
+            return np.array([self.error.per_atom(x) for x in flat]).reshape(u.shape[:-1])
+        return np.array([self.error.structure(x) for x in flat]).reshape(u.shape[:-2])
+
+    def sensing_matrix(self, displacements: ArrayLike) -> Floats:
+        """A(u) (3N, M') of one structure (N, 3): forces are A φ (paper eq. 2)."""
+        return sensing_matrix(self.folded, self._checked(displacements))
+
+    def _checked(self, displacements: ArrayLike) -> Floats:
+        u = np.asarray(displacements, dtype=np.float64)
+        if u.shape[-2:] != (self.supercell.n_atoms, 3):
+            raise InputError(
+                "displacements",
+                f"an array (…, {self.supercell.n_atoms}, 3)",
+                f"shape {u.shape}",
+                "put the force field on that supercell first (`on`)",
+            )
+        return u
+
+    def condition(self, displacements: ArrayLike, keys: Sequence[str]) -> ForceField:
+        """With structures (S, N, 3) pending: the covariance knows them, the mean does not."""
+        u = self._checked(displacements).reshape(-1, self.supercell.n_atoms, 3)
+        gram = np.zeros((self.basis.size, self.basis.size))
+        for x in u:
+            matrix = sensing_matrix(self.folded, x)
+            gram += matrix.T @ matrix
+        return replace(self, posterior=self.posterior.condition(gram), pending=(*self.pending, *keys))
+
+    def without_pending(self) -> ForceField:
+        """With nothing but the labels in its covariance."""
+        return replace(self, posterior=replace(self.posterior, pending=None), pending=())
+
+    def refit(
+        self,
+        displacements: ArrayLike,
+        forces: ArrayLike,
+        keys: Sequence[str],
+        noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
+    ) -> ForceField:
+        """With further labels (S, N, 3) Å and eV/Å, hyperparameters learnt anew; nothing is pending any more."""
+        statistics = self.posterior.statistics + _statistics(self.folded, displacements, forces)
+        groups = self.posterior.groups
+        found = maximise_evidence(statistics, groups, noise_floor_eV_A)
+        posterior = Posterior.of(groups, found, statistics)
+        return replace(self, posterior=posterior, labels=(*self.labels, *keys), pending=())
+
+    def calculator(self, reference: Atoms | None = None) -> ForceFieldCalculator:
+        """ASE calculator for the supercell that `reference` is (default: the force field's own)."""
+        return ForceFieldCalculator(self if reference is None else self.on_structure(reference))
+
+    def save(self, path: str | Path) -> str:
+        """Write the force field, whole and at once; the file stands alone. Returns its hash."""
+        p = self.posterior
+        arrays: dict[str, Any] = {f"basis.{name}": value for name, value in self.basis.arrays().items()}
+        arrays |= {f"supercell.{name}": value for name, value in self.supercell.describe().items()}
+        lower = np.tril_indices(self.basis.size)
+        arrays |= {"mean": p.mean, "groups": p.groups, "gram": p.statistics.gram[lower], "moment": p.statistics.moment}
+        arrays["alpha"] = np.array(p.alpha)
+        if p.pending is not None:
+            arrays["pending_gram"] = p.pending[lower]
+        attributes: dict[str, Any] = {
+            "kind": KIND,
+            "beta": p.beta,
+            "log_evidence": p.log_evidence,
+            "square": p.statistics.square,
+            "n_rows": p.statistics.n_rows,
+            "n_structures": p.statistics.n_structures,
+            "labels": list(self.labels),
+            "pending": list(self.pending),
+            "basis_hash": self.basis.content_hash,
+        }
+        return write_segment(Path(path), arrays, attributes)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ForceField:
+        """Read a force field.
+
+        Raises:
+            FileFormatError: missing, truncated, not a force field, or of a newer format.
+        """
+        segment = read_segment(Path(path), KIND)
+        a, attributes = segment.arrays, segment.attributes
+        try:
+            basis = ForceConstantBasis.from_arrays(_under(a, "basis."))
+            cell = _under(a, "supercell.")
+            supercell = Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"])
+            size = basis.size
+            statistics = Statistics(
+                _unpack(a["gram"], size),
+                a["moment"],
+                float(attributes["square"]),
+                int(attributes["n_rows"]),
+                int(attributes["n_structures"]),
+            )
+            pending = _unpack(a["pending_gram"], size) if "pending_gram" in a else None
+            found = Hyperparameters(
+                tuple(float(x) for x in a["alpha"]), float(attributes["beta"]), float(attributes["log_evidence"])
+            )
+            posterior = Posterior(a["groups"], found, statistics, a["mean"], pending)
+            return cls(basis, supercell, posterior, tuple(attributes["labels"]), tuple(attributes["pending"]))
+        except (KeyError, ValueError, IndexError) as error:
+            raise FileFormatError(
+                str(path), "a complete force-field file", f"one without {error}", "write it again with this version"
+            ) from error
+
+
+def _under(arrays: Any, prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+
+def _unpack(lower: Floats, size: int) -> Floats:
+    full = np.zeros((size, size))
+    full[np.tril_indices(size)] = lower
+    return full + np.tril(full, -1).T
+
+
+def _statistics(folded: FoldedBasis, displacements: ArrayLike, forces: ArrayLike) -> Statistics:
+    """Sums over structures (S, N, 3), one sensing matrix in memory at a time."""
+    u, f = np.asarray(displacements, dtype=np.float64), np.asarray(forces, dtype=np.float64)
+    if u.shape != f.shape or u.ndim != 3:
+        raise InputError(
+            "forces", f"one for each displacement, shape {u.shape}", f"shape {f.shape}", "give (S, N, 3) both"
+        )
+    total = Statistics.empty(folded.basis.size)
+    for x, y in zip(u, f, strict=True):
+        total = total + Statistics.of(sensing_matrix(folded, x), y)
+    return total
+
+
+def prior_groups(basis: ForceConstantBasis, prior: Prior) -> NDArray[np.int64]:
+    """(M',) which prior precision each parameter has: one for all, or one for each order."""
+    groups = np.zeros(basis.size, dtype=np.int64)
+    if prior == "per_order":
+        for k, part in enumerate(basis.slices.values()):
+            groups[part] = k
+    return groups
+
+
+def fit(
+    basis: ForceConstantBasis,
+    supercell: Supercell,
+    displacements: ArrayLike,
+    forces: ArrayLike,
+    keys: Sequence[str] | None = None,
+    prior: Prior = "shared",
+    noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
+) -> ForceField:
+    """The force field of labelled structures: displacements (S, N, 3) Å, forces (S, N, 3) eV/Å.
+
+    Raises:
+        InputError: shapes that do not agree, or no structure.
+    """
+    folded = fold(basis, supercell)
+    statistics = _statistics(folded, displacements, forces)
+    groups = prior_groups(basis, prior)
+    posterior = Posterior.of(groups, maximise_evidence(statistics, groups, noise_floor_eV_A), statistics)
+    names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
+    return ForceField(basis, supercell, posterior, names)
+
+
+class ForceFieldCalculator(Calculator):
+    """ASE calculator of a force field; `results` also hold `bayesian_error` (eV/Å) when asked for."""
+
+    implemented_properties = ["energy", "forces", "bayesian_error"]  # noqa: RUF012 - the list that ASE wants
+
+    def __init__(self, force_field: ForceField, **kwargs: Any) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
+        self.force_field = force_field
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy", "forces"),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Energy (eV, relative to the perfect crystal) and forces (eV/Å) of `atoms`.
+
+        Raises:
+            StructureError: an atom has left its site.
+        """
+        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
+        u = self.force_field.supercell.displacements(self.atoms)  # type: ignore[arg-type]
+        self.results["forces"] = self.force_field.forces(u)
+        if "energy" in properties:
+            self.results["energy"] = float(self.force_field.energy(u))
+        if "bayesian_error" in properties:
+            self.results["bayesian_error"] = float(self.force_field.bayesian_error(u))

@@ -1,0 +1,1 @@
+"""Structures to start from: rattled, thermal phonon modes, short molecular dynamics."""

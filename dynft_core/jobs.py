@@ -1,0 +1,262 @@
+"""What travels between driver and workers: frozen jobs in, frozen outcomes out, plain data only.
+
+Paths are relative to the run folder (`run_dir`, absolute) unless said otherwise; arrays never travel, they lie in
+segments that the outcome names. Errors never travel as exceptions: an outcome says `ok = False` and why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Role = Literal["harmonic", "initial", "flagged", "audit", "test"]
+"""Why a structure is labelled. `harmonic` labels serve the first harmonic fit alone, `test` labels are never fitted."""
+
+Policy = Literal["wait", "continue"]
+
+
+@dataclass(frozen=True)
+class StructureRef:
+    """A structure waiting for, or having, a label: row `index` of the segment `segment`."""
+
+    key: str
+    """Content hash of structure and reference settings: the label's name in the ledger and in labels/<key>/."""
+    segment: str
+    index: int
+    role: Role
+    reason: str = ""
+    """One sentence: why it was chosen."""
+    bayesian_error_eV_A: float = float("nan")
+    """ε_B when it was chosen."""
+    temperature_K: float = float("nan")
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """Which ASE calculator labels structures. `calculator`: a name that dynft knows, or 'module:callable'."""
+
+    calculator: str
+    parameters: dict[str, object] = field(default_factory=dict)
+    timeout_s: float = 3600.0
+    max_net_force_eV_A: float = 0.01
+    """Largest accepted |Σ f| / N."""
+
+
+@dataclass(frozen=True)
+class CriterionSettings:
+    """When a walker's structure is selected for a label, and when the walk is broken off.
+
+    `name`: 'trajectory_average' (paper eq. 5: ε_B > gamma μ_k), 'epsilon_min' (Jinnouchi et al. 2019: the threshold
+    follows the mean error of the last selections), 'fixed' (ε_B > threshold_eV_A).
+    """
+
+    name: Literal["trajectory_average", "epsilon_min", "fixed"] = "trajectory_average"
+    gamma: float = 3.0
+    window: int = 1000
+    """k of eq. 5, in MD steps."""
+    threshold_eV_A: float = 0.0
+    """Fixed threshold, or the first one of 'epsilon_min' (0: none before the first selection)."""
+    break_factor: float = 10.0
+    """The walk is broken, and goes back to its last good snapshot, when ε_B exceeds this many times the threshold."""
+    warm_up: int = 20
+    """Steps that a window must hold before it may select."""
+
+
+@dataclass(frozen=True)
+class ProposeJob:
+    """Make structures: 'rattled' or 'phonons' or 'reference_md' for a start, 'force_field_md' for a test set."""
+
+    run_dir: str
+    output: str
+    method: Literal["rattled", "phonons", "reference_md", "force_field_md"]
+    role: Role
+    n_structures: int
+    temperature_K: float
+    seed: int
+    structure: str
+    """File with the supercell's perfect structure."""
+    reference: ReferenceSettings
+    amplitude_A: float = 0.01
+    """Standard deviation of the displacements of 'rattled'."""
+    force_field: str | None = None
+    """Needed by 'phonons' (harmonic part) and 'force_field_md'."""
+    timestep_fs: float = 1.0
+    friction_per_ps: float = 10.0
+    equilibration_steps: int = 1000
+    interval_steps: int = 200
+
+
+@dataclass(frozen=True)
+class ProposeOutcome:
+    ok: bool
+    error: str = ""
+    structures: tuple[StructureRef, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """Compute reference forces of one structure in labels/<key>/."""
+
+    run_dir: str
+    structure: StructureRef
+    perfect_structure: str
+    """File with the supercell's perfect structure (cell, species, reference positions)."""
+    reference: ReferenceSettings
+
+
+@dataclass(frozen=True)
+class LabelOutcome:
+    ok: bool
+    key: str
+    path: str = ""
+    """labels/<key>/label.h5"""
+    error: str = ""
+    """Why it failed: a class ('timeout', 'net force', 'not finite', 'moved', 'calculator', …) and a sentence."""
+    harvested: bool = False
+    """True when a finished label was found and nothing was computed."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class WalkerStart:
+    """Where one walker starts. `state` None: the perfect crystal at rest."""
+
+    walker: int
+    state: str | None
+    output: str
+    pending: tuple[StructureRef, ...] = ()
+    """Structures flagged by these walkers that the force field's covariance does not hold yet."""
+
+
+@dataclass(frozen=True)
+class WalkJob:
+    """Walk a batch of walkers with one force field, ε_B at every step."""
+
+    run_dir: str
+    walkers: tuple[WalkerStart, ...]
+    force_field: str
+    perfect_structure: str
+    n_steps: int
+    seed: int
+    temperature_K: float
+    timestep_fs: float
+    friction_per_ps: float
+    criterion: CriterionSettings
+    policy: Policy
+    reference: ReferenceSettings
+    """For the keys of the structures it selects."""
+    audit_steps: tuple[tuple[int, int], ...] = ()
+    """(walker, absolute MD step) at which that walker's structure is taken for an audit."""
+    max_seconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class WalkerOutcome:
+    """What one walker did. Errors in eV/Å; `step` counts from the walker's birth."""
+
+    walker: int
+    output: str
+    """The walk's segment: state after the walk, traces, and the structures chosen."""
+    step: int
+    steps_walked: int
+    ended: Literal["finished", "selected", "broken", "exploded", "walltime"]
+    selected: tuple[StructureRef, ...]
+    """Flagged structures and audits, in the order they were met."""
+    mean_error_eV_A: float
+    """μ_k over the window at the end."""
+    std_error_eV_A: float
+    temperature_K: float
+    """Mean over the walk."""
+    last_flag_step: int = -1
+    """Absolute step of the walker's latest flag (-1: never)."""
+
+
+@dataclass(frozen=True)
+class WalkOutcome:
+    ok: bool
+    error: str = ""
+    walks: tuple[WalkerOutcome, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """Compute the posterior from `base` (a force field whose statistics are reused) and further labels."""
+
+    run_dir: str
+    version: int
+    output: str
+    perfect_structure: str
+    primitive_structure: str
+    cutoffs_A: dict[int, float]
+    """By order; a harmonic fit names order 2 alone."""
+    base: str | None
+    labels: tuple[StructureRef, ...]
+    """Labels to add to those in `base`."""
+    pending: tuple[StructureRef, ...] = ()
+    """All structures without a label that shall enter the covariance."""
+    prior: Literal["shared", "per_order"] = "shared"
+    noise_floor_eV_A: float = 1e-5
+
+
+@dataclass(frozen=True)
+class Score:
+    """One label against the prediction made before it was included (eV/Å)."""
+
+    key: str
+    role: Role
+    rmse_eV_A: float
+    predicted_eV_A: float
+    """sqrt(1/β + ε_B²) of the force field that did not know the label."""
+    bayesian_error_eV_A: float
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    ok: bool
+    version: int
+    path: str = ""
+    error: str = ""
+    n_labels: int = 0
+    n_pending: int = 0
+    beta_inv_sqrt_eV_A: float = float("nan")
+    alpha: tuple[float, ...] = ()
+    log_evidence: float = float("nan")
+    scores: tuple[Score, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Score force fields on labelled structures that none of them was fitted to."""
+
+    run_dir: str
+    force_fields: tuple[str, ...]
+    labels: tuple[StructureRef, ...]
+    perfect_structure: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Table II of the paper for one force field (eV/Å)."""
+
+    force_field: str
+    rmse_eV_A: float
+    mae_eV_A: float
+    beta_inv_sqrt_eV_A: float
+    mean_bayesian_error_eV_A: float
+    n_labels: int
+    n_structures: int
+
+
+@dataclass(frozen=True)
+class EvaluateOutcome:
+    ok: bool
+    error: str = ""
+    evaluations: tuple[Evaluation, ...] = ()
+    seconds: float = 0.0
+
+
+Job = ProposeJob | LabelJob | WalkJob | FitJob | EvaluateJob
+Outcome = ProposeOutcome | LabelOutcome | WalkOutcome | FitOutcome | EvaluateOutcome

@@ -1,0 +1,1 @@
+"""The expansion on a supercell: forces, energy, sensing matrix."""

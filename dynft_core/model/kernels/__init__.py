@@ -1,0 +1,1 @@
+"""Compiled contractions (the only door to numba) and a plain numpy reference."""

@@ -1,0 +1,53 @@
+"""The same sums in plain numpy, monomial by monomial: slow, short, and what the compiled kernels are tested against."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.model.kernels.terms import Terms
+from dynft_core.symmetry.eigentensors import monomials
+
+Floats = NDArray[np.float64]
+
+
+def _powers(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """(m, s, 3) exponents of each monomial of `shape`."""
+    rows = product(*[monomials(k) for k in shape])
+    return np.array([[[site.count(c) for c in range(3)] for site in row] for row in rows])
+
+
+def _gradient(shape: tuple[int, ...], u: Floats) -> Floats:
+    """d(monomial)/du (…, m, s, 3) of all monomials at displacements (…, s, 3) of the sites."""
+    powers = _powers(shape)
+    found = np.zeros((*u.shape[:-2], *powers.shape))
+    for m, exponents in enumerate(powers):
+        for site, c in zip(*np.nonzero(exponents), strict=True):
+            lowered = exponents.copy()
+            lowered[site, c] -= 1
+            found[..., m, site, c] = exponents[site, c] * np.prod(u**lowered, axis=(-2, -1))
+    return found
+
+
+def add_forces(terms: Terms, coefficients: Floats, displacements: Floats, forces: Floats) -> None:
+    """As compiled.add_forces."""
+    for w in range(displacements.shape[2]):
+        for k, sites in enumerate(terms.sites):
+            gradient = _gradient(terms.shape, displacements[sites, :, w])  # (T, m, s, 3)
+            np.subtract.at(forces[:, :, w], sites, np.einsum("m,tmsc->tsc", coefficients[k], gradient))
+
+
+def write_columns(terms: Terms, displacements: Floats, matrix: Floats) -> None:
+    """As compiled.write_columns."""
+    rows = matrix.reshape(len(displacements), 3, -1)
+    for o, first in enumerate(terms.column):
+        tables = terms.tables[terms.chunks[o] : terms.chunks[o + 1]].transpose(1, 0, 2)
+        tables = tables.reshape(tables.shape[0], -1)
+        own = rows[:, :, first : first + tables.shape[1]]
+        own[:] = 0.0
+        for k in range(terms.starts[o], terms.starts[o + 1]):
+            turn = terms.rotation[k]
+            gradient = _gradient(terms.shape, displacements[terms.sites[k]] @ turn) @ turn.T
+            np.subtract.at(own, terms.sites[k], np.einsum("ml,tmsc->tscl", tables, gradient))

@@ -1,0 +1,251 @@
+"""ASE calculators by name, and the hashes that say which structure was computed with which settings."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ase.calculators.calculator
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from numpy.typing import ArrayLike
+
+from dynft_core.errors import InputError
+from dynft_core.jobs import ReferenceSettings
+
+ase_calculators: Any = ase.calculators.calculator
+
+POSITION_RESOLUTION_A = 1e-8
+"""Positions (and cells) that agree to this are the same structure."""
+
+
+@dataclass(frozen=True)
+class EmbeddedPotential:
+    """A potential that computes inside the process: no files, no commands, milliseconds a structure.
+
+    Attributes:
+        make: builds the calculator from the parameters.
+        parameters: the parameter names it accepts.
+        elements: the species it knows; None: any.
+    """
+
+    make: Callable[..., Any]
+    parameters: frozenset[str] = frozenset()
+    elements: frozenset[str] | None = None
+
+
+def make_calculator(settings: ReferenceSettings, directory: Path | str) -> Any:
+    """The ASE calculator that `settings` name, working in `directory` if it works with files.
+
+    Names: 'tersoff-si' (Tersoff, PRB 39, 5566), 'stillinger-weber-si' (PRB 31, 5262), 'emt', 'lj', 'morse', every
+    other calculator that ASE knows by name, or 'module:callable', called with the parameters (and with `directory`
+    if it has such an argument).
+
+    Raises:
+        InputError: unknown or not installed, or parameters that the calculator refuses.
+    """
+    name = calculator_name(settings)
+    potential = embedded_potentials().get(name)
+    if potential is not None:
+        unknown = sorted(set(settings.parameters) - potential.parameters)
+        if unknown:
+            accepted = ", ".join(sorted(potential.parameters)) or "no parameters"
+            raise InputError("reference.parameters", accepted, f"'{unknown[0]}'", f"correct the parameters of {name}")
+    factory = potential.make if potential is not None else _factory(name)
+    arguments = dict(settings.parameters)
+    if potential is None and _takes_directory(factory):
+        arguments["directory"] = str(directory)
+    try:
+        calculator = factory(**arguments)
+    except ImportError as error:
+        raise _not_installed(name, error) from error
+    except Exception as error:  # every calculator has its own way to refuse parameters
+        raise InputError(
+            "reference.parameters", f"what {name} accepts", f"{type(error).__name__}: {error}",
+            "correct the parameters, or configure the calculator for ASE",
+        ) from error
+    if not callable(getattr(calculator, "get_forces", None)):
+        raise InputError(
+            "reference.calculator", "an ASE calculator", f"{type(calculator).__name__} from {name}",
+            "name a class or function that gives an ASE calculator",
+        )
+    return calculator
+
+
+def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> None:
+    """Make the calculator and compare its elements with those of `atoms`, without computing anything.
+
+    Raises:
+        InputError: as `make_calculator`; or an element that an embedded potential does not know.
+    """
+    settings_hash(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        make_calculator(settings, folder)
+    potential = embedded_potentials().get(calculator_name(settings))
+    if potential is not None and potential.elements is not None:
+        unknown = sorted({chemical_symbols[z] for z in atoms.numbers} - potential.elements)
+        if unknown:
+            raise InputError(
+                "reference.calculator", f"one that knows {', '.join(unknown)}",
+                f"'{settings.calculator}', which knows {', '.join(sorted(potential.elements))}",
+                "choose another calculator, or check the species of the structure",
+            )
+
+
+def runs_in_process(settings: ReferenceSettings) -> bool:
+    """True for embedded potentials, which need no files, no commands and no protection by a process of their own."""
+    return calculator_name(settings) in embedded_potentials()
+
+
+def calculator_name(settings: ReferenceSettings) -> str:
+    """The name as it is looked up: lower case, unless it is 'module:callable'."""
+    name = settings.calculator.strip()
+    return name if ":" in name else name.lower()
+
+
+def settings_hash(settings: ReferenceSettings) -> str:
+    """SHA-256 (64 hex digits) of the calculator and its parameters: all that changes the forces.
+
+    Raises:
+        InputError: parameters that JSON cannot hold.
+    """
+    plain = {"calculator": calculator_name(settings), "parameters": settings.parameters}
+    try:
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "reference.parameters", "finite numbers, strings, lists and tables", str(error), "write it as one of these",
+        ) from error
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def structure_key(numbers: ArrayLike, cell: ArrayLike, positions: ArrayLike, settings: ReferenceSettings) -> str:
+    """Content hash (24 hex digits) of a structure and the settings that label it: its name in the ledger.
+
+    Args:
+        numbers: (N,) atomic numbers; their order counts.
+        cell: (3, 3) Å.
+        positions: (N, 3) Å, rounded to 1e-8 Å; not wrapped, so give perfect positions + displacements.
+        settings: the reference settings.
+
+    Raises:
+        InputError: positions or cell not finite, or settings that cannot be hashed.
+    """
+    digest = hashlib.sha256(settings_hash(settings).encode())
+    digest.update(np.asarray(numbers, dtype="<i8").tobytes())
+    for name, lengths in (("cell", cell), ("positions", positions)):
+        array = np.asarray(lengths, dtype=np.float64)
+        if array.ndim != 2 or array.shape[1] != 3 or not np.isfinite(array).all():
+            raise InputError(name, "finite lengths of shape (…, 3)", f"shape {array.shape}", "check the structure")
+        digest.update(np.rint(array / POSITION_RESOLUTION_A).astype("<i8").tobytes())
+    return digest.hexdigest()[:24]
+
+
+@cache
+def embedded_potentials() -> Mapping[str, EmbeddedPotential]:
+    """The embedded potentials by name. ASE imports the module of a calculator when it is first asked for."""
+    emt, lj, morse = (ase_calculators.get_calculator_class(name) for name in ("emt", "lj", "morse"))
+    emt_elements = importlib.import_module("ase.calculators.emt").parameters
+    return {
+        "tersoff-si": EmbeddedPotential(_tersoff, elements=frozenset({"C", "Si"})),
+        "stillinger-weber-si": EmbeddedPotential(_stillinger_weber, elements=frozenset({"Si"})),
+        "emt": EmbeddedPotential(emt, frozenset(emt.default_parameters), frozenset(emt_elements)),
+        "lj": EmbeddedPotential(lj, frozenset(lj.default_parameters)),
+        "morse": EmbeddedPotential(morse, frozenset(morse.default_parameters)),
+    }
+
+
+def _tersoff() -> Any:
+    from matscipy.calculators.manybody.explicit_forms import TersoffBrenner
+    from matscipy.calculators.manybody.explicit_forms.tersoff_brenner import Tersoff_PRB_39_5566_Si_C
+
+    return _quiet_manybody()(**TersoffBrenner(Tersoff_PRB_39_5566_Si_C))
+
+
+def _stillinger_weber() -> Any:
+    from matscipy.calculators.manybody.explicit_forms import StillingerWeber
+    from matscipy.calculators.manybody.explicit_forms.stillinger_weber import Stillinger_Weber_PRB_31_5262_Si
+
+    return _quiet_manybody()(**StillingerWeber(Stillinger_Weber_PRB_31_5262_Si))
+
+
+@cache
+def _quiet_manybody() -> Any:
+    """matscipy's calculator without its warning about np.where, which concerns values that it does not use."""
+    from matscipy.calculators.manybody import Manybody
+
+    class QuietManybody(Manybody):  # type: ignore[misc]
+        def calculate(self, *args: Any, **kwargs: Any) -> Any:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="'where' used without 'out'")
+                return super().calculate(*args, **kwargs)
+
+    return QuietManybody
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    """The class or function behind an ASE name or 'module:callable'."""
+    if ":" in name:
+        return _imported(name)
+    known = {*ase_calculators.names, *ase_calculators.external_calculators, *embedded_potentials()}
+    if name not in known:
+        near = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+        remedy = f"did you mean '{near[0]}'?" if near else "for example 'tersoff-si', 'vasp' or 'module:callable'"
+        expected = "a calculator that dynft or ASE knows, or 'module:callable'"
+        raise InputError("reference.calculator", expected, f"'{name}'", remedy)
+    try:
+        factory: Callable[..., Any] = ase_calculators.get_calculator_class(name)
+    except (ImportError, AttributeError) as error:
+        raise _not_installed(name, error) from error
+    return factory
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except ImportError as error:
+        raise _not_installed(name, error) from error
+    except (AttributeError, ValueError) as error:
+        expected = f"a module that has {attribute or 'the callable'}"
+        raise InputError("reference.calculator", expected, f"'{name}' ({error})", "check its name") from error
+    except Exception as error:  # the user's module runs while it is imported
+        raise InputError(
+            "reference.calculator", "a module that can be imported",
+            f"'{module_name}', which raises {type(error).__name__}: {error}", "mend the module",
+        ) from error
+    if not callable(found):
+        got = f"'{name}', which is no callable"
+        raise InputError("reference.calculator", "'module:callable'", got, "name a function or class")
+    callable_found: Callable[..., Any] = found
+    return callable_found
+
+
+def _takes_directory(factory: Callable[..., Any]) -> bool:
+    """True when it names the argument, or is an ASE calculator class that passes it on."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError:  # a class written in C without a signature
+        return False
+    if "directory" in parameters:
+        return True
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return passes_on and isinstance(factory, type) and issubclass(factory, ase_calculators.BaseCalculator)
+
+
+def _not_installed(name: str, error: Exception) -> InputError:
+    where = "install its package in this environment, or put its module on PYTHONPATH"
+    return InputError("reference.calculator", "an installed calculator", f"'{name}' ({error})", where)

@@ -1,0 +1,1 @@
+"""Bayesian ridge regression: sufficient statistics, evidence, posterior."""

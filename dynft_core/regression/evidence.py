@@ -1,0 +1,101 @@
+"""Evidence maximisation: the noise precision β and the prior precisions α that make the data most probable.
+
+Bishop, Pattern Recognition and Machine Learning (2006), §3.5; the posterior of design and paper eq. 3-4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+from numpy.typing import NDArray
+
+from dynft_core.errors import InputError
+from dynft_core.regression.statistics import Statistics
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_ALPHA_BOUNDS = (1e-12, 1e12)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Precisions: `alpha` one for each group of parameters (1/eV²), `beta` of the forces ((Å/eV)²)."""
+
+    alpha: tuple[float, ...]
+    beta: float
+    log_evidence: float
+
+
+def cholesky(precision: Floats) -> Floats:
+    """Lower Cholesky factor; where rounding has eaten the prior, a small multiple of unity is added to restore it."""
+    jitter = 0.0
+    scale = float(np.abs(precision.diagonal()).max(initial=1.0))
+    for attempt in range(8):
+        try:
+            return np.asarray(scipy.linalg.cholesky(precision + jitter * np.eye(len(precision)), lower=True))
+        except np.linalg.LinAlgError:
+            jitter = scale * 1e-15 * 10**attempt
+    raise InputError("statistics", "a positive definite precision", "one that is not", "check the data for huge values")
+
+
+def _log_evidence(statistics: Statistics, groups: Ints, log_precisions: Floats) -> tuple[float, Floats]:
+    """Log evidence and its gradient in (log α…, log β)."""
+    alpha, beta = np.exp(log_precisions[:-1]), float(np.exp(log_precisions[-1]))
+    diagonal = alpha[groups]
+    factor = cholesky(np.diag(diagonal) + beta * statistics.gram)
+    mean = scipy.linalg.cho_solve((factor, True), beta * statistics.moment)
+    inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
+    variances = np.einsum("ij,ij->j", inverse, inverse)
+    residual = statistics.squared_residual(mean)
+    n = statistics.n_rows
+    value = 0.5 * (
+        np.log(diagonal).sum()
+        + n * np.log(beta / (2 * np.pi))
+        - beta * residual
+        - diagonal @ mean**2
+        - 2 * np.log(factor.diagonal()).sum()
+    )
+    spread = np.bincount(groups, weights=diagonal * variances, minlength=len(alpha))
+    size = np.bincount(groups, weights=diagonal * mean**2, minlength=len(alpha))
+    count = np.bincount(groups, minlength=len(alpha))
+    well_determined = float((count - spread).sum())
+    gradient = np.append(0.5 * (count - size - spread), 0.5 * (n - beta * residual - well_determined))
+    return float(value), gradient
+
+
+def maximise_evidence(
+    statistics: Statistics, groups: Ints, noise_floor_eV_A: float, start: Hyperparameters | None = None
+) -> Hyperparameters:
+    """α of each group and β by evidence maximisation; β^(-1/2) never below `noise_floor_eV_A`.
+
+    `groups`: (M,) which α each parameter has. L-BFGS on the logarithms with the exact gradient.
+
+    Raises:
+        InputError: no data at all.
+    """
+    if statistics.n_rows == 0:
+        raise InputError("labels", "at least one structure with forces", "none", "label a structure first")
+    n_groups = int(groups.max()) + 1
+    if start is None:
+        mean_square = max(statistics.square / statistics.n_rows, noise_floor_eV_A**2)
+        gain = float(np.trace(statistics.gram)) / statistics.n_rows
+        start = Hyperparameters((max(gain / mean_square, 1e-6),) * n_groups, 100.0 / mean_square, 0.0)
+    x = np.log(np.clip([*start.alpha, start.beta], 1e-12, noise_floor_eV_A**-2))
+    low, high = np.log(_ALPHA_BOUNDS)
+    bounds = [(low, high)] * n_groups + [(np.log(1e-12), -2 * np.log(noise_floor_eV_A))]
+
+    def objective(z: Floats) -> tuple[float, Floats]:
+        value, gradient = _log_evidence(statistics, groups, z)
+        return -value / statistics.n_rows, -gradient / statistics.n_rows
+
+    found = scipy.optimize.minimize(
+        objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-8, "maxiter": 200}
+    )
+    precisions = np.exp(found.x)
+    return Hyperparameters(
+        tuple(float(a) for a in precisions[:-1]), float(precisions[-1]), -found.fun * statistics.n_rows
+    )

@@ -1,0 +1,1 @@
+"""What lies on disk: closed segments, the journal, structures. Every file is complete or absent."""

@@ -1,0 +1,164 @@
+"""The journal: one JSON object a line, appended and on disk before anybody acts on it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dynft_core.errors import FileFormatError, InputError
+from dynft_core.storage.files import sync_folder
+
+logger = logging.getLogger(__name__)
+
+Event = dict[str, Any]
+"""Plain JSON data, with "event" (what happened) and "time" (ISO 8601, UTC)."""
+
+
+class Journal:
+    """A journal open for appending. One process writes at a time; whoever opens it holds the run folder's lock."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Use `Journal.open`."""
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def open(cls, path: Path | str) -> Journal:
+        """Open a journal to append to it, an empty one when there is none. A torn last line is cut off, with a warning.
+
+        Raises:
+            FileFormatError: the file holds something else than events before its last line.
+            OSError: it cannot be written.
+        """
+        path = Path(path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            _mend_end(path, descriptor)
+            os.fsync(descriptor)
+            sync_folder(path.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor)
+
+    def append(self, event: Mapping[str, Any]) -> Event:
+        """Write one event and bring it to disk; return it as a replay will read it.
+
+        "time" is added when absent. JSON knows neither NaN nor infinity: they become null. Tuples become lists and
+        keys strings, so act on what this returns: then going on and resuming see the same event.
+
+        Raises:
+            InputError: no "event", or data that JSON cannot hold.
+            OSError: the disk is full or gone; the journal then ends as it did before.
+        """
+        line = _encode(event)
+        size = os.fstat(self._descriptor).st_size
+        try:
+            written = os.write(self._descriptor, line)
+            if written != len(line):
+                raise OSError(f"{self.path}: {written} of {len(line)} bytes written: is the disk full?")
+            os.fsync(self._descriptor)
+        except OSError:
+            os.ftruncate(self._descriptor, size)
+            raise
+        read_back: Event = json.loads(line)
+        return read_back
+
+    def close(self) -> None:
+        """Close the file. Everything appended is on disk already."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def read_journal(path: Path | str) -> list[Event]:
+    """All events of a journal, in order; a torn last line (a writer was killed) is left out. Changes nothing.
+
+    Raises:
+        FileFormatError: no such file, or something else than an event before the last line.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise FileFormatError(str(path), "a journal", error.strerror or str(error), "check the run folder") from error
+    return _parse(path, content)[0]
+
+
+def _parse(path: Path, content: bytes) -> tuple[list[Event], int]:
+    """Events, and how many bytes of `content` they take."""
+    lines = content.split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    events: list[Event] = []
+    taken = 0
+    for number, line in enumerate(lines, start=1):
+        event = _decode(line)
+        if event is None:
+            if number == len(lines):
+                break
+            raise FileFormatError(
+                f"{path} line {number}", 'a JSON object with "event"', _shortened(line),
+                "the file was edited or damaged: restore it, or start in another run folder",
+            )
+        events.append(event)
+        taken += len(line) + 1
+    return events, min(taken, len(content))
+
+
+def _mend_end(path: Path, descriptor: int) -> None:
+    """Cut off a torn last line; end a whole one that lacks its newline (a power failure, an editor)."""
+    content = path.read_bytes()
+    _, taken = _parse(path, content)
+    if taken < len(content):
+        torn = _shortened(content[taken:])
+        logger.warning("%s: the last line is torn (its writer was killed) and is dropped: %s", path, torn)
+        os.ftruncate(descriptor, taken)
+    elif content and not content.endswith(b"\n"):
+        os.write(descriptor, b"\n")
+
+
+def _encode(event: Mapping[str, Any]) -> bytes:
+    if not isinstance(event.get("event"), str):
+        raise InputError("event", 'a mapping with a string "event"', repr(event)[:200], "say what happened")
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    try:
+        text = json.dumps(_finite({"event": event["event"], "time": now, **event}), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError("event", "plain JSON data", str(error), "give numbers, text, lists and dicts") from error
+    return text.encode() + b"\n"
+
+
+def _decode(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:  # includes bytes that are no UTF-8
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _shortened(line: bytes) -> str:
+    return repr(line[:60].decode(errors="replace")) + ("…" if len(line) > 60 else "")

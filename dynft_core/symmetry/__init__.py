@@ -1,0 +1,1 @@
+"""The symmetry-adapted basis of the force constants."""

@@ -1,0 +1,250 @@
+"""The force-constant basis: all orders, on the cell, with every symmetry and sum rule built in.
+
+Free parameters φ (eV) → eigentensor coefficients θ = null_space φ / u₀ⁿ of each orbit → force constants of each
+cluster. The null space is orthonormal in the full tensors of one cell, so |φ|² is Σ |Φ_n u₀ⁿ|² over the ordered
+clusters of a cell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import factorial, prod
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from dynft_core.errors import FileFormatError, InputError
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.symmetry.clusters import encode_sites, enumerate_clusters
+from dynft_core.symmetry.eigentensors import Pattern, Representation, eigentensors, pattern_of
+from dynft_core.symmetry.orbits import find_orbits
+from dynft_core.symmetry.space_group import SpaceGroup, primitive, space_group
+from dynft_core.symmetry.sum_rules import constraint_gram, null_space, violation
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+LENGTH_SCALE_A = 0.3
+"""u₀: a displacement at which the terms of a covalent crystal's expansion are of one size (Φ_{n+1} ≈ Φ_n / u₀)."""
+MAX_ORDER = 6
+
+
+@dataclass(frozen=True, eq=False)
+class OrderBasis:
+    """The basis of one order n.
+
+    Attributes:
+        atoms, cells: (C, n), (C, n, 3) sites of each cluster of the cell, repeated ones together.
+        orbit, operation, slots: (C,), (C,), (C, n) how each cluster arises from its orbit's representative.
+        patterns: (O) multiplicities of the representatives' sites, in slot order.
+        tensors: (O) eigentensors (m, e) of each representative.
+        null_space: (P, M_n) free parameters → eigentensor coefficients of all orbits in turn.
+        sum_rule_violation: largest norm by which a column breaks the translational sum rule.
+    """
+
+    order: int
+    cutoff_A: float
+    atoms: Ints
+    cells: Ints
+    orbit: Ints
+    operation: Ints
+    slots: Ints
+    patterns: tuple[Pattern, ...]
+    tensors: tuple[Floats, ...]
+    null_space: Floats
+    sum_rule_violation: float
+
+    @property
+    def n_parameters(self) -> int:
+        """Free parameters M_n of this order."""
+        return int(self.null_space.shape[1])
+
+    @cached_property
+    def offsets(self) -> Ints:
+        """(O + 1,) where each orbit's coefficients start among the P of this order."""
+        return np.concatenate([[0], np.cumsum([t.shape[1] for t in self.tensors])])
+
+
+@dataclass(frozen=True, eq=False)
+class ForceConstantBasis:
+    """The force-constant basis of a crystal: `build` it, then fold it onto supercells.
+
+    Attributes:
+        crystal: the primitive cell it lives on.
+        orders: one OrderBasis for each order, ascending.
+        cartesian: (G, 3, 3) the space group's orthogonal matrices.
+        length_scale_A: u₀.
+    """
+
+    crystal: Crystal
+    orders: tuple[OrderBasis, ...]
+    cartesian: Floats
+    symbol: str
+    length_scale_A: float = LENGTH_SCALE_A
+
+    @classmethod
+    def build(cls, crystal: Crystal, cutoffs_A: Mapping[int, float]) -> ForceConstantBasis:
+        """The basis of `crystal` (reduced to its primitive cell) with a cutoff (Å) for each order 2, 3, … up to 6.
+
+        Raises:
+            InputError: orders missing or out of range, cutoffs not positive or without any neighbour.
+        """
+        check_cutoffs(crystal, cutoffs_A)
+        cell = primitive(crystal)
+        group = space_group(cell)
+        orders = tuple(_build_order(cell, group, n, cutoffs_A[n]) for n in sorted(cutoffs_A))
+        return cls(cell, orders, group.cartesian, group.symbol)
+
+    @property
+    def n_parameters(self) -> dict[int, int]:
+        """Free parameters by order, after the sum rules."""
+        return {o.order: o.n_parameters for o in self.orders}
+
+    @property
+    def size(self) -> int:
+        """All free parameters, M'."""
+        return sum(o.n_parameters for o in self.orders)
+
+    @property
+    def cutoffs(self) -> dict[int, float]:
+        """Cutoff by order, Å."""
+        return {o.order: o.cutoff_A for o in self.orders}
+
+    @cached_property
+    def slices(self) -> dict[int, slice]:
+        """Where each order's parameters lie among the M'."""
+        ends = np.cumsum([o.n_parameters for o in self.orders])
+        return {o.order: slice(int(e) - o.n_parameters, int(e)) for o, e in zip(self.orders, ends, strict=True)}
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of the crystal, the cutoffs and the null spaces: two bases of one hash share their parameters."""
+        digest = hashlib.sha256(json.dumps([self.cutoffs, self.length_scale_A], sort_keys=True).encode())
+        parts = [self.crystal.cell, self.crystal.scaled_positions, self.crystal.numbers]
+        for part in parts + [o.null_space for o in self.orders] + [t for o in self.orders for t in o.tensors]:
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()[:24]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything as named arrays, for a file; `from_arrays` reads them back."""
+        found: dict[str, NDArray[Any]] = {
+            "cell": self.crystal.cell,
+            "scaled_positions": self.crystal.scaled_positions,
+            "numbers": self.crystal.numbers,
+            "cartesian": self.cartesian,
+            "cutoffs": np.array([[o.order, o.cutoff_A, o.sum_rule_violation] for o in self.orders]),
+            "length_scale_A": np.array(self.length_scale_A),
+            "symbol": np.frombuffer(self.symbol.encode(), dtype=np.uint8),
+        }
+        for o in self.orders:
+            for name in ("atoms", "cells", "orbit", "operation", "slots"):
+                found[f"{o.order}.{name}"] = getattr(o, name).astype(np.int32)
+            found[f"{o.order}.patterns"] = np.array([p + (0,) * (o.order - len(p)) for p in o.patterns], dtype=np.int32)
+            found[f"{o.order}.widths"] = np.diff(o.offsets)
+            found[f"{o.order}.tensors"] = np.concatenate([t.ravel() for t in o.tensors])
+            found[f"{o.order}.null_space"] = o.null_space
+        return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> ForceConstantBasis:
+        """The basis that `arrays()` wrote.
+
+        Raises:
+            FileFormatError: an array is missing or does not fit the others.
+        """
+        try:
+            atoms = Atoms(
+                numbers=arrays["numbers"], cell=arrays["cell"], scaled_positions=arrays["scaled_positions"], pbc=True
+            )
+            orders = tuple(_order_from_arrays(arrays, *row) for row in np.atleast_2d(arrays["cutoffs"]))
+            symbol = bytes(np.asarray(arrays["symbol"])).decode()
+            scale = float(np.asarray(arrays["length_scale_A"]))
+            return cls(Crystal(atoms), orders, np.asarray(arrays["cartesian"]), symbol, scale)
+        except (KeyError, ValueError, IndexError) as error:
+            raise FileFormatError(
+                "basis", "the arrays of a force-constant basis", f"{type(error).__name__}: {error}", "fit it again"
+            ) from error
+
+
+def check_cutoffs(crystal: Crystal, cutoffs_A: Mapping[int, float]) -> None:
+    """Refuse cutoffs that cannot give a basis.
+
+    Raises:
+        InputError: orders missing or out of range, cutoffs not positive or without any neighbour.
+    """
+    wanted = list(range(2, 2 + len(cutoffs_A)))
+    if sorted(cutoffs_A) != wanted or not wanted or wanted[-1] > MAX_ORDER:
+        raise InputError(
+            "cutoffs",
+            f"one for each order 2, 3, … up to {MAX_ORDER}",
+            f"orders {sorted(cutoffs_A)}",
+            "name every order once",
+        )
+    shortest = crystal.nearest_neighbour_distance
+    for order, cutoff in sorted(cutoffs_A.items()):
+        if not np.isfinite(cutoff) or cutoff <= 0:
+            raise InputError(f"cutoff of order {order}", "a positive length in Å", f"{cutoff:g}", "give it in Å")
+        if cutoff <= shortest:
+            raise InputError(
+                f"cutoff of order {order}",
+                f"more than the nearest-neighbour distance, {shortest:.3f} Å",
+                f"{cutoff:g} Å",
+                "a cutoff without neighbours leaves no parameters: choose a longer one or drop the order",
+            )
+
+
+def _build_order(crystal: Crystal, group: SpaceGroup, order: int, cutoff_A: float) -> OrderBasis:
+    clusters = enumerate_clusters(crystal, order, cutoff_A)
+    orbits = find_orbits(clusters, group)
+    representation = Representation(group.cartesian, order)
+    sites = encode_sites(clusters.atoms, clusters.cells, clusters.n_atoms)
+    patterns = [pattern_of(sites[r]) for r in orbits.representatives]
+    tensors = [eigentensors(representation, p, s) for p, s in zip(patterns, orbits.stabilisers, strict=True)]
+    gram = constraint_gram(crystal, clusters, orbits, group, representation, tensors, patterns)
+    orderings = np.array([factorial(order) / prod(factorial(k) for k in p) for p in patterns])
+    weights = np.repeat(np.sqrt(orbits.sizes * orderings), [t.shape[1] for t in tensors])
+    free = null_space(gram, weights)
+    return OrderBasis(
+        order,
+        float(cutoff_A),
+        clusters.atoms,
+        clusters.cells,
+        orbits.orbit,
+        orbits.operation,
+        orbits.slots,
+        tuple(patterns),
+        tuple(tensors),
+        free,
+        violation(gram, free),
+    )
+
+
+def _order_from_arrays(
+    arrays: Mapping[str, NDArray[Any]], order_number: float, cutoff_A: float, sum_rule_violation: float
+) -> OrderBasis:
+    n = int(order_number)
+    part = {name: np.asarray(arrays[f"{n}.{name}"]) for name in ("patterns", "widths", "tensors", "null_space")}
+    integers = {
+        k: np.asarray(arrays[f"{n}.{k}"], dtype=np.int64) for k in ("atoms", "cells", "orbit", "operation", "slots")
+    }
+    patterns = tuple(tuple(int(k) for k in row if k) for row in part["patterns"])
+    heights = [prod((k + 1) * (k + 2) // 2 for k in p) for p in patterns]
+    ends = np.cumsum([h * w for h, w in zip(heights, part["widths"], strict=True)])
+    tensors = tuple(
+        part["tensors"][e - h * w : e].reshape(h, w) for e, h, w in zip(ends, heights, part["widths"], strict=True)
+    )
+    return OrderBasis(
+        order=n,
+        cutoff_A=float(cutoff_A),
+        **integers,
+        patterns=patterns,
+        tensors=tensors,
+        null_space=part["null_space"],
+        sum_rule_violation=float(sum_rule_violation),
+    )

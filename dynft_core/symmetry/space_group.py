@@ -1,0 +1,119 @@
+"""The space group: how its operations act on sites and vectors (the only door to spglib)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import spglib
+from ase import Atoms
+from ase.geometry import minkowski_reduce
+from numpy.typing import NDArray
+
+from dynft_core.errors import StructureError
+from dynft_core.lattice.crystal import Crystal
+
+SYMMETRY_TOLERANCE_A = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class SpaceGroup:
+    """Operations modulo lattice translations; operation g sends site (a, n) to (permutation[g, a], R n + shift[g, a]).
+
+    Attributes:
+        symbol: international symbol.
+        rotations: (G, 3, 3) integers acting on fractional columns.
+        permutations: (G, n) atom that atom a is sent to.
+        shifts: (G, n, 3) cell that atom a of the home cell is sent to.
+        cartesian: (G, 3, 3) orthogonal matrices.
+    """
+
+    symbol: str
+    rotations: NDArray[np.int64]
+    permutations: NDArray[np.int64]
+    shifts: NDArray[np.int64]
+    cartesian: NDArray[np.float64]
+
+    @property
+    def size(self) -> int:
+        """Number of operations G."""
+        return len(self.rotations)
+
+
+def _dataset(crystal: Crystal) -> spglib.SpglibDataset:
+    cell: Any = (crystal.cell, crystal.scaled_positions, crystal.numbers)
+    try:
+        dataset = spglib.get_symmetry_dataset(cell, symprec=SYMMETRY_TOLERANCE_A)
+    except Exception as error:  # spglib raises its own class or returns None, by version and setting
+        raise StructureError(
+            "crystal", "a structure that spglib understands", str(error), "check cell and positions"
+        ) from error
+    if dataset is None:
+        raise StructureError(
+            "crystal", "a structure that spglib understands", "no space group", "check cell and positions"
+        )
+    return dataset
+
+
+def space_group(crystal: Crystal) -> SpaceGroup:
+    """The space group of `crystal` to SYMMETRY_TOLERANCE_A.
+
+    Raises:
+        StructureError: spglib finds no symmetry (overlapping atoms, broken cell).
+    """
+    dataset = _dataset(crystal)
+    x = crystal.scaled_positions
+    images = np.einsum("gij,aj->gai", dataset.rotations, x) + dataset.translations[:, None]
+    difference = images[:, :, None] - x  # (G, a, b, 3)
+    shifts = np.rint(difference)
+    distances = np.linalg.norm((difference - shifts) @ crystal.cell, axis=-1)
+    permutations = distances.argmin(axis=2)
+    if distances.min(axis=2).max() > 10 * SYMMETRY_TOLERANCE_A:
+        raise StructureError(
+            "crystal", "sites that its symmetry maps on each other", "an unmatched site", "symmetrise it"
+        )
+    chosen = np.take_along_axis(shifts, permutations[:, :, None, None], axis=2)[:, :, 0]
+    basis = crystal.cell.T
+    cartesian = basis @ dataset.rotations @ np.linalg.inv(basis)
+    left, _, right = np.linalg.svd(cartesian)  # orthogonal to machine precision, whatever the cell's last digits
+    return SpaceGroup(
+        symbol=str(dataset.international),
+        rotations=dataset.rotations.astype(np.int64),
+        permutations=permutations.astype(np.int64),
+        shifts=chosen.astype(np.int64),
+        cartesian=left @ right,
+    )
+
+
+def primitive(crystal: Crystal) -> Crystal:
+    """The primitive cell, same orientation and origin; `crystal` itself when it is primitive already."""
+    dataset = _dataset(crystal)
+    pure = dataset.translations[np.all(dataset.rotations == np.eye(3, dtype=int), axis=(1, 2))]
+    if len(pure) == 1:
+        return crystal
+    pure = (pure - np.rint(pure)) @ crystal.cell
+    axes = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 3, indexing="ij"), axis=-1).reshape(-1, 3) @ crystal.cell
+    vectors = (pure[:, None] + axes).reshape(-1, 3)
+    lengths = np.linalg.norm(vectors, axis=1)
+    vectors = vectors[np.argsort(np.round(lengths, 6), kind="stable")][1:]  # the zero vector goes
+    volume = abs(np.linalg.det(crystal.cell)) / len(pure)
+    cell = _shortest_basis(vectors, volume)
+    fractional = crystal.positions @ np.linalg.inv(cell)
+    fractional = np.mod(fractional + 1e-9, 1.0) - 1e-9
+    keep: list[int] = []
+    for i, x in enumerate(fractional):
+        difference = x - fractional[keep] if keep else np.ones((1, 3)) * 0.5
+        if np.linalg.norm((difference - np.rint(difference)) @ cell, axis=1).min() > 10 * SYMMETRY_TOLERANCE_A:
+            keep.append(i)
+    return Crystal(Atoms(numbers=crystal.numbers[keep], cell=cell, scaled_positions=fractional[keep], pbc=True))
+
+
+def _shortest_basis(vectors: NDArray[np.float64], volume: float) -> NDArray[np.float64]:
+    first = vectors[0]
+    second = next(v for v in vectors if np.linalg.norm(np.cross(first, v)) > 1e-3 * np.linalg.norm(first) ** 2)
+    normal = np.cross(first, second)
+    third = next(v for v in vectors if abs(abs(normal @ v) - volume) < 1e-3 * volume)
+    cell = np.array([first, second, third])
+    cell = np.asarray(minkowski_reduce(cell)[0])
+    return cell if np.linalg.det(cell) > 0 else -cell

@@ -1,0 +1,235 @@
+"""Every function that a worker runs: a frozen job in, a frozen outcome out. None of them raises."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache, wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.dynamics.sampling import sample
+from dynft_core.dynamics.walk_job import run_walk
+from dynft_core.errors import DynftError, InputError
+from dynft_core.force_field import ForceField, fit
+from dynft_core.initial.phonon_modes import thermal_displacements
+from dynft_core.initial.rattled import rattled
+from dynft_core.initial.reference_md import reference_md
+from dynft_core.jobs import (
+    EvaluateJob,
+    EvaluateOutcome,
+    Evaluation,
+    FitJob,
+    FitOutcome,
+    LabelJob,
+    LabelOutcome,
+    ProposeJob,
+    ProposeOutcome,
+    Score,
+    StructureRef,
+    WalkJob,
+    WalkOutcome,
+)
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.bayesian_error import BayesianError
+from dynft_core.model.potential import padded_sensing_matrix
+from dynft_core.reference.calculators import make_calculator, structure_key
+from dynft_core.reference.label import Label, read_label, relative_label_path, run_label
+from dynft_core.storage.structures import read_displacements, read_perfect_structure, write_structures
+from dynft_core.symmetry.basis import ForceConstantBasis
+
+Floats = NDArray[np.float64]
+log = logging.getLogger(__name__)
+
+JobT = TypeVar("JobT")
+OutcomeT = TypeVar("OutcomeT")
+
+
+Task = Callable[[JobT], OutcomeT]
+
+
+def _never_raising(failed: Callable[[Any, str], Any]) -> Callable[[Task[JobT, OutcomeT]], Task[JobT, OutcomeT]]:
+    """Turn whatever a task raises into its outcome: an exception that does not unpickle would hang the driver."""
+
+    def decorate(task: Task[JobT, OutcomeT]) -> Task[JobT, OutcomeT]:
+        @wraps(task)
+        def run(job: JobT) -> OutcomeT:
+            start = time.monotonic()
+            try:
+                outcome = task(job)
+            except DynftError as error:
+                outcome = failed(job, str(error))
+            except Exception as error:  # a worker must answer, whatever happened; the traceback is in its log
+                log.exception("%s failed", task.__name__)
+                outcome = failed(job, f"{type(error).__name__}: {error}")
+            return replace(outcome, seconds=time.monotonic() - start)  # type: ignore[type-var]
+
+        return run
+
+    return decorate
+
+
+def generator(seed: int, stream: int) -> np.random.Generator:
+    """Counter-based generator of one purpose: streams of one seed do not overlap."""
+    return np.random.Generator(np.random.Philox(key=[seed, stream]))
+
+
+@lru_cache(maxsize=2)
+def load_force_field(path: str) -> ForceField:
+    """A force field, kept by the worker while it is the newest: files never change once written."""
+    return ForceField.load(path)
+
+
+@_never_raising(lambda job, error: ProposeOutcome(False, error))
+def propose(job: ProposeJob) -> ProposeOutcome:
+    """Make structures that want a label, and write them as one segment."""
+    run_dir = Path(job.run_dir)
+    perfect = read_perfect_structure(run_dir / job.structure)
+    displacements = _proposed(job, run_dir)
+    sent = [perfect.positions + u for u in displacements]
+    keys = [structure_key(perfect.numbers, perfect.cell[:], x, job.reference) for x in sent]
+    write_structures(run_dir / job.output, displacements, keys, {"method": job.method, "role": job.role})
+    refs = tuple(
+        StructureRef(key, job.output, i, job.role, f"{job.method} {i}", temperature_K=job.temperature_K)
+        for i, key in enumerate(keys)
+    )
+    return ProposeOutcome(True, structures=refs)
+
+
+def _proposed(job: ProposeJob, run_dir: Path) -> Floats:
+    rng = generator(job.seed, _STREAMS[job.method])
+    if job.method in ("phonons", "force_field_md"):
+        if job.force_field is None:
+            raise InputError("force_field", f"a force field for '{job.method}'", "none", "fit one first")
+        force_field = load_force_field(str(run_dir / job.force_field))
+        if job.method == "phonons":
+            return thermal_displacements(force_field, job.n_structures, job.temperature_K, rng)
+        return sample(
+            force_field,
+            job.n_structures,
+            job.temperature_K,
+            job.timestep_fs,
+            job.friction_per_ps,
+            job.equilibration_steps,
+            job.interval_steps,
+            job.seed,
+        )
+    atoms = read_perfect_structure(run_dir / job.structure)
+    supercell = Supercell.build(Crystal(atoms), (1, 1, 1))  # its atoms are its sites, in order
+    if job.method == "rattled":
+        return rattled(supercell, job.n_structures, job.amplitude_A, rng)
+    calculator = make_calculator(job.reference, run_dir / "structures" / "reference_md")
+    return reference_md(
+        supercell,
+        calculator,
+        job.n_structures,
+        job.temperature_K,
+        job.timestep_fs,
+        job.friction_per_ps,
+        job.equilibration_steps,
+        job.interval_steps,
+        rng,
+    )
+
+
+_STREAMS = {"rattled": 1 << 32, "phonons": 2 << 32, "reference_md": 3 << 32, "force_field_md": 4 << 32}
+
+
+@_never_raising(lambda job, error: LabelOutcome(False, job.structure.key, error=error))
+def label(job: LabelJob) -> LabelOutcome:
+    """Compute one label in labels/<key>/, or take the finished one that lies there."""
+    return run_label(job)
+
+
+@_never_raising(lambda job, error: WalkOutcome(False, error))
+def walk(job: WalkJob) -> WalkOutcome:
+    """Walk a batch of walkers with ε_B at every step."""
+    return run_walk(job, load_force_field(str(Path(job.run_dir) / job.force_field)))
+
+
+@_never_raising(lambda job, error: FitOutcome(False, job.version, error=error))
+def fit_labels(job: FitJob) -> FitOutcome:
+    """Compute the posterior of all labels so far, with the pending structures in its covariance."""
+    run_dir = Path(job.run_dir)
+    labels = [_read_label(run_dir, ref) for ref in job.labels]
+    displacements = np.array([x.displacements for x in labels])
+    forces = np.array([x.forces for x in labels])
+    keys = [x.key for x in labels]
+    base = load_force_field(str(run_dir / job.base)) if job.base else None
+    scores = _scores(base, job.labels, displacements, forces) if base is not None else ()
+    if base is None or base.basis.cutoffs != job.cutoffs_A:
+        crystal = Crystal(read_perfect_structure(run_dir / job.primitive_structure))
+        basis = ForceConstantBasis.build(crystal, job.cutoffs_A)
+        supercell = Supercell.match(basis.crystal, read_perfect_structure(run_dir / job.perfect_structure))
+        found = fit(basis, supercell, displacements, forces, keys, job.prior, job.noise_floor_eV_A)
+    elif labels:
+        found = base.refit(displacements, forces, keys, job.noise_floor_eV_A)
+    else:
+        found = base.without_pending()
+    if job.pending:
+        u = np.array([read_displacements(run_dir, ref) for ref in job.pending])
+        found = found.condition(u, [ref.key for ref in job.pending])
+    found.save(run_dir / job.output)
+    p = found.posterior
+    return FitOutcome(
+        True,
+        job.version,
+        job.output,
+        n_labels=found.n_labels,
+        n_pending=len(found.pending),
+        beta_inv_sqrt_eV_A=p.beta_inv_sqrt,
+        alpha=p.alpha,
+        log_evidence=p.log_evidence,
+        scores=scores,
+    )
+
+
+def _read_label(run_dir: Path, ref: StructureRef) -> Label:
+    return read_label(run_dir / relative_label_path(ref.key))
+
+
+def _scores(base: ForceField, refs: Sequence[StructureRef], displacements: Floats, forces: Floats) -> tuple[Score, ...]:
+    """Each label against the prediction of a force field that did not know it."""
+    found = []
+    for ref, u, f in zip(refs, displacements, forces, strict=True):
+        rmse = float(np.sqrt(np.mean((base.forces(u) - f) ** 2)))
+        error = float(base.bayesian_error(u))
+        predicted = float(np.hypot(error, base.posterior.beta_inv_sqrt))
+        found.append(Score(ref.key, ref.role, rmse, predicted, error))
+    return tuple(found)
+
+
+@_never_raising(lambda job, error: EvaluateOutcome(False, error))
+def evaluate(job: EvaluateJob) -> EvaluateOutcome:
+    """Score force fields on labels that none of them was fitted to (paper, table II)."""
+    run_dir = Path(job.run_dir)
+    labels = [_read_label(run_dir, ref) for ref in job.labels]
+    force_fields = [ForceField.load(run_dir / path) for path in job.force_fields]
+    folded = force_fields[0].folded
+    errors = [BayesianError(folded, f.posterior.half) for f in force_fields]
+    bayesian = np.zeros((len(force_fields), len(labels)))
+    for s, x in enumerate(labels):
+        padded = padded_sensing_matrix(folded, x.displacements)
+        bayesian[:, s] = [np.sqrt(e.variances(padded).mean()) for e in errors]
+    displacements, forces = np.array([x.displacements for x in labels]), np.array([x.forces for x in labels])
+    found = []
+    for path, force_field, own in zip(job.force_fields, force_fields, bayesian, strict=True):
+        residual = force_field.forces(displacements) - forces
+        found.append(
+            Evaluation(
+                path,
+                float(np.sqrt(np.mean(residual**2))),
+                float(np.abs(residual).mean()),
+                force_field.posterior.beta_inv_sqrt,
+                float(own.mean()),
+                force_field.n_labels,
+                len(labels),
+            )
+        )
+    return EvaluateOutcome(True, evaluations=tuple(found))
