@@ -6,8 +6,8 @@ velocities of its full steps run cold by (ω Δt)²/4, 0.3 % for silicon's faste
 velocity Verlet.
 
 Noise at a step is a function of (seed, walker, step) alone. So a walk gives the same numbers, bit for bit, in any
-batch, on any worker, and in however many pieces. It is projected on zero total momentum, which is the exact dynamics of a
-crystal whose centre of mass is held: 3N - 3 degrees of freedom.
+batch, on any worker, and in however many pieces. It is projected on zero total momentum, which is the exact dynamics of
+a crystal whose centre of mass is held: 3N - 3 degrees of freedom.
 """
 
 from __future__ import annotations
@@ -174,11 +174,11 @@ class Langevin:
 
     def structure(self, lane: int) -> Floats:
         """(N, 3) Å: a copy of one walker's displacements."""
-        return np.ascontiguousarray(self.displacements[:, :, lane])
+        return self.displacements[:, :, lane].copy()
 
     def velocity(self, lane: int) -> Floats:
         """(N, 3) Å/fs: a copy of one walker's velocities."""
-        return np.ascontiguousarray(self.velocities[:, :, lane])
+        return self.velocities[:, :, lane].copy()
 
     def temperature(self, lane: int) -> float:
         """Kinetic temperature of one walker, K."""

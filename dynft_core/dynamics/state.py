@@ -91,7 +91,7 @@ class Choice:
     Attributes:
         key: its content hash; step: absolute MD step at which it was met.
         displacements: (N, 3) Å, without net translation.
-        bayesian_error_eV_A: its ε_B when it was met (nan where it was not computed).
+        bayesian_error_eV_A: its ε_B then, with the force field of the walk.
         reason: one sentence.
     """
 

@@ -182,7 +182,7 @@ class _Walker:
         audit = self._step in self._audit_steps
         if decision is None or ((decision.select or audit) and not self._distress(md, lane, u) < 1):
             self._errors.append(math.nan)
-            self._explode(md, lane)
+            self._explode(md, lane, monitor)
         else:
             self._errors.append(error)
             self._follow(decision, audit, md, lane, monitor, error)
@@ -206,7 +206,7 @@ class _Walker:
         u = md.structure(lane)
         if decision.break_:
             calm = self._distress(md, lane, u) < CALM
-            self._go_back("broken", decision.reason, u if calm else None, error)
+            self._go_back("broken", decision.reason, u if calm else None, monitor)
             return
         if audit or decision.select:
             flag = f"{decision.reason}, largest at atom {np.argmax(monitor.per_atom(u))}" if decision.select else ""
@@ -237,7 +237,7 @@ class _Walker:
             self._window[self._window_count % len(self._window)] = error
             self._window_count += 1
 
-    def _explode(self, md: Langevin, lane: int) -> None:
+    def _explode(self, md: Langevin, lane: int, monitor: ErrorMonitor) -> None:
         limit = self._settings.max_displacement_A
         ratio, temperature = self._displacement_ratio(md.structure(lane)), md.temperature(lane)
         if not ratio < 1:
@@ -246,20 +246,20 @@ class _Walker:
             cause = f"kinetic temperature {temperature:.0f} K, beyond {self._max_temperature_K:.0f} K"
         else:
             cause = "ε_B not finite"
-        self._go_back("exploded", f"exploded at step {self._step}: {cause}", None, math.nan)
+        self._go_back("exploded", f"exploded at step {self._step}: {cause}", None, monitor)
 
-    def _go_back(self, ended: Ending, reason: str, structure: Floats | None, error: float) -> None:
+    def _go_back(self, ended: Ending, reason: str, structure: Floats | None, monitor: ErrorMonitor) -> None:
         """End the walk at the last good snapshot, or at rest when that has failed too often.
 
-        `structure`: (N, 3) Å where the walker is, when that is safe to learn from; its ε_B is `error`.
+        `structure`: (N, 3) Å where the walker is, when that is safe to learn from.
         """
         origin = self._snapshot[0]
         if structure is not None:
-            self._choose("flagged", self._step, structure, error, reason)
+            self._choose("flagged", self._step, structure, monitor(structure), reason)
             self._last_flag_step = self._step
         elif self._breaks == 0 and np.any(origin):
             why = f"last good snapshot before a walk that was given up ({reason})"
-            self._choose("flagged", self._snapshot_step, origin, math.nan, why)
+            self._choose("flagged", self._snapshot_step, origin, monitor(origin), why)
             self._last_flag_step = self._step
         self._breaks += 1
         if self._breaks == MAX_BREAKS:

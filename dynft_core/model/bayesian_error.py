@@ -11,6 +11,9 @@ from dynft_core.model.potential import padded_sensing_matrix
 
 Floats = NDArray[np.float64]
 
+_BLOCK = 128
+"""Columns of the spread that are multiplied at once: few enough to leave out most of its zero triangle."""
+
 
 class BayesianError:
     """ε_B of structures on one supercell for one posterior."""
@@ -18,24 +21,22 @@ class BayesianError:
     def __init__(self, folded: FoldedBasis, half: Floats) -> None:
         """`half`: (M', M') H with Σ = H Hᵀ."""
         self._folded = folded
-        size = folded.basis.size
-        spread = np.zeros((folded.n_columns, size))  # padded columns → standard normal variables of the posterior
+        spread = np.zeros((folded.n_columns, folded.basis.size))  # padded columns → independent normal variables
         for n, columns in folded.columns.items():
             spread[columns] = folded.padded_null_space[n] @ half[folded.basis.slices[n]]
-        # any S with S Sᵀ unchanged gives the same error: a lower trapezoid saves a third of the work
         self._columns = np.flatnonzero(np.abs(spread).max(axis=1) > 0)
+        # any S with the same S Sᵀ gives the same error: a lower trapezoid saves a third of the work
         (trapezoid,) = scipy.linalg.qr(spread[self._columns].T, mode="r")
-        self._head = np.asfortranarray(trapezoid[:size, :size].T)  # lower triangular
-        self._tail = np.ascontiguousarray(trapezoid[:size, size:].T)
+        self._spread = np.ascontiguousarray(trapezoid[: folded.basis.size].T)
 
     def variances(self, padded: Floats) -> Floats:
         """(N, 3) variances of each force component, (eV/Å)², from the padded sensing matrix (3N, P) of a structure."""
         used = padded[:, self._columns]
-        size = len(self._head)
-        spread = used[:, size:] @ self._tail
-        spread += scipy.linalg.blas.dtrmm(1.0, self._head, used[:, :size], side=1, lower=1)
-        found: Floats = np.einsum("ij,ij->i", spread, spread).reshape(-1, 3)
-        return found
+        total = np.zeros(len(used))
+        for first in range(0, self._spread.shape[1], _BLOCK):
+            part = used[:, first:] @ self._spread[first:, first : first + _BLOCK]
+            total += np.einsum("ij,ij->i", part, part)
+        return total.reshape(-1, 3)
 
     def per_component(self, displacements: Floats) -> Floats:
         """(N, 3) variances of each force component, (eV/Å)², at displacements (N, 3) Å."""

@@ -102,8 +102,10 @@ def compute(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Calcu
     try:
         # Forces first: some codes compute them only when asked, and then would be started twice.
         forces = np.array(work.get_forces(), dtype=np.float64)
-        results = getattr(calculator, "results", {})
-        energy = results["free_energy"] if "free_energy" in results else work.get_potential_energy()
+        results = {"energy": None, **getattr(calculator, "results", {})}
+        energy = results.get("free_energy", results["energy"])
+        # Asked for only when it is not there yet: a calculator that moved the atoms would compute once more.
+        energy = work.get_potential_energy() if energy is None else energy
         return Calculation(
             positions=np.array(work.positions),
             cell=np.array(work.cell[:]),

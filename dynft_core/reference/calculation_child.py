@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 from dynft_core.reference.calculation import compute_request
@@ -13,17 +12,27 @@ from dynft_core.reference.processes import end_session
 
 
 def main() -> None:
-    """Compute what the folder `sys.argv[2]` asks for. Ends, with all it started, when the parent process is gone."""
+    """Compute what the folder `sys.argv[2]` asks for. When the parent process is gone, everything started here ends."""
     pipe = os.dup(0)  # not inheritable, unlike 0
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)  # the programs that the calculator starts must not read from the pipe
     os.close(null)
-    threading.Thread(target=_end_with_parent, args=(pipe,), daemon=True).start()
+    if os.fork() == 0:
+        try:
+            _end_with_parent(pipe)
+        finally:
+            os._exit(0)
+    os.close(pipe)
     compute_request(Path(sys.argv[2]))
 
 
 def _end_with_parent(pipe: int) -> None:
-    """Wait for the end of the pipe, whose other end only the parent holds; then end the session, this process last."""
+    """Wait until the parent closes its end of the pipe, by ending in whatever way; then end the session.
+
+    A process, not a thread, and the calculating process first: it must not take the death of its programs for the
+    end of the calculation and leave a result.
+    """
     os.read(pipe, 1)
-    end_session(os.getsid(0), grace_s=0.5)
-    os.kill(os.getpid(), signal.SIGKILL)
+    session = os.getsid(0)
+    os.kill(session, signal.SIGKILL)
+    end_session(session)

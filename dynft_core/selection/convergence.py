@@ -113,7 +113,7 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
 
 
 def predicted_rmse(record: ConvergenceRecord) -> float:
-    """The error that the campaign claims, sqrt(1/β + μ_k²), eV/Å; μ_k² averaged over walkers. nan before it is known."""
+    """The error that the campaign claims, sqrt(1/β + μ_k²), eV/Å, μ_k² averaged over walkers; nan before that."""
     if not record.fits or not record.walkers:
         return math.nan
     mu = _rms([w.mean_error_eV_A for w in record.walkers])

@@ -139,7 +139,8 @@ def _encode(event: Mapping[str, Any]) -> bytes:
         text = json.dumps(_finite({"event": event["event"], "time": now, **event}), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError("event", "plain JSON data", str(error), "give numbers, text, lists and dicts") from error
-    return text.encode() + b"\n"
+    # A file name that is no UTF-8 reaches Python as lone surrogates: JSON can escape them.
+    return text.encode(errors="backslashreplace") + b"\n"
 
 
 def _decode(line: bytes) -> Event | None:

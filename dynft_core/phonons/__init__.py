@@ -1,0 +1,1 @@
+"""Phonons of a force field."""

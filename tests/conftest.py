@@ -1,0 +1,120 @@
+"""Small crystals and fitted force fields that many tests share. Read them only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.spacegroup import crystal as spacegroup_crystal
+from numpy.typing import NDArray
+
+from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.model.folding import fold
+from dynft_core.model.potential import Potential
+
+Floats = NDArray[np.float64]
+
+NOISE_EV_A = 0.02
+
+
+def keating(supercell: Supercell, displacements: Floats) -> tuple[float, Floats]:
+    """Energy (eV) and forces (N, 3) eV/Å of Keating's potential, for displacements (N, 3) Å of a diamond crystal.
+
+    A polynomial of degree four in the displacements: Σ a (r² - r₀²)² over bonds + Σ b (r₁·r₂ + r₀²/3)² over angles.
+    """
+    a, b = 0.55, 0.30
+    positions = supercell.positions + displacements
+    forces, energy = np.zeros_like(positions), 0.0
+    bonds = supercell.crystal.neighbour_vectors(1.1 * supercell.crystal.nearest_neighbour_distance)
+    for i, origin in enumerate(supercell.positions):
+        perfect = bonds[supercell.basis_index[i]]
+        difference = (origin + perfect)[:, None] - supercell.positions
+        difference = difference @ np.linalg.inv(supercell.cell)
+        ends = np.abs(difference - np.rint(difference)).sum(axis=2).argmin(axis=1)
+        vectors = perfect + displacements[ends] - displacements[i]
+        square = float(perfect[0] @ perfect[0])
+        for p in range(4):
+            for q in range(p, 4):
+                # a bond is met from both its ends
+                stiffness, rest = (a / 2, square) if p == q else (b, -square / 3)
+                stretch = float(vectors[p] @ vectors[q]) - rest
+                energy += stiffness * stretch**2
+                for one, other in ((p, q), (q, p)):
+                    pull = 2 * stiffness * stretch * vectors[other]
+                    forces[ends[one]] -= pull
+                    forces[i] += pull
+    return energy, forces
+
+
+@pytest.fixture(scope="session")
+def silicon() -> Crystal:
+    """The primitive cell of diamond."""
+    return Crystal(bulk("Si", "diamond", a=5.432))
+
+
+@pytest.fixture(scope="session")
+def aluminium() -> Crystal:
+    return Crystal(bulk("Al", a=4.05))
+
+
+@pytest.fixture(scope="session")
+def tin_selenide() -> Crystal:
+    """Pnma: eight atoms, low symmetry."""
+    sites = [(0.1180, 0.25, 0.1035), (0.8550, 0.25, 0.4819)]
+    return Crystal(spacegroup_crystal(["Sn", "Se"], sites, spacegroup=62, cellpar=[11.501, 4.153, 4.445, 90, 90, 90]))
+
+
+@pytest.fixture(scope="session")
+def basis(silicon: Crystal) -> ForceConstantBasis:
+    """Silicon, orders 2-4, 123 parameters."""
+    return ForceConstantBasis.build(silicon, {2: 4.5, 3: 4.0, 4: 4.0})
+
+
+@pytest.fixture(scope="session")
+def supercell(basis: ForceConstantBasis) -> Supercell:
+    """54 atoms."""
+    return Supercell.build(basis.crystal, [3, 3, 3])
+
+
+@pytest.fixture(scope="session")
+def truth(basis: ForceConstantBasis, supercell: Supercell) -> Potential:
+    """A force field of random parameters, from which labels are drawn."""
+    return Potential(fold(basis, supercell), np.random.default_rng(7).normal(0.0, 0.5, basis.size))
+
+
+@pytest.fixture(scope="session")
+def labelled(truth: Potential, supercell: Supercell) -> tuple[Floats, Floats]:
+    """Displacements and forces (5, N, 3) with normal noise of NOISE_EV_A."""
+    rng = np.random.default_rng(8)
+    u = rng.normal(0.0, 0.05, (5, supercell.n_atoms, 3))
+    return u, truth.forces(u) + rng.normal(0.0, NOISE_EV_A, u.shape)
+
+
+@pytest.fixture(scope="session")
+def force_field(
+    basis: ForceConstantBasis, supercell: Supercell, labelled: tuple[Floats, Floats]
+) -> ForceField:
+    """Fitted to `labelled`."""
+    return fit(basis, supercell, *labelled, keys=[f"key-{i}" for i in range(5)])
+
+
+@pytest.fixture(scope="session")
+def keating_potential() -> Callable[[Supercell, Floats], tuple[float, Floats]]:
+    return keating
+
+
+@pytest.fixture(scope="session")
+def keating_force_field(silicon: Crystal) -> ForceField:
+    """Fitted to Keating's potential, which it can represent exactly, on 16 atoms (cutoffs beyond half the cell)."""
+    basis = ForceConstantBasis.build(silicon, {2: 4.0, 3: 4.0, 4: 4.0})
+    cell = Supercell.build(basis.crystal, [2, 2, 2])
+    u = np.random.default_rng(1).normal(0.0, 0.1, (12, cell.n_atoms, 3))
+    return fit(basis, cell, u, np.array([keating(cell, x)[1] for x in u]))
+
+
+@pytest.fixture(scope="session")
+def order_six_basis(aluminium: Crystal) -> ForceConstantBasis:
+    """Aluminium, orders 2-6, nearest neighbours, 241 parameters."""
+    return ForceConstantBasis.build(aluminium, {n: 3.0 for n in range(2, 7)})

@@ -1,0 +1,233 @@
+"""The monitored walk: flags, audits, both policies, and walks cut into pieces."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from dynft_core.dynamics.langevin import Langevin
+from dynft_core.dynamics.state import WalkState
+from dynft_core.errors import InputError
+
+
+def same_state(a: WalkState, b: WalkState) -> bool:
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a)]
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+def replay(bench, n_steps, walker=0, seed=11):
+    """Displacements of every step and velocities of every step, by the integrator alone."""
+    still = np.zeros((1, bench.n_atoms, 3))
+    thermostat = bench.settings(1).thermostat
+    md = Langevin(thermostat, bench.masses, bench.forces, still, still, [(seed, walker)], [0])
+    u, v = [], []
+    for _ in range(n_steps):
+        md.step()
+        u.append(md.structure(0))
+        v.append(md.velocity(0))
+    return np.array(u), np.array(v)
+
+
+def test_the_trace_is_the_error_of_every_step(bench):
+    monitor = bench.error()
+    states, reports = bench.walk(bench.start(2), monitor, 120, gamma=100.0)
+    for walker in (0, 1):
+        u, v = replay(bench, 120, walker)
+        assert reports[walker].errors_eV_A.tolist() == [monitor(x) for x in u]
+        assert np.array_equal(states[walker].displacements, u[-1])
+        assert np.array_equal(states[walker].velocities, v[-1])
+        assert reports[walker].ended == "finished"
+        assert reports[walker].temperature_steps.tolist() == list(range(10, 121, 10))
+        kinetic = np.sum(bench.masses[:, None] * v**2, axis=(1, 2))
+        np.testing.assert_allclose(
+            reports[walker].temperatures_K / reports[walker].temperatures_K[0], kinetic[9::10] / kinetic[9], rtol=1e-12
+        )
+
+
+def test_the_first_flag_is_where_equation_5_says(bench):
+    """Against equation 5 written out, on the trace of a walk without criterion."""
+    monitor, gamma, window, warm_up = bench.error(power=3.0), 1.9, 150, 20
+    _, (free,) = bench.walk(bench.start(window=window), monitor, 3000, gamma=1e9, window=window)
+    trace = free.errors_eV_A
+    warm = next(s for s, t in zip(free.temperature_steps, free.temperatures_K, strict=True) if t >= 270.0)
+    flags = [
+        s
+        for s in range(warm + warm_up, 3001)
+        if trace[s - 1] > gamma * np.mean(trace[max(warm, s - window) - 1 : s - 1])
+    ]
+    assert flags, "the example must hold a flag"
+    states, (report,) = bench.walk(bench.start(window=window), monitor, 3000, gamma=gamma, window=window)
+    assert report.ended == "selected"
+    assert states[0].step == report.steps_walked == flags[0] == states[0].last_flag_step
+    (choice,) = report.choices
+    assert choice.role == "flagged" and choice.step == flags[0]
+    u, _ = replay(bench, flags[0])
+    np.testing.assert_allclose(choice.displacements, u[-1] - u[-1].mean(axis=0), atol=1e-15)
+    assert choice.key == bench.key_of(choice.displacements)
+    assert choice.bayesian_error_eV_A == trace[flags[0] - 1]
+    assert f"largest at atom {np.argmax(np.linalg.norm(u[-1], axis=1))}" in choice.reason
+
+
+def test_heating_alone_raises_no_flag_though_equation_5_without_care_would(bench):
+    monitor = bench.error(power=4.0)
+    _, (report,) = bench.walk(bench.start(), monitor, 150, gamma=3.0)
+    trace = report.errors_eV_A
+    careless = [s for s in range(20, 150) if trace[s] > 3.0 * trace[:s].mean()]
+    assert careless
+    assert not report.choices and report.ended == "finished"
+
+
+def test_the_window_holds_warm_steps_alone(bench):
+    states, (report,) = bench.walk(bench.start(), bench.error(), 400, gamma=1e9)
+    warm = next(s for s, t in zip(report.temperature_steps, report.temperatures_K, strict=True) if t >= 270.0)
+    assert warm > 20
+    assert states[0].window_count == 400 - warm + 1
+    expected = report.errors_eV_A[warm - 1 :]
+    assert report.mean_error_eV_A == pytest.approx(expected.mean(), rel=1e-12)
+    assert report.std_error_eV_A == pytest.approx(expected.std(), rel=1e-12)
+
+
+def test_the_window_forgets_what_is_older_than_k_steps(bench):
+    states, (report,) = bench.walk(bench.start(window=64), bench.error(), 500, gamma=1e9, window=64)
+    assert report.mean_error_eV_A == pytest.approx(report.errors_eV_A[-64:].mean(), rel=1e-12)
+    assert len(states[0].remembered) == 64
+
+
+def test_under_wait_a_walker_is_the_same_in_any_batch_and_in_any_pieces(bench):
+    monitor = bench.error(power=3.0)
+    options = {"gamma": 1.8, "window": 150, "audits": [(1, 77), (1, 400)]}
+    states, reports = bench.walk(bench.start(4, window=150), monitor, 700, **options)
+    alone, (report,) = bench.walk(bench.start(4, window=150)[1:2], monitor, 700, **options)
+    assert same_state(states[1], alone[0])
+    assert np.array_equal(reports[1].errors_eV_A, report.errors_eV_A)
+    assert [c.key for c in reports[1].choices] == [c.key for c in report.choices]
+
+    current, errors, choices, steps = bench.start(4, window=150)[1:2], [], [], 0
+    for n in (1, 9, 40, 333, 317):
+        current, (piece,) = bench.walk(current, monitor, n, **options)
+        errors.append(piece.errors_eV_A)
+        choices += piece.choices
+        steps += n
+        assert piece.first_step == current[0].step - piece.steps_walked + 1
+        if piece.ended == "selected":
+            break
+    assert np.array_equal(np.concatenate(errors), report.errors_eV_A)
+    assert [c.key for c in choices] == [c.key for c in report.choices]
+    assert same_state(current[0], alone[0])
+
+
+def test_one_walkers_flag_does_not_stop_the_others(bench):
+    monitor = bench.error(power=3.0)
+    states, reports = bench.walk(bench.start(6, window=150), monitor, 1500, gamma=1.9, window=150)
+    endings = {r.ended for r in reports}
+    assert endings == {"selected", "finished"}
+    for state, report in zip(states, reports, strict=True):
+        assert report.steps_walked == state.step == (1500 if report.ended == "finished" else state.last_flag_step)
+
+
+def test_audits_are_taken_on_schedule_whatever_the_error_and_stop_nobody(bench):
+    audits = [(0, 3), (1, 50), (1, 200), (0, 999), (7, 100)]
+    _, reports = bench.walk(bench.start(2), bench.error(), 300, gamma=1e9, audits=audits)
+    assert [(c.role, c.step, c.reason) for c in reports[0].choices] == [("audit", 3, "audit on schedule")]
+    assert [(c.role, c.step) for c in reports[1].choices] == [("audit", 50), ("audit", 200)]
+    assert [r.ended for r in reports] == ["finished", "finished"]
+    u, _ = replay(bench, 200, walker=1)
+    np.testing.assert_allclose(reports[1].choices[1].displacements, u[199] - u[199].mean(axis=0), atol=1e-15)
+
+
+def test_a_flag_on_an_audit_step_is_one_structure_and_an_audit(bench):
+    monitor = bench.error(power=3.0)
+    states, _ = bench.walk(bench.start(window=150), monitor, 3000, gamma=1.9, window=150)
+    step = states[0].step
+    states, (report,) = bench.walk(
+        bench.start(window=150), monitor, 3000, gamma=1.9, window=150, audits=[(0, step)]
+    )
+    assert [(c.role, c.step) for c in report.choices] == [("audit", step)]
+    assert report.ended == "selected" and "audit on schedule; ε_B" in report.choices[0].reason
+
+
+def test_under_wait_the_walker_goes_on_from_its_flag_and_is_not_flagged_at_once_again(bench):
+    monitor = bench.error(power=3.0)
+    options = {"gamma": 1.9, "window": 150, "warm_up": 20}
+    states, _ = bench.walk(bench.start(window=150), monitor, 3000, **options)
+    u, _ = replay(bench, states[0].step + 15)
+    # the same force field: nothing was learnt, ε_B is as high as before
+    after, (report,) = bench.walk(states, monitor, 15, **options)
+    assert report.ended == "finished" and not report.choices
+    assert report.errors_eV_A.tolist() == [monitor(x) for x in u[states[0].step :]]
+    assert after[0].step == states[0].step + 15
+
+
+def test_under_continue_flags_enter_the_shared_covariance_and_the_walk_goes_on(bench):
+    monitor = bench.error(power=3.0, drop=0.8)
+    states, reports = bench.walk(
+        bench.start(3, window=150), monitor, 2000, gamma=1.6, window=150, policy="continue", audits=[(0, 40)]
+    )
+    assert [r.ended for r in reports] == ["finished"] * 3
+    chosen = {c.key: c for r in reports for c in r.choices}
+    assert len(chosen) >= 3
+    assert [key for key, _ in monitor.history] == sorted(chosen, key=lambda k: chosen[k].step)
+    for key, u in monitor.history:
+        assert np.array_equal(u, chosen[key].displacements)
+    # ε_B of every walker falls by the factor after each condition of any of them
+    u, _ = replay(bench, 2000, walker=2)
+    bare = bench.error(power=3.0)
+    steps = np.array(sorted(c.step for c in chosen.values()))
+    own = {c.step for c in reports[2].choices}
+    for s in range(1, 2001):
+        if s in steps:
+            continue  # order within the step matters there
+        expected = bare(u[s - 1]) * 0.8 ** np.sum(steps < s)
+        assert reports[2].errors_eV_A[s - 1] == pytest.approx(expected, rel=1e-12)
+    assert own or states[2].last_flag_step == -1
+
+
+def test_epsilon_min_is_noted_after_the_refit_at_the_structure_that_caused_it(bench):
+    poor, better = bench.error(), bench.error(scale=0.004)
+    options = {"name": "epsilon_min", "threshold_eV_A": 0.0005}
+    states, (report,) = bench.walk(bench.start(), poor, 1000, **options)
+    assert report.ended == "selected" and states[0].minima_eV_A.size == 0 and states[0].awaiting_refit
+    after, (report,) = bench.walk(states, better, 5, **options)
+    assert after[0].minima_eV_A.tolist() == [better(states[0].displacements)]
+    assert not after[0].awaiting_refit
+    again, _ = bench.walk(after, better, 5, **options)
+    assert again[0].minima_eV_A.tolist() == after[0].minima_eV_A.tolist()
+
+
+def test_epsilon_min_under_continue_is_the_error_right_after_conditioning(bench):
+    monitor = bench.error(drop=0.5)
+    options = {"name": "epsilon_min", "threshold_eV_A": 0.0005, "policy": "continue"}
+    states, (report,) = bench.walk(bench.start(), monitor, 1500, **options)
+    flags = [c for c in report.choices if c.role == "flagged"]
+    assert len(flags) >= 2
+    expected = [0.5 * c.bayesian_error_eV_A for c in flags]
+    np.testing.assert_allclose(states[0].minima_eV_A, expected[-10:], rtol=1e-12)
+
+
+def test_wall_time_ends_a_walk_after_a_whole_step_and_nothing_is_lost(bench):
+    monitor = bench.error()
+    current, errors = bench.start(2), []
+    for _ in range(30):
+        current, reports = bench.walk(current, monitor, 1000, gamma=1e9, max_seconds=0.0)
+        assert [r.ended for r in reports] == ["walltime"] * 2
+        assert all(r.steps_walked == 1 for r in reports)
+        errors.append(reports[1].errors_eV_A[0])
+    whole, reports = bench.walk(bench.start(2), monitor, 30, gamma=1e9)
+    assert errors == reports[1].errors_eV_A.tolist()
+    assert same_state(current[1], whole[1])
+
+
+def test_a_walk_without_steps_changes_nothing(bench):
+    start = bench.start(2)
+    states, reports = bench.walk(start, bench.error(), 0)
+    assert all(same_state(a, b) for a, b in zip(start, states, strict=True))
+    assert [(r.steps_walked, r.ended) for r in reports] == [(0, "finished")] * 2
+    assert math.isnan(reports[0].mean_error_eV_A)
+
+
+def test_a_state_with_another_window_is_refused(bench):
+    with pytest.raises(InputError, match="1000"):
+        bench.walk(bench.start(window=500), bench.error(), 10)

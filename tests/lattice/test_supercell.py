@@ -1,0 +1,194 @@
+"""Supercells of any matrix, and the way back from a frame to its sites."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, make_supercell
+from ase.geometry import get_distances
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dynft_core import Crystal, Supercell
+from dynft_core.errors import StructureError
+
+MATRICES = [
+    [2, 3, 1],
+    [[-1, 1, 1], [1, -1, 1], [1, 1, -1]],
+    [[2, 0, 0], [1, 1, 0], [0, 1, 3]],
+    [[0, 1, 0], [1, 0, 0], [0, 0, 2]],  # negative determinant
+    [[1, 4, 0], [0, 1, 0], [0, 0, 1]],  # unimodular
+]
+CRYSTAL = Crystal(bulk("NaCl", "rocksalt", a=5.64))
+SUPERCELL = Supercell.build(CRYSTAL, [[-2, 2, 2], [2, -2, 2], [2, 2, -2]])
+
+
+def full(matrix: list[object]) -> np.ndarray:
+    m = np.array(matrix)
+    return np.diag(m) if m.ndim == 1 else m
+
+
+def frame(seed: int, amplitude_A: float, drift: np.ndarray) -> tuple[np.ndarray, np.ndarray, Atoms]:
+    """Displacements without net translation, an order, and the frame: displaced, drifted, reordered, wrapped."""
+    rng = np.random.default_rng(seed)
+    u = amplitude_A * rng.standard_normal((SUPERCELL.n_atoms, 3))
+    u -= u.mean(axis=0)
+    order = rng.permutation(SUPERCELL.n_atoms)
+    atoms = SUPERCELL.atoms(u + drift)[order]
+    atoms.wrap()
+    return u, order, atoms
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_a_supercell_holds_the_atoms_that_ase_makes(matrix: list[object]) -> None:
+    found = Supercell.build(CRYSTAL, matrix)
+    expected = make_supercell(CRYSTAL.atoms(), full(matrix))
+    assert found.n_atoms == len(expected) == 2 * abs(round(np.linalg.det(full(matrix))))
+    np.testing.assert_allclose(found.cell, expected.cell[:])
+    distances = get_distances(found.positions, expected.positions, cell=expected.cell, pbc=True)[1]
+    partner = distances.argmin(axis=1)
+    assert sorted(partner) == list(range(found.n_atoms))
+    assert distances.min(axis=1).max() < 1e-9
+    np.testing.assert_array_equal(found.numbers, expected.numbers[partner])
+    np.testing.assert_allclose(found.masses, expected.get_masses()[partner])
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_sites_moved_by_supercell_vectors_are_the_same_atoms(matrix: list[object]) -> None:
+    found = Supercell.build(CRYSTAL, matrix)
+    for vector in np.random.default_rng(0).integers(-3, 4, (5, 3)):
+        index = found.site_index(found.basis_index, found.cells + vector @ found.matrix)
+        np.testing.assert_array_equal(index, np.arange(found.n_atoms))
+
+
+def test_sites_moved_by_a_lattice_vector_are_the_atoms_at_the_moved_positions() -> None:
+    index = SUPERCELL.site_index(SUPERCELL.basis_index, SUPERCELL.cells + np.array([1, -2, 0]))
+    moved = SUPERCELL.positions + np.array([1, -2, 0]) @ CRYSTAL.cell
+    difference = (moved - SUPERCELL.positions[index]) @ np.linalg.inv(SUPERCELL.cell)
+    np.testing.assert_allclose(difference, np.rint(difference), atol=1e-10)
+
+
+@pytest.mark.parametrize("matrix", [[2, 2], [[1, 2, 3], [2, 4, 6], [0, 0, 1]], [1.5, 2, 2], [0, 1, 1]])
+def test_a_matrix_that_makes_no_supercell_is_refused(matrix: list[object]) -> None:
+    with pytest.raises(StructureError, match="supercell"):
+        Supercell.build(CRYSTAL, matrix)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    amplitude_A=st.floats(0.0, 0.15),
+    drift=hnp.arrays(np.float64, 3, elements=st.floats(-10, 10)),
+)
+def test_a_frame_reordered_wrapped_and_drifted_gives_its_displacements(
+    seed: int, amplitude_A: float, drift: np.ndarray
+) -> None:
+    u, order, atoms = frame(seed, amplitude_A, drift)
+    found, found_order = SUPERCELL.frame_displacements(atoms)
+    site = order[found_order]  # atom i of the supercell is this one before the frame was made
+    np.testing.assert_allclose(found, u[site], atol=1e-9)
+    np.testing.assert_array_equal(SUPERCELL.numbers[site], SUPERCELL.numbers)
+    # drifted by a lattice vector the crystal is the same: sites are those of a translated supercell, one to one
+    assert sorted(site) == list(range(SUPERCELL.n_atoms))
+    moved = SUPERCELL.positions[site] - SUPERCELL.positions
+    moved = (moved - moved[0]) @ np.linalg.inv(SUPERCELL.cell)
+    np.testing.assert_allclose(moved, np.rint(moved), atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_frame_in_order_keeps_every_atom_on_its_own_site_whatever_its_drift(seed: int) -> None:
+    u, order, atoms = frame(seed, 0.08, np.array([0.9, -2.2, 1.25]))
+    atoms = atoms[np.argsort(order)]
+    found, found_order = SUPERCELL.frame_displacements(atoms)
+    np.testing.assert_allclose(found, u, atol=1e-9)
+    np.testing.assert_array_equal(found_order, np.arange(SUPERCELL.n_atoms))
+
+
+def test_match_finds_matrix_and_sites_of_a_displaced_reordered_structure() -> None:
+    u, order, atoms = frame(5, 0.08, np.zeros(3))
+    found = Supercell.match(CRYSTAL, atoms)
+    np.testing.assert_array_equal(found.matrix, SUPERCELL.matrix)
+    np.testing.assert_array_equal(found.basis_index, SUPERCELL.basis_index[order])
+    np.testing.assert_allclose(found.displacements(atoms), u[order], atol=1e-9)
+
+
+def test_displacements_take_the_minimum_image_and_no_net_translation() -> None:
+    u, _, _ = frame(1, 0.1, np.zeros(3))
+    jumps = np.random.default_rng(2).integers(-2, 3, (SUPERCELL.n_atoms, 3)) @ SUPERCELL.cell
+    found = SUPERCELL.displacements(SUPERCELL.positions + u + jumps + np.array([7.0, -3.0, 1.0]))
+    np.testing.assert_allclose(found, u, atol=1e-10)
+
+
+def test_displacements_of_several_structures_are_those_of_each() -> None:
+    u = np.stack([frame(i, 0.1, np.zeros(3))[0] for i in range(3)])
+    np.testing.assert_allclose(SUPERCELL.displacements(SUPERCELL.positions + u), u, atol=1e-10)
+
+
+def test_an_atom_beyond_half_the_nearest_neighbour_distance_is_refused() -> None:
+    half = 0.25 * 5.64
+    assert SUPERCELL.max_displacement_A == pytest.approx(half)
+    u = np.zeros((SUPERCELL.n_atoms, 3))
+    u[3, 1] = half * 1.05
+    with pytest.raises(StructureError, match="half the nearest-neighbour distance") as caught:
+        SUPERCELL.displacements(SUPERCELL.positions + u)
+    assert "atom 3" in caught.value.got
+    u[3, 1] = half * 0.95
+    assert SUPERCELL.displacements(SUPERCELL.positions + u).shape == u.shape
+
+
+def test_positions_that_are_not_finite_are_refused() -> None:
+    positions = SUPERCELL.positions.copy()
+    positions[2, 0] = np.nan
+    with pytest.raises(StructureError):
+        SUPERCELL.displacements(positions)
+
+
+def strained(atoms: Atoms) -> Atoms:
+    atoms.set_cell(atoms.cell[:] * 1.01, scale_atoms=True)
+    return atoms
+
+
+def other_species(atoms: Atoms) -> Atoms:
+    atoms.numbers[0] = 19
+    return atoms
+
+
+def one_less(atoms: Atoms) -> Atoms:
+    return atoms[1:]
+
+
+@pytest.mark.parametrize("spoil", [strained, other_species, one_less])
+@pytest.mark.parametrize("door", ["match", "frame"])
+def test_a_structure_of_another_crystal_is_refused(spoil: object, door: str) -> None:
+    atoms = spoil(SUPERCELL.atoms())  # type: ignore[operator]
+    with pytest.raises(StructureError) as caught:
+        if door == "match":
+            Supercell.match(CRYSTAL, atoms)
+        else:
+            SUPERCELL.frame_displacements(atoms)
+    assert caught.value.expected != caught.value.got
+
+
+def test_species_on_the_wrong_sites_are_refused() -> None:
+    atoms = SUPERCELL.atoms()
+    atoms.numbers[[0, 1]] = atoms.numbers[[1, 0]]
+    with pytest.raises(StructureError):
+        SUPERCELL.frame_displacements(atoms)
+    with pytest.raises(StructureError):
+        Supercell.match(CRYSTAL, atoms)
+
+
+def test_a_cell_that_is_no_integer_multiple_is_refused() -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    atoms.set_cell(atoms.cell[:] * [1, 1, 1.5])
+    with pytest.raises(StructureError):
+        Supercell.match(CRYSTAL, atoms)
+
+
+def test_atoms_on_no_site_are_refused() -> None:
+    atoms = SUPERCELL.atoms()
+    atoms.positions[:] = np.random.default_rng(0).random((len(atoms), 3)) @ SUPERCELL.cell
+    with pytest.raises(StructureError):
+        Supercell.match(CRYSTAL, atoms)

@@ -1,0 +1,181 @@
+"""Forces and energies: derivatives, the sensing matrix, and every symmetry that the basis promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from numpy.typing import NDArray
+
+from dynft_core import Crystal, ForceConstantBasis, Supercell
+from dynft_core.model.folding import FoldedBasis, fold
+from dynft_core.model.kernels import compiled
+from dynft_core.model.potential import Potential, sensing_matrix
+from dynft_core.symmetry.space_group import space_group
+
+Floats = NDArray[np.float64]
+
+# Exact for polynomials of degree 6 in the step: what is left is rounding.
+STENCIL = {1: 3 / 4, 2: -3 / 20, 3: 1 / 60}
+
+
+def random_potential(folded: FoldedBasis, seed: int = 0) -> Potential:
+    return Potential(folded, np.random.default_rng(seed).normal(size=folded.basis.size))
+
+
+def derivative(potential: Potential, u: Floats, direction: Floats, step: float = 0.05) -> float:
+    """d energy / d step along `direction`."""
+    steps = [sign * k * step for k in STENCIL for sign in (1, -1)]
+    energies = potential.energy(np.array([u + s * direction for s in steps])).reshape(3, 2)
+    return float(sum(c * (e[0] - e[1]) for c, e in zip(STENCIL.values(), energies, strict=True)) / step)
+
+
+def displaced(supercell: Supercell, seed: int, amplitude_A: float = 0.1) -> Floats:
+    return np.random.default_rng(seed).normal(0, amplitude_A, (supercell.n_atoms, 3))
+
+
+@pytest.mark.parametrize("name", ["silicon", "aluminium to order 6, four atoms"])
+def test_forces_are_minus_the_derivative_of_the_energy(
+    name: str, truth: Potential, order_six_basis: ForceConstantBasis
+) -> None:
+    potential = truth
+    if "order 6" in name:
+        matrix = [[2, 0, 0], [0, 1, 0], [1, 1, 2]]
+        potential = random_potential(fold(order_six_basis, Supercell.build(order_six_basis.crystal, matrix)))
+    u = displaced(potential.folded.supercell, 1)
+    forces = potential.forces(np.stack([u, u]))[0]
+    for seed in range(10):
+        direction = np.random.default_rng(seed).normal(size=u.shape)
+        expected = -float(np.sum(forces * direction))
+        assert derivative(potential, u, direction) == pytest.approx(expected, rel=1e-7)
+
+
+def test_forces_are_the_sensing_matrix_times_the_parameters(truth: Potential, basis: ForceConstantBasis) -> None:
+    parameters = np.random.default_rng(7).normal(0.0, 0.5, basis.size)  # those of `truth`
+    u = displaced(truth.folded.supercell, 2)
+    expected = (sensing_matrix(truth.folded, u) @ parameters).reshape(-1, 3)
+    np.testing.assert_allclose(truth.forces(u), expected, atol=1e-11 * np.abs(expected).max(), rtol=0)
+
+
+def test_forces_of_a_batch_are_those_of_each_whatever_the_batch(truth: Potential) -> None:
+    n = truth.folded.supercell.n_atoms
+    u = np.random.default_rng(0).normal(0, 0.1, (n, 3, compiled.vector_width() + 3))
+    together = truth.batch_forces(u)
+    alone = truth.forces(np.ascontiguousarray(u.transpose(2, 0, 1)))
+    np.testing.assert_array_equal(together, alone.transpose(1, 2, 0))
+    for k in (0, 5, u.shape[2] - 1):
+        np.testing.assert_allclose(truth.forces(u[:, :, k]), together[:, :, k], rtol=0, atol=1e-12)
+
+
+def test_the_perfect_crystal_feels_no_force(truth: Potential) -> None:
+    u = np.zeros((truth.folded.supercell.n_atoms, 3))
+    assert np.all(truth.forces(u) == 0.0)
+    assert float(truth.energy(u)) == 0.0
+
+
+def test_orders_are_homogeneous(truth: Potential) -> None:
+    u = displaced(truth.folded.supercell, 4)[:, :, None]
+    for n in (2, 3, 4):
+        np.testing.assert_allclose(truth.batch_forces(1.7 * u, (n,)), 1.7 ** (n - 1) * truth.batch_forces(u, (n,)))
+    total = sum(truth.batch_forces(u, (n,)) for n in (2, 3, 4))
+    np.testing.assert_allclose(truth.batch_forces(u), total, atol=1e-12)
+
+
+def test_translation_changes_neither_energy_nor_forces(truth: Potential) -> None:
+    u = displaced(truth.folded.supercell, 5)
+    moved = u + np.array([0.3, -0.2, 0.45])
+    scale = np.abs(truth.forces(u)).max()
+    np.testing.assert_allclose(truth.forces(moved), truth.forces(u), atol=1e-11 * scale, rtol=0)
+    assert float(truth.energy(moved)) == pytest.approx(float(truth.energy(u)), rel=1e-11)
+
+
+def test_forces_add_up_to_nothing(truth: Potential) -> None:
+    forces = truth.forces(displaced(truth.folded.supercell, 6))
+    assert np.abs(forces.sum(axis=0)).max() < 1e-12 * np.abs(forces).sum()
+
+
+def operation_on(supercell: Supercell, g: int) -> tuple[NDArray[np.int64], Floats]:
+    """Atom (N,) that operation g sends each atom to, and its orthogonal matrix."""
+    group = space_group(supercell.crystal)
+    basis = group.permutations[g][supercell.basis_index]
+    cells = supercell.cells @ group.rotations[g].T + group.shifts[g][supercell.basis_index]
+    return supercell.site_index(basis, cells), group.cartesian[g]
+
+
+def test_forces_follow_the_space_group(truth: Potential) -> None:
+    supercell = truth.folded.supercell  # 3 × 3 × 3: every operation of the crystal is one of the supercell
+    u = displaced(supercell, 7)
+    forces = truth.forces(u)
+    for g in range(48):
+        target, rotation = operation_on(supercell, g)
+        moved, expected = np.empty_like(u), np.empty_like(u)
+        moved[target], expected[target] = u @ rotation.T, forces @ rotation.T
+        np.testing.assert_allclose(truth.forces(moved), expected, atol=1e-11 * np.abs(forces).max(), rtol=0)
+        assert float(truth.energy(moved)) == pytest.approx(float(truth.energy(u)), rel=1e-11)
+
+
+def test_forces_follow_lattice_translations(truth: Potential) -> None:
+    supercell = truth.folded.supercell
+    target = supercell.site_index(supercell.basis_index, supercell.cells + np.array([1, 0, 2]))
+    u = displaced(supercell, 8)
+    moved, expected = np.empty_like(u), np.empty_like(u)
+    moved[target], expected[target] = u, truth.forces(u)
+    np.testing.assert_allclose(truth.forces(moved), expected, atol=1e-11 * np.abs(expected).max(), rtol=0)
+
+
+def test_forces_follow_the_order_of_the_atoms(truth: Potential) -> None:
+    supercell = truth.folded.supercell
+    order = np.random.default_rng(9).permutation(supercell.n_atoms)
+    other = Supercell.match(supercell.crystal, supercell.atoms()[order])
+    parameters = np.random.default_rng(7).normal(0.0, 0.5, truth.folded.basis.size)
+    u = displaced(supercell, 10)
+    found = Potential(fold(truth.folded.basis, other), parameters).forces(u[order])
+    np.testing.assert_allclose(found, truth.forces(u)[order], atol=1e-11 * np.abs(found).max(), rtol=0)
+
+
+CELLS = {
+    "2x2x2": [2, 2, 2],
+    "4x2x2": [4, 2, 2],
+    "non-diagonal": [[2, 2, 0], [0, 2, 0], [0, 2, 4]],
+    "larger than the cutoffs": [4, 4, 4],
+}
+
+
+@pytest.mark.parametrize("name", ["4x2x2", "non-diagonal", "larger than the cutoffs"])
+def test_a_periodic_pattern_has_the_same_forces_on_every_supercell(basis: ForceConstantBasis, name: str) -> None:
+    """Cutoffs of 4.5 Å reach beyond half of 2×2×2 (7.7 Å), where images add up; in 4×4×4 they do not."""
+    small, large = (Supercell.build(basis.crystal, CELLS[k]) for k in ("2x2x2", name))
+    image = small.site_index(large.basis_index, large.cells)
+    u = displaced(small, 11)
+    forces = random_potential(fold(basis, small)).forces(u)
+    potential = random_potential(fold(basis, large))
+    np.testing.assert_allclose(potential.forces(u[image]), forces[image], atol=1e-11 * np.abs(forces).max(), rtol=0)
+    ratio = large.n_atoms / small.n_atoms
+    energy = random_potential(fold(basis, small)).energy(u)
+    assert float(potential.energy(u[image])) == pytest.approx(ratio * float(energy), rel=1e-11)
+
+
+def test_conventional_and_primitive_cell_span_the_same_forces() -> None:
+    """Both bases on one supercell: the columns of either sensing matrix lie in the span of the other."""
+    cutoffs = {2: 4.5, 3: 4.0, 4: 3.0}
+    conventional = bulk("Si", "diamond", a=5.432, cubic=True)
+    primitive = bulk("Si", "diamond", a=5.432)
+    structure = conventional.repeat((2, 1, 1))
+    u = np.random.default_rng(12).normal(0, 0.1, (6, 16, 3))
+    matrices = []
+    for atoms in (conventional, primitive):
+        basis = ForceConstantBasis.build(Crystal(atoms), cutoffs)
+        folded = fold(basis, Supercell.match(basis.crystal, structure))
+        matrices.append(np.concatenate([sensing_matrix(folded, x) for x in u]))
+    a, b = matrices
+    assert a.shape == b.shape
+    projected = b @ np.linalg.lstsq(b, a, rcond=None)[0]
+    np.testing.assert_allclose(projected, a, atol=1e-9 * np.abs(a).max())
+
+
+def test_energies_of_several_structures_have_their_shape(truth: Potential) -> None:
+    u = np.random.default_rng(0).normal(0, 0.1, (2, 3, truth.folded.supercell.n_atoms, 3))
+    energies = truth.energy(u)
+    assert energies.shape == (2, 3)
+    assert truth.forces(u).shape == u.shape
+    assert float(energies[1, 2]) == pytest.approx(float(truth.energy(u[1, 2])), rel=1e-12)

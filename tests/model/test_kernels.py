@@ -1,0 +1,138 @@
+"""Compiled kernels against plain numpy: every shape of orders 2-6, sites coinciding as in cells smaller than a cutoff."""
+
+from __future__ import annotations
+
+from math import comb, prod
+
+import numpy as np
+import pytest
+from scipy.stats import special_ortho_group
+
+from dynft_core import ForceConstantBasis, Supercell
+from dynft_core.model.folding import all_terms, fold
+from dynft_core.model.kernels import compiled, reference
+from dynft_core.model.kernels.terms import LANES, Terms
+from dynft_core.model.potential import Potential, padded_sensing_matrix
+
+N_ATOMS = 5
+
+
+def shapes(order: int, largest: int | None = None) -> list[tuple[int, ...]]:
+    """Partitions of `order`, descending."""
+    if order == 0:
+        return [()]
+    top = min(order, largest or order)
+    return [(k, *rest) for k in range(top, 0, -1) for rest in shapes(order - k, k)]
+
+
+SHAPES = [shape for order in range(2, 7) for shape in shapes(order)]
+
+
+def random_terms(shape: tuple[int, ...], seed: int = 0) -> Terms:
+    """Three clusters of two orbits, two translations each, on five atoms: some of their sites fall on one atom."""
+    rng = np.random.default_rng(seed)
+    m = prod(comb(k + 2, 2) for k in shape)
+    return Terms(
+        order=sum(shape),
+        shape=shape,
+        sites=rng.integers(0, N_ATOMS, (3, 2, len(shape))).astype(np.int32),
+        orbit=np.array([0, 0, 1]),
+        rotation=np.ascontiguousarray(special_ortho_group.rvs(3, size=3, random_state=seed)),
+        starts=np.array([0, 2, 3]),
+        tables=rng.normal(size=(3, m, LANES)),
+        chunks=np.array([0, 2, 3]),
+        column=np.array([LANES, 3 * LANES]),
+    )
+
+
+def test_every_shape_is_here() -> None:
+    assert [sum(sum(s) == n for s in SHAPES) for n in range(2, 7)] == [2, 3, 5, 7, 11]
+
+
+def check_forces(shape: tuple[int, ...], width: int) -> None:
+    terms, rng = random_terms(shape), np.random.default_rng(1)
+    coefficients = rng.normal(size=(3, terms.tables.shape[1]))
+    u, start = rng.normal(0, 0.7, (N_ATOMS, 3, width)), rng.normal(size=(N_ATOMS, 3, width))
+    fast, slow = start.copy(), start.copy()
+    compiled.add_forces(terms, coefficients, u, fast)
+    reference.add_forces(terms, coefficients, u, slow)
+    assert np.abs(slow - start).max() > 1e-3
+    np.testing.assert_allclose(fast, slow, atol=1e-10 * np.abs(slow).max(), rtol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_forces_of_a_vector_of_walkers_equal_the_reference(shape: tuple[int, ...]) -> None:
+    check_forces(shape, compiled.vector_width())
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if sum(s) <= 4], ids=str)
+def test_forces_of_one_walker_equal_the_reference(shape: tuple[int, ...]) -> None:
+    check_forces(shape, 1)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_columns_equal_the_reference(shape: tuple[int, ...]) -> None:
+    terms = random_terms(shape)
+    u = np.random.default_rng(1).normal(0, 0.7, (N_ATOMS, 3))
+    fast, slow = np.full((3 * N_ATOMS, 5 * LANES), np.nan), np.full((3 * N_ATOMS, 5 * LANES), np.nan)
+    compiled.write_columns(terms, u, fast)
+    reference.write_columns(terms, u, slow)
+    untouched = slice(0, LANES), slice(4 * LANES, None)
+    assert all(np.isnan(fast[:, part]).all() for part in untouched)
+    written = slice(LANES, 4 * LANES)
+    np.testing.assert_allclose(
+        fast[:, written], slow[:, written], atol=1e-10 * np.abs(slow[:, written]).max(), rtol=0
+    )
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 1), (2, 1), (2, 2), (1, 1, 1, 1), (3, 2, 1)], ids=str)
+def test_the_reference_is_the_gradient_of_the_polynomial(shape: tuple[int, ...]) -> None:
+    """Forces of one cluster of distinct sites against a complex step through the energy written out."""
+    from itertools import combinations_with_replacement, product
+
+    rng = np.random.default_rng(3)
+    n_sites = len(shape)
+    rows = list(product(*[combinations_with_replacement(range(3), k) for k in shape]))
+    coefficients = rng.normal(size=(1, len(rows)))
+    u = rng.normal(size=(n_sites, 3))
+
+    def energy(x: np.ndarray) -> complex:
+        return sum(
+            c * np.prod([x[s, axis] for s, axes in enumerate(row) for axis in axes])
+            for c, row in zip(coefficients[0], rows, strict=True)
+        )
+
+    expected = np.empty((n_sites, 3))
+    for site, axis in product(range(n_sites), range(3)):
+        moved = u.astype(complex)
+        moved[site, axis] += 1e-30j
+        expected[site, axis] = -energy(moved).imag / 1e-30
+    terms = random_terms(shape)
+    sites = np.arange(n_sites, dtype=np.int32).reshape(1, 1, -1)
+    one = Terms(
+        terms.order, shape, sites, np.array([0]), terms.rotation[:1], np.array([0, 1]), terms.tables[:1],
+        np.array([0, 1]), np.array([0]),
+    )  # fmt: skip
+    found = np.zeros((n_sites, 3, 1))
+    reference.add_forces(one, coefficients, u[:, :, None], found)
+    np.testing.assert_allclose(found[:, :, 0], expected, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("matrix", [[1, 1, 1], [[2, 0, 0], [0, 1, 0], [1, 1, 2]]], ids=["one atom", "non-diagonal"])
+def test_folded_orders_two_to_six_equal_the_reference(order_six_basis: ForceConstantBasis, matrix: object) -> None:
+    """In cells of one and four atoms the neighbours of an atom are its own images."""
+    folded = fold(order_six_basis, Supercell.build(order_six_basis.crystal, matrix))
+    rng = np.random.default_rng(0)
+    u = rng.normal(0, 0.2, (folded.supercell.n_atoms, 3))
+    slow = np.empty((u.size, folded.n_columns))
+    for terms in all_terms(folded):
+        reference.write_columns(terms, u, slow)
+    np.testing.assert_allclose(padded_sensing_matrix(folded, u), slow, atol=1e-10 * np.abs(slow).max(), rtol=0)
+    parameters = rng.normal(size=order_six_basis.size)
+    expected = sum(
+        slow[:, folded.columns[n]] @ folded.padded_null_space[n] @ parameters[order_six_basis.slices[n]]
+        for n in folded.blocks
+    ).reshape(-1, 3)
+    found = Potential(folded, parameters).batch_forces(np.repeat(u[:, :, None], compiled.vector_width(), axis=2))
+    scale = max(np.abs(expected).max(), np.abs(slow).max())
+    np.testing.assert_allclose(found[:, :, 0], expected, atol=1e-10 * scale, rtol=0)

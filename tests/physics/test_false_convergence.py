@@ -1,0 +1,115 @@
+"""The trajectory average alone can converge falsely; audits see it.
+
+Silicon, 64 atoms, one walker from the perfect crystal at rest heated to 300 K, 3 ps. A first force field from one
+structure rattled by 0.01 Å has never seen a thermal displacement: its noise level is far too small, and as the
+criterion compares ε_B with its own average, nothing flags it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.dynamics.langevin import Thermostat
+from dynft_core.dynamics.sampling import sample
+from dynft_core.dynamics.state import WalkState
+from dynft_core.dynamics.walk import WalkSettings, walk
+from dynft_core.dynamics.walk_job import Monitor
+from dynft_core.initial.rattled import rattled
+from dynft_core.jobs import CriterionSettings, ReferenceSettings
+from dynft_core.reference.calculators import make_calculator
+
+N_STEPS = 3000
+AUDITS = (200, 400, 800, 1600, 2800)
+
+
+class Truth:
+    """The reference: Tersoff forces of displaced structures."""
+
+    def __init__(self, supercell: Supercell, folder: str) -> None:
+        self._supercell = supercell
+        self._calculator = make_calculator(ReferenceSettings("tersoff-si"), folder)
+
+    def forces(self, displacements: np.ndarray) -> np.ndarray:
+        found = []
+        for u in displacements:
+            atoms = self._supercell.atoms(u)
+            atoms.calc = self._calculator
+            found.append(atoms.get_forces())
+        return np.array(found)
+
+
+@dataclass(frozen=True)
+class Training:
+    force_field: ForceField
+    predicted_eV_A: float
+    n_labels: int
+
+    def rmse(self, displacements: np.ndarray, forces: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((self.force_field.forces(displacements) - forces) ** 2)))
+
+
+@pytest.fixture(scope="module")
+def crystal() -> tuple[ForceConstantBasis, Supercell]:
+    atoms = bulk("Si", "diamond", a=5.432)
+    basis = ForceConstantBasis.build(Crystal(atoms), {2: 4.6, 3: 3.9, 4: 2.4})
+    return basis, Supercell.match(basis.crystal, bulk("Si", "diamond", a=5.432, cubic=True).repeat(2))
+
+
+@pytest.fixture(scope="module")
+def truth(crystal: tuple[ForceConstantBasis, Supercell], tmp_path_factory: pytest.TempPathFactory) -> Truth:
+    return Truth(crystal[1], str(tmp_path_factory.mktemp("reference")))
+
+
+def train(basis: ForceConstantBasis, supercell: Supercell, truth: Truth, seed: int, audits: tuple[int, ...]) -> Training:
+    """The paper's loop for one walker, and audits at the steps given."""
+    u = rattled(supercell, 1, 0.01, np.random.default_rng(seed))
+    force_field = fit(basis, supercell, u, truth.forces(u))
+    criterion = CriterionSettings(gamma=3.0, window=1000)
+    state = WalkState.at_rest(0, seed, supercell.n_atoms, criterion.window)
+    thermostat = Thermostat(300.0, 10.0, 1.0)
+    mean_error = 0.0
+    while state.step < N_STEPS:
+        next_audit = min([a for a in audits if a > state.step], default=N_STEPS)
+        settings = WalkSettings(
+            thermostat, criterion, "wait", min(next_audit, N_STEPS) - state.step, supercell.max_displacement_A
+        )
+        (state,), (report,) = walk(
+            [state], force_field.potential.batch_forces, Monitor(force_field), settings, supercell.masses,
+            lambda x: str(x.tobytes())[:16], [(0, a) for a in audits],
+        )  # fmt: skip
+        mean_error = report.mean_error_eV_A
+        if report.choices:
+            new = np.array([choice.displacements for choice in report.choices])
+            force_field = force_field.refit(new, truth.forces(new), [c.key for c in report.choices])
+    predicted = float(np.hypot(mean_error, force_field.posterior.beta_inv_sqrt))
+    return Training(force_field, predicted, force_field.n_labels - 1)
+
+
+@pytest.fixture(scope="module")
+def test_set(crystal: tuple[ForceConstantBasis, Supercell], truth: Truth) -> tuple[np.ndarray, np.ndarray]:
+    """Fifteen structures at 300 K from walkers of a force field fitted to thermal displacements."""
+    basis, supercell = crystal
+    u = rattled(supercell, 4, 0.04, np.random.default_rng(99))
+    teacher = fit(basis, supercell, u, truth.forces(u))
+    sampled = sample(teacher, 15, 300.0, 1.0, 10.0, 1000, 300, seed=7)
+    return sampled, truth.forces(sampled)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_without_audits_the_trajectory_average_is_overconfident(crystal, truth, test_set, seed):
+    found = train(*crystal, truth, seed, ())
+    assert found.n_labels <= 3
+    assert found.predicted_eV_A < 0.5 * found.rmse(*test_set)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_audits_make_the_prediction_true(crystal, truth, test_set, seed):
+    found = train(*crystal, truth, seed, AUDITS)
+    assert found.n_labels <= 10
+    assert 0.7 < found.predicted_eV_A / found.rmse(*test_set) < 1.2
+    assert found.rmse(*test_set) < 3e-3

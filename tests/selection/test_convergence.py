@@ -1,0 +1,133 @@
+"""When a campaign may call itself converged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynft_core.selection.convergence import (
+    AuditScore,
+    ConvergenceRecord,
+    ConvergenceSettings,
+    FitPoint,
+    WalkerProgress,
+    assess,
+    audited_rmse,
+    predicted_rmse,
+)
+
+SETTINGS = ConvergenceSettings(min_walk_ps=2.0, max_walk_ps=10.0)
+GOOD = ConvergenceRecord(
+    fits=(FitPoint(2, 0.0010), FitPoint(5, 0.0026), FitPoint(7, 0.0025), FitPoint(9, 0.0025)),
+    audits=tuple(AuditScore(0.0026, 0.0026) for _ in range(5)),
+    walkers=tuple(WalkerProgress(w, 2.5, 0.0006) for w in range(4)),
+)
+
+
+def failing(record: ConvergenceRecord, settings: ConvergenceSettings = SETTINGS) -> list[str]:
+    return [check.name for check in assess(record, settings).checks if not check.held]
+
+
+def test_a_good_campaign_is_converged():
+    verdict = assess(GOOD, SETTINGS)
+    assert verdict.converged and not verdict.stalled
+    assert verdict.sentence.startswith("converged: ")
+
+
+def test_each_condition_alone_holds_it_back():
+    slow = replace(GOOD, walkers=(WalkerProgress(0, 1.9, 0.0006), *GOOD.walkers[1:]))
+    assert failing(slow) == ["walked time of each walker, ps,"]
+    few = replace(GOOD, audits=GOOD.audits[:3])
+    assert failing(few) == ["number of audits"]
+    moving = replace(GOOD, fits=(*GOOD.fits[:1], FitPoint(5, 0.0019), *GOOD.fits[2:]))
+    assert failing(moving) == ["change of β^(-1/2) over the latest 4 labels"]
+    unsure = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0013)))
+    assert failing(unsure) == ["largest μ_k[ε_B] / β^(-1/2)"]
+
+
+def test_false_convergence_is_not_believed():
+    """The measured trap: β^(-1/2) 0.21, predicted 0.60, true 3.27 meV/Å, nothing flagged. Audits show it."""
+    trapped = ConvergenceRecord(
+        fits=(FitPoint(1, 0.00021), FitPoint(5, 0.00021)),
+        audits=tuple(AuditScore(0.00327, 0.00060) for _ in range(4)),
+        walkers=(WalkerProgress(0, 3.0, 0.0001),),
+    )
+    assert failing(trapped) == ["error / prediction of the latest 4 audits"]
+    assert assess(trapped, SETTINGS).checks[2].value == pytest.approx(5.45)
+
+
+def test_audits_worse_than_predicted_and_better_than_predicted_both_count_and_old_ones_do_not():
+    for actual in (0.0022, 0.0031):
+        wrong = replace(GOOD, audits=(*GOOD.audits, *(AuditScore(actual, 0.0026) for _ in range(4))))
+        assert failing(wrong) == ["error / prediction of the latest 4 audits"]
+    old = replace(GOOD, audits=(AuditScore(0.5, 0.001), *GOOD.audits))
+    assert assess(old, SETTINGS).converged
+
+
+def test_only_the_labels_since_matter_for_the_change():
+    """The first fit is far off, four labels ago is not."""
+    assert GOOD.fits[0].beta_inv_sqrt_eV_A < 0.5 * GOOD.fits[-1].beta_inv_sqrt_eV_A
+    assert assess(GOOD, SETTINGS).checks[3].value == pytest.approx(0.04)
+
+
+def test_an_empty_record_is_neither_converged_nor_stalled_and_its_sentence_says_what_is_unknown():
+    verdict = assess(ConvergenceRecord((), (), ()), SETTINGS)
+    assert not verdict.converged and not verdict.stalled
+    assert "not known yet" in verdict.sentence
+
+
+def test_a_window_that_is_still_empty_holds_it_back():
+    heating = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, math.nan)))
+    assert failing(heating) == ["largest μ_k[ε_B] / β^(-1/2)"]
+
+
+def test_the_longest_walk_ends_a_campaign_that_does_not_converge():
+    tired = replace(GOOD, audits=(), walkers=tuple(WalkerProgress(w, 10.0, 0.0006) for w in range(4)))
+    verdict = assess(tired, SETTINGS)
+    assert verdict.stalled and not verdict.converged
+    assert verdict.sentence.startswith("not converged after the longest walk, 10 ps: ")
+    one_behind = replace(tired, walkers=(*tired.walkers[:3], WalkerProgress(3, 9.9, 0.0006)))
+    assert not assess(one_behind, SETTINGS).stalled
+
+
+def test_claimed_and_found_errors():
+    assert predicted_rmse(GOOD) == pytest.approx(math.sqrt(0.0025**2 + 0.0006**2))
+    mixed = replace(GOOD, audits=(AuditScore(9.0, 1.0), *(AuditScore(e, 1.0) for e in (0.001, 0.002, 0.003, 0.004))))
+    assert audited_rmse(mixed, SETTINGS) == pytest.approx(math.sqrt(30 / 4) * 1e-3)
+    assert math.isnan(predicted_rmse(ConvergenceRecord((), (), ()))) and math.isnan(
+        audited_rmse(ConvergenceRecord((), (), ()), SETTINGS)
+    )
+
+
+positive = st.floats(1e-6, 1.0)
+records = st.builds(
+    ConvergenceRecord,
+    fits=st.lists(positive, max_size=8).map(lambda b: tuple(FitPoint(2 * i + 1, e) for i, e in enumerate(b))),
+    audits=st.lists(st.builds(AuditScore, positive, positive), max_size=8).map(tuple),
+    walkers=st.lists(positive, max_size=4).map(
+        lambda m: tuple(WalkerProgress(i, 5.0, e) for i, e in enumerate(m))
+    ),
+)
+
+
+@given(records)
+def test_converged_means_every_check_holds_and_no_verdict_is_both(record):
+    verdict = assess(record, SETTINGS)
+    assert verdict.converged == all(check.held for check in verdict.checks)
+    assert not (verdict.converged and verdict.stalled)
+    for check in verdict.checks:
+        assert not (check.held and math.isnan(check.value))
+
+
+@given(records, st.sampled_from([0.25, 4.0]))
+def test_the_verdict_does_not_depend_on_the_unit_of_force(record, factor):
+    scaled = ConvergenceRecord(
+        tuple(FitPoint(f.n_labels, factor * f.beta_inv_sqrt_eV_A) for f in record.fits),
+        tuple(AuditScore(factor * a.rmse_eV_A, factor * a.predicted_eV_A) for a in record.audits),
+        tuple(WalkerProgress(w.walker, w.walked_ps, factor * w.mean_error_eV_A) for w in record.walkers),
+    )
+    assert [c.held for c in assess(scaled, SETTINGS).checks] == [c.held for c in assess(record, SETTINGS).checks]

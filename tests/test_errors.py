@@ -1,0 +1,33 @@
+"""Errors say what to do in one line, and cross process borders unharmed."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from dynft_core import errors
+from dynft_core.errors import CampaignFailedError, DynftError, InputError
+
+
+def subclasses(cls: type[DynftError]) -> list[type[DynftError]]:
+    return [cls, *(deeper for sub in cls.__subclasses__() for deeper in subclasses(sub))]
+
+
+INPUT_ERRORS = [cls for cls in subclasses(InputError) if cls.__module__ == errors.__name__]
+
+
+@pytest.mark.parametrize("cls", INPUT_ERRORS, ids=lambda cls: cls.__name__)
+def test_input_errors_survive_pickling(cls: type[InputError]) -> None:
+    parts = ("cutoff", "a positive length in Å", "-1.0", "give for example 5.0")
+    error = cls(*parts)
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is cls
+    assert (back.argument, back.expected, back.got, back.remedy) == parts
+    assert str(back) == str(error) == "cutoff: expected a positive length in Å, got -1.0; give for example 5.0"
+
+
+def test_a_failed_campaign_survives_pickling() -> None:
+    back = pickle.loads(pickle.dumps(CampaignFailedError("every label fails: timeout")))
+    assert isinstance(back, DynftError)
+    assert str(back) == "every label fails: timeout"

@@ -1,0 +1,47 @@
+"""Small silicon files for the command line: made here, with a reference potential whose answers are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, make_supercell
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from dynft_core.jobs import ReferenceSettings
+from dynft_core.reference.calculators import make_calculator
+
+LATTICE_CONSTANT_A = 5.432
+
+
+def silicon() -> Atoms:
+    """The primitive cell of diamond."""
+    return bulk("Si", "diamond", a=LATTICE_CONSTANT_A)
+
+
+def rattled_frames(n_frames: int, amplitude_A: float, folder: Path, seed: int) -> list[Atoms]:
+    """Frames of 16 atoms with Tersoff forces; displacements are normal, `amplitude_A` each."""
+    calculator = make_calculator(ReferenceSettings("tersoff-si"), folder)
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(n_frames):
+        atoms = make_supercell(silicon(), 2 * np.eye(3, dtype=int))
+        atoms.positions += amplitude_A * rng.standard_normal((len(atoms), 3))
+        atoms.calc = calculator
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+        frames.append(atoms)
+    return frames
+
+
+@pytest.fixture(scope="session")
+def silicon_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with prim.xyz, train.xyz (8 frames) and test.xyz (4 frames). Read it only."""
+    folder = tmp_path_factory.mktemp("silicon")
+    ase.io.write(folder / "prim.xyz", silicon(), format="extxyz")
+    ase.io.write(folder / "train.xyz", rattled_frames(8, 0.02, folder, seed=1), format="extxyz")
+    ase.io.write(folder / "test.xyz", rattled_frames(4, 0.02, folder, seed=2), format="extxyz")
+    return folder

@@ -1,0 +1,178 @@
+"""The report: one file, complete, with the numbers of the journal and of the walks' segments."""
+
+from __future__ import annotations
+
+import base64
+import xml.etree.ElementTree as ElementTree
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynft_core.dynamics.state import Choice, WalkReport, WalkState, save_walk
+from dynft_core.jobs import (
+    EvaluateOutcome,
+    Evaluation,
+    FitOutcome,
+    LabelOutcome,
+    Score,
+    StructureRef,
+    WalkerOutcome,
+    WalkOutcome,
+)
+from dynft_core.storage.journal import Journal
+from workflows.command_line import main
+from workflows.config import load_campaign
+from workflows.report import render
+from workflows.report_figures import ErrorTrace, bayesian_error_figure, running_statistics
+
+STATUS: dict[str, Any] = {
+    "state": "complete", "reason": "converged: <4> audits agree", "n_labels": 7, "n_pending": 0, "n_failed": 1,
+    "n_force_fields": 3, "walked_ps": 2.4, "beta_inv_sqrt": 0.0026, "mu_k": 0.0011, "predicted_rmse": 0.0028,
+    "audited_rmse": 0.0029,
+}
+KEYS = {"flagged": "f" * 24, "audit": "a" * 24, "lost": "c" * 24}
+
+
+def walked(run: Path, walker: int, first_step: int, n_steps: int, choices: tuple[Choice, ...]) -> WalkerOutcome:
+    """One walk of a two-atom crystal, its segment written as a worker does."""
+    rng = np.random.default_rng([walker, first_step])
+    report = WalkReport(
+        walker=walker, ended="finished", reason="", first_step=first_step,
+        errors_eV_A=0.001 + 0.0002 * rng.random(n_steps),
+        temperature_steps=np.arange(1), temperatures_K=np.array([300.0]), choices=choices,
+        mean_error_eV_A=0.0011, std_error_eV_A=0.0001,
+    )
+    output = f"walkers/{walker:02d}/{first_step:06d}.h5"
+    save_walk(run / output, WalkState.at_rest(walker, 1, 2, 1000), report)
+    refs = tuple(
+        StructureRef(c.key, output, i, c.role, c.reason, c.bayesian_error_eV_A, 300.0) for i, c in enumerate(choices)
+    )
+    return WalkerOutcome(
+        walker, output, first_step + n_steps, n_steps, "finished", refs, 0.0011, 0.0001, 300.0
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder as a short campaign leaves it."""
+    (tmp_path / "campaign.toml").write_text(load_campaign("si")[1], encoding="utf-8")
+    still = np.zeros((2, 3))
+    flagged = Choice(KEYS["flagged"], "flagged", 450, still, 0.0042, "ε_B 4.2 > 3 × 1.1 meV/Å")
+    audit = Choice(KEYS["audit"], "audit", 700, still, 0.0012, "audit 1")
+    lost = Choice(KEYS["lost"], "audit", 300, still, 0.0013, "audit 2")
+    walks = [
+        walked(tmp_path, 0, 0, 500, (flagged,)), walked(tmp_path, 1, 0, 500, (lost,)),
+        walked(tmp_path, 0, 500, 700, (audit,)),
+    ]
+    score = Score(KEYS["audit"], "audit", 0.00333, 0.00222, 0.0012)
+    evaluation = Evaluation("force_fields/000002.h5", 0.003456, 0.002345, 0.0026, 0.001111, 7, 50)
+    events: list[tuple[str, Any, dict[str, str]]] = [
+        *(("walk_finished", WalkOutcome(True, walks=(walk,)), {}) for walk in walks),
+        ("label_finished", LabelOutcome(True, KEYS["flagged"]), {"key": KEYS["flagged"]}),
+        ("label_finished", LabelOutcome(True, KEYS["audit"]), {"key": KEYS["audit"]}),
+        ("label_failed", LabelOutcome(False, KEYS["lost"], error="timeout: 600 s"), {"key": KEYS["lost"]}),
+        ("fit_finished", FitOutcome(True, 1, n_labels=5, beta_inv_sqrt_eV_A=0.001), {}),
+        ("fit_finished", FitOutcome(True, 2, n_labels=7, beta_inv_sqrt_eV_A=0.0026, scores=(score,)), {}),
+        ("evaluate_finished", EvaluateOutcome(True, evaluations=(evaluation,)), {}),
+    ]
+    with Journal.open(tmp_path / "journal.jsonl") as journal:
+        for name, outcome, extra in events:
+            journal.append({"event": name, "outcome": asdict(outcome), **extra})
+    return tmp_path
+
+
+class Page(HTMLParser):
+    """Texts of the table cells, sources of the images, and every other address in the page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.images: list[str] = []
+        self.addresses: list[str] = []
+        self._in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._in_cell = True
+        if tag == "img":
+            self.images.append(values["src"] or "")
+        elif tag in ("link", "script", "iframe") or "href" in values or "src" in values:
+            self.addresses.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self.rows[-1][-1] += data
+
+
+def test_the_report_stands_alone_and_its_figures_are_images(run: Path) -> None:
+    page = Page(render(run, STATUS))
+    assert page.addresses == []
+    assert len(page.images) == 3
+    for source in page.images:
+        kind, data = source.split(",", 1)
+        assert kind == "data:image/svg+xml;base64"
+        assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
+
+
+def test_its_tables_hold_the_numbers_of_the_campaign(run: Path) -> None:
+    rows = Page(render(run, STATUS)).rows
+    assert ["force_fields/000002.h5", "7", "2.345", "3.456", "2.600", "1.111", "50"] in rows
+    assert ["ffffffff", "0", "0.450", "4.200", "–", "–", "labelled", "ε_B 4.2 > 3 × 1.1 meV/Å"] in rows
+    assert ["aaaaaaaa", "0", "0.700", "1.200", "2.220", "3.330", "labelled", "audit 1"] in rows
+    assert ["cccccccc", "1", "0.300", "1.300", "–", "–", "timeout: 600 s", "audit 2"] in rows
+    assert ["walked by all walkers", "2.400 ps"] in rows
+
+
+def test_text_from_outside_is_escaped(run: Path) -> None:
+    assert "converged: &lt;4&gt; audits agree" in render(run, STATUS)
+
+
+def svg(image: str) -> str:
+    return base64.b64decode(image.split(",", 1)[1]).decode()
+
+
+def test_the_figure_names_every_walker_and_the_window(run: Path) -> None:
+    text = svg(Page(render(run, STATUS)).images[0])
+    assert all(name in text for name in ("walker 0", "walker 1", "k = 1000", "meV/Å", "walked time (ps)"))
+
+
+def test_every_flag_and_every_audit_is_marked() -> None:
+    time_ps, errors = np.arange(100) / 1000, np.full(100, 0.001)
+
+    def marks(flagged_ps: tuple[float, ...], audited_ps: tuple[float, ...]) -> int:
+        return svg(bayesian_error_figure([ErrorTrace(0, time_ps, errors, flagged_ps, audited_ps)], 10)).count("<use ")
+
+    assert marks((0.01, 0.02, 0.05), (0.04,)) - marks((), ()) == 4
+
+
+def test_a_report_of_no_campaign_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(
+    values=st.lists(st.floats(0, 1e-2), min_size=1, max_size=60),
+    window=st.integers(1, 80),
+)
+def test_running_statistics_are_those_of_the_window(values: list[float], window: int) -> None:
+    mean, deviation = running_statistics(np.array(values), window)
+    for i in range(len(values)):
+        seen = values[max(0, i + 1 - window) : i + 1]
+        assert mean[i] == pytest.approx(np.mean(seen), abs=1e-12)
+        assert deviation[i] == pytest.approx(np.std(seen), abs=1e-8)

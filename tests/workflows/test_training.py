@@ -1,0 +1,184 @@
+"""`dynft train`: everything is checked before anything runs; a small campaign from the command to the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from dynft_core.errors import InputError
+from dynft_core.force_field import ForceField
+from dynft_core.reference.label import read_label
+from dynft_core.storage.journal import read_journal
+from workflows.command_line import main
+from workflows.config import load_campaign
+from workflows.history import History
+from workflows.training import check_campaign
+
+SMALL = """
+name = "small"
+[crystal]
+structure = "prim.xyz"
+supercell = [3, 3, 3]
+[expansion]
+cutoffs_A = [4.0, 3.0]
+[dynamics]
+temperature_K = 200.0
+walkers = 2
+walkers_per_task = 1
+segment_ps = 0.05
+[selection]
+window_steps = 40
+[initial]
+structures = 1
+[audit]
+first_ps = 0.03
+[convergence]
+min_walk_ps = 0.1
+max_walk_ps = 0.15
+audits = 1
+audit_ratio = [0.2, 5.0]
+max_error_change = 2.0
+[reference]
+calculator = "tersoff-si"
+[test]
+structures = 3
+equilibration_ps = 0.05
+interval_ps = 0.02
+"""
+
+
+def write_campaign(folder: Path, text: str) -> Path:
+    ase.io.write(folder / "prim.xyz", bulk("Si", "diamond", a=5.432), format="extxyz")
+    path = folder / "small.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("tersoff-si", "tersof-si", "tersoff-si"),
+        ("tersoff-si", "no_such_module:function", "no_such_module"),
+        ("[4.0, 3.0]", "[4.0, 2.0]", "nearest-neighbour distance"),
+        ("[3, 3, 3]", "[[1, 0, 0], [1, 0, 0], [0, 0, 1]]", "determinant"),
+        ("temperature_K", "temperature_C", "did you mean 'temperature_K'?"),
+        ("prim.xyz", "small.toml", "ASE can read"),
+    ],
+)
+def test_a_bad_campaign_starts_nothing(
+    old: str, new: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_campaign(tmp_path, SMALL.replace(old, new))
+    before = sorted(tmp_path.iterdir())
+    assert words in refused(["train", str(path), "--run", str(tmp_path / "run")], capsys)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_element_that_the_reference_does_not_know(tmp_path: Path) -> None:
+    path = write_campaign(tmp_path, SMALL)
+    ase.io.write(tmp_path / "prim.xyz", bulk("Ge", "diamond", a=5.66), format="extxyz")
+    with pytest.raises(InputError, match="Ge"):
+        check_campaign(load_campaign(path)[0])
+
+
+def test_a_cutoff_beyond_half_the_cell_is_noted(tmp_path: Path) -> None:
+    assert check_campaign(load_campaign(write_campaign(tmp_path, SMALL))[0]) == []
+    (note,) = check_campaign(load_campaign(write_campaign(tmp_path, SMALL.replace("[4.0, 3.0]", "[6.0, 3.0]")))[0])
+    assert "6 Å (order 2) beyond half the supercell, 4.70 Å" in note
+
+
+def test_run_folders_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write_campaign(tmp_path, SMALL))
+    (tmp_path / "file").touch()
+    assert "a file" in refused(["train", path, "--run", str(tmp_path / "file")], capsys)
+    assert "file" in refused(["train", path, "--run", str(tmp_path / "file" / "run")], capsys)
+    assert "other files" in refused(["train", path, "--run", str(tmp_path)], capsys)
+    assert "run folder" in refused(["status", str(tmp_path)], capsys)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "campaign.toml").write_text(load_campaign("si")[1], encoding="utf-8")
+    assert "campaign" in refused(["train", path, "--run", str(other)], capsys)
+    assert [p.name for p in other.iterdir()] == ["campaign.toml"]
+
+
+def test_an_unknown_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(write_campaign(tmp_path, SMALL))
+    assert "site" in refused(["train", path, "--run", str(tmp_path / "run"), "--site", "lokal"], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The run folder of a small campaign that has run to its end, and the exit code."""
+    folder = tmp_path_factory.mktemp("small")
+    path = write_campaign(folder, SMALL)
+    return folder / "run", main(["train", str(path), "--run", str(folder / "run")])
+
+
+def status_json(run: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["status", str(run), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+def test_the_status_of_a_finished_campaign(finished: tuple[Path, int], capsys: pytest.CaptureFixture[str]) -> None:
+    run, code = finished
+    status = status_json(run, capsys)
+    assert status["state"] == "complete"
+    assert code == (1 if status["reason"].startswith("not converged") else 0)
+    assert set(status) >= {
+        "state", "n_labels", "n_pending", "n_failed", "n_force_fields", "walked_ps", "beta_inv_sqrt", "mu_k",
+        "predicted_rmse", "audited_rmse", "rmse", "reason",
+    }
+    history = History.of(read_journal(run / "journal.jsonl"))
+    assert status["n_failed"] == 0
+    assert status["walked_ps"] == pytest.approx(sum(history.walked_steps.values()) / 1000)
+    assert min(history.walked_steps.values()) >= 100
+
+
+def test_its_test_error_is_that_of_the_force_field_on_the_test_labels(
+    finished: tuple[Path, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = finished
+    history = History.of(read_journal(run / "journal.jsonl"))
+    force_field = ForceField.load(run / "force_fields" / f"{history.fits[-1].version:06d}.h5")
+    keys = [ref.key for ref in history.chosen if ref.role == "test"]
+    assert len(keys) == 3
+    labels = [read_label(run / "labels" / key / "label.h5") for key in keys]
+    errors = np.array([force_field.forces(label.displacements) - label.forces for label in labels])
+    assert status_json(run, capsys)["rmse"] == pytest.approx(np.sqrt(np.mean(errors**2)), rel=1e-9)
+    assert not set(keys) & set(force_field.labels)
+
+
+def test_run_again_it_says_that_it_is_complete(finished: tuple[Path, int], capsys: pytest.CaptureFixture[str]) -> None:
+    run, code = finished
+    before = (run / "journal.jsonl").read_text()
+    capsys.readouterr()
+    assert main(["train", str(run.parent / "small.toml"), "--run", str(run)]) == code
+    said = capsys.readouterr().out
+    assert "complete" in said
+    assert "Table II, 3 test structures (meV/Å)" in said
+    assert (run / "journal.jsonl").read_text() == before
+
+
+def test_its_report_is_written_whole(finished: tuple[Path, int], tmp_path: Path) -> None:
+    run, _ = finished
+    assert main(["report", str(run), "-o", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.rstrip().endswith("</html>")
+    assert page.count("data:image/svg+xml") == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
