@@ -18,6 +18,7 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.folding import FoldedBasis, fold
 from dynft_core.model.potential import Potential, sensing_matrix
+from dynft_core.regression.decaying_prior import learn_decay, whitening
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
@@ -25,7 +26,9 @@ from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.symmetry.basis import ForceConstantBasis
 
 Floats = NDArray[np.float64]
-Prior = Literal["shared", "per_order"]
+Prior = Literal["shared", "per_order", "decaying"]
+"""One prior precision for all parameters; one for each order; or one for each order, rising with distance and number
+of bodies at rates learnt from the data."""
 
 KIND = "force_field"
 NOISE_FLOOR_EV_A = 1e-5
@@ -193,9 +196,9 @@ class ForceField:
             )
             posterior = Posterior(a["groups"], found, statistics, a["mean"], pending)
             return cls(basis, supercell, posterior, tuple(attributes["labels"]), tuple(attributes["pending"]))
-        except (KeyError, ValueError, IndexError) as error:
+        except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(
-                str(path), "a complete force-field file", f"one without {error}", "write it again with this version"
+                str(path), "a complete force-field file", f"one that lacks something ({error})", "fit or copy it again"
             ) from error
 
 
@@ -212,9 +215,18 @@ def _unpack(lower: Floats, size: int) -> Floats:
 def _statistics(folded: FoldedBasis, displacements: ArrayLike, forces: ArrayLike) -> Statistics:
     """Sums over structures (S, N, 3), one sensing matrix in memory at a time."""
     u, f = np.asarray(displacements, dtype=np.float64), np.asarray(forces, dtype=np.float64)
-    if u.shape != f.shape or u.ndim != 3:
+    n_atoms = folded.supercell.n_atoms
+    if u.shape != f.shape or u.ndim != 3 or u.shape[1:] != (n_atoms, 3):  # the kernels do not check their indices
         raise InputError(
-            "forces", f"one for each displacement, shape {u.shape}", f"shape {f.shape}", "give (S, N, 3) both"
+            "labels",
+            f"displacements and forces of one shape (S, {n_atoms}, 3)",
+            f"shapes {u.shape} and {f.shape}",
+            "give frames of the supercell that is fitted",
+        )
+    bad = np.flatnonzero(~np.isfinite(u).all(axis=(1, 2)) | ~np.isfinite(f).all(axis=(1, 2)))
+    if len(bad):
+        raise InputError(
+            "labels", "finite displacements and forces", f"NaN or infinity in structure {bad[0]}", "leave it out"
         )
     total = Statistics.empty(folded.basis.size)
     for x, y in zip(u, f, strict=True):
@@ -223,9 +235,9 @@ def _statistics(folded: FoldedBasis, displacements: ArrayLike, forces: ArrayLike
 
 
 def prior_groups(basis: ForceConstantBasis, prior: Prior) -> NDArray[np.int64]:
-    """(M',) which prior precision each parameter has: one for all, or one for each order."""
+    """(M',) which prior precision each parameter has: one for all ('shared'), or one for each order."""
     groups = np.zeros(basis.size, dtype=np.int64)
-    if prior == "per_order":
+    if prior != "shared":
         for k, part in enumerate(basis.slices.values()):
             groups[part] = k
     return groups
@@ -248,7 +260,13 @@ def fit(
     folded = fold(basis, supercell)
     statistics = _statistics(folded, displacements, forces)
     groups = prior_groups(basis, prior)
-    posterior = Posterior.of(groups, maximise_evidence(statistics, groups, noise_floor_eV_A), statistics)
+    found = maximise_evidence(statistics, groups, noise_floor_eV_A)
+    if prior == "decaying":
+        coefficients = basis.coefficients()
+        decay, found = learn_decay(coefficients, statistics, noise_floor_eV_A, found)
+        matrix = whitening(coefficients, decay)
+        basis, statistics = basis.transformed(matrix), statistics.transformed(matrix)
+    posterior = Posterior.of(groups, found, statistics)
     names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
     return ForceField(basis, supercell, posterior, names)
 

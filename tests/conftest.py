@@ -93,9 +93,7 @@ def labelled(truth: Potential, supercell: Supercell) -> tuple[Floats, Floats]:
 
 
 @pytest.fixture(scope="session")
-def force_field(
-    basis: ForceConstantBasis, supercell: Supercell, labelled: tuple[Floats, Floats]
-) -> ForceField:
+def force_field(basis: ForceConstantBasis, supercell: Supercell, labelled: tuple[Floats, Floats]) -> ForceField:
     """Fitted to `labelled`."""
     return fit(basis, supercell, *labelled, keys=[f"key-{i}" for i in range(5)])
 
@@ -107,14 +105,14 @@ def keating_potential() -> Callable[[Supercell, Floats], tuple[float, Floats]]:
 
 @pytest.fixture(scope="session")
 def keating_force_field(silicon: Crystal) -> ForceField:
-    """Fitted to Keating's potential, which it can represent exactly, on 16 atoms (cutoffs beyond half the cell)."""
+    """Fitted to Keating's potential, which it can represent exactly, on 54 atoms."""
     basis = ForceConstantBasis.build(silicon, {2: 4.0, 3: 4.0, 4: 4.0})
-    cell = Supercell.build(basis.crystal, [2, 2, 2])
-    u = np.random.default_rng(1).normal(0.0, 0.1, (12, cell.n_atoms, 3))
+    cell = Supercell.build(basis.crystal, [3, 3, 3])
+    u = np.random.default_rng(1).normal(0.0, 0.1, (5, cell.n_atoms, 3))
     return fit(basis, cell, u, np.array([keating(cell, x)[1] for x in u]))
 
 
 @pytest.fixture(scope="session")
 def order_six_basis(aluminium: Crystal) -> ForceConstantBasis:
     """Aluminium, orders 2-6, nearest neighbours, 241 parameters."""
-    return ForceConstantBasis.build(aluminium, {n: 3.0 for n in range(2, 7)})
+    return ForceConstantBasis.build(aluminium, dict.fromkeys(range(2, 7), 3.0))

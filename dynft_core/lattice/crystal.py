@@ -75,10 +75,11 @@ class Crystal:
         """Vectors (k, 3) Å from each atom to its neighbours within `cutoff_A` (0: the cells around), itself left out."""
         atoms, cells = self.sites_within(cutoff_A)
         found = []
-        for origin in self.positions:
+        home = ~cells.any(axis=1)
+        for atom, origin in enumerate(self.positions):
             vectors = self.site_positions(atoms, cells) - origin
-            lengths = np.linalg.norm(vectors, axis=1)
-            found.append(vectors[(lengths > 1e-8) & ((lengths < cutoff_A) | (cutoff_A <= 0))])
+            near = np.linalg.norm(vectors, axis=1) < cutoff_A if cutoff_A > 0 else True
+            found.append(vectors[near & ~(home & (atoms == atom))])
         return found
 
     def sites_within(self, cutoff_A: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

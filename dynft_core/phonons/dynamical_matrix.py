@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from ase import units
 from ase.data import atomic_masses
@@ -9,52 +11,121 @@ from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
-from dynft_core.model.force_constants import ClusterTensors, force_constants
+from dynft_core.model.force_constants import ClusterTensors, all_orderings, force_constants
+from dynft_core.model.images import holds_apart, on_shortest_images
 
 Floats = NDArray[np.float64]
+Images = Literal["shortest", "all"]
+"""Where the constants sit that the training supercell cannot tell apart: on the shortest images, as phonopy has it, or
+on all of them, as the posterior left them."""
 
 THZ = 1e12 * 2 * np.pi / units.s
 """Angular frequency of 1 THz in ASE's units, sqrt(eV/amu)/Å."""
+MAX_CHUNK = 2**22
+"""Most matrix elements held at once."""
+
+
+def folds(force_field: ForceField) -> bool:
+    """Whether the second-order cutoff reaches beyond what the training supercell can tell apart."""
+    return not holds_apart(force_field.supercell, force_field.basis.cutoffs[2])
+
+
+def harmonic_constants(
+    force_field: ForceField, parameters: Floats | None = None, images: Images = "shortest"
+) -> ClusterTensors:
+    """Second-order constants of every ordered pair from the home cell, of the mean or of `parameters` (…, M')."""
+    chosen = force_field.posterior.mean if parameters is None else parameters
+    pairs = all_orderings(force_constants(force_field.basis, chosen, 2))
+    if images == "shortest" and folds(force_field):
+        return on_shortest_images(pairs, force_field.supercell)
+    return pairs
 
 
 def dynamical_matrices(pairs: ClusterTensors, masses: Floats, q_points: ArrayLike) -> NDArray[np.complex128]:
-    """D(q) (Q, 3n, 3n), eV/(Å² amu), at fractional q points (Q, 3) of the reciprocal primitive cell.
+    """D(q) (…, Q, 3n, 3n), eV/(Å² amu), at fractional q points (Q, 3) of the reciprocal primitive cell.
 
-    Phases follow the cells, not the atoms: periodic in q. `masses`: (n,) amu.
+    Phases follow the cells, not the atoms: periodic in q.
+
+    Args:
+        pairs: ordered pairs (`harmonic_constants`), tensors (…, C, 3, 3).
+        masses: (n,) amu.
     """
     q = np.atleast_2d(np.asarray(q_points, dtype=np.float64))
     n = len(masses)
-    found = np.zeros((len(q), n, 3, n, 3), dtype=np.complex128)
-    phases = np.exp(2j * np.pi * q @ (pairs.cells[:, 1] - pairs.cells[:, 0]).T)  # (Q, C)
-    for (i, j), (first, second), tensor, phase in zip(
-        pairs.atoms, pairs.cells, pairs.tensors, phases.T, strict=True
-    ):
-        found[:, i, :, j, :] += phase[:, None, None] * tensor
-        if i != j or np.any(first != second):  # the same pair seen from its other end
-            found[:, j, :, i, :] += np.conj(phase)[:, None, None] * tensor.T
+    lead = pairs.tensors.shape[:-3]
+    phases = np.exp(2j * np.pi * q @ pairs.cells[:, 1].T)  # (Q, C)
+    found = np.zeros((*lead, len(q), n, 3, n, 3), dtype=np.complex128)
+    for i in range(n):
+        for j in range(n):
+            own = np.flatnonzero((pairs.atoms[:, 0] == i) & (pairs.atoms[:, 1] == j))
+            flat = pairs.tensors[..., own, :, :].reshape(*lead, len(own), 9)
+            found[..., i, :, j, :] = (phases[:, own] @ flat).reshape(*lead, len(q), 3, 3)
     weights = 1.0 / np.sqrt(np.repeat(masses, 3))
-    matrices = found.reshape(len(q), 3 * n, 3 * n) * weights[:, None] * weights
-    return np.asarray((matrices + matrices.conj().transpose(0, 2, 1)) / 2)
+    matrices = found.reshape(*lead, len(q), 3 * n, 3 * n) * weights[:, None] * weights
+    return np.asarray((matrices + np.swapaxes(matrices.conj(), -1, -2)) / 2)
 
 
-def frequencies(force_field: ForceField, q_points: ArrayLike, parameters: Floats | None = None) -> Floats:
-    """Phonon frequencies (Q, 3n), THz, ascending, imaginary ones negative; of the mean or of given `parameters` (M',).
-
-    Raises:
-        InputError: q points that are not three numbers each.
-    """
-    q = np.atleast_2d(np.asarray(q_points, dtype=np.float64))
-    if q.shape[1] != 3:
-        raise InputError("points", "three fractional coordinates each", f"shape {q.shape}", 'for example "0.5 0 0.5"')
-    chosen = force_field.posterior.mean if parameters is None else parameters
-    pairs = force_constants(force_field.basis, chosen, 2)
-    masses = atomic_masses[force_field.basis.crystal.numbers]
-    squares = np.linalg.eigvalsh(dynamical_matrices(pairs, masses, q))
+def to_frequencies(squares: Floats) -> Floats:
+    """Frequencies in THz of squared angular frequencies eV/(Å² amu); those of negative squares are negative."""
     return np.asarray(np.sign(squares) * np.sqrt(np.abs(squares)) / THZ)
 
 
-def frequency_errors(force_field: ForceField, q_points: ArrayLike, samples: int, seed: int = 0) -> Floats:
+def _points(q_points: ArrayLike) -> Floats:
+    q = np.atleast_2d(np.asarray(q_points, dtype=np.float64))
+    if q.ndim != 2 or q.shape[1] != 3 or not np.all(np.isfinite(q)):
+        raise InputError("points", "three fractional coordinates each", f"shape {q.shape}", 'for example "0.5 0 0.5"')
+    return q
+
+
+def _frequencies_of(pairs: ClusterTensors, masses: Floats, q: Floats) -> Floats:
+    """Frequencies (…, Q, 3n) THz, a limited number of matrices in memory at a time."""
+    samples = int(np.prod(pairs.tensors.shape[:-3]))
+    chunk = max(1, MAX_CHUNK // (samples * 9 * len(masses) ** 2))
+    parts = [
+        np.linalg.eigvalsh(dynamical_matrices(pairs, masses, q[first : first + chunk]))
+        for first in range(0, len(q), chunk)
+    ]
+    return to_frequencies(np.concatenate(parts, axis=-2))
+
+
+def frequencies(
+    force_field: ForceField,
+    q_points: ArrayLike,
+    parameters: Floats | None = None,
+    images: Images = "shortest",
+) -> Floats:
+    """Phonon frequencies (…, Q, 3n), THz, ascending, imaginary ones negative.
+
+    Args:
+        q_points: (Q, 3) fractional in the reciprocal primitive cell.
+        parameters: (…, M'); default: the posterior mean.
+        images: see `Images`; without effect where the training supercell tells all images apart.
+
+    Raises:
+        InputError: q points that are not three finite numbers each.
+    """
+    masses = np.asarray(atomic_masses[force_field.basis.crystal.numbers])
+    return _frequencies_of(harmonic_constants(force_field, parameters, images), masses, _points(q_points))
+
+
+def frequency_errors(
+    force_field: ForceField, q_points: ArrayLike, samples: int, seed: int = 0, images: Images = "shortest"
+) -> Floats:
     """Standard deviation (Q, 3n), THz, of each frequency over `samples` of the posterior (same order as sorted)."""
     rng = np.random.Generator(np.random.Philox(key=[seed, 5 << 32]))
-    drawn = [frequencies(force_field, q_points, p) for p in force_field.posterior.sample(rng, samples)]
-    return np.asarray(np.std(drawn, axis=0))
+    drawn = force_field.posterior.sample(rng, samples)
+    return np.asarray(np.std(frequencies(force_field, q_points, drawn, images), axis=0))
+
+
+def eigenvectors(
+    force_field: ForceField, q_points: ArrayLike, images: Images = "shortest"
+) -> tuple[Floats, NDArray[np.complex128]]:
+    """Frequencies (Q, 3n) THz and polarisation vectors (Q, 3n, 3n) in columns, mass-weighted and of unit length.
+
+    Raises:
+        InputError: q points that are not three finite numbers each.
+    """
+    masses = np.asarray(atomic_masses[force_field.basis.crystal.numbers])
+    pairs = harmonic_constants(force_field, None, images)
+    squares, vectors = np.linalg.eigh(dynamical_matrices(pairs, masses, _points(q_points)))
+    return to_frequencies(squares), vectors

@@ -45,6 +45,11 @@ class Statistics:
             self.n_structures + other.n_structures,
         )
 
+    def transformed(self, matrix: Floats) -> Statistics:
+        """The same data for parameters ψ with φ = matrix ψ."""
+        gram = matrix.T @ self.gram @ matrix
+        return Statistics((gram + gram.T) / 2, matrix.T @ self.moment, self.square, self.n_rows, self.n_structures)
+
     def squared_residual(self, mean: Floats) -> float:
         """Σ |F - A mean|², never negative."""
         return max(self.square - 2 * float(mean @ self.moment) + float(mean @ self.gram @ mean), 0.0)

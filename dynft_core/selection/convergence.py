@@ -17,8 +17,8 @@ class ConvergenceSettings:
 
     Attributes:
         min_walk_ps, max_walk_ps: walked time that each walker needs; after which the campaign stops unconverged.
-        audits: the latest ones that must agree with their prediction.
-        audit_ratio: bounds on (rms of those audits' errors) / (rms of their predictions).
+        audits: fewest audits that must agree with their prediction; the latest half of them is judged, if that is more.
+        audit_ratio: bounds on (rms of their errors) / (rms of their predictions), widened by two standard errors.
         max_error_change: largest relative change of β^(-1/2) over the latest `audits` labels.
         max_bayesian_share: largest μ_k[ε_B] β^(1/2).
     """
@@ -95,15 +95,22 @@ class Verdict:
 
 def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
     """Judge a campaign by its record. What is not known yet does not hold."""
-    latest = record.audits[-settings.audits :]
+    latest = judged_audits(record, settings)
     low, high = settings.audit_ratio
+    widening = 1 + 2 * ratio_error(latest)
     checks = (
         _check("walked time of each walker, ps,", shortest_walk_ps(record), low=settings.min_walk_ps),
         _check("number of audits", float(len(record.audits)), low=settings.audits),
-        _check(f"error / prediction of the latest {settings.audits} audits", _audit_ratio(latest), low=low, high=high),
+        _check(
+            f"error / prediction of the latest {len(latest)} audits",
+            _audit_ratio(latest),
+            low=low / widening,
+            high=high * widening,
+        ),
         _check(
             f"change of β^(-1/2) over the latest {settings.audits} labels",
-            _error_change(record.fits, settings.audits), high=settings.max_error_change,
+            _error_change(record.fits, settings.audits),
+            high=settings.max_error_change,
         ),
         _check("largest μ_k[ε_B] / β^(-1/2)", _bayesian_share(record), high=settings.max_bayesian_share),
     )
@@ -122,7 +129,29 @@ def predicted_rmse(record: ConvergenceRecord) -> float:
 
 def audited_rmse(record: ConvergenceRecord, settings: ConvergenceSettings) -> float:
     """The error that the latest audits found, rms, eV/Å. nan before the first."""
-    return _rms([audit.rmse_eV_A for audit in record.audits[-settings.audits :]])
+    return _rms([audit.rmse_eV_A for audit in judged_audits(record, settings)])
+
+
+def judged_audits(record: ConvergenceRecord, settings: ConvergenceSettings) -> tuple[AuditScore, ...]:
+    """The latest half of all audits, at least `settings.audits`: early ones judged a force field that is gone."""
+    return record.audits[-max(settings.audits, len(record.audits) // 2) :]
+
+
+MAX_RATIO_ERROR = 0.25
+"""A scatter of the audits beyond this widens the bounds no further: it would let anything pass."""
+
+
+def ratio_error(audits: Sequence[AuditScore]) -> float:
+    """Relative standard error of (rms of the errors) / (rms of the predictions), from the audits' own scatter.
+
+    Structures differ: their errors scatter by a fifth and more about the mean, so that a few audits cannot agree better.
+    """
+    squares = [(a.rmse_eV_A / a.predicted_eV_A) ** 2 for a in audits if a.predicted_eV_A > 0]
+    if len(squares) < 2:
+        return MAX_RATIO_ERROR
+    mean = sum(squares) / len(squares)
+    variance = sum((s - mean) ** 2 for s in squares) / (len(squares) - 1)
+    return min(0.5 * math.sqrt(variance / len(squares)) / mean, MAX_RATIO_ERROR) if mean else MAX_RATIO_ERROR
 
 
 def shortest_walk_ps(record: ConvergenceRecord) -> float:
@@ -166,7 +195,7 @@ def _check(name: str, value: float, low: float = -math.inf, high: float = math.i
     elif math.isinf(low):
         bound = f"at most {high:g}"
     else:
-        bound = f"between {low:g} and {high:g}"
+        bound = f"between {low:.3g} and {high:.3g}"
     return Check(name, value, bound, low <= value <= high)
 
 

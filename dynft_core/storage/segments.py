@@ -115,6 +115,26 @@ def read_segment(path: Path | str, kind: str | None, names: Iterable[str] | None
     return Segment(found, arrays, attributes)
 
 
+def write_foreign_hdf5(
+    path: Path | str, arrays: Mapping[str, NDArray[Any]], texts: Mapping[str, str] | None = None
+) -> None:
+    """Write a plain HDF5 file for another program, whole or not at all: no header, kind or checksum of ours.
+
+    Args:
+        path: the file; its folder is made when missing.
+        arrays: datasets by name, compressed.
+        texts: by name, written as arrays of one fixed-length ASCII string.
+
+    Raises:
+        OSError: the folder is not writable or the disk is full.
+    """
+    with replacing(path) as temporary, h5py.File(temporary, "x", locking=False) as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, compression="gzip", compression_opts=1, shuffle=True)
+        for name, text in (texts or {}).items():
+            file.create_dataset(name, data=np.array([text.encode("ascii")]))
+
+
 def _check_contents(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Attribute]) -> None:
     if not isinstance(attributes.get("kind"), str):
         raise InputError("attributes", "a string 'kind'", repr(attributes.get("kind")), "say what the segment is")

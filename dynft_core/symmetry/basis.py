@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import factorial, prod
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.lattice.crystal import Crystal
+from dynft_core.regression.decaying_prior import Coefficients
 from dynft_core.symmetry.clusters import encode_sites, enumerate_clusters
 from dynft_core.symmetry.eigentensors import Pattern, Representation, eigentensors, pattern_of
 from dynft_core.symmetry.orbits import find_orbits
@@ -131,6 +133,20 @@ class ForceConstantBasis:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()[:24]
 
+    def coefficients(self) -> Coefficients:
+        """What a prior over orbits needs to know of the eigentensor coefficients of all orders."""
+        parts = [_orbit_geometry(self.crystal, o) for o in self.orders]
+        weights, diameters, bodies = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.repeat(np.arange(len(self.orders)), [len(p[0]) for p in parts])
+        null_space = np.asarray(scipy.linalg.block_diag(*[o.null_space for o in self.orders]))
+        return Coefficients(null_space, weights, order, diameters, bodies)
+
+    def transformed(self, matrix: Floats) -> ForceConstantBasis:
+        """The same space of force constants in parameters ψ with φ = matrix ψ, block-diagonal in the orders (M', M')."""
+        blocks = [matrix[self.slices[o.order], self.slices[o.order]] for o in self.orders]
+        orders = [replace(o, null_space=o.null_space @ b) for o, b in zip(self.orders, blocks, strict=True)]
+        return replace(self, orders=tuple(orders))
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as named arrays, for a file; `from_arrays` reads them back."""
         found: dict[str, NDArray[Any]] = {
@@ -207,8 +223,7 @@ def _build_order(crystal: Crystal, group: SpaceGroup, order: int, cutoff_A: floa
     patterns = [pattern_of(sites[r]) for r in orbits.representatives]
     tensors = [eigentensors(representation, p, s) for p, s in zip(patterns, orbits.stabilisers, strict=True)]
     gram = constraint_gram(crystal, clusters, orbits, group, representation, tensors, patterns)
-    orderings = np.array([factorial(order) / prod(factorial(k) for k in p) for p in patterns])
-    weights = np.repeat(np.sqrt(orbits.sizes * orderings), [t.shape[1] for t in tensors])
+    weights = np.repeat(_orbit_weights(orbits.orbit, patterns), [t.shape[1] for t in tensors])
     free = null_space(gram, weights)
     return OrderBasis(
         order,
@@ -223,6 +238,23 @@ def _build_order(crystal: Crystal, group: SpaceGroup, order: int, cutoff_A: floa
         free,
         violation(gram, free),
     )
+
+
+def _orbit_weights(orbit: Ints, patterns: Sequence[Pattern]) -> Floats:
+    """(O,) square root of the number of ordered clusters of each orbit in a cell: the metric of the full tensors."""
+    orderings = np.array([factorial(sum(p)) / prod(factorial(k) for k in p) for p in patterns])
+    return np.asarray(np.sqrt(np.bincount(orbit, minlength=len(patterns)) * orderings))
+
+
+def _orbit_geometry(crystal: Crystal, order: OrderBasis) -> tuple[Floats, Floats, Ints]:
+    """Weight, diameter (Å) and number of distinct sites (P,) of the orbit that each coefficient belongs to."""
+    first = np.unique(order.orbit, return_index=True)[1]
+    positions = crystal.site_positions(order.atoms[first], order.cells[first])
+    diameters = np.linalg.norm(positions[:, :, None] - positions[:, None], axis=-1).max(axis=(1, 2))
+    bodies = np.array([len(p) for p in order.patterns])
+    widths = np.diff(order.offsets)
+    weights = _orbit_weights(order.orbit, order.patterns)
+    return np.repeat(weights, widths), np.repeat(diameters, widths), np.repeat(bodies, widths)
 
 
 def _order_from_arrays(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dynft_core import ForceField, Supercell
+from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.model.potential import Potential
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
@@ -36,6 +36,17 @@ def test_error_is_the_dense_trace(force_field: ForceField, seed: int) -> None:
     expected = np.sqrt(variances.reshape(-1, 3).mean(axis=1))
     np.testing.assert_allclose(force_field.bayesian_error(u, per_atom=True), expected, rtol=1e-9)
     np.testing.assert_allclose(force_field.error.per_component(u).ravel(), variances, rtol=1e-8)
+
+
+@pytest.mark.parametrize("n_structures", [1, 6])
+def test_error_of_many_parameters_is_the_dense_trace(order_six_basis: ForceConstantBasis, n_structures: int) -> None:
+    """241 parameters, fewer or more force components than that; some of them have no effect in so small a cell."""
+    supercell = Supercell.build(order_six_basis.crystal, [3, 2, 3])
+    rng = np.random.default_rng(0)
+    u, forces = rng.normal(0, 0.1, (2, n_structures, supercell.n_atoms, 3))
+    found = fit(order_six_basis, supercell, u, forces, prior="per_order")
+    x = displaced(found, 1)
+    np.testing.assert_allclose(found.error.per_component(x).ravel(), dense_variances(found, x), rtol=1e-6)
 
 
 def test_error_is_the_spread_of_forces_over_the_posterior(force_field: ForceField) -> None:
@@ -87,7 +98,9 @@ def test_error_falls_everywhere_when_a_structure_is_added(force_field: ForceFiel
     a = force_field.sensing_matrix(added)
     p = force_field.posterior
     if kind == "labelled":
-        posterior = Posterior.of(p.groups, p.hyperparameters, p.statistics + Statistics.of(a, force_field.forces(added)))
+        posterior = Posterior.of(
+            p.groups, p.hyperparameters, p.statistics + Statistics.of(a, force_field.forces(added))
+        )
         after = ForceField(force_field.basis, force_field.supercell, posterior)
     else:
         after = force_field.condition(added[None], ["new"])

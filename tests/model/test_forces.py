@@ -114,6 +114,24 @@ def test_forces_follow_the_space_group(truth: Potential) -> None:
         assert float(truth.energy(moved)) == pytest.approx(float(truth.energy(u)), rel=1e-11)
 
 
+def test_a_hexagonal_crystal() -> None:
+    """Its rotations mix the components of a tensor, which those of a cubic cell along the axes only exchange."""
+    basis = ForceConstantBasis.build(Crystal(bulk("Ti", "hcp", a=2.95, c=4.68)), {2: 4.3, 3: 3.0, 4: 3.0})
+    supercell = Supercell.build(basis.crystal, [3, 3, 2])
+    potential = random_potential(fold(basis, supercell))
+    u = displaced(supercell, 13)
+    forces = potential.forces(u)
+    expected = sensing_matrix(potential.folded, u) @ np.random.default_rng(0).normal(size=basis.size)
+    scale = np.abs(forces).max()
+    np.testing.assert_allclose(forces.ravel(), expected, atol=1e-11 * scale, rtol=0)
+    for g in range(24):
+        target, rotation = operation_on(supercell, g)
+        moved, turned = np.empty_like(u), np.empty_like(u)
+        moved[target], turned[target] = u @ rotation.T, forces @ rotation.T
+        np.testing.assert_allclose(potential.forces(moved), turned, atol=1e-11 * scale, rtol=0)
+    np.testing.assert_allclose(potential.forces(u + np.array([0.1, -0.2, 0.3])), forces, atol=1e-10 * scale, rtol=0)
+
+
 def test_forces_follow_lattice_translations(truth: Potential) -> None:
     supercell = truth.folded.supercell
     target = supercell.site_index(supercell.basis_index, supercell.cells + np.array([1, 0, 2]))

@@ -1,4 +1,4 @@
-"""Compiled kernels against plain numpy: every shape of orders 2-6, sites coinciding as in cells smaller than a cutoff."""
+"""Compiled kernels against plain numpy: every shape of orders 2-6, sites coinciding as in cells below a cutoff."""
 
 from __future__ import annotations
 
@@ -80,9 +80,7 @@ def test_columns_equal_the_reference(shape: tuple[int, ...]) -> None:
     untouched = slice(0, LANES), slice(4 * LANES, None)
     assert all(np.isnan(fast[:, part]).all() for part in untouched)
     written = slice(LANES, 4 * LANES)
-    np.testing.assert_allclose(
-        fast[:, written], slow[:, written], atol=1e-10 * np.abs(slow[:, written]).max(), rtol=0
-    )
+    np.testing.assert_allclose(fast[:, written], slow[:, written], atol=1e-10 * np.abs(slow[:, written]).max(), rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 1), (2, 1), (2, 2), (1, 1, 1, 1), (3, 2, 1)], ids=str)

@@ -18,11 +18,11 @@ def bayesian_ridge(matrix: np.ndarray, y: np.ndarray) -> BayesianRidge:
     return BayesianRidge(max_iter=20000, tol=1e-13, compute_score=True, fit_intercept=False, **FLAT).fit(matrix, y)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(200, 40), (60, 50), (40, 80)])
-def test_precisions_posterior_and_evidence(rows: int, columns: int) -> None:
+@pytest.mark.parametrize(("rows", "columns", "noise"), [(200, 40, 1.0), (60, 50, 1.0), (40, 80, 8.0)])
+def test_precisions_posterior_and_evidence(rows: int, columns: int, noise: float) -> None:
     rng = np.random.default_rng(rows)
     matrix = rng.normal(size=(rows, columns)) * np.geomspace(0.1, 3, columns)
-    y = matrix @ rng.normal(size=columns) + rng.normal(size=rows)
+    y = matrix @ rng.normal(size=columns) + noise * rng.normal(size=rows)
     oracle = bayesian_ridge(matrix, y)
     statistics = Statistics(matrix.T @ matrix, matrix.T @ y, float(y @ y), rows, 1)
     groups = np.zeros(columns, dtype=int)

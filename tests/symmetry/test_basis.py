@@ -49,7 +49,9 @@ def brute_force_dimension(crystal: Crystal, order: int, cutoff_A: float) -> int:
         moved = scipy.sparse.csr_matrix(
             (np.ones(len(targets)), (np.arange(len(targets)), targets)), shape=(len(targets), len(clusters))
         )
-        parts.append(scipy.sparse.kron(moved, np.eye(block)) - scipy.sparse.kron(scipy.sparse.eye(len(clusters)), matrix))
+        parts.append(
+            scipy.sparse.kron(moved, np.eye(block)) - scipy.sparse.kron(scipy.sparse.eye(len(clusters)), matrix)
+        )
 
     for swap in permutations(range(order)):
         matrix = np.eye(block).reshape((3,) * order + (block,)).transpose((*swap, order)).reshape(block, block)
@@ -92,7 +94,7 @@ def test_dimension_is_the_nullity_of_all_equations(
     name: str, structure: str, a: float, order: int, cutoff_A: float
 ) -> None:
     crystal = Crystal(bulk(name, structure, a=a))
-    cutoffs = {n: cutoff_A for n in range(2, order + 1)}
+    cutoffs = dict.fromkeys(range(2, order + 1), cutoff_A)
     found = ForceConstantBasis.build(crystal, cutoffs).n_parameters[order]
     assert found == brute_force_dimension(crystal, order, cutoff_A)
 
@@ -122,9 +124,7 @@ def test_arrays_give_the_same_basis_back(basis: ForceConstantBasis, supercell: S
     assert again.content_hash == basis.content_hash
     assert (again.n_parameters, again.cutoffs, again.symbol) == (basis.n_parameters, basis.cutoffs, basis.symbol)
     u = np.random.default_rng(0).normal(0, 0.05, (supercell.n_atoms, 3))
-    np.testing.assert_array_equal(
-        sensing_matrix(fold(again, supercell), u), sensing_matrix(fold(basis, supercell), u)
-    )
+    np.testing.assert_array_equal(sensing_matrix(fold(again, supercell), u), sensing_matrix(fold(basis, supercell), u))
 
 
 def test_arrays_that_are_incomplete_are_refused(basis: ForceConstantBasis) -> None:
@@ -149,7 +149,7 @@ def test_hash_tells_cutoffs_and_crystals_apart(silicon: Crystal) -> None:
         ({2: 5.0, 4: 4.0}, "order"),
         ({3: 4.0}, "order"),
         ({1: 4.0, 2: 4.0}, "order"),
-        ({n: 3.0 for n in range(2, 8)}, "up to 6"),
+        (dict.fromkeys(range(2, 8), 3.0), "up to 6"),
         ({2: 5.0, 3: -1.0}, "order 3: expected a positive"),
         ({2: 0.0}, "order 2: expected a positive"),
         ({2: float("nan")}, "order 2: expected a positive"),

@@ -85,9 +85,7 @@ def test_energy_of_one_cluster_is_its_part_of_the_taylor_sum(pattern: tuple[int,
     orderings = factorial(n) / np.prod([factorial(k) for k in pattern])
     monomials = np.ones(1)
     for site, k in enumerate(pattern):
-        monomials = np.kron(
-            monomials, [np.prod(u[site][list(m)]) for m in combinations_with_replacement(range(3), k)]
-        )
+        monomials = np.kron(monomials, [np.prod(u[site][list(m)]) for m in combinations_with_replacement(range(3), k)])
     expected = float(tensor) * orderings / factorial(n)
     assert components * energy_factors(pattern) @ monomials == pytest.approx(expected, rel=1e-12)
 

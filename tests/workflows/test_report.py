@@ -28,7 +28,7 @@ from dynft_core.jobs import (
 from dynft_core.storage.journal import Journal
 from workflows.command_line import main
 from workflows.config import load_campaign
-from workflows.report import render
+from workflows.report import render, working_seconds
 from workflows.report_figures import ErrorTrace, bayesian_error_figure, running_statistics
 
 STATUS: dict[str, Any] = {
@@ -176,3 +176,12 @@ def test_running_statistics_are_those_of_the_window(values: list[float], window:
         seen = values[max(0, i + 1 - window) : i + 1]
         assert mean[i] == pytest.approx(np.mean(seen), abs=1e-12)
         assert deviation[i] == pytest.approx(np.std(seen), abs=1e-8)
+
+
+def test_the_wall_time_leaves_out_pauses() -> None:
+    def at(second: int, name: str) -> dict[str, str]:
+        return {"event": name, "time": f"2026-01-01T00:00:{second:02d}+00:00"}
+
+    events = [at(0, "campaign_started"), at(5, "fit_finished"), at(40, "driver_started"), at(42, "fit_finished")]
+    assert working_seconds(events) == 7.0
+    assert working_seconds([]) == 0.0

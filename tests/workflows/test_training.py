@@ -108,11 +108,6 @@ def test_run_folders_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureF
     assert "file" in refused(["train", path, "--run", str(tmp_path / "file" / "run")], capsys)
     assert "other files" in refused(["train", path, "--run", str(tmp_path)], capsys)
     assert "run folder" in refused(["status", str(tmp_path)], capsys)
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "campaign.toml").write_text(load_campaign("si")[1], encoding="utf-8")
-    assert "campaign" in refused(["train", path, "--run", str(other)], capsys)
-    assert [p.name for p in other.iterdir()] == ["campaign.toml"]
 
 
 def test_an_unknown_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +168,16 @@ def test_run_again_it_says_that_it_is_complete(finished: tuple[Path, int], capsy
     assert "complete" in said
     assert "Table II, 3 test structures (meV/Å)" in said
     assert (run / "journal.jsonl").read_text() == before
+
+
+def test_another_campaign_is_refused_in_its_folder(
+    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = finished
+    other = write_campaign(tmp_path, SMALL.replace("200.0", "250.0"))
+    before = {p: p.stat().st_mtime_ns for p in run.iterdir() if p.name != "driver.lock"}
+    assert "dynamics.temperature_K" in refused(["train", str(other), "--run", str(run)], capsys)
+    assert {p: p.stat().st_mtime_ns for p in run.iterdir() if p.name != "driver.lock"} == before
 
 
 def test_its_report_is_written_whole(finished: tuple[Path, int], tmp_path: Path) -> None:

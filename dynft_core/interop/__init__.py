@@ -1,0 +1,1 @@
+"""Force constants in the files of other programs."""

@@ -1,0 +1,61 @@
+"""What the writers share: constants in every ordering, phonopy's order of atoms, text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import ArrayLike, NDArray
+
+from dynft_core.force_field import ForceField
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.force_constants import ClusterTensors, all_orderings, force_constants
+from dynft_core.model.images import holds_apart, on_shortest_images
+from dynft_core.storage.files import replacing
+
+Floats = NDArray[np.float64]
+
+
+def constants(force_field: ForceField, order: int) -> ClusterTensors:
+    """Constants of `order`, every ordering of every cluster, as the posterior mean has them."""
+    return all_orderings(force_constants(force_field.basis, force_field.posterior.mean, order))
+
+
+def constants_on_shortest_images(force_field: ForceField, order: int) -> ClusterTensors:
+    """The same, on the shortest images where the training supercell cannot tell images apart."""
+    found = constants(force_field, order)
+    if holds_apart(force_field.supercell, force_field.basis.cutoffs[order]):
+        return found
+    return on_shortest_images(found, force_field.supercell)
+
+
+def phonopy_supercell(crystal: Crystal, matrix: ArrayLike) -> Supercell:
+    """The supercell with its atoms in phonopy's order: by atom of the cell, then by cell, first axis fastest.
+
+    For a matrix that is not diagonal phonopy fills the box around the supercell and keeps the first of each class of
+    equal cells.
+    """
+    built = Supercell.build(crystal, matrix)
+    corners = np.array([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)]) @ built.matrix
+    box = np.ptp(corners, axis=0)
+    slow, middle, fast = np.meshgrid(*[np.arange(k) for k in box[::-1]], indexing="ij")
+    cells = np.stack([fast, middle, slow], axis=-1).reshape(-1, 3)
+    classes = built.site_index(np.zeros(len(cells), dtype=np.int64), cells)
+    cells = cells[np.sort(np.unique(classes, return_index=True)[1])]
+    atoms = np.repeat(np.arange(crystal.n_atoms), len(cells))
+    return Supercell(crystal, built.matrix, atoms, np.tile(cells, (crystal.n_atoms, 1)))
+
+
+def symbols(numbers: Iterable[int]) -> list[str]:
+    """Chemical symbols of atomic numbers."""
+    return [chemical_symbols[z] for z in numbers]
+
+
+def write_text(path: Path, lines: Iterable[str]) -> Path:
+    """Write a text file whole or not at all; returns its path."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(line + "\n" for line in lines)
+    return path

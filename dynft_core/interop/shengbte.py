@@ -1,0 +1,112 @@
+"""Files for ShengBTE and FourPhonon: force constants of second, third and fourth order, and a CONTROL to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.errors import InputError
+from dynft_core.force_field import ForceField
+from dynft_core.interop.common import constants_on_shortest_images, phonopy_supercell, symbols, write_text
+from dynft_core.interop.phonopy import force_constants_lines
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.force_constants import ClusterTensors
+from dynft_core.model.images import folded_dense, smallest_supercell
+
+Ints = NDArray[np.int64]
+
+FILES = {3: "FORCE_CONSTANTS_3RD", 4: "FORCE_CONSTANTS_4TH"}
+
+
+def write_shengbte(force_field: ForceField, folder: Path, supercell: Supercell | None) -> list[Path]:
+    """FORCE_CONSTANTS_2ND, _3RD and (where the force field has it) _4TH, and CONTROL.
+
+    Args:
+        supercell: a diagonal repetition for the second order; default: the smallest that holds all its images apart.
+
+    Raises:
+        InputError: a force field without third order, or a supercell that is not diagonal.
+    """
+    crystal = force_field.basis.crystal
+    higher = [n for n in FILES if n in force_field.basis.cutoffs or n == 3]
+    found = {n: constants_on_shortest_images(force_field, n) for n in (2, *higher)}
+    repeats = _repeats(supercell or smallest_supercell(crystal, _reach(found[2], crystal)))
+    lines = _second_order(found[2], phonopy_supercell(crystal, repeats))
+    written = [write_text(folder / "FORCE_CONSTANTS_2ND", lines)]
+    written += [write_text(folder / FILES[n], _higher_order(found[n], crystal)) for n in higher]
+    return [*written, write_text(folder / "CONTROL", _control(crystal, repeats))]
+
+
+def _reach(pairs: ClusterTensors, crystal: Crystal) -> float:
+    """Longest distance of a pair, Å."""
+    ends = crystal.site_positions(pairs.atoms, pairs.cells)
+    return float(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1).max())
+
+
+def _repeats(supercell: Supercell) -> Ints:
+    diagonal = np.diagonal(supercell.matrix)
+    if np.any(supercell.matrix != np.diag(diagonal)) or np.any(diagonal < 1):
+        raise InputError(
+            "--supercell",
+            "three positive integers: ShengBTE knows diagonal repetitions of the primitive cell alone",
+            " ".join(str(x) for x in supercell.matrix.ravel()),
+            "for example '5 5 5'",
+        )
+    return diagonal
+
+
+def _second_order(pairs: ClusterTensors, cell: Supercell) -> Iterator[str]:
+    """phonopy's format with every atom of the supercell in turn, headed by their number."""
+    rows = folded_dense(pairs, cell)
+    n_cells = cell.n_atoms // cell.crystal.n_atoms
+    yield str(cell.n_atoms)
+    for atom in range(cell.n_atoms):
+        # seen from another cell everything is moved by a lattice vector
+        origin = cell.cells[atom] - cell.cells[cell.basis_index[atom] * n_cells]
+        moved = cell.site_index(cell.basis_index, cell.cells - origin)
+        lines = force_constants_lines(rows[cell.basis_index[atom]][moved][None], np.array([atom]))
+        next(lines)  # its own header
+        yield from lines
+
+
+def _higher_order(clusters: ClusterTensors, crystal: Crystal) -> Iterator[str]:
+    """One block a cluster: its number, the cells (Å) of all but the first site, the atoms, and the 3ⁿ constants."""
+    vectors = clusters.cells[:, 1:] @ crystal.cell
+    directions = [" ".join(str(x + 1) for x in p) for p in product(range(3), repeat=clusters.order)]
+    yield str(len(clusters.atoms))
+    blocks = zip(clusters.atoms + 1, vectors, clusters.tensors.reshape(len(clusters.atoms), -1), strict=True)
+    for number, (atoms, cells, tensor) in enumerate(blocks, start=1):
+        yield ""
+        yield str(number)
+        yield from (f"{v[0]:.10f} {v[1]:.10f} {v[2]:.10f}" for v in cells)
+        yield " ".join(str(a) for a in atoms)
+        yield from (f"{d} {x:23.15e}" for d, x in zip(directions, tensor, strict=True))
+
+
+def _control(crystal: Crystal, repeats: Ints) -> Iterator[str]:
+    """ShengBTE's input; lengths in nm."""
+    names = symbols(crystal.numbers)
+    elements = list(dict.fromkeys(names))
+    yield "&allocations"
+    yield f"  nelements={len(elements)}, natoms={crystal.n_atoms}, ngrid(:)=11 11 11"
+    yield "&end"
+    yield "&crystal"
+    yield "  lfactor=0.1,"
+    yield from (f"  lattvec(:,{k})={v[0]:.12f} {v[1]:.12f} {v[2]:.12f}," for k, v in enumerate(crystal.cell, start=1))
+    yield "  elements=" + " ".join(f'"{e}"' for e in elements) + ","
+    yield "  types=" + " ".join(str(elements.index(s) + 1) for s in names) + ","
+    for k, x in enumerate(crystal.scaled_positions, start=1):
+        yield f"  positions(:,{k})={x[0]:.12f} {x[1]:.12f} {x[2]:.12f},"
+    yield f"  scell(:)={repeats[0]} {repeats[1]} {repeats[2]}"
+    yield "&end"
+    yield "&parameters"
+    yield "  T=300, scalebroad=1.0"
+    yield "&end"
+    yield "&flags"
+    yield "  nonanalytic=.false."
+    yield "&end"

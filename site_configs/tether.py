@@ -1,0 +1,56 @@
+"""Run a module as long as a driver lives: `python -m site_configs.tether PID MODULE ARGUMENT…`.
+
+Parsl leaves its interchange and its worker pools running when the driver is killed; they would go on to compute, and to
+hold the cores, for as long as their heartbeats allow. Tethered, they end within a second. The driver ends them itself
+when it can, so an interrupt from the terminal, which reaches the whole process group, is left to the driver.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+INTERVAL_S = 0.5
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process of this machine lives; one that has ended and waits for its parent to notice does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # no /proc on this system, or the process has just gone: the next look will tell
+        return True
+    return state not in "ZX"
+
+
+def end_with(pid: int) -> None:
+    """End this process and its multiprocessing children once the process `pid` is gone."""
+    while is_running(pid):
+        time.sleep(INTERVAL_S)
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(1)
+
+
+def main(arguments: list[str]) -> None:
+    """Tie this process to a driver and become the module."""
+    pid, module = int(arguments[0]), arguments[1]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with, args=(pid,), name="tether", daemon=True).start()
+    sys.argv = arguments[1:]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,39 @@
+"""A driver process with the fake tasks: `python fake_driver.py RUN [POLICY] [JSON of reference.parameters]`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import fake_tasks
+
+from workflows.config import Campaign, parse_campaign
+from workflows.engine import run_campaign
+
+FOLDER = Path(__file__).parent
+
+
+def campaign(policy: str = "wait", parameters: dict[str, object] | None = None, walkers: int = 4) -> Campaign:
+    """A small campaign for the fake tasks; `parameters`: how labels behave."""
+    table = {
+        "name": "fake",
+        "crystal": {"structure": str(FOLDER / "si.xyz"), "supercell": [1, 1, 1]},
+        "expansion": {"cutoffs_A": [4.0, 3.0]},
+        "dynamics": {"walkers": walkers, "walkers_per_task": 2, "segment_ps": 0.1, "max_task_minutes": 0.01},
+        "selection": {"policy": policy},
+        "audit": {"first_ps": 0.1, "ratio": 1.5},
+        "convergence": {"min_walk_ps": 0.6, "max_walk_ps": 3.0},
+        "reference": {"calculator": "fake", "parameters": parameters or {}, "timeout_s": 2.0},
+        "test": {"structures": 3},
+    }
+    return parse_campaign(table)
+
+
+if __name__ == "__main__":
+    run_dir, policy, parameters = sys.argv[1], *(sys.argv[2:] + ["wait", "{}"][len(sys.argv) - 2 :])
+    state = run_campaign(
+        campaign(policy, json.loads(parameters)), "# fake\n", Path(run_dir), "local",
+        lambda _, event: print(event["event"], event.get("id", ""), flush=True), fake_tasks,
+    )  # fmt: skip
+    print("ended:", state.phase, state.failure or state.reason or state.stopped, flush=True)

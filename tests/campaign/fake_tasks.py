@@ -1,0 +1,151 @@
+"""Tasks that take no time, for tests of campaign and engine: same jobs, same outcomes, small JSON files.
+
+What they write depends on all that they read (a force field on its labels in order, a chosen structure on the force
+field it was met with), so two campaigns with the same final force field took the same way.
+`reference.parameters` of the campaign tells labels how to behave: see `label`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from dynft_core.jobs import (
+    EvaluateJob,
+    EvaluateOutcome,
+    Evaluation,
+    FitJob,
+    FitOutcome,
+    LabelJob,
+    LabelOutcome,
+    ProposeJob,
+    ProposeOutcome,
+    Score,
+    StructureRef,
+    WalkerOutcome,
+    WalkJob,
+    WalkOutcome,
+)
+
+
+def digest(*parts: object) -> str:
+    """24 hex digits that name these things."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+
+def _write(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(data))
+    temporary.replace(path)
+
+
+def propose(job: ProposeJob) -> ProposeOutcome:
+    """Structures that exist by name alone; those of a test set depend on the force field."""
+    source = (Path(job.run_dir) / job.force_field).read_text() if job.force_field else ""
+    keys = [digest(job.method, job.seed, i, source) for i in range(job.n_structures)]
+    return ProposeOutcome(True, structures=tuple(StructureRef(k, job.output, i, job.role) for i, k in enumerate(keys)))
+
+
+def label(job: LabelJob) -> LabelOutcome:
+    """A label, one line in finished.jsonl for each computation that came to its end.
+
+    Parameters: `seconds` it takes; `fail` all labels whose key ends in one of these digits; `kill_once`: the first
+    label kills its worker, once; `hang_once`: the first one does not answer; `poison_once`: the answer to the first one
+    cannot be unpickled by the driver.
+    """
+    parameters, key = job.reference.parameters, job.structure.key
+    folder = Path(job.run_dir) / "labels" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (folder / "label.json").exists():
+            return LabelOutcome(True, key, f"labels/{key}/label.json", harvested=True)
+        if _misbehave(parameters, Path(job.run_dir)):
+            return Poison()  # type: ignore[return-value]
+        time.sleep(float(parameters.get("seconds", 0.0)))  # type: ignore[arg-type]
+        if key[-1] in str(parameters.get("fail", "")):
+            return LabelOutcome(False, key, error="calculator: it said no")
+        with (folder / "finished.jsonl").open("a") as finished:
+            finished.write(json.dumps({"pid": os.getpid()}) + "\n")
+        _write(folder / "label.json", {"key": key})
+    return LabelOutcome(True, key, f"labels/{key}/label.json")
+
+
+def _misbehave(parameters: dict[str, object], run_dir: Path) -> bool:
+    marker = run_dir / "misbehaved"
+    if marker.exists():
+        return False
+    if parameters.get("kill_once"):
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if parameters.get("hang_once"):
+        marker.touch()
+        time.sleep(1000)
+    if parameters.get("poison_once"):
+        marker.touch()
+        return True
+    return False
+
+
+class Poison:
+    """Can be pickled, and raises when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return bytes.fromhex, (1,)
+
+
+def walk(job: WalkJob) -> WalkOutcome:
+    """Each walker flags one structure in its first 100 steps, and takes the audits asked for."""
+    run_dir = Path(job.run_dir)
+    force_field = (run_dir / job.force_field).read_text()
+    walks = []
+    for start in job.walkers:
+        first = json.loads((run_dir / start.state).read_text())["step"] if start.state else 0
+        chosen = [("flagged", first + 50)] if first < 100 else []
+        step = first + (50 if chosen and job.policy == "wait" else job.n_steps)
+        chosen += [("audit", at) for w, at in job.audit_steps if w == start.walker and at <= step]
+        refs = tuple(
+            StructureRef(digest(start.walker, at, force_field), start.output, i, role)  # type: ignore[arg-type]
+            for i, (role, at) in enumerate(chosen)
+        )
+        _write(run_dir / start.output, {"step": step, "keys": [r.key for r in refs]})
+        ended = "selected" if step < first + job.n_steps else "finished"
+        walks.append(
+            WalkerOutcome(start.walker, start.output, step, step - first, ended, refs, 1e-3, 1e-4, 300.0)  # type: ignore[arg-type]
+        )
+    return WalkOutcome(True, walks=tuple(walks))
+
+
+def fit_labels(job: FitJob) -> FitOutcome:
+    """A force field: its labels in order. Refuses a label that does not exist or is in the base already."""
+    run_dir = Path(job.run_dir)
+    known = json.loads((run_dir / job.base).read_text())["labels"] if job.base else []
+    for ref in job.labels:
+        if not (run_dir / "labels" / ref.key / "label.json").exists() or ref.key in known:
+            return FitOutcome(False, job.version, error=f"{ref.key} has no label or is there twice")
+    labels = known + [ref.key for ref in job.labels]
+    pending = [ref.key for ref in job.pending]
+    _write(run_dir / job.output, {"labels": labels, "pending": pending, "cutoffs": list(job.cutoffs_A.items())})
+    scores = tuple(Score(ref.key, ref.role, 3e-3, 3.1e-3, 1e-3) for ref in job.labels) if job.base else ()
+    return FitOutcome(
+        True, job.version, job.output, n_labels=len(labels), n_pending=len(pending), beta_inv_sqrt_eV_A=3e-3,
+        alpha=(1.0,), log_evidence=1.0, scores=scores,
+    )  # fmt: skip
+
+
+def evaluate(job: EvaluateJob) -> EvaluateOutcome:
+    """One evaluation for each force field."""
+    n = len(job.labels)
+    found = [Evaluation(f, 3e-3, 2e-3, 3e-3, 1e-3, _n_labels(job, f), n) for f in job.force_fields]
+    return EvaluateOutcome(True, evaluations=tuple(found))
+
+
+def _n_labels(job: EvaluateJob, force_field: str) -> int:
+    return len(json.loads((Path(job.run_dir) / force_field).read_text())["labels"])

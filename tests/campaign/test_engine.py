@@ -1,0 +1,210 @@
+"""The engine on real Parsl executors, with tasks that take no time: what can go wrong between driver and workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import fake_driver
+import fake_tasks
+import psutil
+import pytest
+from fake_driver import campaign
+from test_fold import force_field, run
+
+from dynft_core.errors import CampaignFailedError, RunFolderError
+from dynft_core.jobs import LabelJob, ProposeJob, ReferenceSettings, StructureRef
+from dynft_core.storage.journal import read_journal
+from workflows import engine
+from workflows.campaign_state import State
+from workflows.engine import run_campaign, status_of, time_limit_s
+
+TEXT = "# fake\n"
+
+
+# Parsl leaves sockets to the garbage collector when its clean-up could not end.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
+
+def go(run_dir: Path, policy: str = "wait", parameters: dict[str, object] | None = None, site: str = "local") -> State:
+    return run_campaign(campaign(policy, parameters), TEXT, run_dir, site, lambda state, event: None, fake_tasks)
+
+
+def events_of(run_dir: Path) -> list[str]:
+    return [event["event"] for event in read_journal(run_dir / "journal.jsonl")]
+
+
+def processes_of(run_dir: Path) -> list[psutil.Process]:
+    """Workers and interchanges whose command line names the run folder, and their children."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(run_dir) in word for word in process.info["cmdline"] or []) and process.pid != os.getpid():
+            found.append(process)
+    return found
+
+
+def assert_nothing_is_left(run_dir: Path, within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while (left := processes_of(run_dir)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not left
+
+
+def test_a_campaign_runs_to_its_end_and_is_complete_when_run_again(tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+
+    def on_event(state: State, event: Mapping[str, Any]) -> None:
+        told.append((event["event"], state.phase))
+        if event["event"] == "walk_finished":
+            assert status_of(tmp_path / "run")["state"] == "running"
+
+    state = run_campaign(campaign(), TEXT, tmp_path / "run", "local", on_event, fake_tasks)
+    expected, _, _ = run(campaign(), tmp_path / "oracle", seed=1)
+    assert force_field(state) == force_field(expected)
+    assert state.evaluations == expected.evaluations
+    journal = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    assert [name for name, _ in told] == events_of(tmp_path / "run")
+    status = status_of(tmp_path / "run")
+    assert status["state"] == "complete" and status["n_labels"] == expected.n_labels and status["n_pending"] == 0
+    assert status["rmse"] == 3e-3 and status["n_force_fields"] == len(expected.fits)
+    assert_nothing_is_left(tmp_path / "run")
+
+    assert go(tmp_path / "run").phase == "complete"
+    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == journal
+    assert (tmp_path / "run" / "campaign.toml").read_text() == TEXT
+
+
+def test_a_killed_worker_is_replaced_and_its_task_submitted_again(tmp_path: Path) -> None:
+    state = go(tmp_path / "run", "continue", {"kill_once": True})
+    assert state.phase == "complete" and not state.failed
+    lost = [e for e in read_journal(tmp_path / "run" / "journal.jsonl") if e["event"] == "task_lost"]
+    assert len(lost) == 1
+    assert "WorkerLost" in lost[0]["outcome"]["error"]
+    assert lost[0]["key"] in state.labelled
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the result thread's death
+@pytest.mark.parametrize("trouble", ["hang_once", "poison_once"])
+def test_a_task_that_does_not_answer_is_given_up(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A poisoned answer kills Parsl's result thread: every later future would hang.
+    monkeypatch.setattr(engine, "GRACE_S", 3.0)
+    state = go(tmp_path / "run", "wait", {trouble: True})
+    assert state.phase == "complete"
+    names = events_of(tmp_path / "run")
+    assert names.count("executors_restarted") == 1 == names.count("task_lost")
+    assert_nothing_is_left(tmp_path / "run")
+
+
+def test_a_dead_interchange_is_started_afresh(tmp_path: Path) -> None:
+    killed: list[int] = []
+
+    def on_event(state: State, event: Mapping[str, Any]) -> None:
+        if event["event"] == "fit_finished" and not killed:
+            for child in psutil.Process().children():
+                if child.is_running() and "interchange" in " ".join([*child.cmdline(), child.name()]):
+                    killed.append(child.pid)
+                    child.kill()
+
+    state = run_campaign(campaign(), TEXT, tmp_path / "run", "local", on_event, fake_tasks)
+    assert killed
+    assert state.phase == "complete"
+    assert "executors_restarted" in events_of(tmp_path / "run")
+
+
+def test_a_site_whose_workers_do_not_start_is_given_up_in_its_own_words(tmp_path: Path) -> None:
+    site = tmp_path / "broken.py"
+    site.write_text(
+        "from site_configs import local\n"
+        "def config(run_dir):\n"
+        "    found = local.config(run_dir)\n"
+        "    found.executors[0].provider.worker_init = 'echo no module load here >&2; exit 3'\n"
+        "    return found\n"
+    )
+    with pytest.raises(CampaignFailedError, match="no module load here"):
+        go(tmp_path / "run", site=str(site))
+    status = status_of(tmp_path / "run")
+    assert status["state"] == "paused" and "no module load here" in status["reason"]
+    assert_nothing_is_left(tmp_path / "run")
+    assert go(tmp_path / "run").phase == "complete"  # with a site that works
+
+
+def driver(run_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, fake_driver.__file__, str(run_dir), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(run_dir: Path, event: str, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if (run_dir / "journal.jsonl").exists() and event in events_of(run_dir):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no {event} within {timeout_s} s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_driver_in_order_and_the_campaign_goes_on_later(number: int, tmp_path: Path) -> None:
+    process = driver(tmp_path / "run", "wait", json.dumps({"seconds": 0.2}))
+    wait_for(tmp_path / "run", "label_finished")
+    status = status_of(tmp_path / "run")
+    assert status["state"] == "running"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and err == ""
+    word = "interrupted" if number == signal.SIGINT else "stopped by SIGTERM"
+    assert out.splitlines()[-1].endswith(word)
+    assert status_of(tmp_path / "run")["state"] == "paused"
+    assert status_of(tmp_path / "run")["reason"] == word
+    assert_nothing_is_left(tmp_path / "run")
+
+
+def test_one_driver_at_a_time_and_one_campaign_a_folder(tmp_path: Path) -> None:
+    inside: list[str] = []
+
+    def on_event(state: State, event: Mapping[str, Any]) -> None:
+        if event["event"] == "driver_started" and not inside:
+            with pytest.raises(RunFolderError, match=f"in use by process {os.getpid()}") as error:
+                go(tmp_path / "run")
+            inside.append(str(error.value))
+            os.kill(os.getpid(), signal.SIGINT)
+
+    state = run_campaign(campaign(), TEXT, tmp_path / "run", "local", on_event, fake_tasks)
+    assert inside and state.stopped == "interrupted"
+    with pytest.raises(RunFolderError, match=r"other dynamics\.walkers"):
+        run_campaign(campaign(walkers=2), TEXT, tmp_path / "run", "local", lambda *_: None, fake_tasks)
+
+
+def test_a_structure_file_that_changed_is_another_campaign(tmp_path: Path) -> None:
+    def stop_at_once(state: State, event: Mapping[str, Any]) -> None:
+        if event["event"] == "driver_started":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    structure = tmp_path / "si.xyz"
+    structure.write_text(Path(campaign().crystal.structure).read_text())
+    settings = campaign()
+    moved = settings.model_copy(update={"crystal": settings.crystal.model_copy(update={"structure": str(structure)})})
+    run_campaign(settings, TEXT, tmp_path / "run", "local", stop_at_once, fake_tasks)
+    assert run_campaign(moved, TEXT, tmp_path / "run", "local", stop_at_once, fake_tasks).stopped
+    structure.write_text(structure.read_text().replace("5.43", "5.53"))
+    with pytest.raises(RunFolderError, match=r"the structure in crystal\.structure"):
+        run_campaign(moved, TEXT, tmp_path / "run", "local", stop_at_once, fake_tasks)
+
+
+def test_time_limits_are_those_of_the_tasks_and_some_grace() -> None:
+    reference = ReferenceSettings("vasp", timeout_s=3600)
+    label = LabelJob("/run", StructureRef("0", "s.h5", 0, "flagged"), "s.xyz", reference)
+    assert time_limit_s(label, 60) == 3600 + engine.GRACE_S
+    md = ProposeJob("/run", "s.h5", "reference_md", "initial", 2, 300, 1, "s.xyz", reference, equilibration_steps=10,
+                    interval_steps=5)  # fmt: skip
+    assert time_limit_s(md, 60) == 20 * 3600 + engine.GRACE_S
+    rattled = ProposeJob("/run", "s.h5", "rattled", "initial", 2, 300, 1, "s.xyz", reference)
+    assert time_limit_s(rattled, 60) == 3600 + engine.GRACE_S

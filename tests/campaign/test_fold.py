@@ -1,0 +1,244 @@
+"""The campaign as a pure fold: whatever comes in whatever order, nothing is lost, nothing is done twice, it ends."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fake_tasks
+import pytest
+from fake_driver import campaign
+
+from dynft_core.errors import FileFormatError
+from dynft_core.jobs import FitJob, LabelJob, LabelOutcome, WalkJob
+from workflows.apps import FUNCTIONS
+from workflows.campaign import advance, lost_event, outcome_event, replay, start, started_event
+from workflows.campaign_state import Action, State
+from workflows.config import Campaign
+
+Event = dict[str, Any]
+Spoil = Callable[[Action, Event], Event]
+
+
+def run(
+    settings: Campaign, run_dir: Path, seed: int, spoil: Spoil = lambda action, event: event
+) -> tuple[State, list[Event], list[Action]]:
+    """Run a campaign without an engine: tasks answer in random order; `spoil` may change an answer."""
+    order = random.Random(seed)
+    events: list[Event] = [started_event(settings)]
+    state, actions = start(settings, str(run_dir))
+    outstanding, submitted = list(actions), list(actions)
+    while outstanding and not state.failure:
+        action = outstanding.pop(order.randrange(len(outstanding)))
+        outcome = getattr(fake_tasks, FUNCTIONS[action.kind])(action.job)
+        event = json.loads(json.dumps(spoil(action, outcome_event(action, outcome))))
+        events.append(event)
+        state, actions = advance(state, event)
+        outstanding += actions
+        submitted += actions
+        assert {a.id for a in outstanding} == set(state.tasks) or state.failure
+        assert len(events) < 2000, "it does not end"
+    return state, events, submitted
+
+
+def force_field(state: State) -> Any:
+    return json.loads((Path(state.run_dir) / state.force_field).read_text())
+
+
+@pytest.mark.parametrize("policy", ["wait", "continue"])
+def test_every_campaign_ends_with_each_label_asked_for_once(policy: str, tmp_path: Path) -> None:
+    for seed in range(5):
+        state, events, submitted = run(campaign(policy), tmp_path / str(seed), seed)
+        assert state.phase == "complete" and not state.tasks
+        assert state.reason.startswith("converged")
+        assert max(Counter(a.id for a in submitted).values()) == 1
+        labels = {a.job.structure.key for a in submitted if isinstance(a.job, LabelJob)}
+        assert labels == set(state.structures) == state.labelled
+        assert set(force_field(state)["labels"]) == {r.key for r in state.of_role("initial", "flagged", "audit")}
+        assert [e.force_field for e in state.evaluations] == [fit.path for fit in state.fits]
+        assert sum(e["event"] == "walk_finished" for e in events) == sum(state.walks)
+
+
+def test_the_waiting_policy_does_not_depend_on_who_is_faster(tmp_path: Path) -> None:
+    found = []
+    for seed in range(6):
+        state, _, _ = run(campaign("wait"), tmp_path / str(seed), seed)
+        found.append((force_field(state), state.walkers, state.fits, state.evaluations))
+    assert all(f == found[0] for f in found)
+
+
+def test_the_waiting_policy_fits_once_a_round_and_walks_with_its_newest_force_field(tmp_path: Path) -> None:
+    _, _, submitted = run(campaign("wait"), tmp_path, seed=3)
+    newest, number = "", 0
+    for action in submitted:
+        if isinstance(action.job, FitJob):
+            newest, number = action.job.output, action.job.version
+        if isinstance(action.job, WalkJob):
+            assert action.job.force_field == newest
+            assert number >= 1
+            assert not any(walker.pending for walker in action.job.walkers)
+
+
+def test_the_continuing_policy_never_leaves_a_batch_standing(tmp_path: Path) -> None:
+    settings = campaign("continue")
+    state, actions = start(settings, str(tmp_path))
+    outstanding = list(actions)
+    waited_with_labels_open = 0
+    while outstanding:
+        # Labels come last: walks and fits must go on without them.
+        outstanding.sort(key=lambda a: isinstance(a.job, LabelJob))
+        action = outstanding.pop(0)
+        outcome = getattr(fake_tasks, FUNCTIONS[action.kind])(action.job)
+        state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
+        outstanding += actions
+        if isinstance(action.job, WalkJob) and state.phase == "walking" and not state.verdict.stalled:
+            assert sum(isinstance(a.job, WalkJob) for a in outstanding) == 2
+            waited_with_labels_open += any(isinstance(a.job, LabelJob) for a in outstanding)
+        fits = [a.job for a in outstanding if isinstance(a.job, FitJob)]
+        assert len(fits) <= 1
+    assert waited_with_labels_open > 3
+    assert state.phase == "complete"
+
+
+def test_a_flagged_structure_is_pending_for_its_walkers_until_a_force_field_knows_it(tmp_path: Path) -> None:
+    settings = campaign("continue", walkers=2)
+    state, actions = start(settings, str(tmp_path))
+    outstanding = list(actions)
+    walks: list[WalkJob] = []
+    while len(walks) < 2:
+        action = outstanding.pop(0)
+        outcome = getattr(fake_tasks, FUNCTIONS[action.kind])(action.job)
+        state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
+        outstanding += actions
+        walks += [a.job for a in actions if isinstance(a.job, WalkJob)]
+    pending = {ref.key for start in walks[1].walkers for ref in start.pending}
+    assert pending == {ref.key for ref in state.of_role("flagged", "audit")}
+    fit = next(a.job for a in outstanding if isinstance(a.job, FitJob))
+    assert {ref.key for ref in fit.pending} == pending
+
+
+@pytest.mark.parametrize("policy", ["wait", "continue"])
+def test_replaying_any_part_of_the_journal_gives_the_state_of_then(policy: str, tmp_path: Path) -> None:
+    settings = campaign(policy)
+    _, events, _ = run(settings, tmp_path, seed=1)
+    state, _ = start(settings, str(tmp_path))
+    for n, event in enumerate(events[1:], start=2):
+        state, _ = advance(state, event)
+        assert replay(events[:n], str(tmp_path)) == state
+
+
+def test_an_answer_that_comes_twice_changes_nothing(tmp_path: Path) -> None:
+    settings = campaign()
+    final, events, _ = run(settings, tmp_path, seed=2)
+    doubled = [events[0], *(e for event in events[1:] for e in (event, event))]
+    assert replay(doubled, str(tmp_path)) == final
+
+
+def test_a_lost_task_is_submitted_again_and_given_up_after_three_losses(tmp_path: Path) -> None:
+    settings = campaign()
+    state, (propose,) = start(settings, str(tmp_path))
+    for _ in range(2):
+        state, again = advance(state, lost_event(propose, "WorkerLost"))
+        assert again == (propose,) and not state.failure
+    state, again = advance(state, lost_event(propose, "WorkerLost"))
+    assert again == ()
+    assert "propose:harmonic" in state.failure and "WorkerLost" in state.failure
+    revived, _ = advance(state, {"event": "driver_started"})
+    assert not revived.failure and revived.tasks == {propose.id: propose}
+
+
+def test_a_structure_that_kills_its_workers_is_dropped_and_the_campaign_goes_on(tmp_path: Path) -> None:
+    lost: list[str] = []
+
+    def spoil(action: Action, event: Event) -> Event:
+        flagged = isinstance(action.job, LabelJob) and action.job.structure.role == "flagged"
+        if flagged and action.id in (lost[:1] or [action.id]):
+            lost.append(action.id)
+            return lost_event(action, "WorkerLost: killed")
+        return event
+
+    state, _, _ = run(campaign(), tmp_path, 4, spoil)
+    assert lost == [lost[0]] * 3
+    assert state.phase == "complete"
+    key = lost[0].removeprefix("label:")
+    assert "WorkerLost" in state.failed[key]
+    assert key not in force_field(state)["labels"]
+
+
+def failing(role: str) -> Spoil:
+    def spoil(action: Action, event: Event) -> Event:
+        if isinstance(action.job, LabelJob) and action.job.structure.role == role:
+            return outcome_event(action, LabelOutcome(False, action.job.structure.key, error="timeout: too slow"))
+        return event
+
+    return spoil
+
+
+def test_a_campaign_whose_labels_fail_says_why_and_a_new_driver_tries_them_again(tmp_path: Path) -> None:
+    state, _, _ = run(campaign(), tmp_path, 1, failing("harmonic"))
+    assert state.failure == "no label for the first fit; 1 × timeout: too slow"
+    revived, actions = advance(state, {"event": "driver_started"})
+    assert not revived.failed and [a.kind for a in actions] == ["label"]
+    state, events, _ = run(campaign(), tmp_path / "flagged", 1, failing("flagged"))
+    assert state.failure.startswith(f"{len(state.failed)} labels failed and {len(state.labelled)} succeeded")
+    assert len(state.failed) > len(state.labelled)
+    assert [e["event"] for e in events].count("label_failed") == len(state.failed)
+
+
+def test_some_failed_labels_do_not_stop_a_campaign(tmp_path: Path) -> None:
+    state, _, _ = run(campaign("wait", {"fail": "01"}), tmp_path, 1)
+    assert state.phase == "complete"
+    assert state.failed and set(state.failed.values()) == {"calculator: it said no"}
+    assert not set(state.failed) & set(force_field(state)["labels"])
+
+
+def test_a_task_that_fails_fails_the_campaign_and_waits_for_the_next_driver(tmp_path: Path) -> None:
+    def spoil(action: Action, event: Event) -> Event:
+        if action.id == "fit:000002":
+            return {"event": "task_failed", "id": action.id, "outcome": {"ok": False, "error": "no memory"}}
+        return event
+
+    state, _, _ = run(campaign(), tmp_path, 1, spoil)
+    assert state.failure == "fit:000002 failed: no memory"
+    revived, _ = advance(state, {"event": "driver_started"})
+    assert "fit:000002" in revived.tasks and not revived.failure
+
+
+def test_a_campaign_that_does_not_converge_stops_after_its_longest_walk_and_says_so(tmp_path: Path) -> None:
+    settings = campaign()
+    stubborn = settings.model_copy(
+        update={"convergence": settings.convergence.model_copy(update={"max_bayesian_share": 0.1, "max_walk_ps": 1.0})}
+    )
+    state, _, _ = run(stubborn, tmp_path, 1)
+    assert state.phase == "complete"
+    assert state.reason.startswith("not converged after the longest walk, 1 ps")
+    assert state.evaluations
+
+
+def test_without_a_test_set_the_campaign_is_complete_when_it_has_converged(tmp_path: Path) -> None:
+    settings = campaign()
+    untested = settings.model_copy(update={"test": settings.test.model_copy(update={"structures": 0})})
+    state, _, submitted = run(untested, tmp_path, 1)
+    assert state.phase == "complete" and not state.evaluations
+    assert not any(a.id.endswith(":test") for a in submitted)
+
+
+@pytest.mark.parametrize("method", ["rattled", "reference_md"])
+def test_other_ways_to_start_need_no_harmonic_fit(method: str, tmp_path: Path) -> None:
+    settings = campaign()
+    other = settings.model_copy(update={"initial": settings.initial.model_copy(update={"method": method})})
+    state, _, submitted = run(other, tmp_path, 1)
+    assert state.phase == "complete" and not state.harmonic
+    assert submitted[0].id == "propose:initial"
+    assert [fit.version for fit in state.fits] == list(range(1, len(state.fits) + 1))
+
+
+def test_a_journal_must_begin_with_a_campaign_of_a_format_that_is_known(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="first line with the campaign"):
+        replay([{"event": "label_finished"}], str(tmp_path))
+    with pytest.raises(FileFormatError, match="update dynft"):
+        replay([{**started_event(campaign()), "format": 99}], str(tmp_path))

@@ -1,0 +1,79 @@
+"""The driver is killed (SIGKILL) again and again; each next one goes on, and in the end nothing is lost or repeated."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynft_core.storage.journal import read_journal
+from workflows.engine import status_of
+
+FAKES = Path(__file__).parent.parent / "campaign"
+
+KILLED_AT = (1, 2, 3, 5, 7, 10, 13, 17, 21, 26, 30, 34, 38)
+"""Outcomes in the journal at which the driver is killed: from the first line to the test set, in every phase."""
+
+
+def events_in(run_dir: Path) -> list[dict[str, Any]]:
+    return read_journal(run_dir / "journal.jsonl") if (run_dir / "journal.jsonl").exists() else []
+
+
+def outcomes_in(run_dir: Path) -> int:
+    return sum("outcome" in event for event in events_in(run_dir))
+
+
+def start_driver(run_dir: Path, log: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FAKES), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, str(FAKES / "fake_driver.py"), str(run_dir), "wait", json.dumps({"seconds": 0.1})]
+    with log.open("ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+
+
+def reference_campaign(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, set[str]]:
+    """Final force field and labels of the same campaign without engine or interruption."""
+    monkeypatch.syspath_prepend(FAKES)
+    from fake_driver import campaign
+    from test_fold import force_field, run
+
+    state, _, _ = run(campaign("wait", {}), run_dir, seed=7)
+    return force_field(state), set(state.labelled)
+
+
+def test_same_labels_none_lost_none_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, labels = reference_campaign(tmp_path / "oracle", monkeypatch)
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    kills = 0
+    for n, moment in enumerate(KILLED_AT):
+        driver = start_driver(run_dir, log)
+        deadline = time.monotonic() + 60
+        while outcomes_in(run_dir) < moment and driver.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(0.02 * (n % 4))  # also between two lines: while labels are computed, while files are written
+        assert driver.poll() is None, log.read_text()
+        driver.kill()
+        driver.wait()
+        kills += 1
+        assert outcomes_in(run_dir) >= moment
+        assert status_of(run_dir)["state"] == "paused"
+    assert kills >= 10
+
+    assert start_driver(run_dir, log).wait(timeout=60) == 0, log.read_text()
+    assert status_of(run_dir)["state"] == "complete"
+    events = events_in(run_dir)
+    assert sum(event["event"] == "driver_started" for event in events) == kills + 1
+    finished = Counter(event["key"] for event in events if event["event"] == "label_finished")
+    assert set(finished) == labels == {path.parent.name for path in run_dir.glob("labels/*/label.json")}
+    assert set(finished.values()) == {1}
+    assert not [event for event in events if event["event"] in ("label_failed", "task_failed", "task_lost")]
+    computed = Counter({p.parent.name: len(p.read_text().splitlines()) for p in run_dir.glob("labels/*/finished.jsonl")})
+    assert set(computed) == labels and set(computed.values()) == {1}
+    newest = max(run_dir.glob("force_fields/*.h5"))
+    assert json.loads(newest.read_text()) == expected

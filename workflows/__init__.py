@@ -1,0 +1,1 @@
+"""Campaigns: configuration, engine, command line, display and report."""

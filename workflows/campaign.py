@@ -1,0 +1,191 @@
+"""A campaign as a fold over its journal: (state, event) → (state, actions). No clock, no files, no random numbers.
+
+The way of a campaign:
+
+    harmonic   a few rattled structures → labels → fit of order 2 alone (only for initial structures from phonons)
+    initial    initial structures → labels → force field 1
+    walking    walks → labels of the structures chosen → fit → … until converged, or walked for as long as allowed
+    test       structures of a run of their own → labels → all force fields scored
+    complete
+
+Under the policy 'wait' walking goes in rounds: all batches walk with the same force field, everything they chose is
+labelled, one fit. Labels enter the fit in the order of walker and walk, not of arrival, so the numbers do not depend on
+who was faster. Under 'continue' a batch walks on at once with the newest force field, what it flagged is pending in the
+covariance, and a fit is started whenever none runs and there is something new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dynft_core.errors import FileFormatError
+from dynft_core.jobs import (
+    EvaluateJob,
+    EvaluateOutcome,
+    FitJob,
+    FitOutcome,
+    LabelJob,
+    LabelOutcome,
+    Outcome,
+    ProposeJob,
+    ProposeOutcome,
+    StructureRef,
+    WalkJob,
+    WalkOutcome,
+)
+from workflows import campaign_jobs as jobs
+from workflows.campaign_plan import causes, go_on
+from workflows.campaign_state import TASKS, Action, State
+from workflows.config import Campaign
+from workflows.wire import from_json, to_json
+
+Event = Mapping[str, Any]
+
+JOURNAL_FORMAT = 1
+MAX_LOSSES = 3
+"""A task that was lost (its worker died, no answer came) this many times is given up."""
+FAILED_LABELS = 5
+"""A campaign fails when at least so many labels failed, and more than succeeded."""
+
+
+def start(campaign: Campaign, run_dir: str) -> tuple[State, tuple[Action, ...]]:
+    """A new campaign: its state and its first tasks."""
+    return go_on(State.new(campaign, run_dir))
+
+
+def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
+    """The state once `event` has happened, and the tasks that it makes possible.
+
+    Events about a task that is not outstanding (an answer that came after the task was given up) change nothing.
+    """
+    kind = event["event"]
+    if kind == "driver_started":
+        return go_on(_revived(state))
+    if kind == "driver_stopped":
+        return replace(state, stopped=str(event.get("reason", ""))), ()
+    action = state.tasks.get(event.get("id", ""))
+    if action is None:
+        return state, ()
+    if kind == "task_lost":
+        return _after_loss(state, action, event)
+    state = replace(state, tasks={i: a for i, a in state.tasks.items() if i != action.id})
+    outcome = event.get("outcome") or {}
+    if kind == "label_failed":
+        return go_on(_with_failed_label(state, event["key"], str(outcome.get("error", ""))))
+    if kind == "task_failed":
+        # It stays outstanding: when the user has mended what was wrong, a new driver tries again.
+        failure = f"{action.id} failed: {outcome.get('error', '')}"
+        return replace(state, tasks={**state.tasks, action.id: action}, failure=state.failure or failure), ()
+    return go_on(_applied(state, action, from_json(TASKS[type(action.job)][1], outcome)))
+
+
+def replay(events: Iterable[Event], run_dir: str) -> State:
+    """The state that a journal leads to; `state.tasks` are to be submitted.
+
+    Raises:
+        FileFormatError: the journal does not begin with a campaign, or is of a newer format.
+    """
+    iterator = iter(events)
+    first = next(iterator, None)
+    if first is None or first["event"] != "campaign_started":
+        raise FileFormatError(
+            "journal.jsonl", "a first line with the campaign", "none", "start again in another run folder"
+        )
+    if first["format"] > JOURNAL_FORMAT:
+        raise FileFormatError(
+            "journal.jsonl", f"format {JOURNAL_FORMAT} or older", f"format {first['format']}", "update dynft"
+        )
+    state, _ = start(Campaign.model_validate(first["campaign"]), run_dir)
+    for event in iterator:
+        state, _ = advance(state, event)
+    return state
+
+
+def started_event(campaign: Campaign) -> dict[str, Any]:
+    """The first line of a journal."""
+    return {"event": "campaign_started", "format": JOURNAL_FORMAT, "campaign": campaign.model_dump(mode="json")}
+
+
+def outcome_event(action: Action, outcome: Outcome) -> dict[str, Any]:
+    """What to write to the journal when a task has answered."""
+    failed = "label_failed" if isinstance(action.job, LabelJob) else "task_failed"
+    event = {"event": f"{action.kind}_finished" if outcome.ok else failed, "id": action.id}
+    return {**event, **_key(action), "outcome": to_json(outcome)}
+
+
+def lost_event(action: Action, why: str) -> dict[str, Any]:
+    """What to write to the journal when a task will never answer."""
+    return {"event": "task_lost", "id": action.id, **_key(action), "outcome": {"error": why}}
+
+
+def _key(action: Action) -> dict[str, str]:
+    return {"key": action.job.structure.key} if isinstance(action.job, LabelJob) else {}
+
+
+def _revived(state: State) -> State:
+    """A new driver gives a failed campaign another chance: what failed may have been mended."""
+    state = replace(state, stopped="", losses={})
+    return replace(state, failure="", failed={}) if state.failure else state
+
+
+def _after_loss(state: State, action: Action, event: Event) -> tuple[State, tuple[Action, ...]]:
+    losses = state.losses.get(action.id, 0) + 1
+    state = replace(state, losses={**state.losses, action.id: losses})
+    if losses < MAX_LOSSES:
+        return state, (() if state.failure else (action,))
+    why = f"lost {losses} times: {(event.get('outcome') or {}).get('error', '')}"
+    if isinstance(action.job, LabelJob):  # a structure that kills its workers is not worth the campaign
+        state = replace(state, tasks={i: a for i, a in state.tasks.items() if i != action.id})
+        return go_on(_with_failed_label(state, action.job.structure.key, why))
+    return replace(state, failure=state.failure or f"{action.id} {why}"), ()
+
+
+def _with_failed_label(state: State, key: str, error: str) -> State:
+    state = replace(state, failed={**state.failed, key: error})
+    n_failed = len(state.failed)
+    if n_failed >= FAILED_LABELS and n_failed > len(state.labelled):
+        failure = f"{n_failed} labels failed and {len(state.labelled)} succeeded; {causes(state.failed)}"
+        return replace(state, failure=state.failure or failure)
+    return state
+
+
+def _applied(state: State, action: Action, outcome: Any) -> State:
+    """What a task's success changes."""
+    match action.job, outcome:
+        case ProposeJob(), ProposeOutcome():
+            return _with_structures(state, outcome.structures)
+        case LabelJob(), LabelOutcome():
+            return replace(state, labelled=state.labelled | {action.job.structure.key})
+        case WalkJob(), WalkOutcome():
+            return _after_walk(state, outcome)
+        case FitJob() as job, FitOutcome():
+            if job.version == 0:
+                return replace(state, harmonic=True)
+            return replace(
+                state,
+                fits=(*state.fits, outcome),
+                fitted=state.fitted | {ref.key for ref in job.labels},
+                pending=frozenset(ref.key for ref in job.pending),
+            )
+        case EvaluateJob(), EvaluateOutcome():
+            return replace(state, evaluations=outcome.evaluations)
+    raise FileFormatError("journal.jsonl", f"an outcome of {action.id}", type(outcome).__name__, "restore the file")
+
+
+def _after_walk(state: State, outcome: WalkOutcome) -> State:
+    walkers = list(state.walkers)
+    for walk in outcome.walks:
+        walkers[walk.walker] = walk
+        state = _with_structures(state, walk.selected)
+    batch = next(i for i, b in enumerate(jobs.batches(state.campaign)) if outcome.walks[0].walker in b)
+    walks = tuple(n + (i == batch) for i, n in enumerate(state.walks))
+    steps = sum(walk.steps_walked for walk in outcome.walks)
+    return replace(state, walkers=tuple(walkers), walks=walks, walked_steps=state.walked_steps + steps)
+
+
+def _with_structures(state: State, refs: Iterable[StructureRef]) -> State:
+    """A structure that was chosen before, by content, keeps its first role and label."""
+    new = {ref.key: ref for ref in refs if ref.key not in state.structures}
+    return replace(state, structures={**state.structures, **new})

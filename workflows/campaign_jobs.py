@@ -1,0 +1,171 @@
+"""The jobs of a campaign: its settings put into the words that workers understand. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynft_core.jobs import (
+    CriterionSettings,
+    EvaluateJob,
+    FitJob,
+    LabelJob,
+    ProposeJob,
+    ReferenceSettings,
+    StructureRef,
+    WalkerOutcome,
+    WalkerStart,
+    WalkJob,
+)
+from dynft_core.selection.audits import audit_steps
+from dynft_core.selection.convergence import ConvergenceSettings
+from workflows.config import Campaign
+
+SUPERCELL = "supercell.xyz"
+PRIMITIVE = "primitive.xyz"
+"""The perfect structures, in the run folder."""
+
+
+def force_field_path(version: int) -> str:
+    """Where force field `version` lies in the run folder; 0 is the harmonic one of the start."""
+    return f"force_fields/{version:06d}.h5"
+
+
+def batches(campaign: Campaign) -> tuple[tuple[int, ...], ...]:
+    """The walkers of each walk task."""
+    n, size = campaign.dynamics.walkers, campaign.dynamics.walkers_per_task
+    return tuple(tuple(range(first, min(first + size, n))) for first in range(0, n, size))
+
+
+def reference_settings(campaign: Campaign) -> ReferenceSettings:
+    """Which calculator labels, and how it is checked."""
+    r = campaign.reference
+    return ReferenceSettings(r.calculator, dict(r.parameters), r.timeout_s, r.max_net_force_eV_A)
+
+
+def criterion_settings(campaign: Campaign) -> CriterionSettings:
+    """When a structure is selected for a label."""
+    s = campaign.selection
+    return CriterionSettings(s.criterion, s.gamma, s.window_steps, s.threshold_meV_A / 1000, s.break_factor)
+
+
+def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
+    """When the campaign is done."""
+    c = campaign.convergence
+    low, high = c.audit_ratio
+    return ConvergenceSettings(
+        c.min_walk_ps, c.max_walk_ps, c.audits, (low, high), c.max_error_change, c.max_bayesian_share
+    )
+
+
+def harmonic_job(campaign: Campaign, run_dir: str) -> ProposeJob:
+    """Structures with small random displacements, for the first harmonic fit."""
+    initial = campaign.initial
+    return _propose(
+        campaign, run_dir, "harmonic", "rattled", "harmonic", initial.harmonic_structures, campaign.dynamics.seed
+    )
+
+
+def initial_job(campaign: Campaign, run_dir: str) -> ProposeJob:
+    """The structures that the first force field is fitted to."""
+    initial = campaign.initial
+    force_field = force_field_path(0) if initial.method == "phonons" else None
+    return _propose(
+        campaign, run_dir, "initial", initial.method, "initial", initial.structures, campaign.dynamics.seed, force_field
+    )
+
+
+def test_job(campaign: Campaign, run_dir: str, force_field: str) -> ProposeJob:
+    """An independent test set: a molecular dynamics run of its own, with random numbers of its own."""
+    test, steps_per_ps = campaign.test, 1000 / campaign.dynamics.timestep_fs
+    return _propose(
+        campaign, run_dir, "test", "force_field_md", "test", test.structures, campaign.dynamics.seed + 1, force_field,
+        equilibration_steps=round(test.equilibration_ps * steps_per_ps),
+        interval_steps=max(1, round(test.interval_ps * steps_per_ps)),
+    )  # fmt: skip
+
+
+def _propose(
+    campaign: Campaign, run_dir: str, name: str, method: str, role: str, n_structures: int, seed: int,
+    force_field: str | None = None, **steps: int,
+) -> ProposeJob:  # fmt: skip
+    dynamics = campaign.dynamics
+    return ProposeJob(
+        run_dir=run_dir,
+        output=f"structures/{name}.h5",
+        method=method,  # type: ignore[arg-type]
+        role=role,  # type: ignore[arg-type]
+        n_structures=n_structures,
+        temperature_K=dynamics.temperature_K,
+        seed=seed,
+        structure=SUPERCELL,
+        reference=reference_settings(campaign),
+        amplitude_A=campaign.initial.rattle_A,
+        force_field=force_field,
+        timestep_fs=dynamics.timestep_fs,
+        friction_per_ps=dynamics.friction_per_ps,
+        **steps,  # type: ignore[arg-type]
+    )
+
+
+def label_job(campaign: Campaign, run_dir: str, ref: StructureRef) -> LabelJob:
+    """The reference calculation of one structure."""
+    return LabelJob(run_dir, ref, SUPERCELL, reference_settings(campaign))
+
+
+def fit_job(
+    campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef]
+) -> FitJob:
+    """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last."""
+    expansion = campaign.expansion
+    cutoffs_A = dict(enumerate(expansion.cutoffs_A, start=2))
+    return FitJob(
+        run_dir=run_dir,
+        version=version,
+        output=force_field_path(version),
+        perfect_structure=SUPERCELL,
+        primitive_structure=PRIMITIVE,
+        cutoffs_A=cutoffs_A if version else {2: cutoffs_A[2]},
+        base=force_field_path(version - 1) if version > 1 else None,
+        labels=tuple(labels),
+        pending=tuple(pending),
+        prior=expansion.prior,
+        noise_floor_eV_A=expansion.noise_floor_meV_A / 1000,
+    )
+
+
+def walk_job(
+    campaign: Campaign, run_dir: str, number: int, force_field: str,
+    walkers: Sequence[tuple[int, WalkerOutcome | None]], pending: Sequence[StructureRef],
+) -> WalkJob:  # fmt: skip
+    """The next walk of a batch; `walkers` with how their last walk ended, `number` of the walk in this batch."""
+    dynamics, audit = campaign.dynamics, campaign.audit
+    n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
+    starts, audits = [], []
+    for w, last in walkers:
+        own = tuple(ref for ref in pending if ref.segment.startswith(f"walkers/{w:02d}/"))
+        starts.append(WalkerStart(w, last.output if last else None, f"walkers/{w:02d}/{number:06d}.h5", own))
+        step = last.step if last else 0
+        schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, dynamics.walkers)
+        audits += [(w, at) for at in audit_steps(*schedule)]
+    return WalkJob(
+        run_dir=run_dir,
+        walkers=tuple(starts),
+        force_field=force_field,
+        perfect_structure=SUPERCELL,
+        n_steps=n_steps,
+        seed=dynamics.seed,
+        temperature_K=dynamics.temperature_K,
+        timestep_fs=dynamics.timestep_fs,
+        friction_per_ps=dynamics.friction_per_ps,
+        criterion=criterion_settings(campaign),
+        policy=campaign.selection.policy,
+        reference=reference_settings(campaign),
+        audit_steps=tuple(audits),
+        max_seconds=60 * dynamics.max_task_minutes,
+    )
+
+
+def evaluate_job(run_dir: str, n_versions: int, labels: Sequence[StructureRef]) -> EvaluateJob:
+    """Score every force field since the first full one, `n_versions` of them, on the test set."""
+    paths = tuple(force_field_path(v) for v in range(1, n_versions + 1))
+    return EvaluateJob(run_dir, paths, tuple(labels), SUPERCELL)

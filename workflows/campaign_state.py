@@ -1,0 +1,174 @@
+"""What a campaign knows: everything that its journal tells, as one frozen record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from dynft_core.jobs import (
+    EvaluateJob,
+    EvaluateOutcome,
+    Evaluation,
+    FitJob,
+    FitOutcome,
+    Job,
+    LabelJob,
+    LabelOutcome,
+    ProposeJob,
+    ProposeOutcome,
+    Role,
+    StructureRef,
+    WalkerOutcome,
+    WalkJob,
+    WalkOutcome,
+)
+from dynft_core.selection.convergence import (
+    AuditScore,
+    ConvergenceRecord,
+    FitPoint,
+    Verdict,
+    WalkerProgress,
+    assess,
+)
+from workflows import campaign_jobs as jobs
+from workflows.config import Campaign
+
+Phase = Literal["harmonic", "initial", "walking", "test", "complete"]
+
+TRAINING: tuple[Role, ...] = ("initial", "flagged", "audit")
+"""Roles of the labels that force fields are fitted to, the harmonic one of the start apart."""
+
+TASKS: dict[type, tuple[str, type]] = {
+    ProposeJob: ("propose", ProposeOutcome),
+    LabelJob: ("label", LabelOutcome),
+    WalkJob: ("walk", WalkOutcome),
+    FitJob: ("fit", FitOutcome),
+    EvaluateJob: ("evaluate", EvaluateOutcome),
+}
+"""Name of the task, and type of its outcome, by type of its job."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """A task to run. `id` is the same on every replay: walk:00:000003, label:<key>, fit:000012, propose:initial."""
+
+    id: str
+    job: Job
+
+    @property
+    def kind(self) -> str:
+        """propose, label, walk, fit or evaluate."""
+        return TASKS[type(self.job)][0]
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the journal tells. Mappings are never changed in place.
+
+    Attributes:
+        run_dir: where the run folder is now.
+        tasks: outstanding tasks, by id; what a resumed driver has to submit again.
+        losses: how often each outstanding task was lost.
+        structures: all structures chosen for a label, by key, in the order in which they were told.
+        labelled: keys with a label; failed: keys whose label failed, with the reason.
+        fitted, pending: keys in the newest force field: as labels, and in its covariance alone.
+        fits: force fields from version 1; harmonic: version 0 is there.
+        walkers: each walker's latest walk; walks: number of walks finished, by batch.
+        failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
+        stopped: why the driver has gone, when it did so in an orderly way.
+    """
+
+    campaign: Campaign
+    run_dir: str
+    phase: Phase
+    tasks: Mapping[str, Action]
+    losses: Mapping[str, int]
+    structures: Mapping[str, StructureRef]
+    labelled: frozenset[str]
+    failed: Mapping[str, str]
+    fitted: frozenset[str]
+    pending: frozenset[str]
+    harmonic: bool
+    fits: tuple[FitOutcome, ...]
+    walkers: tuple[WalkerOutcome | None, ...]
+    walked_steps: int
+    walks: tuple[int, ...]
+    evaluations: tuple[Evaluation, ...]
+    failure: str
+    reason: str
+    stopped: str
+
+    @classmethod
+    def new(cls, campaign: Campaign, run_dir: str) -> State:
+        """A campaign of which nothing has happened yet."""
+        return cls(
+            campaign=campaign,
+            run_dir=run_dir,
+            phase="harmonic" if campaign.initial.method == "phonons" else "initial",
+            tasks={},
+            losses={},
+            structures={},
+            labelled=frozenset(),
+            failed={},
+            fitted=frozenset(),
+            pending=frozenset(),
+            harmonic=False,
+            fits=(),
+            walkers=(None,) * campaign.dynamics.walkers,
+            walked_steps=0,
+            walks=(0,) * len(jobs.batches(campaign)),
+            evaluations=(),
+            failure="",
+            reason="",
+            stopped="",
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will happen: complete or failed."""
+        return self.phase == "complete" or bool(self.failure)
+
+    @property
+    def force_field(self) -> str:
+        """The newest full force field."""
+        return self.fits[-1].path
+
+    def of_role(self, *roles: Role) -> tuple[StructureRef, ...]:
+        """The structures chosen for these roles, sorted by walker and walk: the same whoever was faster."""
+        return tuple(
+            sorted((r for r in self.structures.values() if r.role in roles), key=lambda r: (r.segment, r.index))
+        )
+
+    def unlabelled(self, *roles: Role) -> tuple[StructureRef, ...]:
+        """Those of these roles whose label neither came nor failed."""
+        return tuple(r for r in self.of_role(*roles) if r.key not in self.labelled and r.key not in self.failed)
+
+    @property
+    def new_labels(self) -> tuple[StructureRef, ...]:
+        """Training labels that the newest force field was not fitted to."""
+        return tuple(r for r in self.of_role(*TRAINING) if r.key in self.labelled and r.key not in self.fitted)
+
+    @property
+    def n_labels(self) -> int:
+        """Labels to train on; neither those of the harmonic fit nor those of the test set."""
+        return sum(r.key in self.labelled for r in self.of_role(*TRAINING))
+
+    @property
+    def record(self) -> ConvergenceRecord:
+        """What convergence is judged by."""
+        scores = [s for fit in self.fits for s in fit.scores if s.role == "audit"]
+        ps = self.campaign.dynamics.timestep_fs / 1000
+        return ConvergenceRecord(
+            tuple(FitPoint(fit.n_labels, fit.beta_inv_sqrt_eV_A) for fit in self.fits),
+            tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A) for s in scores),
+            tuple(
+                WalkerProgress(i, w.step * ps if w else 0.0, w.mean_error_eV_A if w else float("nan"))
+                for i, w in enumerate(self.walkers)
+            ),
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the campaign has converged."""
+        return assess(self.record, jobs.convergence_settings(self.campaign))

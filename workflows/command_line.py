@@ -1,0 +1,175 @@
+"""The `dynft` command: what each subcommand takes. The work is done elsewhere, imported when a command runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from dynft_core.errors import DynftError, InputError
+
+app = typer.Typer(
+    name="dynft",
+    help="Train lattice-dynamics force fields, for as few reference calculations as possible.",
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example runs/si/force_fields/000007.h5.")]
+ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
+
+
+class Prior(StrEnum):
+    """Prior precision: one for all orders, or one for each."""
+
+    shared = "shared"
+    per_order = "per_order"
+
+
+@app.callback()
+def _root() -> None:
+    """Without it a single command would lose its name."""
+
+
+@app.command()
+def init(
+    source: Annotated[str, typer.Argument(help="Built-in campaign (si), or a structure file.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to make; default: the name.")] = None,
+    calculator: Annotated[str, typer.Option(help="Reference calculator, for a structure file.")] = "vasp",
+) -> None:
+    """Write a campaign file and its structure into a new folder."""
+    from workflows.init_command import init_campaign
+
+    print(init_campaign(source, output, calculator))
+
+
+@app.command()
+def train(
+    campaign: Annotated[str, typer.Argument(help="Campaign file, or a built-in campaign (si).")],
+    site: Annotated[str, typer.Option(help="Where to run: local, another site's name, or FILE.py.")] = "local",
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder; default: runs/NAME. Resumes one.")] = None,
+) -> None:
+    """Train a force field until more data would not help."""
+    from workflows.training import train_campaign
+
+    raise typer.Exit(train_campaign(campaign, site, run))
+
+
+@app.command()
+def status(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: JsonFlag = False) -> None:
+    """Say where a campaign stands."""
+    from workflows.training import show_status
+
+    show_status(run, as_json)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file; default: RUN/report.html.")] = None,
+) -> None:
+    """Write what a campaign did into one HTML file."""
+    from workflows.report import write_report
+
+    print(f"report: {write_report(run, output)}")
+
+
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
+    primitive: Annotated[Path, typer.Option(help="Cell of the perfect crystal, primitive or conventional.")],
+    cutoffs: Annotated[str, typer.Option(help="Cutoffs in Å for orders 2, 3, …, for example 8.0,5.0,5.0.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Force field to write.")],
+    reference: ReferenceFile = None,
+    prior: Annotated[Prior, typer.Option(help="One prior for all orders, or one for each.")] = Prior.shared,
+) -> None:
+    """Fit a force field to structures with forces."""
+    from workflows.force_field_commands import fit_command
+
+    print(fit_command(data, primitive, cutoffs, output, reference, prior.value))
+
+
+@app.command()
+def evaluate(
+    force_field: ForceFieldFile,
+    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
+    reference: ReferenceFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a force field on structures with forces."""
+    from workflows.force_field_commands import evaluate_command
+
+    print(evaluate_command(force_field, data, reference, as_json))
+
+
+@app.command()
+def info(force_field: ForceFieldFile, as_json: JsonFlag = False) -> None:
+    """Say what a force-field file holds."""
+    from workflows.force_field_commands import info_command
+
+    print(info_command(force_field, as_json))
+
+
+@app.command()
+def md(
+    force_field: ForceFieldFile,
+    supercell: Annotated[str, typer.Option(help="Three integers or nine (rows), for example '4 4 4'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Trajectory to write, extended xyz.")],
+    structure: Annotated[Path | None, typer.Option(help="Cell that is repeated; default: the primitive cell.")] = None,
+    temperature_K: Annotated[float, typer.Option("--temperature", help="K.")] = 300.0,
+    time_ps: Annotated[float, typer.Option("--time-ps", help="Length, ps.")] = 1.0,
+    timestep_fs: Annotated[float, typer.Option("--timestep-fs", help="fs.")] = 1.0,
+    friction_per_ps: Annotated[float, typer.Option("--friction-per-ps", help="Langevin friction, 1/ps.")] = 10.0,
+    nve: Annotated[bool, typer.Option("--nve", help="Constant energy instead of a thermostat.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
+    interval: Annotated[int, typer.Option(help="Steps between frames.")] = 100,
+    bayesian_error: Annotated[bool, typer.Option("--bayesian-error", help="Write ε_B with every frame.")] = False,
+) -> None:
+    """Run molecular dynamics with a force field, in a cell of any size."""
+    from workflows.molecular_dynamics import MdSettings, run_md
+
+    settings = MdSettings(
+        temperature_K, time_ps, timestep_fs, 0.0 if nve else friction_per_ps, seed, interval, bayesian_error
+    )
+    print(run_md(force_field, supercell, structure, output, settings))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code: 0 success, 1 failure, 2 bad input, 130 interrupted.
+
+    Errors that dynft raises on purpose are one line on stderr; anything else is a bug and keeps its traceback.
+    """
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="dynft", standalone_mode=False)
+        return int(code or 0)
+    except TyperException as error:
+        message = " ".join(error.format_message().split())
+        return _refuse(f"{message} See: dynft {_subcommand(arguments)}--help", error.exit_code)
+    except InputError as error:
+        return _refuse(str(error), 2)
+    except DynftError as error:
+        return _refuse(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _refuse("interrupted", 130)
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away; closing stdout at exit must not fail a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _refuse(message: str, code: int) -> int:
+    print(f"dynft: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _subcommand(arguments: Sequence[str]) -> str:
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    return f"{arguments[0]} " if arguments and arguments[0] in known else ""

@@ -1,0 +1,311 @@
+"""The campaign file: every key, its unit, its default. Unknown keys are refused, with the nearest right one named."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dynft_core.errors import FileFormatError, InputError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class CrystalSection(_Section):
+    structure: str
+    """File that ASE reads, primitive or conventional; relative to the campaign file."""
+    supercell: list[int] | list[list[int]]
+    """Three integers or a 3×3 integer matrix, acting on the cell in `structure`."""
+
+
+class ExpansionSection(_Section):
+    cutoffs_A: list[Positive]
+    """Cutoffs for orders 2, 3, … (up to 6)."""
+    prior: Literal["shared", "per_order"] = "shared"
+    noise_floor_meV_A: Positive = 0.01
+
+
+class DynamicsSection(_Section):
+    temperature_K: Positive = 300.0
+    timestep_fs: Positive = 1.0
+    friction_per_ps: Positive = 10.0
+    walkers: Count = 4
+    walkers_per_task: Count = 2
+    seed: Annotated[int, Field(ge=0)] = 1
+    segment_ps: Positive = 0.5
+    """Longest walk of one task."""
+    max_task_minutes: Positive = 60.0
+
+
+class SelectionSection(_Section):
+    criterion: Literal["trajectory_average", "epsilon_min", "fixed"] = "trajectory_average"
+    gamma: Positive = 3.0
+    window_steps: Count = 1000
+    threshold_meV_A: Annotated[float, Field(ge=0)] = 0.0
+    break_factor: Annotated[float, Field(gt=1)] = 10.0
+    policy: Literal["wait", "continue"] = "wait"
+
+
+class InitialSection(_Section):
+    method: Literal["phonons", "rattled", "reference_md"] = "phonons"
+    structures: Count = 2
+    rattle_A: Positive = 0.01
+    """Displacements of 'rattled' structures, and of those for the first harmonic fit."""
+    harmonic_structures: Count = 1
+
+
+class AuditSection(_Section):
+    first_ps: Positive = 0.2
+    """Walked time of the first audit. The schedule is the campaign's: walkers take audits in turn, two (one for a
+    single walker) for every factor `ratio` of walked time."""
+    ratio: Annotated[float, Field(gt=1)] = 2.0
+
+
+class ConvergenceSection(_Section):
+    min_walk_ps: Positive = 2.0
+    """Each walker walks at least this long."""
+    max_walk_ps: Positive = 50.0
+    """A campaign that has not converged when every walker has walked this long stops, and says so."""
+    audits: Count = 4
+    """The latest audits that must agree with their prediction."""
+    audit_ratio: list[Positive] = [0.85, 1.18]
+    """Bounds on (rms of those audits' errors) / (rms of their predictions), widened by two standard errors."""
+    max_error_change: Positive = 0.1
+    """Largest relative change of β^(-1/2) over the latest `audits` labels."""
+    max_bayesian_share: Positive = 0.5
+    """Largest μ_k[ε_B] β^(1/2): beyond it more labels would still help."""
+
+
+class ReferenceSection(_Section):
+    calculator: str
+    parameters: dict[str, Any] = {}
+    timeout_s: Positive = 3600.0
+    max_net_force_eV_A: Positive = 0.01
+
+
+class TestSection(_Section):
+    structures: Annotated[int, Field(ge=0)] = 50
+    """0: no test set."""
+    equilibration_ps: Positive = 1.0
+    interval_ps: Positive = 0.2
+
+
+class Campaign(_Section):
+    """A campaign file, checked."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+    """Names the run folder runs/NAME."""
+    crystal: CrystalSection
+    expansion: ExpansionSection
+    dynamics: DynamicsSection = DynamicsSection()
+    selection: SelectionSection = SelectionSection()
+    initial: InitialSection = InitialSection()
+    audit: AuditSection = AuditSection()
+    convergence: ConvergenceSection = ConvergenceSection()
+    reference: ReferenceSection
+    test: TestSection = TestSection()
+
+
+BUILT_IN = Path(__file__).parent / "builtin"
+"""Campaigns that come with dynft: NAME.toml and the structure it names."""
+
+_UNITS = {
+    "_meV_A": "meV/Å", "_eV_A": "eV/Å", "_per_ps": "1/ps", "_minutes": "minutes", "_steps": "MD steps",
+    "_ps": "ps", "_fs": "fs", "_A": "Å", "_K": "K", "_s": "s",
+}
+"""Unit that the end of a key stands for; longer ends first."""
+
+_EXPECTED = {
+    "float_type": "a number",
+    "int_type": "an integer",
+    "string_type": "text in quotes",
+    "list_type": "a list in brackets",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "missing": "a value",
+    "finite_number": "a finite number",
+    "string_pattern_mismatch": "letters, digits and . _ + - alone",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "literal_error": "{expected}",
+}
+"""What was expected, by pydantic's kind of error."""
+
+
+def built_in_names() -> list[str]:
+    """Names of the campaigns that come with dynft."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.toml"))
+
+
+def find_campaign(source: str | Path) -> Path:
+    """The campaign file that `source` means: a path, or the name of a built-in campaign.
+
+    Raises:
+        FileFormatError: neither.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    if str(source) in built_in_names():
+        return BUILT_IN / f"{source}.toml"
+    near = difflib.get_close_matches(str(source), built_in_names(), n=1)
+    raise FileFormatError(
+        "campaign", f"a campaign file, or one of {', '.join(built_in_names())}", f"'{source}', which is not there",
+        f"did you mean '{near[0]}'?" if near else "make one with: dynft init STRUCTURE",
+    )
+
+
+def load_campaign(source: str | Path) -> tuple[Campaign, str]:
+    """Read and check a campaign; returns it, `crystal.structure` made absolute, and the file's text as it stands.
+
+    Args:
+        source: path of a TOML file, or the name of a built-in campaign.
+
+    Raises:
+        InputError: file missing or no TOML, unknown key, wrong type or unit, values that contradict each other.
+    """
+    path = find_campaign(source)
+    table, text = _read_toml(path)
+    campaign = parse_campaign(table)
+    structure = (path.parent / campaign.crystal.structure).resolve()
+    if not structure.is_file():
+        raise FileFormatError(
+            "crystal.structure", "a structure file, its path relative to the campaign file",
+            f"'{structure}', which is not there", "correct the path, or put the file there",
+        )
+    crystal = campaign.crystal.model_copy(update={"structure": str(structure)})
+    return campaign.model_copy(update={"crystal": crystal}), text
+
+
+def load_run_campaign(run_dir: Path) -> Campaign:
+    """The campaign that a run folder holds; the path of its structure file is as it was written.
+
+    Raises:
+        InputError: no campaign there, or one that cannot be read.
+    """
+    return parse_campaign(_read_toml(run_dir / "campaign.toml")[0])
+
+
+def _read_toml(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FileFormatError(str(path), "a TOML text file", str(error), "correct the file at that place") from error
+
+
+def parse_campaign(table: Mapping[str, Any]) -> Campaign:
+    """Check the parsed TOML of a campaign.
+
+    Raises:
+        InputError: the first thing that is wrong, with the key's full name and what to do.
+    """
+    try:
+        campaign = Campaign.model_validate(dict(table))
+    except ValidationError as error:
+        # An unknown key explains the missing one that it was meant to be: it is named first.
+        problems = sorted(error.errors(), key=lambda p: p["type"] != "extra_forbidden")
+        raise _input_error(problems[0], table) from error
+    _check_values(campaign)
+    return campaign
+
+
+def _input_error(problem: Any, table: Mapping[str, Any]) -> InputError:
+    """One of pydantic's errors in our words."""
+    keys = [part for part in problem["loc"] if not _names_a_union_member(part)]
+    name = ".".join(str(k) for k in keys)
+    unit = next((u for end, u in _UNITS.items() if any(str(k).endswith(end) for k in keys)), "")
+    in_unit = f" in {unit}" if unit else ""
+    if problem["type"] == "extra_forbidden":
+        return _unknown_key(keys, name, problem["input"])
+    expected = _EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {})) + in_unit
+    if problem["type"] == "missing":
+        return InputError(name, expected, "nothing", f"add the key to {_section_name(keys[:-1])}")
+    got = problem["input"]
+    if problem["type"] == "literal_error":
+        near = difflib.get_close_matches(str(got), re.findall("'([^']*)'", expected), n=1, cutoff=0.4)
+        remedy = f"did you mean '{near[0]}'?" if near else "choose one of them"
+    elif isinstance(got, str) and problem["type"] in ("float_type", "int_type"):
+        remedy = f"write the number alone, without quotes{f', in {unit}' if unit else ''}"
+    else:
+        remedy = "correct the value"
+    return InputError(name, expected, repr(got), remedy)
+
+
+def _unknown_key(keys: Sequence[Any], name: str, value: Any) -> InputError:
+    known = _keys_of(keys[:-1])
+    near = _nearest_key(str(keys[-1]), known)
+    remedy = f"did you mean '{near}'?" if near else "remove it"
+    return InputError(name, f"a known key of {_section_name(keys[:-1])} ({', '.join(known)})", f"'{keys[-1]}'", remedy)
+
+
+def _nearest_key(key: str, known: Sequence[str]) -> str | None:
+    """The known key that `key` may have been meant to be, with or without its unit."""
+    bare = {_without_unit(k).lower(): k for k in known}
+    for wanted, candidates in ((key, {k: k for k in known}), (_without_unit(key).lower(), bare)):
+        near = difflib.get_close_matches(wanted, list(candidates), n=1)
+        if near:
+            return candidates[near[0]]
+    return None
+
+
+def _without_unit(key: str) -> str:
+    units = "|".join(sorted([end[1:] for end in _UNITS] + ["nm", "Ang", "eV", "meV", "ns", "C"], key=len, reverse=True))
+    return re.sub(f"_(?:{units})$", "", key)
+
+
+def _keys_of(path: Sequence[Any]) -> list[str]:
+    """Keys that the section at `path` may have."""
+    section: type[BaseModel] = Campaign
+    for part in path:
+        annotation = section.model_fields[str(part)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return list(section.model_fields)
+
+
+def _section_name(path: Sequence[Any]) -> str:
+    return f"[{'.'.join(str(p) for p in path)}]" if path else "the campaign"
+
+
+def _names_a_union_member(part: Any) -> bool:
+    """Pydantic puts the tried member of a union ('list[int]') among the keys."""
+    return isinstance(part, str) and "[" in part
+
+
+def _check_values(campaign: Campaign) -> None:
+    """What no single value shows."""
+    matrix = campaign.crystal.supercell
+    square = len(matrix) == 3 and all(isinstance(row, int) or len(row) == 3 for row in matrix)
+    if not square:
+        raise InputError(
+            "crystal.supercell", "three integers or a 3×3 integer matrix", repr(matrix), "for example [3, 3, 3]"
+        )
+    low, high = [*campaign.convergence.audit_ratio, math.nan, math.nan][:2]
+    if len(campaign.convergence.audit_ratio) != 2 or not low < 1 < high:
+        raise InputError(
+            "convergence.audit_ratio", "two bounds, one below 1 and one above", repr(campaign.convergence.audit_ratio),
+            "for example [0.85, 1.18]",
+        )
+    if campaign.convergence.max_walk_ps < campaign.convergence.min_walk_ps:
+        raise InputError(
+            "convergence.max_walk_ps", f"at least min_walk_ps, {campaign.convergence.min_walk_ps:g} ps",
+            f"{campaign.convergence.max_walk_ps:g} ps", "raise it",
+        )
+    if campaign.selection.criterion == "fixed" and campaign.selection.threshold_meV_A == 0:
+        raise InputError(
+            "selection.threshold_meV_A", "more than 0 meV/Å for criterion 'fixed'", "0",
+            "set the largest ε_B that you accept",
+        )

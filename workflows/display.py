@@ -1,0 +1,143 @@
+"""What a running campaign shows: a line for each thing that happened and, on a terminal, where it stands below them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from workflows.config import Campaign
+from workflows.history import Fit, History
+from workflows.progress import duration
+from workflows.summary import error_text
+
+STYLES = {"label_failed": "red", "task_failed": "red", "task_lost": "yellow", "fit_finished": "bold"}
+"""How a line looks on a terminal, by its event."""
+
+
+class Display:
+    """Shows a campaign's events as they come. Use it as a context manager.
+
+    Lines alone when `stream` is no terminal; colours follow NO_COLOR.
+    """
+
+    def __init__(
+        self, campaign: Campaign, history: History, stream: TextIO, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.campaign = campaign
+        self.history = history
+        self._console = Console(file=stream, highlight=False)
+        self._clock = clock
+        self._start = clock()
+        self._at_start = history
+        self._live = Live(get_renderable=self._footer, console=self._console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def on_event(self, state: object, event: Mapping[str, Any]) -> None:
+        """Show one event of the journal; `state` is not needed."""
+        self.history = self.history.after(event)
+        for line in event_lines(event, self.history, self.campaign):
+            self.say(line, STYLES.get(event["event"], ""))
+
+    def say(self, line: str, style: str = "") -> None:
+        """Print one line above the footer."""
+        self._console.print(Text(line, style=style), soft_wrap=True)
+
+    def _footer(self) -> Text:
+        elapsed = self._clock() - self._start
+        return Text(standing(self.history, self._at_start, self.campaign, elapsed), style="bold")
+
+
+def event_lines(event: Mapping[str, Any], history: History, campaign: Campaign) -> list[str]:
+    """What to print about one event; `history` includes it."""
+    outcome = event.get("outcome") or {}
+    match event["event"]:
+        case "walk_finished":
+            return [_walk_line(walk, campaign) for walk in outcome["walks"]]
+        case "label_finished":
+            word = "found finished" if outcome.get("harvested") else f"{outcome.get('seconds') or 0.0:.2f} s"
+            return [f"label {event['key'][:8]}: {word}; {len(history.labelled)} labels"]
+        case "label_failed":
+            return [f"label {event['key'][:8]} failed: {outcome.get('error', '')}"]
+        case "fit_finished":
+            fit = history.fits[-1]
+            error = error_text(fit.beta_inv_sqrt_eV_A)
+            name = f"force field {fit.version}" if fit.version else "harmonic force field"
+            return [f"{name}: {fit.n_labels} labels, β^(-1/2) {error}{_audits(fit)}"]
+        case "task_lost" | "task_failed":
+            return [f"{event['event'].replace('_', ' ')}: {event.get('id', '')} {outcome.get('error', '')}".rstrip()]
+    return []
+
+
+def _walk_line(walk: Mapping[str, Any], campaign: Campaign) -> str:
+    walked = walk["step"] * campaign.dynamics.timestep_fs / 1000
+    roles = [ref["role"] for ref in walk["selected"]]
+    found = ", ".join(f"{roles.count(role)} {role}" for role in ("flagged", "audit") if role in roles)
+    ended = "" if walk["ended"] in ("finished", "selected") else f"; {walk['ended']}"
+    mean = error_text(_finite(walk["mean_error_eV_A"]))
+    return f"walker {walk['walker']}: {walked:.3f} ps, mean ε_B {mean}{'; ' + found if found else ''}{ended}"
+
+
+def _audits(fit: Fit) -> str:
+    audits = [s for s in fit.scores if s.role == "audit"]
+    if not audits:
+        return ""
+    actual, predicted = _rms([s.rmse_eV_A for s in audits]), _rms([s.predicted_eV_A for s in audits])
+    return f"; audits {len(audits)}: error {error_text(actual)}, predicted {error_text(predicted)}"
+
+
+def _rms(values: Sequence[float]) -> float:
+    return math.sqrt(sum(value * value for value in values) / len(values))
+
+
+def standing(now: History, at_start: History, campaign: Campaign, elapsed_s: float) -> str:
+    """Where the campaign stands and how long it may still take, in one line."""
+    parts = [f"{len(now.labelled)} labels"]
+    if now.fits:
+        parts.append(f"β^(-1/2) {error_text(now.fits[-1].beta_inv_sqrt_eV_A)}")
+    if now.walks:
+        least = least_walked_ps(now, campaign)
+        parts.insert(0, f"walked {least:.2f} of at least {campaign.convergence.min_walk_ps:g} ps each")
+        parts.append(f"μ_k {error_text(now.mean_error_eV_A)}")
+    return " · ".join([*parts, time_left(now, at_start, campaign, elapsed_s)])
+
+
+def least_walked_ps(history: History, campaign: Campaign) -> float:
+    """Walked time of the walker that walked least, ps."""
+    steps = history.walked_steps
+    return min(steps.get(w, 0) for w in range(campaign.dynamics.walkers)) * campaign.dynamics.timestep_fs / 1000
+
+
+def time_left(now: History, at_start: History, campaign: Campaign, elapsed_s: float) -> str:
+    """Time left at the pace since `at_start`: to the least walk, then at most to the longest; or of the test labels."""
+    tested, chosen = now.count("test")
+    if chosen:
+        return _left(tested - at_start.count("test")[0], chosen - tested, elapsed_s, "left: {} of test labels")
+    walked = least_walked_ps(now, campaign)
+    pace = walked - least_walked_ps(at_start, campaign)
+    bounds = campaign.convergence
+    if walked < bounds.min_walk_ps:
+        return _left(pace, bounds.min_walk_ps - walked, elapsed_s, "left: {} at least")
+    return _left(pace, bounds.max_walk_ps - walked, elapsed_s, "left: until the audits agree, {} at most")
+
+
+def _left(done: float, remaining: float, elapsed_s: float, sentence: str) -> str:
+    if done <= 0:
+        return "left: not known yet"
+    return sentence.format(duration(elapsed_s * remaining / done))
+
+
+def _finite(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,125 @@
+"""The report's figures, each an SVG image in a data URI, so that the HTML file needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+MAX_POINTS = 800
+"""Points drawn of a curve: more would not be seen, and would make the file large."""
+_STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dynft",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorTrace:
+    """ε_B along one walker's whole walk.
+
+    Attributes:
+        walker: its number.
+        time_ps: (T,) walked time of each MD step, ps.
+        errors_eV_A: (T,) ε_B at each step, eV/Å.
+        flagged_ps: walked times at which structures were flagged.
+        audited_ps: walked times at which audits were taken.
+    """
+
+    walker: int
+    time_ps: Floats
+    errors_eV_A: Floats
+    flagged_ps: tuple[float, ...] = ()
+    audited_ps: tuple[float, ...] = ()
+
+
+def running_statistics(values: Floats, window: int) -> tuple[Floats, Floats]:
+    """Mean μ_k and deviation σ_k (T,) of `values` (T,) over the latest `window` of them, fewer at the start."""
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    counts = ends - starts
+    offset = values.mean() if len(values) else 0.0  # keeps the sum of squares from cancelling
+    sums = np.concatenate([[0.0], np.cumsum(values - offset)])
+    squares = np.concatenate([[0.0], np.cumsum((values - offset) ** 2)])
+    mean = (sums[ends] - sums[starts]) / counts
+    variance = (squares[ends] - squares[starts]) / counts - mean**2
+    return mean + offset, np.sqrt(np.maximum(variance, 0.0))
+
+
+def bayesian_error_figure(traces: Sequence[ErrorTrace], window: int) -> str:
+    """μ_k[ε_B] and σ_k[ε_B] against walked time, one curve a walker; flags and audits marked (paper, figure 2)."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.5, 5.0), layout="constrained")
+        top, bottom = figure.subplots(2, 1, sharex=True)
+        for trace in traces:
+            mean, deviation = running_statistics(trace.errors_eV_A, window)
+            kept = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), MAX_POINTS)).astype(int))
+            (line,) = top.plot(trace.time_ps[kept], 1e3 * mean[kept], lw=1.2, label=f"walker {trace.walker}")
+            bottom.plot(trace.time_ps[kept], 1e3 * deviation[kept], lw=1.2, color=line.get_color())
+            for times, marker in ((trace.flagged_ps, "v"), (trace.audited_ps, "o")):
+                heights = np.interp(times, trace.time_ps, 1e3 * mean)
+                top.plot(times, heights, marker, ms=5, color=line.get_color(), mfc="white" if marker == "o" else None)
+        top.set_ylabel(f"μ$_k$[ε$_B$] (meV/Å), k = {window}")
+        bottom.set_ylabel("σ$_k$[ε$_B$] (meV/Å)")
+        bottom.set_xlabel("walked time (ps)      ▼ flagged   ○ audit")
+        _from_zero(top, bottom)
+        if traces:
+            top.legend(frameon=False, ncols=4, fontsize=8)
+        return _data_uri(figure)
+
+
+def learning_figure(
+    n_labels: Sequence[int],
+    beta_inv_sqrt_eV_A: Sequence[float],
+    tested_labels: Sequence[int],
+    rmse_eV_A: Sequence[float],
+) -> str:
+    """β^(-1/2) of each fit, and RMSE of each tested force field, against its number of labels (paper, figure 3)."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(n_labels, 1e3 * np.asarray(beta_inv_sqrt_eV_A), "s-", ms=4, lw=1.2, label="fitting error β$^{-1/2}$")
+        if tested_labels:
+            axes.plot(tested_labels, 1e3 * np.asarray(rmse_eV_A), "o-", ms=4, lw=1.2, label="RMSE, test set")
+        axes.set_xlabel("labels in the fit")
+        axes.set_ylabel("meV/Å")
+        _from_zero(axes)
+        axes.legend(frameon=False)
+        return _data_uri(figure)
+
+
+def labels_figure(walked_ps: Sequence[float], n_labels: Sequence[int]) -> str:
+    """Labels in the fit against the time that all walkers together had walked."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.5, 2.6), layout="constrained")
+        axes = figure.subplots()
+        axes.step(walked_ps, n_labels, where="post", lw=1.4)
+        axes.set_xlabel("walked time of all walkers (ps)")
+        axes.set_ylabel("labels in the fit")
+        _from_zero(axes)
+        return _data_uri(figure)
+
+
+def _from_zero(*axes: Axes) -> None:
+    for each in axes:
+        each.set_ylim(bottom=0)
+        each.set_xlim(left=0)
+
+
+def _data_uri(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

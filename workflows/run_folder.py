@@ -1,0 +1,181 @@
+"""The run folder: one campaign, one driver at a time, and what its files say about where the campaign stands."""
+
+from __future__ import annotations
+
+import fcntl
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dynft_core.errors import RunFolderError
+from dynft_core.jobs import LabelJob
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.selection.convergence import audited_rmse, predicted_rmse
+from dynft_core.storage.files import replacing
+from dynft_core.storage.journal import read_journal
+from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
+from workflows.campaign import replay, started_event
+from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, convergence_settings
+from workflows.campaign_state import State
+from workflows.config import Campaign
+from workflows.structure_files import read_structure
+
+JOURNAL = "journal.jsonl"
+LOCK = "driver.lock"
+LOCK_WAIT_S = 2.0
+"""How long a driver waits for the lock: whoever only looks whether it is held has it for a moment."""
+
+
+@contextmanager
+def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[None]:
+    """Make `run_dir` this campaign's folder, or see that it is, and hold it for one driver.
+
+    Raises:
+        StructureError, FileFormatError: the structure cannot be used; nothing has been written then.
+        RunFolderError: not writable, another campaign's, or in use by a running driver.
+    """
+    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+    supercell = Supercell.build(crystal, campaign.crystal.supercell)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if not (run_dir / "campaign.toml").exists():
+            _write_text(run_dir / "campaign.toml", campaign_text)
+        descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        got = f"'{run_dir}' ({error.strerror})"
+        raise RunFolderError("--run", "a folder that can be written to", got, "choose another") from error
+    try:
+        _lock(descriptor, run_dir)
+        if (run_dir / JOURNAL).exists() and read_journal(run_dir / JOURNAL):
+            _refuse_other_campaign(campaign, supercell, run_dir)
+        else:  # new, or its first driver was killed before the journal had its first line
+            _write_text(run_dir / "campaign.toml", campaign_text)
+            write_perfect_structure(run_dir / PRIMITIVE, crystal.atoms())
+            write_perfect_structure(run_dir / SUPERCELL, supercell.atoms())
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock
+
+
+def is_running(run_dir: Path) -> bool:
+    """Whether a driver holds the folder now."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(run_dir / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
+
+
+def status_of(run_dir: Path) -> dict[str, Any]:
+    """Where the campaign in `run_dir` stands, from its files alone. Changes nothing.
+
+    Keys: "state" (running, paused, complete, failed), "reason"; counts "n_labels" (to train on), "n_pending" (labels
+    under way), "n_failed", "n_force_fields"; "walked_ps", all walkers together; in eV/Å "beta_inv_sqrt", "mu_k",
+    "predicted_rmse", "audited_rmse", and "rmse" if there is a test set. What is not known yet is None.
+
+    Raises:
+        FileFormatError: the journal cannot be read.
+    """
+    running = is_running(run_dir)
+    events = read_journal(run_dir / JOURNAL) if (run_dir / JOURNAL).exists() else []
+    if not events:
+        return {**_NOTHING, "state": "running" if running else "paused"}
+    return _status(replay(events, str(run_dir)), running)
+
+
+_NOTHING = {
+    "state": "paused", "n_labels": 0, "n_pending": 0, "n_failed": 0, "n_force_fields": 0, "walked_ps": 0.0,
+    "beta_inv_sqrt": None, "mu_k": None, "predicted_rmse": None, "audited_rmse": None, "reason": "",
+}  # fmt: skip
+
+
+def _status(state: State, running: bool) -> dict[str, Any]:
+    settled = "failed" if state.failure else "complete" if state.ended else ""
+    record, settings = state.record, convergence_settings(state.campaign)
+    mu = [w.mean_error_eV_A for w in record.walkers if math.isfinite(w.mean_error_eV_A)]
+    status: dict[str, Any] = {
+        "state": settled or ("running" if running else "paused"),
+        "n_labels": state.n_labels,
+        "n_pending": sum(isinstance(a.job, LabelJob) for a in state.tasks.values()),
+        "n_failed": len(state.failed),
+        "n_force_fields": len(state.fits),
+        "walked_ps": state.walked_steps * state.campaign.dynamics.timestep_fs / 1000,
+        "beta_inv_sqrt": _known(state.fits[-1].beta_inv_sqrt_eV_A) if state.fits else None,
+        "mu_k": sum(mu) / len(mu) if mu else None,
+        "predicted_rmse": _known(predicted_rmse(record)),
+        "audited_rmse": _known(audited_rmse(record, settings)),
+        "reason": state.failure or state.reason or state.stopped,
+    }
+    if state.evaluations:
+        newest = max(state.evaluations, key=lambda e: e.force_field)
+        status["rmse"] = _known(newest.rmse_eV_A)
+    return status
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _lock(descriptor: int, run_dir: Path) -> None:
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            raise RunFolderError(
+                "--run", "a folder that no driver uses", f"'{run_dir}', in use by process {holder or 'unknown'}",
+                "wait for it, stop it with Ctrl-C, or choose another folder",
+            ) from None  # fmt: skip
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return
+
+
+def _refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Path) -> None:
+    """The file may have moved; what it says, and the structure that it names, must be what the journal began with."""
+    first = read_journal(run_dir / JOURNAL)[0]
+    there, here = _flat(first.get("campaign") or {}), _flat(started_event(campaign)["campaign"])
+    different = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
+    different = [k for k in different if k != "crystal.structure"]
+    if not different:
+        known = read_perfect_structure(run_dir / SUPERCELL)
+        same = (
+            np.array_equal(known.numbers, supercell.numbers)
+            and np.allclose(known.cell[:], supercell.cell, rtol=0, atol=1e-9)
+            and np.allclose(known.positions, supercell.positions, rtol=0, atol=1e-9)
+        )
+        different = [] if same else ["the structure in crystal.structure"]
+    if different:
+        raise RunFolderError(
+            "--run", "a new folder, or this campaign's",
+            f"'{run_dir}', which holds a campaign with other {', '.join(different)}",
+            "choose another folder, or undo the change",
+        )  # fmt: skip
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found

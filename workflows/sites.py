@@ -1,0 +1,107 @@
+"""Sites: finding a site's file by name or by path, and seeing that its configuration can serve a campaign."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+from parsl.config import Config
+
+import site_configs
+from dynft_core.errors import InputError
+
+MAIN_EXECUTOR = "walkers"
+EXECUTORS = {
+    "propose": ("walkers",),
+    "walk": ("walkers",),
+    "label": ("ab_initio", "walkers"),
+    "fit": ("fitter", "walkers"),
+    "evaluate": ("fitter", "walkers"),
+}
+"""Which executor runs a task: the first of these labels that the site has. A site of one pool calls it walkers."""
+
+
+def site_names() -> list[str]:
+    """Sites that come with dynft."""
+    return sorted(m.name for m in pkgutil.iter_modules(site_configs.__path__) if m.name != "tether")
+
+
+def load_site(site: str, run_dir: Path) -> Config:
+    """Parsl's configuration for `run_dir` at a site: its name, or the path of a file with `config(run_dir)`.
+
+    Raises:
+        InputError: no such site, a file that does not run, or a configuration that cannot serve.
+    """
+    config = _config_function(site)
+    try:
+        found = config(str(run_dir))
+    except InputError:
+        raise
+    except Exception as error:  # a site file is the user's program: whatever it raises is told in one line
+        raise InputError(
+            "--site", "a site whose config(run_dir) works", f"{type(error).__name__}: {error} in '{site}'",
+            "correct the site file",
+        ) from error  # fmt: skip
+    _check(found, site)
+    return found
+
+
+def executor_labels(config: Config) -> dict[str, str]:
+    """Label of the executor that runs each kind of task."""
+    there = {e.label for e in config.executors}
+    return {task: next(label for label in labels if label in there) for task, labels in EXECUTORS.items()}
+
+
+def _config_function(site: str) -> Callable[[str], Config]:
+    module = _load_file(Path(site)) if site.endswith(".py") else _load_name(site)
+    config = getattr(module, "config", None)
+    if not callable(config):
+        raise InputError("--site", "a file that defines config(run_dir)", f"'{site}' without it", "add the function")
+    return config  # type: ignore[no-any-return]
+
+
+def _load_name(site: str) -> ModuleType:
+    if site in site_names():
+        return import_module(f"site_configs.{site}")
+    near = difflib.get_close_matches(site, site_names(), n=1)
+    remedy = f"did you mean '{near[0]}'?" if near else "give the path of a site file, FILE.py"
+    raise InputError("--site", f"one of {', '.join(site_names())}, or the path of a site file", f"'{site}'", remedy)
+
+
+def _load_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"dynft_site_{path.stem}", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise InputError("--site", "a site file", f"'{path}', which is not there", "check the path")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # as above
+        raise InputError(
+            "--site", "a Python file that runs", f"{type(error).__name__}: {error} in '{path}'", "correct the site file"
+        ) from error
+    return module
+
+
+def _check(config: object, site: str) -> None:
+    if not isinstance(config, Config):
+        raise InputError("--site", "a parsl.Config", f"{type(config).__name__} of '{site}'", "return a parsl.Config")
+    labels = [e.label for e in config.executors]
+    if MAIN_EXECUTOR not in labels:
+        raise InputError(
+            "--site", "executors labelled walkers and, if there are pools of their own, ab_initio and fitter",
+            f"{', '.join(labels)} in '{site}'", "label the executor that shall walk: walkers",
+        )  # fmt: skip
+    if config.strategy == "htex_auto_scale":
+        raise InputError(
+            "--site", "strategy 'simple' or 'none'", f"'htex_auto_scale' in '{site}'",
+            "change it: this one cancels blocks that have not started yet",
+        )  # fmt: skip
+    if config.retries:
+        raise InputError(
+            "--site", "retries=0", f"retries={config.retries} in '{site}'", "remove it: the campaign repeats lost tasks"
+        )

@@ -1,0 +1,130 @@
+"""Reading the user's structure files: every way in which one can be unusable becomes one clear line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from dynft_core.errors import FileFormatError, InputError, StructureError
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import CELL_TOLERANCE, Supercell
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFrames:
+    """Structures with forces, in the order of the supercell's atoms.
+
+    Attributes:
+        supercell: the perfect supercell they belong to.
+        displacements: (S, N, 3) Å.
+        forces: (S, N, 3) eV/Å.
+    """
+
+    supercell: Supercell
+    displacements: Floats
+    forces: Floats
+
+
+def read_frames(path: Path, argument: str) -> list[Atoms]:
+    """All structures of a file that ASE reads.
+
+    Raises:
+        FileFormatError: missing, unreadable or empty.
+    """
+    if not path.is_file():
+        got = f"'{path}', a folder" if path.is_dir() else f"'{path}', which is not there"
+        raise FileFormatError(argument, "a structure file", got, "check the path")
+    try:
+        frames = ase.io.read(path, index=":")
+    except Exception as error:  # ASE's readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
+        raise FileFormatError(
+            argument, "a structure file that ASE can read", f"'{path}' ({type(error).__name__}: {error})",
+            "check that the file is whole, or convert it to extended xyz",
+        ) from error
+    if not frames:
+        raise FileFormatError(argument, "at least one structure", f"'{path}' with none", "check the file")
+    return list(frames)
+
+
+def read_structure(path: Path, argument: str) -> Atoms:
+    """The one structure of a file.
+
+    Raises:
+        FileFormatError: missing, unreadable, or several structures.
+    """
+    frames = read_frames(path, argument)
+    if len(frames) > 1:
+        raise FileFormatError(argument, "one structure", f"'{path}' with {len(frames)}", "write that one to a file")
+    return frames[0]
+
+
+def read_labelled_frames(
+    path: Path, crystal: Crystal, reference: Path | None, known: Supercell | None = None
+) -> LabelledFrames:
+    """Displacements and forces of the frames in `path`.
+
+    Args:
+        path: a file with forces (extended xyz, or any that ASE reads forces from).
+        crystal: the cell that the frames are supercells of.
+        reference: file with the perfect supercell; None: it is found from the frames' cell and the crystal.
+        known: a supercell to prefer when the frames have its cell (its index maps exist already).
+
+    Raises:
+        FileFormatError: missing or unreadable file.
+        InputError: a frame without forces or with values that are not finite.
+        StructureError: no supercell of the crystal, other species or atom count, an atom that has left its site.
+    """
+    frames = read_frames(path, "data")
+    forces = [_forces(frame, path, i) for i, frame in enumerate(frames)]
+    supercell = _supercell(frames[0], path, crystal, reference, known)
+    displacements = []
+    for i, frame in enumerate(frames):
+        try:
+            found, order = supercell.frame_displacements(frame)
+        except StructureError as error:
+            raise _in_frame(error, path, i) from error
+        displacements.append(found)
+        forces[i] = forces[i][order]
+    return LabelledFrames(supercell, np.array(displacements), np.array(forces))
+
+
+def _supercell(
+    frame: Atoms, path: Path, crystal: Crystal, reference: Path | None, known: Supercell | None
+) -> Supercell:
+    if reference is not None:
+        return Supercell.match(crystal, read_structure(reference, "--reference"))
+    if known is not None and len(frame) == known.n_atoms:
+        deviation = np.abs(frame.cell[:] @ np.linalg.inv(known.cell) - np.eye(3)).max()
+        if deviation < CELL_TOLERANCE:
+            return known
+    try:
+        return Supercell.match(crystal, frame)
+    except StructureError as error:
+        raise _in_frame(error, path, 0) from error
+
+
+def _forces(frame: Atoms, path: Path, index: int) -> Floats:
+    """Forces (N, 3) eV/Å of a frame, finite as its positions are."""
+    where = f"{path} frame {index}"
+    try:
+        forces = np.asarray(frame.get_forces(apply_constraint=False), dtype=np.float64)
+    except Exception as error:  # no calculator, or one without forces: ASE has a class for each
+        raise InputError(
+            where, "forces (eV/Å) for every atom", "none", "write a column forces:R:3, or leave the frame out"
+        ) from error
+    for name, values in (("positions", frame.positions), ("forces", forces)):
+        if not np.all(np.isfinite(values)):
+            atom = int(np.argwhere(~np.isfinite(values))[0][0])
+            raise InputError(where, f"finite {name}", f"NaN or infinity at atom {atom}", "leave the frame out")
+    return forces
+
+
+def _in_frame(error: StructureError, path: Path, index: int) -> StructureError:
+    return StructureError(f"{path} frame {index}: {error.argument}", error.expected, error.got, error.remedy)

@@ -1,0 +1,74 @@
+"""Where a campaign stands and how it ended, in words and numbers with their units."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from dynft_core.jobs import Evaluation
+from workflows.history import History
+
+EXIT_CODES = {"complete": 0, "paused": 130}
+"""By the campaign's state; any other, or a campaign that did not converge, is a failure: 1."""
+
+
+def table_ii(evaluation: Evaluation) -> list[str]:
+    """The paper's Table II for one force field, in lines."""
+    return [
+        f"Table II, {evaluation.n_structures} test structures (meV/Å)",
+        f"  MAE                  {1e3 * evaluation.mae_eV_A:8.3f}",
+        f"  RMSE                 {1e3 * evaluation.rmse_eV_A:8.3f}",
+        f"  β^(-1/2)             {1e3 * evaluation.beta_inv_sqrt_eV_A:8.3f}",
+        f"  mean ε_B             {1e3 * evaluation.mean_bayesian_error_eV_A:8.3f}",
+        f"  labels               {evaluation.n_labels:8d}",
+    ]
+
+
+def exit_code(status: dict[str, Any]) -> int:
+    """0 when the campaign completed and converged, 130 when it was interrupted, 1 otherwise."""
+    if str(status["reason"]).startswith("not converged"):
+        return 1
+    return EXIT_CODES.get(status["state"], 1)
+
+
+def closing_lines(status: dict[str, Any], history: History, folder: Path, command: str) -> list[str]:
+    """What to print once the driver has stopped."""
+    lines = [f"{status['state']}: {status['reason']}" if status["reason"] else str(status["state"])]
+    final = final_evaluation(history)
+    if final is not None:
+        lines += table_ii(final)
+    if status["state"] == "paused":
+        lines.append(f"go on with: {command}")
+    if status["state"] == "complete" and history.fits:
+        lines.append(f"force field: {folder / 'force_fields' / f'{history.fits[-1].version:06d}.h5'}")
+        lines.append(f"report: dynft report {folder}")
+    return lines
+
+
+def final_evaluation(history: History) -> Evaluation | None:
+    """The last force field's score on the test set, if there is one."""
+    return max(history.evaluations, key=lambda e: e.force_field, default=None)
+
+
+def status_lines(status: dict[str, Any]) -> list[str]:
+    """The status for people, every number with its unit."""
+    lines = [f"state               {status['state']}{': ' + status['reason'] if status.get('reason') else ''}"]
+    lines.append(
+        f"labels              {status['n_labels']}, pending {status['n_pending']}, failed {status['n_failed']}"
+    )
+    lines.append(f"force fields        {status['n_force_fields']}")
+    lines.append(f"walked              {status['walked_ps']:.3f} ps")
+    names = {
+        "beta_inv_sqrt": "β^(-1/2)", "mu_k": "μ_k", "predicted_rmse": "predicted RMSE",
+        "audited_rmse": "audited RMSE", "rmse": "RMSE, test set",
+    }
+    for key, name in names.items():
+        if status.get(key) is not None:
+            lines.append(f"{name:20s}{error_text(status[key], 3)}")
+    return lines
+
+
+def error_text(value_eV_A: float, digits: int = 2) -> str:
+    """A force error in meV/Å with its unit."""
+    return f"{1e3 * value_eV_A:.{digits}f} meV/Å" if math.isfinite(value_eV_A) else "– meV/Å"

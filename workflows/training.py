@@ -1,0 +1,100 @@
+"""`dynft train` and `dynft status`: check everything first, run the campaign, say how it ended."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from dynft_core.errors import RunFolderError
+from dynft_core.jobs import ReferenceSettings
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.reference.calculators import check_calculator
+from dynft_core.storage.journal import read_journal
+from dynft_core.symmetry.basis import check_cutoffs
+from workflows.config import Campaign, load_campaign
+from workflows.display import Display
+from workflows.engine import run_campaign
+from workflows.force_field_commands import images_note, json_text
+from workflows.history import History
+from workflows.run_folder import status_of
+from workflows.structure_files import read_structure
+from workflows.summary import closing_lines, exit_code, status_lines
+
+
+def train_campaign(source: str, site: str, run: Path | None) -> int:
+    """Run, or go on with, a campaign; returns the exit code.
+
+    Args:
+        source: campaign file or built-in campaign.
+        site: site to run at: name or path of a site file.
+        run: run folder; None: runs/NAME here.
+
+    Raises:
+        InputError: anything wrong with campaign, structure, calculator, site or run folder; nothing has run then.
+    """
+    campaign, text = load_campaign(source)
+    notes = check_campaign(campaign)
+    folder = (run or Path("runs") / campaign.name).absolute()
+    check_run_folder(folder)
+    journal = folder / "journal.jsonl"
+    history = History.of(read_journal(journal)) if journal.exists() else History()
+    with Display(campaign, history, sys.stdout) as display:
+        display.say(f"campaign {campaign.name}: run folder {folder}")
+        for note in notes:
+            display.say(note)
+        run_campaign(campaign, text, folder, site, display.on_event)
+    status = status_of(folder)
+    print("\n".join(closing_lines(status, History.of(read_journal(journal)), folder, _command(source, site, run))))
+    return exit_code(status)
+
+
+def check_campaign(campaign: Campaign) -> list[str]:
+    """Check what the campaign file alone does not show; returns notes for the user.
+
+    Raises:
+        InputError: unusable structure, supercell, cutoffs or calculator.
+    """
+    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+    cutoffs_A = dict(enumerate(campaign.expansion.cutoffs_A, start=2))
+    check_cutoffs(crystal, cutoffs_A)
+    supercell = Supercell.build(crystal, campaign.crystal.supercell)
+    reference = campaign.reference
+    settings = ReferenceSettings(
+        reference.calculator, dict(reference.parameters), reference.timeout_s, reference.max_net_force_eV_A
+    )
+    check_calculator(settings, supercell.atoms())
+    note = images_note(supercell, cutoffs_A)
+    return [note] if note else []
+
+
+def check_run_folder(folder: Path) -> None:
+    """Refuse a run folder that cannot be made, or that holds other things than a campaign.
+
+    Raises:
+        RunFolderError: saying which.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError("--run", "a folder", f"'{folder}', a file", "choose another")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "campaign.toml").exists():
+        raise RunFolderError(
+            "--run", "an empty folder, or one with a campaign to go on with", f"'{folder}', which holds other files",
+            "choose another",
+        )
+
+
+def show_status(run: Path, as_json: bool) -> None:
+    """Print where the campaign in `run` stands.
+
+    Raises:
+        RunFolderError: no campaign there.
+    """
+    if not (run / "campaign.toml").is_file():
+        raise RunFolderError("RUN", "a run folder with a campaign", f"'{run}'", "give the folder of dynft train --run")
+    status = status_of(run.absolute())
+    print(json_text(status) if as_json else "\n".join(status_lines(status)))
+
+
+def _command(source: str, site: str, run: Path | None) -> str:
+    options = ("" if site == "local" else f" --site {site}") + ("" if run is None else f" --run {run}")
+    return f"dynft train {source}{options}"
