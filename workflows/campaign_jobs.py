@@ -103,7 +103,7 @@ def _propose(
         force_field=force_field,
         timestep_fs=dynamics.timestep_fs,
         friction_per_ps=dynamics.friction_per_ps,
-        **steps,  # type: ignore[arg-type]
+        **steps,
     )
 
 

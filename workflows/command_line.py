@@ -34,6 +34,23 @@ class Prior(StrEnum):
     per_order = "per_order"
 
 
+class Images(StrEnum):
+    """Where constants sit that the training supercell cannot tell apart."""
+
+    shortest = "shortest"
+    all = "all"
+
+
+class ExportFormat(StrEnum):
+    """Programs that force constants are written for."""
+
+    phonopy = "phonopy"
+    phono3py = "phono3py"
+    shengbte = "shengbte"
+    hiphive = "hiphive"
+    gpumd = "gpumd"
+
+
 @app.callback()
 def _root() -> None:
     """Without it a single command would lose its name."""
@@ -140,6 +157,58 @@ def md(
         temperature_K, time_ps, timestep_fs, 0.0 if nve else friction_per_ps, seed, interval, bayesian_error
     )
     print(run_md(force_field, supercell, structure, output, settings))
+
+
+@app.command()
+def phonons(
+    force_field: ForceFieldFile,
+    points: Annotated[
+        str | None, typer.Option(help="q points, fractional in the reciprocal primitive cell: '0 0 0; 0.5 0 0.5'.")
+    ] = None,
+    bands: Annotated[bool, typer.Option("--bands", help="Bands along the crystal's path: bands.png, .dat.")] = False,
+    dos: Annotated[bool, typer.Option("--dos", help="Density of states: dos.png, .dat.")] = False,
+    mesh: Annotated[str, typer.Option(help="Points of the mesh for --dos.")] = "20 20 20",
+    samples: Annotated[int, typer.Option(help="Samples of the posterior, for error bars.")] = 50,
+    images: Annotated[
+        Images, typer.Option(help="Images of a cutoff beyond half the training cell: the shortest, or all.")
+    ] = Images.shortest,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")] = Path("phonons"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Phonon frequencies with error bars: at points (default: the high-symmetry ones), bands, density of states."""
+    from workflows.phonon_commands import PhononSettings, phonons_command
+
+    settings = PhononSettings(points, bands, dos, mesh, samples, images.value)
+    print(phonons_command(force_field, output, settings, as_json))
+
+
+@app.command()
+def anharmonicity(
+    force_field: ForceFieldFile,
+    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å): a data set, or what dynft md wrote.")],
+    reference: ReferenceFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say how anharmonic structures are: σ_A, whole, by species and by mode."""
+    from workflows.phonon_commands import anharmonicity_command
+
+    print(anharmonicity_command(force_field, data, reference, as_json))
+
+
+@app.command()
+def export(
+    force_field: ForceFieldFile,
+    format_: Annotated[ExportFormat, typer.Option("--format", help="Program to write for.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
+    supercell: Annotated[
+        str | None,
+        typer.Option(help="Three integers or nine (rows) of the primitive cell; default: the training supercell."),
+    ] = None,
+) -> None:
+    """Write the force constants for another program."""
+    from workflows.export_command import export_command
+
+    print(export_command(force_field, format_.value, output, supercell))
 
 
 def main(arguments: Sequence[str]) -> int:

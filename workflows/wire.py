@@ -27,7 +27,8 @@ def from_json(kind: type[Record], data: Mapping[str, Any]) -> Record:
     Raises:
         FileFormatError: a field without a default is missing, or has another type.
     """
-    hints = _hints(kind)
+    key: Any = kind
+    hints = _hints(key)
     try:
         return kind(**{f: _decode(hints[f], data[f]) for f in hints if f in data})
     except (TypeError, ValueError, AttributeError, KeyError) as error:

@@ -42,7 +42,8 @@ class Thermostat:
 
     def __post_init__(self) -> None:
         for name, value, smallest in (
-            ("temperature_K", self.temperature_K, 0.0), ("friction_per_ps", self.friction_per_ps, 0.0),
+            ("temperature_K", self.temperature_K, 0.0),
+            ("friction_per_ps", self.friction_per_ps, 0.0),
         ):
             if not (math.isfinite(value) and value >= smallest):
                 raise InputError(name, "a finite number, at least 0", repr(value), "correct the value")
@@ -124,7 +125,9 @@ class Langevin:
         expected = (n_streams, len(self.masses), 3)
         if u != expected or v != expected or n_steps != n_streams or len(self.masses) < 2:
             raise InputError(
-                "displacements, velocities", f"arrays of shape {expected}, two atoms or more", f"{u} and {v}",
+                "displacements, velocities",
+                f"arrays of shape {expected}, two atoms or more",
+                f"{u} and {v}",
                 "give one structure and one noise stream for each walker",
             )
 

@@ -19,10 +19,14 @@ class Forces(Protocol):
 
 
 class ErrorMonitor(Protocol):
-    """The Bayesian error ε_B of one structure, exact (paper eq. 4, second term)."""
+    """The Bayesian error ε_B of one structure (paper eq. 4, second term)."""
 
     def __call__(self, displacements: Floats, /) -> float:
-        """ε_B in eV/Å at displacements (N, 3) Å."""
+        """ε_B in eV/Å at displacements (N, 3) Å, right to a small part of walk.CLOSE."""
+        ...
+
+    def exact(self, displacements: Floats, /) -> float:
+        """The same in full precision: what decisions are taken on."""
         ...
 
     def per_atom(self, displacements: Floats, /) -> Floats:

@@ -67,9 +67,21 @@ class WalkState:
         """A new walker: the perfect crystal at rest, nothing remembered. `window`: k, in MD steps."""
         still = np.zeros((n_atoms, 3))
         return cls(
-            walker=walker, seed=seed, step=0, displacements=still, velocities=still,
-            window=np.zeros(window), window_count=0, heated=False, minima_eV_A=np.zeros(0), awaiting_refit=False,
-            last_flag_step=-1, snapshot_displacements=still, snapshot_velocities=still, snapshot_step=0, breaks=0,
+            walker=walker,
+            seed=seed,
+            step=0,
+            displacements=still,
+            velocities=still,
+            window=np.zeros(window),
+            window_count=0,
+            heated=False,
+            minima_eV_A=np.zeros(0),
+            awaiting_refit=False,
+            last_flag_step=-1,
+            snapshot_displacements=still,
+            snapshot_velocities=still,
+            snapshot_step=0,
+            breaks=0,
         )
 
     @property
@@ -79,7 +91,12 @@ class WalkState:
 
 
 _ARRAYS = (
-    "displacements", "velocities", "window", "minima_eV_A", "snapshot_displacements", "snapshot_velocities",
+    "displacements",
+    "velocities",
+    "window",
+    "minima_eV_A",
+    "snapshot_displacements",
+    "snapshot_velocities",
 )
 _SCALARS = tuple(f.name for f in fields(WalkState) if f.name not in _ARRAYS)
 
@@ -156,9 +173,15 @@ def save_walk(path: Path | str, state: WalkState, report: WalkReport) -> str:
     }
     attributes: dict[str, float | str | list[str]] = {f"state_{name}": getattr(state, name) for name in _SCALARS}
     attributes |= {
-        "kind": KIND, "ended": report.ended, "reason": report.reason, "first_step": report.first_step,
-        "mean_error_eV_A": report.mean_error_eV_A, "std_error_eV_A": report.std_error_eV_A,
-        "keys": [c.key for c in choices], "roles": [c.role for c in choices], "reasons": [c.reason for c in choices],
+        "kind": KIND,
+        "ended": report.ended,
+        "reason": report.reason,
+        "first_step": report.first_step,
+        "mean_error_eV_A": report.mean_error_eV_A,
+        "std_error_eV_A": report.std_error_eV_A,
+        "keys": [c.key for c in choices],
+        "roles": [c.role for c in choices],
+        "reasons": [c.reason for c in choices],
     }
     return write_segment(path, arrays, attributes)
 
@@ -185,18 +208,33 @@ def load_report(path: Path | str) -> WalkReport:
         FileFormatError: missing, truncated, no walk, or of a newer format.
     """
     names = (
-        "errors_eV_A", "temperature_steps", "temperatures_K", "displacements", "choice_steps", "choice_errors_eV_A",
+        "errors_eV_A",
+        "temperature_steps",
+        "temperatures_K",
+        "displacements",
+        "choice_steps",
+        "choice_errors_eV_A",
     )
     segment = read_segment(path, KIND, names=names)
     arrays, texts = segment.arrays, segment.attributes
     rows = zip(
-        texts["keys"], texts["roles"], arrays["choice_steps"], arrays["displacements"], arrays["choice_errors_eV_A"],
-        texts["reasons"], strict=True,
+        texts["keys"],
+        texts["roles"],
+        arrays["choice_steps"],
+        arrays["displacements"],
+        arrays["choice_errors_eV_A"],
+        texts["reasons"],
+        strict=True,
     )
     return WalkReport(
-        walker=texts["state_walker"], ended=texts["ended"], reason=texts["reason"], first_step=texts["first_step"],
-        errors_eV_A=arrays["errors_eV_A"], temperature_steps=arrays["temperature_steps"],
+        walker=texts["state_walker"],
+        ended=texts["ended"],
+        reason=texts["reason"],
+        first_step=texts["first_step"],
+        errors_eV_A=arrays["errors_eV_A"],
+        temperature_steps=arrays["temperature_steps"],
         temperatures_K=arrays["temperatures_K"],
         choices=tuple(Choice(key, role, int(step), u, float(e), why) for key, role, step, u, e, why in rows),
-        mean_error_eV_A=texts["mean_error_eV_A"], std_error_eV_A=texts["std_error_eV_A"],
+        mean_error_eV_A=texts["mean_error_eV_A"],
+        std_error_eV_A=texts["std_error_eV_A"],
     )

@@ -42,6 +42,8 @@ TEMPERATURE_INTERVAL = 10
 """MD steps between looks at the temperature (which is also looked at before any structure is chosen)."""
 HEATED = 0.9
 """A walker has been heated once its kinetic temperature reached this part of the thermostat's."""
+CLOSE = 1e-3
+"""Relative distance from the threshold within which ε_B is computed again in full precision."""
 CALM = 0.8
 """Part of the limits of an explosion up to which a structure may be learnt from after a break, or be a snapshot."""
 MAX_BREAKS = 3
@@ -98,13 +100,20 @@ def walk(
     for state in states:
         if len(state.window) != settings.criterion.window:
             raise InputError(
-                "window", f"{settings.criterion.window} steps, as the criterion says", f"{len(state.window)}",
+                "window",
+                f"{settings.criterion.window} steps, as the criterion says",
+                f"{len(state.window)}",
                 "start the walkers anew when the window changes",
             )
     deadline = time.monotonic() + settings.max_seconds
     md = Langevin(
-        settings.thermostat, masses, forces, [s.displacements for s in states], [s.velocities for s in states],
-        [(s.seed, s.walker) for s in states], [s.step for s in states],
+        settings.thermostat,
+        masses,
+        forces,
+        [s.displacements for s in states],
+        [s.velocities for s in states],
+        [(s.seed, s.walker) for s in states],
+        [s.step for s in states],
     )
     walkers = [_Walker(s, settings, md.masses, name_structure, audit_steps) for s in states]
     for walker in walkers:
@@ -165,8 +174,11 @@ class _Walker:
     def after_refit(self, monitor: ErrorMonitor) -> None:
         """Note ε_min: ε_B right after a refit, at the structure that caused it."""
         if self._awaiting_refit:
-            self._minima.append(monitor(self._start.displacements))
+            self._minima.append(monitor.exact(self._start.displacements))
             self._awaiting_refit = False
+
+    def _decide(self, error: float) -> Decision | None:
+        return decide(self._settings.criterion, self._memory(), error) if math.isfinite(error) else None
 
     def look(self, md: Langevin, lane: int, monitor: ErrorMonitor) -> ErrorMonitor:
         """Judge the step just taken. Returns the monitor, with what was chosen pending under 'continue'."""
@@ -178,8 +190,11 @@ class _Walker:
             distress = _worse(distress, self._look_at_temperature(md.temperature(lane)))
         # No ε_B of a structure beyond the expansion's reach: the kernels may overflow.
         error = monitor(u) if distress < 1 else math.nan
-        decision = decide(self._settings.criterion, self._memory(), error) if math.isfinite(error) else None
         audit = self._step in self._audit_steps
+        decision = self._decide(error)
+        if decision is not None and (audit or error > (1 - CLOSE) * decision.threshold_eV_A):
+            error = monitor.exact(u)  # whatever is chosen or left is decided on this value
+            decision = self._decide(error)
         if decision is None or ((decision.select or audit) and not self._distress(md, lane, u) < 1):
             self._errors.append(math.nan)
             self._explode(md, lane, monitor)
@@ -190,7 +205,7 @@ class _Walker:
             for choice in self._choices[n_chosen:]:
                 monitor = monitor.condition(choice.displacements, choice.key)
             if decision and decision.select and not self.ended:
-                self._minima.append(monitor(u))
+                self._minima.append(monitor.exact(u))
         return monitor
 
     def _look_at_temperature(self, temperature_K: float) -> float:
@@ -291,11 +306,20 @@ class _Walker:
     def state(self) -> WalkState:
         """The walker after the walk."""
         return replace(
-            self._start, step=self._step, displacements=self._now[0], velocities=self._now[1], window=self._window,
-            window_count=self._window_count, heated=self._heated, minima_eV_A=np.array(self._minima),
-            awaiting_refit=self._awaiting_refit, last_flag_step=self._last_flag_step,
-            snapshot_displacements=self._snapshot[0], snapshot_velocities=self._snapshot[1],
-            snapshot_step=self._snapshot_step, breaks=self._breaks,
+            self._start,
+            step=self._step,
+            displacements=self._now[0],
+            velocities=self._now[1],
+            window=self._window,
+            window_count=self._window_count,
+            heated=self._heated,
+            minima_eV_A=np.array(self._minima),
+            awaiting_refit=self._awaiting_refit,
+            last_flag_step=self._last_flag_step,
+            snapshot_displacements=self._snapshot[0],
+            snapshot_velocities=self._snapshot[1],
+            snapshot_step=self._snapshot_step,
+            breaks=self._breaks,
         )
 
     def report(self) -> WalkReport:
@@ -304,9 +328,14 @@ class _Walker:
         window = self._window[: self._window_count]
         steps, temperatures = zip(*self._temperatures, strict=True) if self._temperatures else ((), ())
         return WalkReport(
-            walker=self._start.walker, ended=self.ended, reason=self._reason, first_step=self._start.step + 1,
-            errors_eV_A=np.array(self._errors), temperature_steps=np.array(steps, dtype=np.int64),
-            temperatures_K=np.array(temperatures, dtype=np.float64), choices=tuple(self._choices),
+            walker=self._start.walker,
+            ended=self.ended,
+            reason=self._reason,
+            first_step=self._start.step + 1,
+            errors_eV_A=np.array(self._errors),
+            temperature_steps=np.array(steps, dtype=np.int64),
+            temperatures_K=np.array(temperatures, dtype=np.float64),
+            choices=tuple(self._choices),
             mean_error_eV_A=float(window.mean()) if len(window) else math.nan,
             std_error_eV_A=float(window.std()) if len(window) else math.nan,
         )

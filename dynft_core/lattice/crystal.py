@@ -72,7 +72,7 @@ class Crystal:
         return float(min(np.linalg.norm(v, axis=1).min() for v in vectors))
 
     def neighbour_vectors(self, cutoff_A: float) -> list[NDArray[np.float64]]:
-        """Vectors (k, 3) Å from each atom to its neighbours within `cutoff_A` (0: the cells around), itself left out."""
+        """Vectors (k, 3) Å from each atom to all others within `cutoff_A` (0: in the cells around)."""
         atoms, cells = self.sites_within(cutoff_A)
         found = []
         home = ~cells.any(axis=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,16 +21,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """The clusters of one shape, and how their coefficients follow from an order's eigentensor coefficients.
+    """The clusters of one shape of one order on a supercell, grouped by orbit.
 
     Attributes:
-        terms: what the kernels run over.
+        sites, orbit, rotation, starts: as in Terms.
         theta: (O) which of the order's eigentensor coefficients belong to each orbit.
         eigentensors: (O) energy coefficients (m, e) of each orbit's eigentensors on its representative.
         groups: clusters (k) that arise by one linear map (m, m) from their orbit's representative.
     """
 
-    terms: Terms
+    order: int
+    shape: tuple[int, ...]
+    sites: NDArray[np.int32]
+    orbit: Ints
+    rotation: Floats
+    starts: Ints
     theta: tuple[Ints, ...]
     eigentensors: tuple[Floats, ...]
     groups: tuple[tuple[Ints, Floats], ...]
@@ -38,18 +43,25 @@ class Block:
     def coefficients(self, theta: Floats) -> Floats:
         """Energy coefficients (K, m) of every cluster, from the order's eigentensor coefficients (P,)."""
         own = np.array([t @ theta[i] for t, i in zip(self.eigentensors, self.theta, strict=True)])
-        found = np.empty((len(self.terms.orbit), own.shape[1]))
+        found = np.empty((len(self.orbit), own.shape[1]))
         for clusters, matrix in self.groups:
-            found[clusters] = own[self.terms.orbit[clusters]] @ matrix.T
+            found[clusters] = own[self.orbit[clusters]] @ matrix.T
         return found
+
+    def terms(self, dtype: type[np.floating], start: int) -> Terms:
+        """What the kernels run over, in one precision, its columns beginning at `start`."""
+        tables, chunks = _tables(self.eigentensors, dtype)
+        column = start + tables.shape[2] * chunks[:-1]
+        rotation = np.ascontiguousarray(self.rotation, dtype=dtype)
+        return Terms(self.order, self.shape, self.sites, self.orbit, rotation, self.starts, tables, chunks, column)
 
 
 @dataclass(frozen=True, eq=False)
 class FoldedBasis:
-    """A force-constant basis on a supercell.
+    """A force-constant basis on a supercell, its kernel tables in one precision.
 
     Attributes:
-        blocks: by order, the clusters by shape.
+        blocks, terms: by order, the clusters by shape, and the tables of each block.
         padded_null_space: by order, (padded columns, M_n): kernels' columns → free parameters.
         columns: by order, where its columns lie in the padded sensing matrix.
     """
@@ -57,36 +69,52 @@ class FoldedBasis:
     basis: ForceConstantBasis
     supercell: Supercell
     blocks: dict[int, tuple[Block, ...]]
+    terms: dict[int, tuple[Terms, ...]]
     padded_null_space: dict[int, Floats]
     columns: dict[int, slice]
+    dtype: type[np.floating]
 
     @property
     def n_columns(self) -> int:
         """Columns of the padded sensing matrix."""
         return max(int(s.stop) for s in self.columns.values())
 
+    def in_precision(self, dtype: type[np.floating]) -> FoldedBasis:
+        """The same with kernel tables in another precision."""
+        return _lay_out(self.basis, self.supercell, self.blocks, dtype)
+
 
 def fold(basis: ForceConstantBasis, supercell: Supercell) -> FoldedBasis:
-    """Fold `basis` onto `supercell` (any matrix; images of a cluster beyond the cell add up)."""
-    blocks: dict[int, tuple[Block, ...]] = {}
-    null_spaces, columns = {}, {}
-    start = 0
+    """Fold `basis` onto `supercell` (any matrix; images of a cluster beyond the cell add up), in double precision."""
+    blocks = {}
     for order in basis.orders:
         representation = Representation(basis.cartesian, order.order)
-        first = start
-        own = []
+        shapes = sorted(_by_shape(order).items())
+        blocks[order.order] = tuple(
+            _fold_shape(basis, order, supercell, representation, shape, members) for shape, members in shapes
+        )
+    return _lay_out(basis, supercell, blocks, np.float64)
+
+
+def _lay_out(
+    basis: ForceConstantBasis, supercell: Supercell, blocks: dict[int, tuple[Block, ...]], dtype: type[np.floating]
+) -> FoldedBasis:
+    """Give every orbit its columns."""
+    terms, null_spaces, columns = {}, {}, {}
+    start = 0
+    for order in basis.orders:
+        n, first, own = order.order, start, []
         places = np.zeros(order.offsets[-1], dtype=np.int64)
-        for shape, members in sorted(_by_shape(order).items()):
-            block = _fold_shape(basis, order, supercell, representation, shape, members, start)
-            for o, theta in enumerate(block.theta):
-                places[theta] = block.terms.column[o] + np.arange(len(theta))
-            start += LANES * int(block.terms.chunks[-1])
-            own.append(block)
+        for block in blocks[n]:
+            tables = block.terms(dtype, start)
+            for column, theta in zip(tables.column, block.theta, strict=True):
+                places[theta] = column + np.arange(len(theta))
+            start += tables.tables.shape[0] * tables.tables.shape[2]
+            own.append(tables)
         padded = np.zeros((start - first, order.n_parameters))
-        padded[places - first] = order.null_space / basis.length_scale_A**order.order
-        blocks[order.order], null_spaces[order.order] = tuple(own), padded
-        columns[order.order] = slice(first, start)
-    return FoldedBasis(basis, supercell, blocks, null_spaces, columns)
+        padded[places - first] = order.null_space / basis.length_scale_A**n
+        terms[n], null_spaces[n], columns[n] = tuple(own), padded, slice(first, start)
+    return FoldedBasis(basis, supercell, blocks, terms, null_spaces, columns, dtype)
 
 
 def _by_shape(order: OrderBasis) -> dict[tuple[int, ...], Ints]:
@@ -121,7 +149,6 @@ def _fold_shape(
     representation: Representation,
     shape: tuple[int, ...],
     members: Ints,
-    start: int,
 ) -> Block:
     orbits, orbit = np.unique(order.orbit[members], return_inverse=True)
     tensors, theta = [], []
@@ -130,7 +157,6 @@ def _fold_shape(
         factors = energy_factors(pattern)
         tensors.append((factors[:, None] * order.tensors[o])[_descending(pattern)[1]])
         theta.append(np.arange(order.offsets[o], order.offsets[o + 1]))
-    tables, chunks = _tables(tensors)
     translations = _translations(supercell)
     sites = np.empty((len(members), len(translations), len(shape)), dtype=np.int32)
     groups: dict[tuple[int, Pattern], list[int]] = defaultdict(list)
@@ -145,19 +171,8 @@ def _fold_shape(
         groups[int(order.operation[cluster]), rep].append(k)
     rotation = basis.cartesian[order.operation[members]]
     counts = np.concatenate([[0], np.cumsum(np.bincount(orbit))])
-    terms = Terms(
-        order.order,
-        shape,
-        sites,
-        orbit,
-        np.ascontiguousarray(rotation),
-        counts,
-        tables,
-        chunks,
-        start + LANES * chunks[:-1],
-    )
     linear = tuple((np.array(k), _linear_map(representation, *key)) for key, k in groups.items())
-    return Block(terms, tuple(theta), tuple(tensors), linear)
+    return Block(order.order, shape, sites, orbit, rotation, counts, tuple(theta), tuple(tensors), linear)
 
 
 def _linear_map(representation: Representation, operation: int, pattern: Pattern) -> Floats:
@@ -169,14 +184,15 @@ def _linear_map(representation: Representation, operation: int, pattern: Pattern
     return matrix[np.ix_(permutation, permutation)]
 
 
-def _tables(tensors: list[Floats]) -> tuple[Floats, Ints]:
-    """Coefficient tables (chunks, m, LANES) of all orbits in turn, and where each orbit's chunks start (O + 1,)."""
+def _tables(tensors: Sequence[Floats], dtype: type[np.floating]) -> tuple[NDArray[np.floating], Ints]:
+    """Coefficient tables (chunks, m, lanes) of all orbits in turn, and where each orbit's chunks start (O + 1,)."""
+    lanes = LANES[np.dtype(dtype)]
     parts = []
     for tensor in tensors:
         size, width = tensor.shape
-        padded = np.zeros((size, -(-width // LANES) * LANES))
+        padded = np.zeros((size, -(-width // lanes) * lanes), dtype=dtype)
         padded[:, :width] = tensor
-        parts.append(padded.reshape(size, -1, LANES).transpose(1, 0, 2))
+        parts.append(padded.reshape(size, -1, lanes).transpose(1, 0, 2))
     counts = [len(p) for p in parts]
     return np.ascontiguousarray(np.concatenate(parts)), np.concatenate([[0], np.cumsum(counts)])
 
@@ -188,6 +204,5 @@ def _translations(supercell: Supercell) -> Ints:
 
 def all_terms(folded: FoldedBasis) -> Iterator[Terms]:
     """The kernel tables of every order and shape."""
-    for blocks in folded.blocks.values():
-        for block in blocks:
-            yield block.terms
+    for terms in folded.terms.values():
+        yield from terms

@@ -21,9 +21,9 @@ def sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
 
 
 def padded_sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
-    """(3N, P) columns of every eigentensor, before the sum rules."""
-    padded = np.empty((displacements.size, folded.n_columns))
-    u = np.ascontiguousarray(displacements, dtype=np.float64)
+    """(3N, P) columns of every eigentensor, before the sum rules, in the precision of `folded`."""
+    padded = np.empty((displacements.size, folded.n_columns), dtype=folded.dtype)
+    u = np.ascontiguousarray(displacements, dtype=folded.dtype)
     for terms in all_terms(folded):
         compiled.write_columns(terms, u, padded)
     return padded
@@ -61,8 +61,8 @@ class Potential:
     def _block_forces(self, block: Floats, orders: tuple[int, ...]) -> Floats:
         forces = np.zeros_like(block)
         for n in orders or tuple(self.folded.blocks):
-            for own, coefficients in zip(self.folded.blocks[n], self._coefficients[n], strict=True):
-                compiled.add_forces(own.terms, coefficients, block, forces)
+            for terms, coefficients in zip(self.folded.terms[n], self._coefficients[n], strict=True):
+                compiled.add_forces(terms, coefficients, block, forces)
         return forces
 
     def forces(self, displacements: Floats) -> Floats:

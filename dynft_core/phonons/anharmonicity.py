@@ -21,6 +21,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 N_TRANSLATIONS = 3
+DEGENERATE_THZ = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,8 @@ class Anharmonicity:
 @dataclass(frozen=True, eq=False)
 class ModeAnharmonicity:
     """σ_A of the forces projected on each normal mode of the supercell, the three translations left out.
+
+    Modes of one frequency, whose choice is arbitrary, have their common value.
 
     Attributes:
         frequencies_THz: (3N - 3,) harmonic frequencies, ascending, imaginary ones negative.
@@ -87,10 +90,11 @@ def mode_anharmonicity(
     keep = np.sort(np.argsort(np.abs(squares))[N_TRANSLATIONS:])
     weighted = weights[:, None] * modes[:, keep]
     projected, harmonic = (x.reshape(len(f), -1) @ weighted for x in (f, f2))
-    spread = projected.std(axis=0)
-    left = (projected - harmonic).std(axis=0)
-    sigma = np.divide(left, spread, out=np.full_like(left, np.nan), where=spread > 0)
-    return ModeAnharmonicity(to_frequencies(squares[keep]), sigma)
+    found = to_frequencies(squares[keep])
+    level = np.cumsum(np.diff(found, prepend=found[0]) > DEGENERATE_THZ)
+    spread, left = (np.bincount(level, x.var(axis=0)) for x in (projected, projected - harmonic))
+    sigma = np.sqrt(np.divide(left, spread, out=np.full_like(left, np.nan), where=spread > 0))
+    return ModeAnharmonicity(found, sigma[level])
 
 
 def harmonic_hessian(force_field: ForceField) -> Floats:

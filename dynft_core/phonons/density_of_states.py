@@ -84,7 +84,7 @@ def density_of_states(
 
 def _smeared(grid: Floats, found: Floats, weights: Floats, width: float) -> Floats:
     """Density on an even `grid` (F,) of modes (Q, m): a fine histogram convolved with a normal distribution."""
-    step = min(width / 5, grid[1] - grid[0])
+    step = width / 50
     edges = np.arange(grid[0] - 8 * width, grid[-1] + 8 * width + step, step)
     counts = np.histogram(found, edges, weights=np.broadcast_to(weights[:, None], found.shape))[0]
     centres = (edges[1:] + edges[:-1]) / 2

@@ -144,7 +144,7 @@ MAX_RATIO_ERROR = 0.25
 def ratio_error(audits: Sequence[AuditScore]) -> float:
     """Relative standard error of (rms of the errors) / (rms of the predictions), from the audits' own scatter.
 
-    Structures differ: their errors scatter by a fifth and more about the mean, so that a few audits cannot agree better.
+    Structures differ: their errors scatter by a fifth and more about the mean, so a few audits cannot agree better.
     """
     squares = [(a.rmse_eV_A / a.predicted_eV_A) ** 2 for a in audits if a.predicted_eV_A > 0]
     if len(squares) < 2:

@@ -142,7 +142,7 @@ class ForceConstantBasis:
         return Coefficients(null_space, weights, order, diameters, bodies)
 
     def transformed(self, matrix: Floats) -> ForceConstantBasis:
-        """The same space of force constants in parameters ψ with φ = matrix ψ, block-diagonal in the orders (M', M')."""
+        """The same force constants in parameters ψ with φ = matrix ψ (M', M'), block-diagonal in the orders."""
         blocks = [matrix[self.slices[o.order], self.slices[o.order]] for o in self.orders]
         orders = [replace(o, null_space=o.null_space @ b) for o, b in zip(self.orders, blocks, strict=True)]
         return replace(self, orders=tuple(orders))

@@ -47,7 +47,7 @@ def symmetric_basis(pattern: Pattern) -> Floats:
             for p in set(permutations(monomial)):
                 columns[(*p, k)] = 1.0
         columns /= np.sqrt(monomial_counts(multiplicity))
-        basis = np.kron(basis, columns.reshape(3**multiplicity, -1))
+        basis = np.kron(basis, columns.reshape(3**multiplicity, -1)).astype(np.float64)
     return basis
 
 
@@ -58,7 +58,8 @@ def energy_factors(pattern: Pattern) -> Floats:
     """
     factors: Floats = np.ones(1)
     for multiplicity in pattern:
-        factors = np.kron(factors, np.sqrt(monomial_counts(multiplicity)) / factorial(multiplicity))
+        own = np.sqrt(monomial_counts(multiplicity)) / factorial(multiplicity)
+        factors = np.kron(factors, own).astype(np.float64)
     return factors
 
 

@@ -54,7 +54,7 @@ def propose(job: ProposeJob) -> ProposeOutcome:
 
 
 def label(job: LabelJob) -> LabelOutcome:
-    """A label, one line in finished.jsonl for each computation that came to its end.
+    """A label, one line in attempts for each computation.
 
     Parameters: `seconds` it takes; `fail` all labels whose key ends in one of these digits; `kill_once`: the first
     label kills its worker, once; `hang_once`: the first one does not answer; `poison_once`: the answer to the first one
@@ -67,13 +67,13 @@ def label(job: LabelJob) -> LabelOutcome:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (folder / "label.json").exists():
             return LabelOutcome(True, key, f"labels/{key}/label.json", harvested=True)
+        with (folder / "attempts").open("a") as attempts:
+            attempts.write(f"{os.getpid()}\n")
         if _misbehave(parameters, Path(job.run_dir)):
             return Poison()  # type: ignore[return-value]
         time.sleep(float(parameters.get("seconds", 0.0)))  # type: ignore[arg-type]
         if key[-1] in str(parameters.get("fail", "")):
             return LabelOutcome(False, key, error="calculator: it said no")
-        with (folder / "finished.jsonl").open("a") as finished:
-            finished.write(json.dumps({"pid": os.getpid()}) + "\n")
         _write(folder / "label.json", {"key": key})
     return LabelOutcome(True, key, f"labels/{key}/label.json")
 

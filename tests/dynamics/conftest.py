@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -38,7 +38,13 @@ class ScriptedError:
     """Factor on ε_B for each pending structure."""
     history: list[tuple[str, Floats]] = field(default_factory=list)
 
+    coarse: float = 0.0
+    """Relative error of the value that every step is watched with."""
+
     def __call__(self, u: Floats) -> float:
+        return self.exact(u) * (1 + self.coarse * np.sign(u[0, 0]))
+
+    def exact(self, u: Floats) -> float:
         base = self.function(u) if self.function else self.scale * float(np.sqrt(np.mean(u**2))) ** self.power
         return base * self.drop ** len(self.pending)
 
@@ -47,7 +53,7 @@ class ScriptedError:
 
     def condition(self, u: Floats, key: str) -> ScriptedError:
         self.history.append((key, u.copy()))
-        return ScriptedError(self.scale, self.power, self.function, (*self.pending, key), self.drop, self.history)
+        return replace(self, pending=(*self.pending, key))
 
 
 def key_of(u: Floats) -> str:

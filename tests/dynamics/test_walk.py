@@ -10,6 +10,7 @@ import pytest
 
 from dynft_core.dynamics.langevin import Langevin
 from dynft_core.dynamics.state import WalkState
+from dynft_core.dynamics.walk import CLOSE
 from dynft_core.errors import InputError
 
 
@@ -231,3 +232,15 @@ def test_a_walk_without_steps_changes_nothing(bench):
 def test_a_state_with_another_window_is_refused(bench):
     with pytest.raises(InputError, match="1000"):
         bench.walk(bench.start(window=500), bench.error(), 10)
+
+
+def test_flags_are_decided_on_the_exact_error(bench):
+    """Watched with a value that is coarse by a part of CLOSE, a walk flags what it flags with the exact one."""
+    options = {"gamma": 1.6, "window": 150, "policy": "continue"}
+    exact, coarse = (
+        bench.walk(bench.start(window=150), bench.error(power=3.0, coarse=c), 3000, **options)[1][0]
+        for c in (0.0, 0.3 * CLOSE)
+    )
+    assert len(exact.choices) >= 3
+    assert [c.step for c in coarse.choices] == [c.step for c in exact.choices]
+    assert [c.bayesian_error_eV_A for c in coarse.choices] == [c.bayesian_error_eV_A for c in exact.choices]

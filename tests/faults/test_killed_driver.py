@@ -19,7 +19,7 @@ from workflows.engine import status_of
 FAKES = Path(__file__).parent.parent / "campaign"
 
 KILLED_AT = (1, 2, 3, 5, 7, 10, 13, 17, 21, 26, 30, 34, 38)
-"""Outcomes in the journal at which the driver is killed: from the first line to the test set, in every phase."""
+"""Outcomes in the journal at which the driver is killed, one more than it found at least: in every phase."""
 
 
 def events_in(run_dir: Path) -> list[dict[str, Any]]:
@@ -51,7 +51,8 @@ def test_same_labels_none_lost_none_repeated(tmp_path: Path, monkeypatch: pytest
     expected, labels = reference_campaign(tmp_path / "oracle", monkeypatch)
     run_dir, log = tmp_path / "run", tmp_path / "log"
     kills = 0
-    for n, moment in enumerate(KILLED_AT):
+    for n, earliest in enumerate(KILLED_AT):
+        moment = max(earliest, outcomes_in(run_dir) + 1)
         driver = start_driver(run_dir, log)
         deadline = time.monotonic() + 60
         while outcomes_in(run_dir) < moment and driver.poll() is None and time.monotonic() < deadline:
@@ -73,7 +74,8 @@ def test_same_labels_none_lost_none_repeated(tmp_path: Path, monkeypatch: pytest
     assert set(finished) == labels == {path.parent.name for path in run_dir.glob("labels/*/label.json")}
     assert set(finished.values()) == {1}
     assert not [event for event in events if event["event"] in ("label_failed", "task_failed", "task_lost")]
-    computed = Counter({p.parent.name: len(p.read_text().splitlines()) for p in run_dir.glob("labels/*/finished.jsonl")})
-    assert set(computed) == labels and set(computed.values()) == {1}
+    # Two workers: a kill interrupts two computations at most, and nothing else is computed again.
+    attempts = [len(path.read_text().splitlines()) for path in run_dir.glob("labels/*/attempts")]
+    assert len(labels) == len(attempts) <= sum(attempts) <= len(labels) + 2 * kills
     newest = max(run_dir.glob("force_fields/*.h5"))
     assert json.loads(newest.read_text()) == expected

@@ -113,12 +113,12 @@ def test_constants_that_would_not_fit_are_refused_before_anything_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folding_a_cell_onto_itself_keeps_every_image_s_share(keating_force_field: ForceField) -> None:
-    clusters = constants(keating_force_field, 2)
-    atoms, tensors = folded_clusters(clusters, keating_force_field.supercell, ascending=False)
-    n = keating_force_field.supercell.n_atoms
+def test_folding_a_cell_onto_itself_keeps_every_image_s_share(tin_selenide_force_field: ForceField) -> None:
+    clusters = constants(tin_selenide_force_field, 2)
+    atoms, tensors = folded_clusters(clusters, tin_selenide_force_field.supercell, ascending=False)
+    n = tin_selenide_force_field.supercell.n_atoms
     hessian = np.zeros((n, 3, n, 3))
     hessian[atoms[:, 0], :, atoms[:, 1], :] = tensors
     u = np.random.default_rng(1).normal(0.0, 1e-6, (n, 3))
-    expected = keating_force_field.potential.batch_forces(np.ascontiguousarray(u[:, :, None]), (2,))[:, :, 0]
+    expected = tin_selenide_force_field.potential.batch_forces(np.ascontiguousarray(u[:, :, None]), (2,))[:, :, 0]
     np.testing.assert_allclose(-np.einsum("iajb,jb->ia", hessian, u), expected, atol=1e-18)

@@ -11,10 +11,12 @@ from scipy.stats import special_ortho_group
 from dynft_core import ForceConstantBasis, Supercell
 from dynft_core.model.folding import all_terms, fold
 from dynft_core.model.kernels import compiled, reference
-from dynft_core.model.kernels.terms import LANES, Terms
+from dynft_core.model.kernels.terms import LANES as LANES_OF
+from dynft_core.model.kernels.terms import Terms
 from dynft_core.model.potential import Potential, padded_sensing_matrix
 
 N_ATOMS = 5
+LANES = LANES_OF[np.dtype(np.float64)]
 
 
 def shapes(order: int, largest: int | None = None) -> list[tuple[int, ...]]:

@@ -65,7 +65,9 @@ def truth(crystal: tuple[ForceConstantBasis, Supercell], tmp_path_factory: pytes
     return Truth(crystal[1], str(tmp_path_factory.mktemp("reference")))
 
 
-def train(basis: ForceConstantBasis, supercell: Supercell, truth: Truth, seed: int, audits: tuple[int, ...]) -> Training:
+def train(
+    basis: ForceConstantBasis, supercell: Supercell, truth: Truth, seed: int, audits: tuple[int, ...]
+) -> Training:
     """The paper's loop for one walker, and audits at the steps given."""
     u = rattled(supercell, 1, 0.01, np.random.default_rng(seed))
     force_field = fit(basis, supercell, u, truth.forces(u))

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.model.kernels.emit import subtract_columns, subtract_gradient
-from dynft_core.model.kernels.terms import LANES, Terms
+from dynft_core.model.kernels.terms import Terms
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 ShapeTuple = tuple[tuple[int, ...], ...]
 
 
@@ -23,6 +23,10 @@ def _as_type(shape: tuple[int, ...]) -> ShapeTuple:
     return tuple((0,) * m for m in shape)
 
 
+def _lanes(count: int, like: Floats) -> tuple[np.floating, ...]:
+    return (like.dtype.type(0),) * count
+
+
 @numba.njit(cache=True, nogil=True)
 def _forces(shape, lanes, coefficients, sites, u, forces):  # type: ignore[no-untyped-def]
     table, site = coefficients.ctypes.data, sites.ctypes.data
@@ -30,7 +34,7 @@ def _forces(shape, lanes, coefficients, sites, u, forces):  # type: ignore[no-un
     n_clusters, n_translations, n_sites = sites.shape
     width = coefficients.shape[1]
     for k in range(n_clusters):
-        own = numba.int64(table + 8 * width * k)
+        own = numba.int64(table + coefficients.itemsize * width * k)
         for t in range(n_translations):
             place = numba.int64(site + 4 * n_sites * (k * n_translations + t))
             subtract_gradient(shape, lanes, own, place, u_address, f_address)  # type: ignore[call-arg]
@@ -41,13 +45,13 @@ def _columns(shape, lanes, tables, chunks, starts, column, sites, rotation, u, s
     table, site, turn = tables.ctypes.data, sites.ctypes.data, rotation.ctypes.data
     u_address, s_address = numba.int64(u.ctypes.data), numba.int64(strip.ctypes.data)
     n_translations, n_sites = sites.shape[1], sites.shape[2]
-    n_components, n_lanes = tables.shape[1], tables.shape[2]
+    n_components, n_lanes, size = tables.shape[1], tables.shape[2], tables.itemsize
     for o in range(starts.shape[0] - 1):
         for chunk in range(chunks[o], chunks[o + 1]):
             strip[:] = 0.0  # contiguous and in cache, unlike the matrix's rows
-            own = numba.int64(table + 8 * n_components * n_lanes * chunk)
+            own = numba.int64(table + size * n_components * n_lanes * chunk)
             for k in range(starts[o], starts[o + 1]):
-                turned = numba.int64(turn + 72 * k)
+                turned = numba.int64(turn + 9 * size * k)
                 for t in range(n_translations):
                     place = numba.int64(site + 4 * n_sites * (k * n_translations + t))
                     subtract_columns(shape, lanes, own, place, u_address, turned, s_address)  # type: ignore[call-arg]
@@ -59,16 +63,17 @@ def _columns(shape, lanes, tables, chunks, starts, column, sites, rotation, u, s
 
 def add_forces(terms: Terms, coefficients: Floats, displacements: Floats, forces: Floats) -> None:
     """forces (N, 3, W) += those of one shape's clusters with `coefficients` (K, m); W a whole vector width or 1."""
-    lanes = (0,) * displacements.shape[2]
+    lanes = _lanes(displacements.shape[2], displacements)
     _forces(_as_type(terms.shape), lanes, coefficients, terms.sites, displacements, forces)
 
 
 def write_columns(terms: Terms, displacements: Floats, matrix: Floats) -> None:
-    """Write one shape's columns of the padded sensing matrix (3N, P) at displacements (N, 3)."""
-    strip = np.empty((displacements.size, LANES))
+    """Write one shape's columns of the padded sensing matrix (3N, P) at displacements (N, 3), all of one precision."""
+    lanes = terms.tables.shape[2]
+    strip = np.empty((displacements.size, lanes), dtype=terms.tables.dtype)
     _columns(
         _as_type(terms.shape),
-        (0,) * LANES,
+        _lanes(lanes, terms.tables),
         terms.tables,
         terms.chunks,
         terms.starts,

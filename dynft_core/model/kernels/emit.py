@@ -9,8 +9,8 @@ One generator serves every order and two uses, which differ in what the vector l
 - columns: coefficients are vectors over parameters (columns of the sensing matrix), displacements are scalars.
 
 LLVM vectors are written out because loops over lanes are vectorised poorly; on a processor with narrower registers
-LLVM splits them. The shape and the number of lanes travel as tuple types, so that numba compiles and caches one version
-each.
+LLVM splits them. The shape travels as a tuple type, lanes and precision as the type of a tuple of floats, so that numba
+compiles and caches one version each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from numba.extending import intrinsic
 
 from dynft_core.symmetry.eigentensors import monomials
 
-_DOUBLE = ir.DoubleType()
 _INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)
 _FAST = ("contract", "nsz")  # fused multiply-add; no reordering, so that results do not depend on the lanes
@@ -37,12 +36,18 @@ def split(shape: tuple[int, ...]) -> int:
 
 
 class _Emitter:
-    """Arithmetic on scalars and vectors of doubles; a scalar meeting a vector is broadcast."""
+    """Arithmetic on scalars and vectors of one precision; a scalar meeting a vector is broadcast."""
 
-    def __init__(self, builder: ir.IRBuilder, lanes: int) -> None:
+    def __init__(self, builder: ir.IRBuilder, lanes: Any) -> None:
+        """`lanes`: numba's type of a tuple with as many floats as there are lanes, of the precision wanted."""
         self.builder = builder
-        self.lanes = lanes
-        self.vector = ir.VectorType(_DOUBLE, lanes)
+        self.lanes = len(lanes)
+        self.size = lanes.dtype.bitwidth // 8
+        self.scalar = ir.DoubleType() if self.size == 8 else ir.FloatType()
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+
+    def number(self, value: float) -> Any:
+        return ir.Constant(self.scalar, value)
 
     def broadcast(self, x: Any) -> Any:
         if isinstance(x.type, ir.VectorType):
@@ -67,16 +72,16 @@ class _Emitter:
         return self.builder.fsub(*self._pair(a, b), flags=_FAST)
 
     def address(self, base: Any, index: Any) -> Any:
-        return self.builder.add(base, self.builder.mul(index, ir.Constant(_INT64, 8)))
+        return self.builder.add(base, self.builder.mul(index, ir.Constant(_INT64, self.size)))
 
     def load(self, address: Any, vector: bool) -> Any:
-        kind = self.vector if vector else _DOUBLE
+        kind = self.vector if vector else self.scalar
         pointer = self.builder.inttoptr(address, kind.as_pointer())
-        return self.builder.load(pointer, align=8, typ=kind)
+        return self.builder.load(pointer, align=self.size, typ=kind)
 
     def store(self, value: Any, address: Any) -> None:
         pointer = self.builder.inttoptr(address, self.vector.as_pointer())
-        self.builder.store(value, pointer, align=8)
+        self.builder.store(value, pointer, align=self.size)
 
 
 def _site_monomials(e: _Emitter, u: list[Any], multiplicity: int) -> list[dict[tuple[int, ...], Any]]:
@@ -99,7 +104,7 @@ def _site_gradient(
             rest.remove(c)
             lower = levels[multiplicity - 1][tuple(rest)]
             term = value if lower is None else e.mul(value, lower)
-            term = term if power == 1 else e.mul(term, ir.Constant(_DOUBLE, float(power)))
+            term = term if power == 1 else e.mul(term, e.number(power))
             gradient[c] = e.add(gradient[c], term)
     return gradient
 
@@ -112,7 +117,7 @@ class _Half:
         self.levels = [_site_monomials(e, u, m) for u, m in zip(displacements, shape, strict=True)]
         factors = [[level[m][k] for k in monomials(m)] for level, m in zip(self.levels, shape, strict=True)]
         self.factors = factors
-        self.products: list[list[Any]] = [[ir.Constant(_DOUBLE, 1.0)]]  # products[k]: of the last k sites
+        self.products: list[list[Any]] = [[e.number(1.0)]]  # products[k]: of the last k sites
         for values in reversed(factors):
             last = self.products[-1]
             self.products.append(values if len(self.products) == 1 else [e.mul(a, b) for a in values for b in last])
@@ -147,7 +152,7 @@ def _gradients(
     """dE/du of every site of a cluster whose coefficients lie at `table` (vectors over columns, or scalars)."""
     k = split(shape)
     left, right = _Half(e, displacements[:k], shape[:k]), _Half(e, displacements[k:], shape[k:])
-    stride = 8 * e.lanes if vector else 8
+    stride = e.size * e.lanes if vector else e.size
     width = len(right.values)
     column: list[Any] = [None] * width
     rows = []
@@ -180,7 +185,7 @@ def subtract_gradient(typingctx, shape, lanes, table, sites, u, forces):  # type
     multiplicities, width = _multiplicities(shape), len(lanes)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        e = _Emitter(builder, width)
+        e = _Emitter(builder, lanes)
         _, _, table_, sites_, u_, forces_ = arguments
         step = ir.Constant(_INT64, 3 * width)
         starts = [builder.mul(_site(e, sites_, k), step) for k in range(len(multiplicities))]
@@ -203,16 +208,16 @@ def subtract_gradient(typingctx, shape, lanes, table, sites, u, forces):  # type
 def subtract_columns(typingctx, shape, lanes, table, sites, u, rotation, strip):  # type: ignore[no-untyped-def]
     """strip[site rows] -= rotated dE/du of one cluster whose table belongs to the representative.
 
-    The displacements are turned into the representative's frame by the inverse of `rotation` (3, 3), the gradients back.
+    The displacements are turned into the representative's frame by the inverse of `rotation` (3, 3), gradients back.
     Addresses of: table (m, lanes), sites int32, u (N, 3), rotation, strip (3N, lanes).
     """
     multiplicities, width = _multiplicities(shape), len(lanes)
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        e = _Emitter(builder, width)
+        e = _Emitter(builder, lanes)
         _, _, table_, sites_, u_, rotation_, strip_ = arguments
         turn = [
-            [e.load(builder.add(rotation_, ir.Constant(_INT64, 8 * (3 * a + b))), False) for b in range(3)]
+            [e.load(builder.add(rotation_, ir.Constant(_INT64, e.size * (3 * a + b))), False) for b in range(3)]
             for a in range(3)
         ]
         three = ir.Constant(_INT64, 3)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-LANES = 8
-"""Columns of a sensing matrix that are computed together; each orbit's columns are padded to a multiple of it."""
+LANES = {np.dtype(np.float64): 8, np.dtype(np.float32): 16}
+"""Columns of a sensing matrix that are computed together, by precision: 64 bytes. Each orbit's are padded to it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Terms:
         orbit: (K,) which orbit of this shape each cluster is in, ascending.
         rotation: (K, 3, 3) what turns the orbit's representative into the cluster.
         starts: (O + 1,) where each orbit's clusters start among the K.
-        tables: (sum of chunks, m, LANES) energy coefficients of the eigentensors, padded with zero columns.
+        tables: (sum of chunks, m, lanes) energy coefficients of the eigentensors, padded with zero columns.
         chunks: (O + 1,) where each orbit's chunks start.
         column: (O,) first column of each orbit in the padded sensing matrix.
     """
@@ -30,8 +30,8 @@ class Terms:
     shape: tuple[int, ...]
     sites: NDArray[np.int32]
     orbit: NDArray[np.int64]
-    rotation: NDArray[np.float64]
+    rotation: NDArray[np.floating]
     starts: NDArray[np.int64]
-    tables: NDArray[np.float64]
+    tables: NDArray[np.floating]
     chunks: NDArray[np.int64]
     column: NDArray[np.int64]

@@ -1,0 +1,117 @@
+"""Finding a site, refusing one that cannot serve, and what the local one promises."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from parsl.config import Config
+from parsl.executors import HighThroughputExecutor
+
+from dynft_core.errors import InputError
+from site_configs.tether import is_running
+from workflows.sites import executor_labels, load_site, site_names
+
+HEADER = "from parsl.config import Config\nfrom parsl.executors import HighThroughputExecutor as E\n"
+WALKERS = "E(label='walkers', address='::1')"
+
+
+def site_file(folder: Path, body: str) -> str:
+    path = folder / "mine.py"
+    path.write_text(HEADER + body)
+    return str(path)
+
+
+def config_returning(expression: str) -> str:
+    return f"def config(run_dir):\n    return {expression}\n"
+
+
+def test_the_local_site_is_one_pool_for_every_task(tmp_path: Path) -> None:
+    assert "local" in site_names()
+    config = load_site("local", tmp_path)
+    (pool,) = config.executors
+    assert isinstance(pool, HighThroughputExecutor)
+    assert set(executor_labels(config).values()) == {pool.label} == {"walkers"}
+    assert pool.max_workers_per_node == min(16, len(os.sched_getaffinity(0)))
+    assert pool.encrypted and pool.address == "127.0.0.1" == pool.loopback_address
+    assert config.usage_tracking == 0 and config.retries == 0
+    assert config.run_dir == str(tmp_path / "parsl")
+    assert not (tmp_path / "parsl").exists()  # nothing is written before the campaign has been accepted
+
+
+def test_a_run_folder_that_the_shell_would_split_keeps_parsl_elsewhere(tmp_path: Path) -> None:
+    folder = Path(load_site("local", tmp_path / "my runs").run_dir)
+    assert " " not in str(folder) and folder.is_dir()
+    folder.rmdir()
+
+
+def test_workers_have_one_thread_and_a_cache_of_their_own_machine(tmp_path: Path) -> None:
+    (pool,) = load_site("local", tmp_path).executors
+    assert isinstance(pool, HighThroughputExecutor) and pool.provider is not None
+    script = f"{pool.provider.worker_init}\nenv"  # type: ignore[attr-defined]
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"}
+    lines = subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        assert f"{name}=1" in lines
+    assert any(line.startswith("NUMBA_CACHE_DIR=/") for line in lines)
+
+
+def test_each_task_goes_to_the_pool_that_the_site_has_for_it(tmp_path: Path) -> None:
+    pools = ", ".join(f"E(label='{label}', address='127.0.0.1')" for label in ("fitter", "ab_initio", "walkers"))
+    config = load_site(site_file(tmp_path, config_returning(f"Config(executors=[{pools}])")), tmp_path)
+    assert executor_labels(config) == {
+        "propose": "walkers", "walk": "walkers", "label": "ab_initio", "fit": "fitter", "evaluate": "fitter",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("x = 1\n", "defines config"),
+        ("raise OSError('no such module')\n", "OSError: no such module"),
+        (config_returning("1 / 0"), "ZeroDivisionError"),
+        (config_returning("'walkers'"), "expected a parsl.Config, got str"),
+        (config_returning("Config(executors=[E(label='cpu', address='::1')])"), "label the executor"),
+        (config_returning(f"Config(executors=[{WALKERS}], strategy='htex_auto_scale')"), "cancels blocks"),
+        (config_returning(f"Config(executors=[{WALKERS}], retries=2)"), "retries=2"),
+    ],
+)
+def test_a_site_file_that_cannot_serve_is_refused_in_one_line(body: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        load_site(site_file(tmp_path, body), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_site_names_the_nearest_and_a_missing_file_its_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'local'"):
+        load_site("locale", tmp_path)
+    with pytest.raises(InputError, match="which is not there"):
+        load_site(str(tmp_path / "none.py"), tmp_path)
+    assert isinstance(load_site("local", tmp_path), Config)
+
+
+def test_a_tethered_process_ends_with_its_driver_even_when_nobody_has_noticed_its_death() -> None:
+    driver = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    command = [sys.executable, "-m", "site_configs.tether", str(driver.pid), "http.server", "0", "--bind", "127.0.0.1"]
+    tethered = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(1.5)
+        assert tethered.poll() is None and is_running(driver.pid)
+        tethered.send_signal(signal.SIGINT)  # Ctrl-C reaches the whole group, and is the driver's affair
+        time.sleep(0.5)
+        assert tethered.poll() is None
+        driver.kill()  # it stays a zombie until we wait for it
+        assert tethered.wait(timeout=10) == 1
+        assert not is_running(driver.pid)
+    finally:
+        for process in (tethered, driver):
+            process.kill()
+            process.wait()
