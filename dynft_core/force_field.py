@@ -18,7 +18,7 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.folding import FoldedBasis, fold
 from dynft_core.model.potential import Potential, sensing_matrix
-from dynft_core.regression.decaying_prior import learn_decay, whitening
+from dynft_core.regression.decaying_prior import PriorClasses, learn_decay, whitening
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
@@ -267,10 +267,10 @@ def fit(
     groups = prior_groups(basis, prior)
     found = maximise_evidence(statistics, groups, noise_floor_eV_A)
     if prior == "decaying":
-        coefficients = basis.coefficients()
-        decay, found = learn_decay(coefficients, statistics, noise_floor_eV_A, found)
-        matrix = whitening(coefficients, decay)
-        basis, statistics = basis.transformed(matrix), statistics.transformed(matrix)
+        classes = PriorClasses.of(basis.coefficients())
+        decay, found = learn_decay(classes, statistics, noise_floor_eV_A, found)
+        blocks = whitening(classes, decay)
+        basis, statistics = basis.transformed(blocks), statistics.transformed(blocks)
     posterior = Posterior.of(groups, found, statistics)
     names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
     return ForceField(basis, supercell, posterior, names)

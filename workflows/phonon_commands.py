@@ -27,7 +27,7 @@ from dynft_core.phonons.density_of_states import density_of_states
 from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, frequency_errors
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.storage.files import replacing
-from workflows.wire import to_json
+from workflows.force_field_commands import json_text
 from workflows.structure_files import read_labelled_frames
 
 Floats = NDArray[np.float64]
@@ -89,7 +89,7 @@ def phonons_command(force_field: Path, output: Path, settings: PhononSettings, a
     if settings.dos:
         _write_density(loaded, repeats, output, settings, result.files)
     if as_json:
-        return to_json(_as_values(result, on_path, settings))
+        return json_text(_as_values(result, on_path, settings))
     return "\n".join(_as_text(result, on_path, loaded, settings))
 
 
@@ -99,17 +99,17 @@ def parse_points(text: str) -> Floats:
     Raises:
         InputError: a point that is not three numbers.
     """
-    points = []
+    points, remedy = [], 'write "0 0 0; 0.5 0 0.5"'
     for part in (p for p in text.split(";") if p.strip()):
         try:
             point = [float(Fraction(word)) for word in part.replace(",", " ").split()]
         except (ValueError, ZeroDivisionError, OverflowError):
             point = []
         if len(point) != 3:
-            raise InputError("--points", "three numbers for each point", f"'{part.strip()}'", 'write "0 0 0; 0.5 0 0.5"')
+            raise InputError("--points", "three numbers for each point", f"'{part.strip()}'", remedy)
         points.append(point)
     if not points:
-        raise InputError("--points", "at least one point", f"'{text}'", 'write "0 0 0; 0.5 0 0.5"')
+        raise InputError("--points", "at least one point", f"'{text}'", remedy)
     return np.array(points)
 
 
@@ -194,7 +194,7 @@ def _as_text(
     lines = ["frequencies in THz ± posterior standard deviation, imaginary ones negative"]
     for x, label, found, errors in zip(result.q_points, result.labels, result.found, result.errors, strict=True):
         place = f"{label:<3s}({' '.join(f'{c:.4g}' for c in x)})"
-        lines.append(f"{place:<24s} " + "  ".join(f"{f:8.4f} ± {e:.4f}" for f, e in zip(found, errors, strict=True)))
+        lines.append(f"{place:<24s} " + "  ".join(f"{f:z8.4f} ± {e:.4f}" for f, e in zip(found, errors, strict=True)))
     named = {mode.name: None for mode in (*result.imaginary, *on_path)}
     lines += [f"imaginary: {name}" for name in named]
     if not named:
@@ -212,8 +212,8 @@ def _folding_note(force_field: ForceField, images: Images) -> str:
         "all": "the posterior spreads the constants over all images, and the errors say how unsure that is",
     }[images]
     return (
-        f"note: the second-order cutoff, {force_field.basis.cutoffs[2]:g} Å, reaches beyond half the distance of images "
-        f"in the training supercell, {shortest_vector(force_field.supercell) / 2:.2f} Å: between the points "
+        f"note: the second-order cutoff, {force_field.basis.cutoffs[2]:g} Å, reaches beyond half the distance of "
+        f"images in the training supercell, {shortest_vector(force_field.supercell) / 2:.2f} Å: between the points "
         f"commensurate with it {choice}"
     )
 
@@ -231,7 +231,7 @@ def anharmonicity_command(force_field: Path, data: Path, reference: Path | None,
     whole = anharmonicity(frames.forces, harmonic, frames.supercell.numbers)
     modes = mode_anharmonicity(frames.forces, harmonic, harmonic_hessian(moved), frames.supercell.masses)
     if as_json:
-        return to_json({
+        return json_text({
             "sigma": whole.sigma,
             "per_species": whole.per_species,
             "per_structure": whole.per_structure.tolist(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
 from dynft_core.interop.gpumd import write_gpumd
 from dynft_core.interop.hiphive import write_hiphive
@@ -28,8 +29,11 @@ def export(force_field: ForceField, name: str, folder: Path, supercell: Supercel
             holds all images apart). Images beyond it add up.
 
     Raises:
-        InputError: an order that the force field lacks, a supercell that the format cannot hold, too much memory.
+        InputError: an unknown program, an order that the force field lacks, a supercell that the format cannot hold,
+            too much memory.
     """
+    if name not in FORMATS:
+        raise InputError("--format", f"one of {', '.join(FORMATS)}", f"'{name}'", "choose one of them")
     if name == "shengbte":
         return write_shengbte(force_field, folder, supercell)
     return _ON_A_SUPERCELL[name](force_field, folder, supercell or force_field.supercell)

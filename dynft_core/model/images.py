@@ -16,7 +16,8 @@ Floats = NDArray[np.float64]
 
 TIE_A = 1e-4
 """Images whose distances differ by less are equally near."""
-MAX_DENSE_GIB = 4.0
+MAX_GIB = 4.0
+"""Most memory that constants written out for a supercell may take."""
 
 
 def shortest_vector(supercell: Supercell) -> float:
@@ -43,7 +44,8 @@ def on_shortest_images(clusters: ClusterTensors, supercell: Supercell) -> Cluste
 
     A fit on a supercell determines the sum over the images of a site, not each of them. This is the choice that
     phonopy makes too: relative to the first site, each further one sits at its nearest image, or in equal parts on
-    several at one distance.
+    several at one distance. Sum rules stay; from third order on, only folded onto the supercell again do the constants
+    stay symmetric in exchanging the first site with another.
 
     Args:
         clusters: in every ordering (`all_orderings`).
@@ -107,17 +109,10 @@ def folded_dense(clusters: ClusterTensors, supercell: Supercell) -> Floats:
         clusters: in every ordering (`all_orderings`).
 
     Raises:
-        InputError: more than MAX_DENSE_GIB of memory.
+        InputError: more than MAX_GIB of memory.
     """
     n, atoms = clusters.order, supercell.n_atoms
-    size = supercell.crystal.n_atoms * atoms ** (n - 1) * 3**n
-    if size * 8 > MAX_DENSE_GIB * 2**30:
-        raise InputError(
-            "--supercell",
-            f"one whose order-{n} constants take at most {MAX_DENSE_GIB:g} GiB",
-            f"{atoms} atoms, {size * 8 / 2**30:.1f} GiB",
-            "choose a smaller one",
-        )
+    _refuse_large(supercell, n, supercell.crystal.n_atoms * atoms ** (n - 1))
     home = _home_atoms(supercell)
     sites = supercell.site_index(clusters.atoms, clusters.cells + supercell.cells[home[clusters.atoms[:, 0]]][:, None])
     dense = np.zeros((supercell.crystal.n_atoms, *(atoms,) * (n - 1), *(3,) * n))
@@ -131,20 +126,33 @@ def folded_clusters(clusters: ClusterTensors, supercell: Supercell, ascending: b
     Args:
         clusters: in every ordering (`all_orderings`).
         ascending: only those whose atoms do not descend, one for each multiset.
+
+    Raises:
+        InputError: more than MAX_GIB of memory.
     """
     n = clusters.order
-    translations = supercell.cells[supercell.basis_index == 0]
     parts, rows = [], []
-    for shift in translations:
+    for shift in supercell.cells[supercell.basis_index == 0]:
         sites = supercell.site_index(clusters.atoms, clusters.cells + shift)
         keep = np.flatnonzero(np.all(np.diff(sites, axis=1) >= 0, axis=1)) if ascending else np.arange(len(sites))
         parts.append(sites[keep])
         rows.append(keep)
     tuples = np.concatenate(parts)
-    codes = np.zeros(len(tuples), dtype=np.int64)
-    for column in tuples.T:
-        codes = codes * supercell.n_atoms + column
-    first, place = np.unique(codes, return_index=True, return_inverse=True)[1:]
+    _refuse_large(supercell, n, len(tuples))
+    # the bytes of big-endian integers sort as the tuples do; one integer for each would overflow at high orders
+    keys = np.ascontiguousarray(tuples.astype(">u4")).view(np.dtype((np.void, 4 * n))).ravel()
+    first, place = np.unique(keys, return_index=True, return_inverse=True)[1:]
     tensors = np.zeros((len(first), *(3,) * n))
     np.add.at(tensors, place, clusters.tensors[np.concatenate(rows)])
     return tuples[first], tensors
+
+
+def _refuse_large(supercell: Supercell, order: int, count: int) -> None:
+    gibibytes = count * 3**order * 8 / 2**30
+    if gibibytes > MAX_GIB:
+        raise InputError(
+            "--supercell",
+            f"one whose order-{order} constants take at most {MAX_GIB:g} GiB",
+            f"{supercell.n_atoms} atoms, {gibibytes:.1f} GiB",
+            "choose a smaller one",
+        )

@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 NEAR = 1e-6
+_SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,4 +79,8 @@ def point_name(q_point: Floats, points: dict[str, tuple[float, float, float]]) -
 
 
 def _name(label: str) -> str:
-    return label.replace("GAMMA", "Γ").replace("_0", "₀").replace("_2", "₂").replace("_4", "₄")
+    """seekpath's 'GAMMA' and 'X_1' as Γ and X₁."""
+    name, _, index = label.partition("_")
+    return name.replace("GAMMA", "Γ").replace("DELTA", "Δ").replace("SIGMA", "Σ").replace("LAMBDA", "Λ") + "".join(
+        _SUBSCRIPTS[int(digit)] for digit in index
+    )

@@ -32,13 +32,13 @@ class Hyperparameters:
 
 def cholesky(precision: Floats) -> Floats:
     """Lower Cholesky factor; where rounding has eaten the prior, a small multiple of unity is added to restore it."""
-    jitter = 0.0
     scale = float(np.abs(precision.diagonal()).max(initial=1.0))
-    for attempt in range(8):
+    for jitter in (0.0, *(scale * 10.0**power for power in range(-15, -8))):
+        shifted = precision if jitter == 0.0 else precision + jitter * np.eye(len(precision))
         try:
-            return np.asarray(scipy.linalg.cholesky(precision + jitter * np.eye(len(precision)), lower=True))
+            return np.asarray(scipy.linalg.cholesky(shifted, lower=True, check_finite=False))
         except np.linalg.LinAlgError:
-            jitter = scale * 1e-15 * 10**attempt
+            continue
     raise InputError("statistics", "a positive definite precision", "one that is not", "check the data for huge values")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +46,18 @@ class Statistics:
             self.n_structures + other.n_structures,
         )
 
-    def transformed(self, matrix: Floats) -> Statistics:
-        """The same data for parameters ψ with φ = matrix ψ."""
-        gram = matrix.T @ self.gram @ matrix
-        return Statistics((gram + gram.T) / 2, matrix.T @ self.moment, self.square, self.n_rows, self.n_structures)
+    def transformed(self, blocks: Sequence[Floats]) -> Statistics:
+        """The same data for parameters ψ with φ = T ψ; `blocks`: T's diagonal blocks (M_n, m_n), in turn."""
+        new = np.cumsum([0] + [b.shape[1] for b in blocks])
+        old = np.cumsum([0] + [b.shape[0] for b in blocks])
+        half, moment = np.empty((old[-1], new[-1])), np.empty(new[-1])
+        for b, i, j in zip(blocks, range(len(blocks)), range(1, len(blocks) + 1), strict=True):
+            half[:, new[i] : new[j]] = self.gram[:, old[i] : old[j]] @ b
+            moment[new[i] : new[j]] = self.moment[old[i] : old[j]] @ b
+        gram = np.empty((new[-1], new[-1]))
+        for b, i, j in zip(blocks, range(len(blocks)), range(1, len(blocks) + 1), strict=True):
+            gram[new[i] : new[j]] = b.T @ half[old[i] : old[j]]
+        return Statistics((gram + gram.T) / 2, moment, self.square, self.n_rows, self.n_structures)
 
     def squared_residual(self, mean: Floats) -> float:
         """Σ |F - A mean|², never negative."""

@@ -16,7 +16,6 @@ from math import factorial, prod
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from ase import Atoms
 from numpy.typing import NDArray
 
@@ -138,12 +137,10 @@ class ForceConstantBasis:
         parts = [_orbit_geometry(self.crystal, o) for o in self.orders]
         weights, diameters, bodies = (np.concatenate(column) for column in zip(*parts, strict=True))
         order = np.repeat(np.arange(len(self.orders)), [len(p[0]) for p in parts])
-        null_space = np.asarray(scipy.linalg.block_diag(*[o.null_space for o in self.orders]))
-        return Coefficients(null_space, weights, order, diameters, bodies)
+        return Coefficients(tuple(o.null_space for o in self.orders), weights, order, diameters, bodies)
 
-    def transformed(self, matrix: Floats) -> ForceConstantBasis:
-        """The same force constants in parameters ψ with φ = matrix ψ (M', M'), block-diagonal in the orders."""
-        blocks = [matrix[self.slices[o.order], self.slices[o.order]] for o in self.orders]
+    def transformed(self, blocks: Sequence[Floats]) -> ForceConstantBasis:
+        """In parameters ψ with φ = T ψ; `blocks`: T_n (M_n, m_n) of each order, m_n < M_n to leave some out."""
         orders = [replace(o, null_space=o.null_space @ b) for o, b in zip(self.orders, blocks, strict=True)]
         return replace(self, orders=tuple(orders))
 

@@ -50,6 +50,17 @@ def test_any_supercell_gives_the_same_frequencies_when_it_holds_all_images(
     np.testing.assert_allclose(phonopy_frequencies(tmp_path), frequencies(force_field, Q_POINTS), atol=1e-4)
 
 
+def test_a_larger_supercell_holds_what_a_folded_fit_says_of_the_phonons(
+    tin_selenide_force_field: ForceField, tmp_path: Path
+) -> None:
+    """Where images fold, constants sit on the shortest ones: in our phonons and in the file alike."""
+    larger = Supercell.build(tin_selenide_force_field.basis.crystal, [2, 3, 3])
+    export(tin_selenide_force_field, "phonopy", tmp_path, larger)
+    np.testing.assert_allclose(
+        phonopy_frequencies(tmp_path), frequencies(tin_selenide_force_field, Q_POINTS), atol=1e-4
+    )
+
+
 @pytest.mark.parametrize("matrix", [[2, 3, 1], [[2, 1, 0], [0, 1, 1], [-1, 0, 2]], [[1, 2, 0], [0, -1, 2], [3, 0, 1]]])
 def test_atoms_are_in_the_order_of_phonopy(matrix: list[list[int]], tin_selenide_force_field: ForceField) -> None:
     crystal = tin_selenide_force_field.basis.crystal

@@ -109,7 +109,8 @@ def test_where_images_fold_the_training_supercell_still_gets_its_forces(
 
 
 def test_control_describes_the_cell(tin_selenide_force_field: ForceField, tmp_path: Path) -> None:
-    export(tin_selenide_force_field, "shengbte", tmp_path, Supercell.build(tin_selenide_force_field.basis.crystal, [1, 2, 2]))
+    crystal = tin_selenide_force_field.basis.crystal
+    export(tin_selenide_force_field, "shengbte", tmp_path, Supercell.build(crystal, [1, 2, 2]))
     text = (tmp_path / "CONTROL").read_text()
     assert "nelements=2, natoms=8" in text
     assert 'elements="Sn" "Se"' in text

@@ -98,7 +98,7 @@ def test_frequencies_have_the_symmetry_of_the_crystal(force_field: ForceField) -
     for rotation in group.rotations[::7]:
         turned = IRREGULAR @ np.linalg.inv(rotation)
         np.testing.assert_allclose(frequencies(force_field, turned), expected, atol=1e-9)
-    np.testing.assert_allclose(frequencies(force_field, IRREGULAR + [1, -2, 3]), expected, atol=1e-9)
+    np.testing.assert_allclose(frequencies(force_field, IRREGULAR + np.array([1, -2, 3])), expected, atol=1e-9)
 
 
 def test_three_modes_vanish_at_gamma(force_field: ForceField) -> None:

@@ -1,0 +1,114 @@
+"""Every command of the README does what it says, in the order in which a reader meets them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import ase.io
+import pytest
+from ase import Atoms
+from ase.build import bulk, make_supercell
+
+from dynft_core.force_field import ForceField
+from workflows.command_line import main
+from workflows.config import load_campaign
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    """Arguments of every `dynft …` line in a block, and of every one in a sentence, comments left out."""
+    blocks = re.findall(r"^```\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("dynft ")]
+    lines += re.findall(r"`(dynft [a-z]+ [^`]+)`", README)
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+SHORT_WALKS = """walkers = 2
+segment_ps = 0.05
+friction_per_ps = 100.0
+
+[audit]
+first_ps = 0.03
+
+[convergence]
+min_walk_ps = 0.1
+max_walk_ps = 0.3
+audits = 1
+audit_ratio = [0.1, 9.0]
+max_error_change = 9.0
+max_bayesian_share = 9.0
+"""
+SMALLER = (
+    ("supercell = [2, 2, 2]", "supercell = [1, 1, 1]"),
+    ('calculator = "vasp"', 'calculator = "tersoff-si"'),
+    ("walkers = 4\n", SHORT_WALKS),
+)
+
+
+def make_small(path: Path) -> None:
+    """What the reader edits: another reference, and here a smaller crystal and shorter walks."""
+    text = path.read_text(encoding="utf-8")
+    for old, new in SMALLER:
+        assert old in text
+        text = text.replace(old, new)
+    text = re.sub(r"\[reference\.parameters\].*?(?=\[test\])", "", text, flags=re.DOTALL)
+    text = re.sub(r"cutoffs_A = \[.*?\]", "cutoffs_A = [4.0, 2.6, 2.6]", text)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def reader(silicon_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the README names."""
+    ase.io.write(tmp_path / "my_crystal.cif", bulk("Si", "diamond", a=5.432, cubic=True))
+    for source, name in (("prim.xyz", "PRIM.xyz"), ("train.xyz", "DATA.xyz"), ("test.xyz", "TEST.xyz")):
+        (tmp_path / name).write_bytes((silicon_files / source).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_commands_run_one_after_the_other(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = set()
+    for arguments in commands():
+        if "--site" in arguments:  # needs Slurm; the site's file is tested with the sites
+            continue
+        if arguments[0] == "init" and (reader / "my_crystal").exists():
+            arguments = [*arguments, "--output", "second"]
+        if arguments[0] == "fit" and "8.0,5.0,5.0" in arguments:
+            arguments[arguments.index("8.0,5.0,5.0")] = "5.0,4.0"
+        if arguments[0] == "md":
+            arguments[arguments.index("--time-ps") + 1] = "0.02"
+        if arguments[0] == "train":
+            make_small(reader / "my_crystal" / "campaign.toml")
+        assert main(arguments) == 0, (arguments, capsys.readouterr())
+        ran.add(arguments[0])
+    assert ran == {
+        "init", "train", "status", "report", "fit", "evaluate", "info", "md", "phonons", "anharmonicity", "export",
+    }  # fmt: skip
+    assert (reader / "runs" / "my_crystal" / "report.html").stat().st_size > 1000
+    assert len(ase.io.read(reader / "trajectory.xyz", index=":")) > 0
+    assert "pbesol" in (reader / "second" / "campaign.toml").read_text()
+
+
+def test_the_python_of_the_readme_runs(reader: Path) -> None:
+    assert main(["fit", "DATA.xyz", "--primitive", "PRIM.xyz", "--cutoffs", "5.0,4.0", "-o", "ff.h5"]) == 0
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    atoms: Atoms = make_supercell(bulk("Si", "diamond", a=5.432), [[3, 0, 0], [0, 3, 0], [0, 0, 3]])
+    names: dict[str, object] = {"atoms": atoms}
+    exec(code, names)
+    atoms.positions[0, 0] += 0.05
+    u = atoms.positions * 0
+    u[0, 0] = 0.05
+    expected = ForceField.load("ff.h5").on_structure(atoms).forces(u - u.mean(axis=0))
+    assert abs(atoms.get_forces() - expected).max() < 1e-10
+    assert atoms.get_forces()[0, 0] < -0.1
+
+
+def test_the_campaign_of_the_readme_is_one(reader: Path) -> None:
+    (text,) = re.findall(r"^```toml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    ase.io.write(reader / "structure.xyz", bulk("Si", "diamond", a=5.432, cubic=True))
+    (reader / "campaign.toml").write_text('name = "readme"\n' + text, encoding="utf-8")
+    campaign, _ = load_campaign(str(reader / "campaign.toml"))
+    assert campaign.expansion.cutoffs_A == [8.0, 5.0, 5.0]
