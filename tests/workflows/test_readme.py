@@ -18,10 +18,15 @@ from workflows.config import load_campaign
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language ("": none named)."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return [text for name, text in fenced if name == language]
+
+
 def commands() -> list[list[str]]:
     """Arguments of every `dynft …` line in a block, and of every one in a sentence, comments left out."""
-    blocks = re.findall(r"^```\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("dynft ")]
+    lines = [line for block in blocks("") for line in block.splitlines() if line.startswith("dynft ")]
     lines += re.findall(r"`(dynft [a-z]+ [^`]+)`", README)
     return [shlex.split(line, comments=True)[1:] for line in lines]
 
@@ -94,7 +99,7 @@ def test_the_commands_run_one_after_the_other(reader: Path, capsys: pytest.Captu
 
 def test_the_python_of_the_readme_runs(reader: Path) -> None:
     assert main(["fit", "DATA.xyz", "--primitive", "PRIM.xyz", "--cutoffs", "5.0,4.0", "-o", "ff.h5"]) == 0
-    (code,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    (code,) = blocks("python")
     atoms: Atoms = make_supercell(bulk("Si", "diamond", a=5.432), [[3, 0, 0], [0, 3, 0], [0, 0, 3]])
     names: dict[str, object] = {"atoms": atoms}
     exec(code, names)
@@ -107,7 +112,7 @@ def test_the_python_of_the_readme_runs(reader: Path) -> None:
 
 
 def test_the_campaign_of_the_readme_is_one(reader: Path) -> None:
-    (text,) = re.findall(r"^```toml\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    (text,) = blocks("toml")
     ase.io.write(reader / "structure.xyz", bulk("Si", "diamond", a=5.432, cubic=True))
     (reader / "campaign.toml").write_text('name = "readme"\n' + text, encoding="utf-8")
     campaign, _ = load_campaign(str(reader / "campaign.toml"))
