@@ -14,17 +14,11 @@ from numpy.typing import NDArray
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
 from dynft_core.model.images import shortest_vector
-from dynft_core.phonons.anharmonicity import (
-    Anharmonicity,
-    ModeAnharmonicity,
-    anharmonicity,
-    harmonic_forces,
-    harmonic_hessian,
-    mode_anharmonicity,
-)
+from dynft_core.phonons.anharmonicity import Anharmonicity, ModeAnharmonicity, anharmonicity, mode_anharmonicity
 from dynft_core.phonons.bands import BandPath, band_path, point_name
 from dynft_core.phonons.density_of_states import density_of_states
 from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, frequency_errors
+from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.storage.files import replacing
 from workflows.force_field_commands import json_text

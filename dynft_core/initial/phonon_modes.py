@@ -8,22 +8,13 @@ from ase import units
 from numpy.typing import NDArray
 
 from dynft_core.force_field import ForceField
+from dynft_core.phonons.dynamical_matrix import THZ
+from dynft_core.phonons.harmonic import harmonic_hessian
 
 Floats = NDArray[np.float64]
 
 MIN_FREQUENCY_THZ = 0.5
 """Softer modes, and the absolute value of imaginary ones, are taken as this: their harmonic amplitude means nothing."""
-
-_THZ = 1e12 * 2 * np.pi / units.s  # angular frequency of 1 THz in ASE's units, (eV/amu)^1/2/Å
-
-
-def harmonic_hessian(force_field: ForceField) -> Floats:
-    """Second-order force constants (3N, 3N) of the supercell, eV/Å², from the forces of unit displacements."""
-    n = force_field.supercell.n_atoms
-    unit = np.eye(3 * n).reshape(3 * n, n, 3).transpose(1, 2, 0)
-    forces = force_field.potential.batch_forces(np.ascontiguousarray(unit), (2,))
-    hessian = -forces.reshape(3 * n, 3 * n)
-    return np.asarray((hessian + hessian.T) / 2)
 
 
 def thermal_displacements(
@@ -39,7 +30,7 @@ def thermal_displacements(
     dynamical = harmonic_hessian(force_field) * weights[:, None] * weights
     squares, modes = scipy.linalg.eigh(dynamical)
     keep = np.sort(np.argsort(np.abs(squares))[3:])  # the three smallest are the translations
-    frequencies = np.maximum(np.sqrt(np.abs(squares[keep])), MIN_FREQUENCY_THZ * _THZ)
+    frequencies = np.maximum(np.sqrt(np.abs(squares[keep])), MIN_FREQUENCY_THZ * THZ)
     amplitudes = np.sqrt(units.kB * temperature_K) / frequencies
     normal = rng.standard_normal((count, len(keep))) * amplitudes
     u = ((normal @ modes[:, keep].T) * weights).reshape(count, -1, 3)

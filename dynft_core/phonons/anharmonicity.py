@@ -14,7 +14,6 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field import ForceField
 from dynft_core.phonons.dynamical_matrix import to_frequencies
 
 Floats = NDArray[np.float64]
@@ -96,20 +95,6 @@ def mode_anharmonicity(
     sigma = np.sqrt(np.divide(left, spread, out=np.full_like(left, np.nan), where=spread > 0))
     return ModeAnharmonicity(found, sigma[level])
 
-
-def harmonic_hessian(force_field: ForceField) -> Floats:
-    """Second-order force constants (3N, 3N) of the supercell, eV/Å², from the forces of unit displacements."""
-    n = force_field.supercell.n_atoms
-    unit = np.ascontiguousarray(np.eye(3 * n).reshape(3 * n, n, 3).transpose(1, 2, 0))
-    hessian = -force_field.potential.batch_forces(unit, (2,)).reshape(3 * n, 3 * n)
-    return np.asarray((hessian + hessian.T) / 2)
-
-
-def harmonic_forces(force_field: ForceField, displacements: ArrayLike) -> Floats:
-    """F₂ (S, N, 3) eV/Å of structures (S, N, 3) Å: the second order of the force field alone."""
-    u = np.asarray(displacements, dtype=np.float64)
-    batch = force_field.potential.batch_forces(np.ascontiguousarray(u.transpose(1, 2, 0)), (2,))
-    return np.ascontiguousarray(batch.transpose(2, 0, 1))
 
 
 def _checked(forces: ArrayLike, harmonic: ArrayLike) -> tuple[Floats, Floats]:

@@ -10,9 +10,10 @@ from ase.calculators.emt import EMT
 
 from dynft_core import Crystal, ForceField, Supercell
 from dynft_core.errors import StructureError
-from dynft_core.initial.phonon_modes import harmonic_hessian, thermal_displacements
+from dynft_core.initial.phonon_modes import thermal_displacements
 from dynft_core.initial.rattled import rattled
 from dynft_core.initial.reference_md import reference_md
+from dynft_core.phonons.harmonic import harmonic_hessian
 
 TEMPERATURE_K = 300.0
 KT = units.kB * TEMPERATURE_K

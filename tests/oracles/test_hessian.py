@@ -13,7 +13,7 @@ from matscipy.calculators.manybody.explicit_forms.tersoff_brenner import Tersoff
 from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, Supercell, fit
-from dynft_core.initial.phonon_modes import harmonic_hessian
+from dynft_core.phonons.harmonic import harmonic_hessian
 
 pytestmark = pytest.mark.filterwarnings("ignore:'where' used without 'out':UserWarning")  # matscipy's Tersoff
 

@@ -7,12 +7,8 @@ import pytest
 
 from dynft_core import ForceField
 from dynft_core.errors import InputError
-from dynft_core.phonons.anharmonicity import (
-    anharmonicity,
-    harmonic_forces,
-    harmonic_hessian,
-    mode_anharmonicity,
-)
+from dynft_core.phonons.anharmonicity import anharmonicity, mode_anharmonicity
+from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
 
 
 def test_a_harmonic_crystal_has_none_and_a_random_one_adds_in_squares() -> None:

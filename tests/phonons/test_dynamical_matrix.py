@@ -11,8 +11,8 @@ from dynft_core import Crystal, ForceField, Supercell
 from dynft_core.errors import InputError
 from dynft_core.model.force_constants import all_orderings, force_constants
 from dynft_core.model.images import holds_apart, on_shortest_images, smallest_supercell
-from dynft_core.phonons.anharmonicity import harmonic_hessian
 from dynft_core.phonons.dynamical_matrix import eigenvectors, folds, frequencies, frequency_errors, to_frequencies
+from dynft_core.phonons.harmonic import harmonic_hessian
 from dynft_core.symmetry.space_group import space_group
 
 IRREGULAR = np.array([[0.1, 0.2, 0.35], [-0.4, 0.03, 0.77], [0.5, 0.21, 0.0]])
