@@ -18,9 +18,12 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.folding import FoldedBasis, fold
 from dynft_core.model.potential import Potential, sensing_matrix
-from dynft_core.regression.decaying_prior import PriorClasses, learn_decay, whitening
+from dynft_core.model.rotational_conditions import rotational_conditions
+from dynft_core.regression.decaying_prior import learn_decay, whitening
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
 from dynft_core.regression.posterior import Posterior
+from dynft_core.regression.ranks import Ranks
+from dynft_core.regression.soft_conditions import stiffening
 from dynft_core.regression.statistics import Statistics
 from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.symmetry.basis import ForceConstantBasis
@@ -141,11 +144,31 @@ class ForceField:
         noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     ) -> ForceField:
         """With further labels (S, N, 3) Å and eV/Å, hyperparameters learnt anew; nothing is pending any more."""
-        statistics = self.posterior.statistics + _statistics(self.folded, displacements, forces)
+        statistics = self.posterior.statistics + statistics_of(self.folded, displacements, forces)
         groups = self.posterior.groups
         found = maximise_evidence(statistics, groups, noise_floor_eV_A)
         posterior = Posterior.of(groups, found, statistics)
         return replace(self, posterior=posterior, labels=(*self.labels, *keys), pending=())
+
+    def with_rotational_sum_rules(self, noise_floor_eV_A: float = NOISE_FLOOR_EV_A) -> ForceField:
+        """With the rotational sum rules of order 2 as soft conditions, α and β learnt anew; nothing is pending.
+
+        For crystals at rest and without stress only: in others these conditions are false (`symmetry.rotational`).
+        A log evidence that falls says that the data contradict them, by stress or by a cutoff too short to obey them.
+        Nothing changes where symmetry alone makes them hold.
+        """
+        posterior = self.posterior
+        part, statistics = self.basis.slices[2], posterior.statistics
+        conditions = rotational_conditions(self.basis, self.supercell)
+        if len(conditions) == 0:
+            return self.without_pending()
+        alpha = posterior.alpha[posterior.groups[part.start]]
+        blocks = [np.eye(m) for m in self.basis.n_parameters.values()]
+        blocks[0] = stiffening(conditions, statistics.gram[part, part], alpha, posterior.beta)
+        statistics = statistics.transformed(blocks)
+        found = maximise_evidence(statistics, posterior.groups, noise_floor_eV_A, posterior.hyperparameters)
+        changed = Posterior.of(posterior.groups, found, statistics)
+        return replace(self, basis=self.basis.transformed(blocks), posterior=changed, pending=())
 
     def calculator(self, reference: Atoms | None = None) -> ForceFieldCalculator:
         """ASE calculator for the supercell that `reference` is (default: the force field's own)."""
@@ -217,7 +240,7 @@ def _unpack(lower: Floats, size: int) -> Floats:
     return full + np.tril(full, -1).T
 
 
-def _statistics(folded: FoldedBasis, displacements: ArrayLike, forces: ArrayLike) -> Statistics:
+def statistics_of(folded: FoldedBasis, displacements: ArrayLike, forces: ArrayLike) -> Statistics:
     """Sums over structures (S, N, 3), one sensing matrix in memory at a time."""
     u, f = np.asarray(displacements, dtype=np.float64), np.asarray(forces, dtype=np.float64)
     n_atoms = folded.supercell.n_atoms
@@ -256,24 +279,32 @@ def fit(
     keys: Sequence[str] | None = None,
     prior: Prior = "shared",
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
+    ranks: Ranks | None = None,
+    rotational: bool = False,
 ) -> ForceField:
     """The force field of labelled structures: displacements (S, N, 3) Å, forces (S, N, 3) eV/Å.
+
+    `ranks`: processes that share the sums over structures; each gives all structures, and gets the force field.
+    `rotational`: with the rotational sum rules, which hold for crystals at rest and without stress.
 
     Raises:
         InputError: shapes that do not agree, or no structure.
     """
+    processes = ranks or Ranks()
     folded = fold(basis, supercell)
-    statistics = _statistics(folded, displacements, forces)
+    u, f = np.asarray(displacements), np.asarray(forces)
+    statistics = processes.sum(statistics_of(folded, u[processes.own], f[processes.own]))
+    names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
     groups = prior_groups(basis, prior)
-    found = maximise_evidence(statistics, groups, noise_floor_eV_A)
+    start = prior_groups(basis, "shared") if prior == "decaying" else groups
+    found = maximise_evidence(statistics, start, noise_floor_eV_A)
     if prior == "decaying":
-        classes = PriorClasses.of(basis.coefficients())
+        classes = basis.prior_classes()
         decay, found = learn_decay(classes, statistics, noise_floor_eV_A, found)
         blocks = whitening(classes, decay)
         basis, statistics = basis.transformed(blocks), statistics.transformed(blocks)
-    posterior = Posterior.of(groups, found, statistics)
-    names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
-    return ForceField(basis, supercell, posterior, names)
+    force_field = ForceField(basis, supercell, Posterior.of(groups, found, statistics), names)
+    return force_field.with_rotational_sum_rules(noise_floor_eV_A) if rotational else force_field
 
 
 class ForceFieldCalculator(Calculator):

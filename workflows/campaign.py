@@ -46,6 +46,8 @@ Event = Mapping[str, Any]
 JOURNAL_FORMAT = 1
 MAX_LOSSES = 3
 """A task that was lost (its worker died, no answer came) this many times is given up."""
+MAX_EXPLOSIONS = 20
+"""A campaign fails when in so many walks in a row every walker exploded: labels do not mend that."""
 FAILED_LABELS = 5
 """A campaign fails when at least so many labels failed, and more than succeeded."""
 
@@ -63,6 +65,8 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     kind = event["event"]
     if kind == "driver_started":
         return go_on(_revived(state))
+    if kind == "campaign_changed":
+        return go_on(_changed(state, Campaign.model_validate(event["campaign"])))
     if kind == "driver_stopped":
         return replace(state, stopped=str(event.get("reason", ""))), ()
     action = state.tasks.get(event.get("id", ""))
@@ -124,6 +128,20 @@ def _key(action: Action) -> dict[str, str]:
     return {"key": action.job.structure.key} if isinstance(action.job, LabelJob) else {}
 
 
+def _changed(state: State, campaign: Campaign) -> State:
+    """With other bounds (`campaign_jobs.CHANGEABLE`): an ended campaign goes on walking where they ask for it."""
+    state = replace(state, campaign=campaign)
+    if state.phase not in ("test", "complete") or state.tasks:
+        return state
+    done = state.verdict.converged or state.verdict.stalled
+    return replace(state, phase="test" if done else "walking", evaluations=(), reason="")
+
+
+def changed_event(campaign: Campaign) -> dict[str, Any]:
+    """What to write to the journal when the user has changed what may be changed."""
+    return {"event": "campaign_changed", "campaign": campaign.model_dump(mode="json")}
+
+
 def _revived(state: State) -> State:
     """A new driver gives a failed campaign another chance: what failed may have been mended."""
     state = replace(state, stopped="", losses={})
@@ -182,7 +200,18 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
     batch = next(i for i, b in enumerate(jobs.batches(state.campaign)) if outcome.walks[0].walker in b)
     walks = tuple(n + (i == batch) for i, n in enumerate(state.walks))
     steps = sum(walk.steps_walked for walk in outcome.walks)
-    return replace(state, walkers=tuple(walkers), walks=walks, walked_steps=state.walked_steps + steps)
+    explosions = state.explosions + 1 if all(walk.ended == "exploded" for walk in outcome.walks) else 0
+    state = replace(
+        state,
+        walkers=tuple(walkers),
+        walks=walks,
+        walked_steps=state.walked_steps + steps,
+        explosions=explosions,
+    )
+    if explosions < MAX_EXPLOSIONS:
+        return state
+    why = f"every walker exploded in {explosions} walks in a row; lower the temperature or the time step, or check"
+    return replace(state, explosions=0, failure=state.failure or f"{why} the reference's forces")
 
 
 def _with_structures(state: State, refs: Iterable[StructureRef]) -> State:

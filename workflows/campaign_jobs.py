@@ -20,6 +20,9 @@ from dynft_core.selection.audits import audit_steps
 from dynft_core.selection.convergence import ConvergenceSettings
 from workflows.config import Campaign
 
+CHANGEABLE = ("convergence.", "test.", "dynamics.max_task_minutes", "reference.timeout_s")
+"""Keys that may change when a campaign goes on: bounds, which no number computed so far depends on."""
+
 SUPERCELL = "supercell.xyz"
 PRIMITIVE = "primitive.xyz"
 """The perfect structures, in the run folder."""

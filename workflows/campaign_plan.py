@@ -77,11 +77,15 @@ def _plan_walking(state: State) -> Plan:
 def _walks(state: State, waiting: Iterable[StructureRef]) -> list[Action]:
     """The next walk of every batch that is not walking."""
     unknown = [ref for ref in waiting if ref.key not in state.pending]
+    walking = {i.split(":")[1] for i in state.tasks if i.startswith("walk:")}
+    longest = 1000 * state.campaign.convergence.max_walk_ps / state.campaign.dynamics.timestep_fs
     found = []
     for b, batch in enumerate(jobs.batches(state.campaign)):
-        if any(i.startswith(f"walk:{b:02d}:") for i in state.tasks):
+        if f"{b:02d}" in walking:
             continue
         walkers = [(w, state.walkers[w]) for w in batch]
+        if all(last is not None and last.step >= longest for _, last in walkers):
+            continue
         job = jobs.walk_job(state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, unknown)
         found.append(Action(f"walk:{b:02d}:{state.walks[b]:06d}", job))
     return found

@@ -75,6 +75,7 @@ class State:
         fitted, pending: keys in the newest force field: as labels, and in its covariance alone.
         fits: force fields from version 1; harmonic: version 0 is there.
         walkers: each walker's latest walk; walks: number of walks finished, by batch.
+        explosions: walks in a row, over all batches, in which every walker exploded.
         failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
     """
@@ -94,6 +95,7 @@ class State:
     walkers: tuple[WalkerOutcome | None, ...]
     walked_steps: int
     walks: tuple[int, ...]
+    explosions: int
     evaluations: tuple[Evaluation, ...]
     failure: str
     reason: str
@@ -118,6 +120,7 @@ class State:
             walkers=(None,) * campaign.dynamics.walkers,
             walked_steps=0,
             walks=(0,) * len(jobs.batches(campaign)),
+            explosions=0,
             evaluations=(),
             failure="",
             reason="",

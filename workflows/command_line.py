@@ -28,10 +28,11 @@ ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect
 
 
 class Prior(StrEnum):
-    """Prior precision: one for all orders, or one for each."""
+    """Prior precision: one for all orders, one for each, or one for each that rises with distance and bodies."""
 
     shared = "shared"
     per_order = "per_order"
+    decaying = "decaying"
 
 
 class Images(StrEnum):
@@ -103,15 +104,27 @@ def report(
 def fit(
     data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
     primitive: Annotated[Path, typer.Option(help="Cell of the perfect crystal, primitive or conventional.")],
-    cutoffs: Annotated[str, typer.Option(help="Cutoffs in Å for orders 2, 3, …, for example 8.0,5.0,5.0.")],
+    cutoffs: Annotated[
+        str, typer.Option(help="Cutoffs in Å for orders 2, 3, …, for example 8.0,5.0,5.0; or auto: by the evidence.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Force field to write.")],
     reference: ReferenceFile = None,
-    prior: Annotated[Prior, typer.Option(help="One prior for all orders, or one for each.")] = Prior.shared,
+    prior: Annotated[
+        Prior, typer.Option(help="Prior: one for all orders, one for each, or one that decays with distance.")
+    ] = Prior.decaying,
+    max_order: Annotated[int, typer.Option(help="Highest order that --cutoffs auto may choose.", min=2, max=6)] = 6,
+    rotational: Annotated[
+        bool,
+        typer.Option(
+            "--rotational-sum-rules",
+            help="Born-Huang and Huang conditions on order 2; false for a crystal under stress or with forces.",
+        ),
+    ] = False,
 ) -> None:
-    """Fit a force field to structures with forces."""
-    from workflows.force_field_commands import fit_command
+    """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
+    from workflows.force_field_commands import FitSettings, fit_command
 
-    print(fit_command(data, primitive, cutoffs, output, reference, prior.value))
+    fit_command(data, primitive, output, FitSettings(cutoffs, prior.value, max_order, rotational), reference)
 
 
 @app.command()
@@ -228,10 +241,17 @@ def main(arguments: Sequence[str]) -> int:
         return _refuse(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         return _refuse("interrupted", 130)
-    except BrokenPipeError:
-        # The reader of our output (head, less) went away; closing stdout at exit must not fail a second time.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            return _reader_gone()
+        name, got = f"'{error.filename}'" if error.filename else "a file or the output", error.strerror or error
+        return _refuse(f"{name}: expected to be read and written, got {got}; mend it and run this again", 1)
+
+
+def _reader_gone() -> int:
+    """The reader of our output (head, less) went away; closing stdout at exit must not fail a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
 
 
 def _refuse(message: str, code: int) -> int:

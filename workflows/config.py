@@ -38,9 +38,9 @@ class ExpansionSection(_Section):
 
 class DynamicsSection(_Section):
     temperature_K: Positive = 300.0
-    timestep_fs: Positive = 1.0
+    timestep_fs: Annotated[float, Field(ge=0.01, le=20)] = 1.0
     friction_per_ps: Positive = 10.0
-    walkers: Count = 4
+    walkers: Annotated[int, Field(ge=1, le=10_000)] = 4
     walkers_per_task: Count = 2
     seed: Annotated[int, Field(ge=0)] = 1
     segment_ps: Positive = 0.5
@@ -95,8 +95,8 @@ class ReferenceSection(_Section):
 
 
 class TestSection(_Section):
-    structures: Annotated[int, Field(ge=0)] = 50
-    """0: no test set."""
+    structures: Annotated[int, Field(ge=0)] = 0
+    """Further reference calculations, for a test set at the end; 0: none."""
     equilibration_ps: Positive = 1.0
     interval_ps: Positive = 0.2
 

@@ -68,7 +68,7 @@ def event_lines(event: Mapping[str, Any], history: History, campaign: Campaign) 
             return [_walk_line(walk, campaign) for walk in outcome["walks"]]
         case "label_finished":
             word = "found finished" if outcome.get("harvested") else f"{outcome.get('seconds') or 0.0:.2f} s"
-            return [f"label {event['key'][:8]}: {word}; {len(history.labelled)} labels"]
+            return [f"label {event['key'][:8]}: {word}; {len(history.labelled)} reference calculations"]
         case "label_failed":
             return [f"label {event['key'][:8]} failed: {outcome.get('error', '')}"]
         case "fit_finished":
@@ -104,7 +104,7 @@ def _rms(values: Sequence[float]) -> float:
 
 def standing(now: History, at_start: History, campaign: Campaign, elapsed_s: float) -> str:
     """Where the campaign stands and how long it may still take, in one line."""
-    parts = [f"{len(now.labelled)} labels"]
+    parts = [f"{len(now.labelled)} reference calculations"]
     if now.fits:
         parts.append(f"β^(-1/2) {error_text(now.fits[-1].beta_inv_sqrt_eV_A)}")
     if now.walks:

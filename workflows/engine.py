@@ -30,7 +30,7 @@ from dynft_core.errors import CampaignFailedError
 from dynft_core.jobs import Job, LabelJob, Outcome, ProposeJob
 from dynft_core.storage.journal import Journal, read_journal
 from workflows.apps import Executors
-from workflows.campaign import advance, lost_event, outcome_event, replay, start, started_event
+from workflows.campaign import advance, changed_event, lost_event, outcome_event, replay, start, started_event
 from workflows.campaign_state import TASKS, Action, State
 from workflows.config import Campaign
 from workflows.run_folder import JOURNAL, prepared, status_of
@@ -84,12 +84,22 @@ def run_campaign(
         events = read_journal(run_dir / JOURNAL)
         if events:
             state = replay(events, str(run_dir))
+            if _settings(campaign) != _settings(state.campaign):
+                state, _ = advance(state, event := journal.append(changed_event(campaign)))
+                on_event(state, event)
         else:
             state = start(campaign, str(run_dir))[0]
             on_event(state, journal.append(started_event(campaign)))
         if state.phase == "complete":
             return state
         return Engine(state, journal, lambda: Executors(load_site(site, run_dir), tasks), on_event).run(site)
+
+
+def _settings(campaign: Campaign) -> dict[str, Any]:
+    """All of a campaign but where its structure's file lies, which may have moved."""
+    plain = campaign.model_dump(mode="json")
+    plain["crystal"].pop("structure")
+    return plain
 
 
 @dataclass(frozen=True)

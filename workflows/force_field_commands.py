@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dynft_core.cutoff_scan import ScanStep, scan_cutoffs
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField, Prior, fit
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.symmetry.basis import ForceConstantBasis, check_cutoffs
+from dynft_core.model.rotational_conditions import sums_of
+from dynft_core.regression.posterior import Posterior
+from dynft_core.regression.ranks import Ranks
+from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
+from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
-from workflows.structure_files import read_labelled_frames, read_structure
+from workflows.data_checks import check_memory, data_warnings
+from workflows.structure_files import LabelledFrames, read_labelled_frames, read_structure, refuse_output
+
+Floats = NDArray[np.float64]
+
+NOISE_FLOOR_EV_A = 1e-6
+"""Floor on β^(-1/2) of `dynft fit`: data of tight calculations agree to a few 1e-6 eV/Å."""
+CONSISTENT = 0.1
+"""The predicted RMSE is right when it is within this fraction of the real one."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,7 @@ class Accuracy:
         relative: rmse over the root mean square force.
         beta_inv_sqrt: fitting error β^(-1/2) of the force field, eV/Å.
         mean_bayesian_error: mean ε_B over the structures, eV/Å.
+        predicted_rmse: sqrt(1/β + mean ε_B²), what the force field expects of its own rmse, eV/Å.
         n_structures: how many.
     """
 
@@ -38,6 +53,7 @@ class Accuracy:
     relative: float
     beta_inv_sqrt: float
     mean_bayesian_error: float
+    predicted_rmse: float
     n_structures: int
 
 
@@ -82,33 +98,134 @@ def images_note(supercell: Supercell, cutoffs_A: Mapping[int, float]) -> str:
     return f"note: cutoff {', '.join(beyond)} beyond half the supercell, {half:.2f} Å: images are added up"
 
 
+@dataclass(frozen=True)
+class FitSettings:
+    """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules."""
+
+    cutoffs: str
+    prior: Prior = "decaying"
+    max_order: int = MAX_ORDER
+    rotational: bool = False
+
+
 def fit_command(
-    data: Path, primitive: Path, cutoffs: str, output: Path, reference: Path | None, prior: Prior
-) -> str:
-    """Fit `data` and save the force field; returns what to print.
+    data: Path,
+    primitive: Path,
+    output: Path,
+    settings: FitSettings,
+    reference: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Fit `data`, say what comes of it and save the force field; alone or as one of the ranks of an MPI run.
 
     Raises:
         InputError: anything unusable among the arguments; nothing is written then.
     """
-    _refuse_unwritable(output)
+    ranks = Ranks.world()
+    say = say if ranks.first else _say_nothing
+    refuse_output(output, data, primitive, reference)
     crystal = reduce_to_primitive(Crystal(read_structure(primitive, "--primitive")))
-    cutoffs_A = parse_cutoffs(cutoffs)
-    check_cutoffs(crystal, cutoffs_A)
+    automatic = settings.cutoffs.strip() == "auto"
+    if not automatic:
+        check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
     frames = read_labelled_frames(data, crystal, reference)
     supercell = frames.supercell
+    for warning in data_warnings(frames.displacements, frames.forces, frames.energies):
+        say(warning)
+    if automatic:  # by the first process alone: where time decides, all of them would not agree
+        chosen = _scan(crystal, frames, settings.max_order, say) if ranks.first else {}
+        cutoffs_A = ranks.broadcast(chosen)
+    else:
+        cutoffs_A = parse_cutoffs(settings.cutoffs)
+    for note in (images_note(supercell, cutoffs_A), check_memory(supercell, cutoffs_A)):
+        if note:
+            say(note)
     basis = ForceConstantBasis.build(crystal, cutoffs_A)
-    force_field = fit(basis, supercell, frames.displacements, frames.forces, prior=prior)
+    force_field = fit(
+        basis, supercell, frames.displacements, frames.forces, prior=settings.prior,
+        noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks,
+    )
+    if not ranks.first:
+        return
+    unknown = undetermined(force_field.posterior)
+    if settings.rotational:
+        free, force_field = force_field, force_field.with_rotational_sum_rules(NOISE_FLOOR_EV_A)
+        say(rotational_note(free, force_field))
     force_field.save(output)
     residual = force_field.forces(frames.displacements) - frames.forces
+    for line in _summary(force_field, float(np.sqrt(np.mean(residual**2))), unknown):
+        say(line)
+    if ranks.size > 1:
+        say(f"by {ranks.size} processes")
+    say(f"force field: {output}")
+
+
+def _say_nothing(text: str) -> None:
+    """The other ranks of an MPI run leave the talking to the first."""
+
+
+def _scan(
+    crystal: Crystal, frames: LabelledFrames, max_order: int, say: Callable[[str], None]
+) -> dict[int, float]:
+    """Choose cutoffs by evidence, saying every step."""
+    say("choosing cutoffs by the log evidence, no structure set aside")
+    say(f"{'cutoffs of orders 2, 3, … (Å)':40}{'parameters':>11}{'β^(-1/2) meV/Å':>16}{'log evidence':>14}")
+
+    def show(step: ScanStep) -> None:
+        cutoffs = ", ".join(f"{c:g}" for c in step.cutoffs_A.values())
+        say(f"{cutoffs:40}{step.n_parameters:11d}{1e3 * step.beta_inv_sqrt:16.3f}{step.log_evidence:14.1f}")
+
+    scan = scan_cutoffs(
+        crystal, frames.supercell, frames.displacements, frames.forces, max_order=max_order,
+        noise_floor_eV_A=NOISE_FLOOR_EV_A, on_step=show,
+    )
+    seen = "" if scan.n_structures == len(frames.forces) else f" (on {scan.n_structures} of the structures)"
+    say(f"stopped: {scan.reason}; {scan.tried} expansions fitted{seen}")
+    return scan.cutoffs_A
+
+
+def rotational_note(free: ForceField, ruled: ForceField) -> str:
+    """What the rotational sum rules changed between two fits, and whether the data contradict them."""
+    if ruled.basis is free.basis:
+        return "rotational sum rules: the symmetry of the crystal alone makes them hold"
+    before, after = (
+        [np.abs([part(s) for s in sums_of(f.basis, f.posterior.mean, f.supercell)]).max() for part in _PARTS]
+        for f in (free, ruled)
+    )
+    change = ruled.posterior.log_evidence - free.posterior.log_evidence
+    note = (
+        f"rotational sum rules: broken by at most {after[0]:.1e} eV/Å (Born-Huang; {before[0]:.1e} without the option) "
+        f"and {after[1]:.1e} eV (Huang; {before[1]:.1e}); log evidence {change:+.1f}"
+    )
+    if change < -1:
+        note += "\nthe data contradict them: is every atom at rest, the crystal without stress, the cutoff long enough?"
+    return note
+
+
+_PARTS: tuple[Callable[[RotationalSums], Floats], ...] = (lambda s: s.born_huang, lambda s: s.huang)
+
+
+def _summary(force_field: ForceField, training_rmse: float, unknown: int) -> list[str]:
+    """The closing lines of a fit; `training_rmse` eV/Å, `unknown`: parameters that the data leave to the prior."""
+    basis, posterior = force_field.basis, force_field.posterior
+    rows, size = posterior.statistics.n_rows, basis.size
+    orders = ", ".join(f"order {n}: {m}" for n, m in basis.n_parameters.items())
     lines = [
-        images_note(supercell, cutoffs_A),
-        f"{len(frames.forces)} structures of {supercell.n_atoms} atoms, {basis.size} parameters "
-        f"({', '.join(f'order {n}: {m}' for n, m in basis.n_parameters.items())})",
-        f"training RMSE {1e3 * float(np.sqrt(np.mean(residual**2))):.3f} meV/Å, "
-        f"fitting error β^(-1/2) {1e3 * force_field.posterior.beta_inv_sqrt:.3f} meV/Å",
-        f"force field: {output}",
+        f"{force_field.n_labels} structures of {force_field.supercell.n_atoms} atoms: {rows} force components",
+        f"{size} parameters ({orders})",
+        f"training RMSE {1e3 * training_rmse:.3f} meV/Å, "
+        f"fitting error β^(-1/2) {1e3 * posterior.beta_inv_sqrt:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
     ]
-    return "\n".join(line for line in lines if line)
+    if unknown:
+        lines.insert(2, f"underdetermined: the data leave {unknown} of {size} parameters to the prior")
+    return lines
+
+
+def undetermined(posterior: Posterior) -> int:
+    """Number of independent combinations of parameters that the prior knows better than the data."""
+    deviation = 1 / np.sqrt(np.array(posterior.alpha)[posterior.groups])
+    gain = np.linalg.eigvalsh(posterior.beta * posterior.statistics.gram * deviation * deviation[:, None])
+    return int((gain < 1).sum())
 
 
 def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_json: bool) -> str:
@@ -123,7 +240,27 @@ def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_j
         f"MAE                 {1e3 * accuracy.mae:.3f} meV/Å",
         f"β^(-1/2)            {1e3 * accuracy.beta_inv_sqrt:.3f} meV/Å",
         f"mean ε_B            {1e3 * accuracy.mean_bayesian_error:.3f} meV/Å",
+        f"predicted RMSE      {1e3 * accuracy.predicted_rmse:.3f} meV/Å",
+        consistency(accuracy),
     ])
+
+
+def consistency(accuracy: Accuracy) -> str:
+    """Whether the predicted RMSE is right, and what it means where it is not."""
+    if accuracy.rmse == 0:
+        return "consistent: no error at all"
+    deviation = accuracy.predicted_rmse / accuracy.rmse - 1
+    if abs(deviation) <= CONSISTENT:
+        return f"consistent: the prediction is {abs(deviation):.0%} {'above' if deviation > 0 else 'below'} the RMSE"
+    if deviation > 0:
+        return (
+            f"not consistent: the prediction is {deviation:.0%} above the RMSE: these structures are easier than the "
+            "training's, or the error is below what β may resolve"
+        )
+    return (
+        f"not consistent: the prediction is {-deviation:.0%} below the RMSE: the expansion is misspecified (longer "
+        "cutoffs, higher orders), or these structures are of another kind than the training's"
+    )
 
 
 def evaluate(force_field: ForceField, data: Path, reference: Path | None = None) -> Accuracy:
@@ -137,12 +274,15 @@ def evaluate(force_field: ForceField, data: Path, reference: Path | None = None)
     errors = on_frames.forces(frames.displacements) - frames.forces
     rmse = float(np.sqrt(np.mean(errors**2)))
     rms_force = float(np.sqrt(np.mean(frames.forces**2)))
+    noise = float(force_field.posterior.beta_inv_sqrt)
+    bayesian = float(np.mean(on_frames.bayesian_error(frames.displacements)))
     return Accuracy(
         rmse=rmse,
         mae=float(np.mean(np.abs(errors))),
         relative=rmse / rms_force if rms_force > 0 else math.nan,
-        beta_inv_sqrt=float(force_field.posterior.beta_inv_sqrt),
-        mean_bayesian_error=float(np.mean(on_frames.bayesian_error(frames.displacements))),
+        beta_inv_sqrt=noise,
+        mean_bayesian_error=bayesian,
+        predicted_rmse=math.hypot(noise, bayesian),
         n_structures=len(frames.forces),
     )
 
@@ -183,12 +323,3 @@ def describe(force_field: ForceField) -> dict[str, Any]:
         "alpha": [float(a) for a in posterior.alpha],
         "log_evidence": float(posterior.log_evidence),
     }
-
-
-def _refuse_unwritable(output: Path) -> None:
-    """Before hours of work rather than after: the folder exists and can be written to."""
-    folder = output.parent
-    if output.is_dir() or not folder.is_dir():
-        raise InputError(
-            "--output", "a file in an existing folder", f"'{output}'", f"make the folder first: mkdir -p {folder}"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -87,12 +88,14 @@ def init_campaign(source: str, output: Path | None, calculator: str) -> str:
         shutil.copyfile(BUILT_IN / f"{source}.xyz", folder / f"{source}.xyz")
     else:
         atoms = _read(source)
-        text = campaign_text(Path(source).stem, atoms, calculator)
-        folder = output or Path(Path(source).stem)
+        name = Path(source).stem if not Path(Path(source).stem).is_file() else Crystal(atoms).formula
+        text = campaign_text(name, atoms, calculator)
+        folder = output or Path(name)
         _make_folder(folder)
         write_perfect_structure(folder / "structure.xyz", Crystal(atoms).atoms())
         (folder / "campaign.toml").write_text(text, encoding="utf-8")
-    return f"campaign: {folder / 'campaign.toml'}\nrun it: dynft train {folder / 'campaign.toml'}"
+    path = str(folder / "campaign.toml")
+    return f"campaign: {path}\nrun it: {shlex.join(['dynft', 'train', path])}"
 
 
 def campaign_text(name: str, atoms: Atoms, calculator: str) -> str:

@@ -21,7 +21,7 @@ from dynft_core.force_field import ForceField
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from workflows.progress import Progress
-from workflows.structure_files import read_structure
+from workflows.structure_files import read_structure, refuse_output
 
 Floats = NDArray[np.float64]
 
@@ -64,6 +64,10 @@ class _Observed:
     errors_eV_A: list[float] = field(default_factory=list)
 
 
+VELOCITY_STREAM = 5 << 40
+"""Random numbers of the first velocities: far from the walker's own stream, 0, whose first kick would repeat them."""
+
+
 def run_md(force_field: Path, supercell: str, structure: Path | None, output: Path, settings: MdSettings) -> str:
     """Run from the perfect crystal with Maxwell velocities at twice the temperature; returns what to print.
 
@@ -79,18 +83,23 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
     cell = build_supercell(loaded, supercell, structure)
     moving = loaded.on(cell)
     thermostat = Thermostat(settings.temperature_K, settings.friction_per_ps, settings.timestep_fs)
-    rng = np.random.Generator(np.random.Philox(key=[settings.seed, 0]))
+    rng = np.random.Generator(np.random.Philox(key=[settings.seed, VELOCITY_STREAM]))
     start = maxwell_velocities(cell.masses, 2 * settings.temperature_K, rng)
     walker = Langevin(
         thermostat, cell.masses, moving.potential.batch_forces,
         np.zeros((1, cell.n_atoms, 3)), start[None], [(settings.seed, 0)], [0],
     )
-    try:
-        stream = output.open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError("--output", "a file that can be written", f"'{output}' ({error})", "choose another") from error
-    with stream, Progress(settings.n_steps, f"MD of {cell.n_atoms} atoms, steps", sys.stderr) as progress:
-        observed = _walk(walker, moving, settings, stream, progress)
+    refuse_output(output, force_field, structure)
+    with (
+        output.open("w", encoding="utf-8") as stream,
+        Progress(settings.n_steps, f"MD of {cell.n_atoms} atoms, steps", sys.stderr) as progress,
+    ):
+        try:
+            observed = _walk(walker, moving, settings, stream, progress)
+        except DynftError:
+            if not stream.tell():
+                output.unlink()  # no frame was written
+            raise
     return "\n".join(_summary(observed, cell, output, settings))
 
 
@@ -127,7 +136,7 @@ def _walk(
             raise DynftError(
                 f"MD: an atom left its site at {step * settings.timestep_fs / 1000:.3f} ps, displaced by "
                 f"{largest:.2f} Å (half the nearest-neighbour distance is {limit:.2f} Å); "
-                "train at this temperature, or lower it"
+                "train at this temperature, lower it, or take a shorter time step"
             )
         if step % settings.interval == 0 or step == settings.n_steps:
             stream.write(_frame(walker, force_field, step, settings, observed))

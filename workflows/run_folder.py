@@ -22,7 +22,7 @@ from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import read_journal
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
 from workflows.campaign import replay, started_event
-from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, convergence_settings
+from workflows.campaign_jobs import CHANGEABLE, PRIMITIVE, SUPERCELL, convergence_settings
 from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.structure_files import read_structure
@@ -156,7 +156,7 @@ def _refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Pa
     first = read_journal(run_dir / JOURNAL)[0]
     there, here = _flat(first.get("campaign") or {}), _flat(started_event(campaign)["campaign"])
     different = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
-    different = [k for k in different if k != "crystal.structure"]
+    different = [k for k in different if k != "crystal.structure" and not k.startswith(CHANGEABLE)]
     if not different:
         known = read_perfect_structure(run_dir / SUPERCELL)
         same = (

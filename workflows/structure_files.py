@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,11 +26,13 @@ class LabelledFrames:
         supercell: the perfect supercell they belong to.
         displacements: (S, N, 3) Å.
         forces: (S, N, 3) eV/Å.
+        energies: (S) eV, None where a frame has none.
     """
 
     supercell: Supercell
     displacements: Floats
     forces: Floats
+    energies: tuple[float | None, ...]
 
 
 def read_frames(path: Path, argument: str) -> list[Atoms]:
@@ -51,6 +54,25 @@ def read_frames(path: Path, argument: str) -> list[Atoms]:
     if not frames:
         raise FileFormatError(argument, "at least one structure", f"'{path}' with none", "check the file")
     return list(frames)
+
+
+def refuse_output(output: Path, *inputs: Path | None) -> None:
+    """Before hours of work rather than after: the folder can be written to, and no input would be overwritten.
+
+    Raises:
+        InputError: saying which.
+    """
+    folder = output.parent
+    if not folder.is_dir():
+        raise InputError(
+            "--output", "a file in an existing folder", f"'{output}'", f"make the folder first: mkdir -p {folder}"
+        )
+    if output.is_dir():
+        raise InputError("--output", "a file", f"'{output}', a folder", "add a file name")
+    if not os.access(output if output.exists() else folder, os.W_OK):
+        raise InputError("--output", "a file that can be written", f"'{output}', which cannot be", "choose another")
+    if any(given is not None and given.exists() and output.exists() and output.samefile(given) for given in inputs):
+        raise InputError("--output", "another file than the input", f"'{output}'", "choose another name")
 
 
 def read_structure(path: Path, argument: str) -> Atoms:
@@ -92,7 +114,8 @@ def read_labelled_frames(
             raise _in_frame(error, path, i) from error
         displacements.append(found)
         forces[i] = forces[i][order]
-    return LabelledFrames(supercell, np.array(displacements), np.array(forces))
+    energies = tuple(_energy(frame) for frame in frames)
+    return LabelledFrames(supercell, np.array(displacements), np.array(forces), energies)
 
 
 def _supercell(
@@ -124,6 +147,13 @@ def _forces(frame: Atoms, path: Path, index: int) -> Floats:
             atom = int(np.argwhere(~np.isfinite(values))[0][0])
             raise InputError(where, f"finite {name}", f"NaN or infinity at atom {atom}", "leave the frame out")
     return forces
+
+
+def _energy(frame: Atoms) -> float | None:
+    try:
+        return float(frame.get_potential_energy(apply_constraint=False))
+    except Exception:  # no calculator, or one without an energy: ASE has a class for each, and forces are enough
+        return None
 
 
 def _in_frame(error: StructureError, path: Path, index: int) -> StructureError:

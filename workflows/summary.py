@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,20 @@ def closing_lines(status: dict[str, Any], history: History, folder: Path, comman
     final = final_evaluation(history)
     if final is not None:
         lines += table_ii(final)
+    lines.append(reference_calculations(history))
     if status["state"] == "paused":
         lines.append(f"go on with: {command}")
     if status["state"] == "complete" and history.fits:
         lines.append(f"force field: {folder / 'force_fields' / f'{history.fits[-1].version:06d}.h5'}")
-        lines.append(f"report: dynft report {folder}")
+        lines.append(f"report: {shlex.join(['dynft', 'report', str(folder)])}")
     return lines
+
+
+def reference_calculations(history: History) -> str:
+    """What the campaign cost, by what it was for."""
+    counts = {role: history.count(role)[0] for role in ("harmonic", "initial", "flagged", "audit", "test")}
+    parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"reference calculations: {len(history.labelled)}{f' ({parts})' if parts else ''}"
 
 
 def final_evaluation(history: History) -> Evaluation | None:

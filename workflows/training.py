@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -96,5 +97,5 @@ def show_status(run: Path, as_json: bool) -> None:
 
 
 def _command(source: str, site: str, run: Path | None) -> str:
-    options = ("" if site == "local" else f" --site {site}") + ("" if run is None else f" --run {run}")
-    return f"dynft train {source}{options}"
+    options = ([] if site == "local" else ["--site", site]) + ([] if run is None else ["--run", str(run)])
+    return shlex.join(["dynft", "train", source, *options])

@@ -11,6 +11,7 @@ one factorisation and one inverse of M × M, whatever the number of coefficients
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ Ints = NDArray[np.int64]
 
 MAX_DECAY = 5.0
 """Largest λ (1/Å) and κ: e^-5 for each Å or body is as good as absent."""
+MAX_RANGE = (10.0, 4.0)
+"""Largest λ times the range of diameters in an order, and κ times that of bodies: precisions that differ by more than
+exp(2 · 14) = 1e12 would be lost to rounding, and the evidence with them."""
 RESOLUTION_A = 0.1
 """Diameters that differ by less share their prior precision."""
 MAX_CLASS_BYTES = 2**29
@@ -33,24 +37,45 @@ MAX_CLASS_BYTES = 2**29
 
 
 @dataclass(frozen=True, eq=False)
-class Coefficients:
-    """The eigentensor coefficients of all orders in turn, P of them.
+class OrderClasses:
+    """The classes of orbits of one order n, C_n of them.
 
     Attributes:
-        null_spaces: for each order (P_n, M_n), θ = N φ.
-        weights: (P,) w; order: (P,) 0 for order 2 and so on; diameter_A: (P,); bodies: (P,) distinct sites.
+        shapes: (C_n, M_n, M_n) S_c.
+        diameter_A, bodies: (C_n,) mean diameter and number of distinct sites of each class.
     """
 
-    null_spaces: tuple[Floats, ...]
-    weights: Floats
-    order: Ints
+    shapes: Floats
     diameter_A: Floats
     bodies: Ints
 
+    @classmethod
+    def of(cls, null_space: Floats, weights: Floats, diameter_A: Floats, bodies: Ints) -> OrderClasses:
+        """Sort eigentensor coefficients θ = N φ into classes: N (P_n, M_n), their orbits' w, d and k (P_n,)."""
+        keys = np.column_stack([bodies, diameter_A])
+        member = _classes(keys, null_space.shape[1])
+        scaled = weights[:, None] * null_space
+        rows = [np.flatnonzero(member == c) for c in range(int(member.max(initial=-1)) + 1)]
+        shapes = np.zeros((len(rows), null_space.shape[1], null_space.shape[1]))
+        for shape, own in zip(shapes, rows, strict=True):
+            shape[:] = scaled[own].T @ scaled[own]
+        means = np.array([keys[own].mean(axis=0) for own in rows]).reshape(-1, 2)
+        return cls(shapes, means[:, 1], np.rint(means[:, 0]).astype(np.int64))
+
     @property
-    def n_orders(self) -> int:
-        """Number of orders."""
-        return len(self.null_spaces)
+    def size(self) -> int:
+        """M_n, parameters of the order."""
+        return int(self.shapes.shape[1])
+
+    @property
+    def weight(self) -> Floats:
+        """(C_n,) number of parameters that each class stands for."""
+        return np.asarray(np.trace(self.shapes, axis1=1, axis2=2))
+
+    @property
+    def middle_A(self) -> float:
+        """Mean diameter."""
+        return float(self.weight @ self.diameter_A / max(self.weight.sum(), 1e-300))
 
 
 @dataclass(frozen=True)
@@ -59,55 +84,6 @@ class Decay:
 
     per_A: tuple[float, ...]
     per_body: float
-
-
-@dataclass(frozen=True, eq=False)
-class PriorClasses:
-    """The prior precision of each order as a sum over classes of orbits.
-
-    Attributes:
-        shapes: for each order (C_n, M_n, M_n), S_c.
-        order, diameter_A, bodies: (C,) of the classes of all orders in turn.
-    """
-
-    shapes: tuple[Floats, ...]
-    order: Ints
-    diameter_A: Floats
-    bodies: Ints
-
-    @classmethod
-    def of(cls, coefficients: Coefficients) -> PriorClasses:
-        """Sort the coefficients into classes."""
-        shapes, order, diameters, bodies = [], [], [], []
-        for n, null_space in enumerate(coefficients.null_spaces):
-            mine = coefficients.order == n
-            keys = np.column_stack([coefficients.bodies[mine], coefficients.diameter_A[mine]])
-            member = _classes(keys, null_space.shape[1])
-            scaled = coefficients.weights[mine, None] * null_space
-            count = int(member.max(initial=-1)) + 1
-            shapes.append(np.array([scaled[member == c].T @ scaled[member == c] for c in range(count)]))
-            order += [n] * count
-            bodies += [keys[member == c, 0].mean() for c in range(count)]
-            diameters += [keys[member == c, 1].mean() for c in range(count)]
-        return cls(tuple(shapes), np.array(order), np.array(diameters), np.rint(bodies).astype(np.int64))
-
-    @property
-    def sizes(self) -> list[int]:
-        """M_n, parameters of each order."""
-        return [s.shape[1] for s in self.shapes]
-
-    def split(self, values: Floats) -> list[Floats]:
-        """Values (C,) of all classes, order by order."""
-        return [values[self.order == n] for n in range(len(self.shapes))]
-
-    def exponents(self, decay: Decay) -> Floats:
-        """(C,) log of g_c / α_n."""
-        by_distance = np.array(decay.per_A)[self.order] * self.diameter_A
-        return np.asarray(2 * by_distance + 2 * decay.per_body * (self.bodies - 2))
-
-    def precisions(self, g: Floats) -> list[Floats]:
-        """Prior precision Σ_c g_c S_c (M_n, M_n) of each order, for g (C,)."""
-        return [np.tensordot(own, s, 1) for own, s in zip(self.split(g), self.shapes, strict=True)]
 
 
 def _classes(keys: Floats, size: int) -> Ints:
@@ -121,31 +97,34 @@ def _classes(keys: Floats, size: int) -> Ints:
         resolution *= 2
 
 
+def _split(orders: Sequence[OrderClasses], values: Floats) -> list[Floats]:
+    """Values (C,) of all classes, order by order."""
+    return np.split(values, np.cumsum([len(o.bodies) for o in orders])[:-1])
+
+
 def log_evidence(
-    classes: PriorClasses, statistics: Statistics, log_g: Floats, log_beta: float
+    orders: Sequence[OrderClasses], statistics: Statistics, log_g: Floats, log_beta: float
 ) -> tuple[float, Floats, float]:
-    """Log evidence, and its derivatives by log g (C,) and log β."""
+    """Log evidence, and its derivatives by log g (C,) of the classes of all orders in turn, and by log β."""
     beta, n = float(np.exp(log_beta)), statistics.n_rows
     g = np.exp(log_g)
-    priors = classes.precisions(g)
+    priors = [np.tensordot(own, o.shapes, 1) for own, o in zip(_split(orders, g), orders, strict=True)]
+    ends = np.cumsum([o.size for o in orders])
+    places = [slice(int(e) - o.size, int(e)) for o, e in zip(orders, ends, strict=True)]
     precision = beta * statistics.gram
-    value, before, after, squares, end = 0.0, [], [], [], 0
-    for prior in priors:
-        end += len(prior)
-        precision[end - len(prior) : end, end - len(prior) : end] += prior
+    for own, prior in zip(places, priors, strict=True):
+        precision[own, own] += prior
     factor = cholesky(precision)
     mean = scipy.linalg.cho_solve((factor, True), beta * statistics.moment, check_finite=False)
-    value -= float(np.log(factor.diagonal()).sum())
+    value = -float(np.log(factor.diagonal()).sum())
     inverse = _inverse(factor)
-    end = 0
-    for prior, shapes in zip(priors, classes.shapes, strict=True):
-        own = slice(end, end + len(prior))
-        end += len(prior)
+    before, after, squares = [], [], []
+    for own, prior, order in zip(places, priors, orders, strict=True):
         prior_factor = cholesky(prior)
         value += float(np.log(prior_factor.diagonal()).sum())
-        before.append(np.tensordot(shapes, _symmetric(_inverse(prior_factor)), 2))
-        after.append(np.tensordot(shapes, _symmetric(inverse[own, own]), 2))
-        squares.append(shapes @ mean[own] @ mean[own])
+        before.append(np.tensordot(order.shapes, _symmetric(_inverse(prior_factor)), 2))
+        after.append(np.tensordot(order.shapes, _symmetric(inverse[own, own]), 2))
+        squares.append(order.shapes @ mean[own] @ mean[own])
     spread, size = np.concatenate(after), np.concatenate(squares)
     residual = statistics.squared_residual(mean)
     value += 0.5 * float(n * np.log(beta / (2 * np.pi)) - beta * residual - g @ size)
@@ -155,6 +134,8 @@ def log_evidence(
 
 def _inverse(factor: Floats) -> Floats:
     """Lower triangle of the inverse of the matrix with this lower Cholesky factor."""
+    if len(factor) == 0:
+        return factor
     return np.asarray(scipy.linalg.lapack.dpotri(factor, lower=1)[0])
 
 
@@ -164,44 +145,63 @@ def _symmetric(lower: Floats) -> Floats:
 
 
 def learn_decay(
-    classes: PriorClasses, statistics: Statistics, noise_floor_eV_A: float, start: Hyperparameters
+    orders: Sequence[OrderClasses],
+    statistics: Statistics,
+    noise_floor_eV_A: float,
+    start: Hyperparameters,
+    decay: Decay | None = None,
+    max_iterations: int = 100,
+    tolerance: float = 1e-7,
 ) -> tuple[Decay, Hyperparameters]:
-    """Decay and hyperparameters (one α an order) of the largest evidence, from `start` (one α, or one an order).
+    """Decay and hyperparameters (one α an order) of the largest evidence.
 
-    L-BFGS in (log α_n at the middle distance of the order, λ_n, κ, log β), each in units of what it takes to change the
-    log evidence by about one.
+    From `start` (one α, or one an order) and `decay` (default: none), by L-BFGS in log α_n at the middle distance of
+    the order, λ_n, κ and log β, each in units of what changes the log evidence by about one; until an iteration raises
+    it by less than the fraction `tolerance`.
     """
-    k = len(classes.shapes)
-    alpha = start.alpha if len(start.alpha) == k else start.alpha * k
-    weight = np.concatenate([np.trace(s, axis1=1, axis2=2) for s in classes.shapes])
-    middle = np.bincount(classes.order, weight * classes.diameter_A) / np.bincount(classes.order, weight)
-    of_order = np.eye(k)[classes.order]
-    distance = 2 * (classes.diameter_A - middle[classes.order])
-    design = np.column_stack([of_order, of_order * distance[:, None], 2.0 * (classes.bodies - 2)])
+    k = len(orders)
+    middle = np.array([o.middle_A for o in orders])
+    of_order = np.repeat(np.eye(k), [len(o.bodies) for o in orders], axis=0)
+    weight, diameter, bodies = (np.concatenate([getattr(o, x) for o in orders]) for x in _COLUMNS)
+    distance = 2 * (diameter - of_order @ middle)
+    design = np.column_stack([of_order, of_order * distance[:, None], 2.0 * (bodies - 2)])
     curvature = np.append(np.maximum(weight @ design**2, 1.0), statistics.n_rows) / 2
     unit = 1 / np.sqrt(curvature)
 
     def objective(z: Floats) -> tuple[float, Floats]:
         x = z * unit
-        value, slope, noise = log_evidence(classes, statistics, design @ x[:-1], float(x[-1]))
+        value, slope, noise = log_evidence(orders, statistics, design @ x[:-1], float(x[-1]))
         return -value, -np.append(slope @ design, noise) * unit
 
-    bounds = [(-60.0, 60.0)] * k + [(0.0, MAX_DECAY)] * (k + 1) + [(-28.0, -2 * np.log(noise_floor_eV_A))]
+    reach = [o.diameter_A.max(initial=0.0) - o.diameter_A[o.bodies > 1].min(initial=np.inf) for o in orders]
+    steepest = [MAX_RANGE[0] / max(r, MAX_RANGE[0] / MAX_DECAY) for r in reach]
+    steepest.append(MAX_RANGE[1] / max(float(bodies.max(initial=0)) - 2, MAX_RANGE[1] / MAX_DECAY))
+    bounds = [(-60.0, 60.0)] * k + [(0.0, s) for s in steepest] + [(-28.0, -2 * np.log(noise_floor_eV_A))]
     scaled = np.array(bounds) / unit[:, None]
-    first = np.concatenate([np.log(alpha), np.zeros(k + 1), [np.log(start.beta)]]) / unit
-    found = scipy.optimize.minimize(
-        objective, np.clip(first, *scaled.T), jac=True, method="L-BFGS-B", bounds=scaled,
-        options={"ftol": 1e-7, "gtol": 1e-3, "maxiter": 100},
-    )
+    rates = decay or Decay((0.0,) * k, 0.0)
+    alpha = start.alpha if len(start.alpha) == k else start.alpha * k
+    first = [*(np.log(alpha) + 2 * np.array(rates.per_A) * middle), *rates.per_A, rates.per_body, np.log(start.beta)]
+    z, value = np.clip(np.array(first) / unit, *scaled.T), np.inf
+    options = {"ftol": tolerance, "gtol": 1e-3, "maxiter": max_iterations}
+    while True:  # one slow step ends L-BFGS; begun anew it goes on, if there is somewhere to go
+        found = scipy.optimize.minimize(objective, z, jac=True, method="L-BFGS-B", bounds=scaled, options=options)
+        gained, z, value = value - found.fun, found.x, found.fun
+        if gained < max(tolerance * abs(value), 0.1) or found.nit >= max_iterations:
+            break
     best = found.x * unit
-    decay = Decay(tuple(float(v) for v in best[k : 2 * k]), float(best[2 * k]))
-    alphas = np.exp(best[:k] - 2 * np.array(decay.per_A) * middle)
-    return decay, Hyperparameters(tuple(float(a) for a in alphas), float(np.exp(best[-1])), -float(found.fun))
+    learnt = Decay(tuple(float(v) for v in best[k : 2 * k]), float(best[2 * k]))
+    alphas = np.exp(best[:k] - 2 * np.array(learnt.per_A) * middle)
+    return learnt, Hyperparameters(tuple(float(a) for a in alphas), float(np.exp(best[-1])), -float(found.fun))
 
 
-def whitening(classes: PriorClasses, decay: Decay) -> tuple[Floats, ...]:
+_COLUMNS = ("weight", "diameter_A", "bodies")
+
+
+def whitening(orders: Sequence[OrderClasses], decay: Decay) -> tuple[Floats, ...]:
     """T_n (M_n, M_n) of each order: in ψ with φ = T ψ the prior of each order is a multiple of unity."""
     found = []
-    for shape in classes.precisions(np.exp(classes.exponents(decay))):
-        found.append(scipy.linalg.solve_triangular(cholesky(shape), np.eye(len(shape)), lower=True).T)
+    for order, rate in zip(orders, decay.per_A, strict=True):
+        g = np.exp(2 * rate * order.diameter_A + 2 * decay.per_body * (order.bodies - 2))
+        factor = cholesky(np.tensordot(g, order.shapes, 1))
+        found.append(scipy.linalg.solve_triangular(factor, np.eye(order.size), lower=True).T)
     return tuple(found)

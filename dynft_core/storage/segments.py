@@ -35,7 +35,7 @@ _HEADER_SIZE = 512
 _MAGIC = b"dynft segment"
 _HEADER = re.compile(_MAGIC + rb", format (\d+)\nlength (\d+) sha256 ([0-9a-f]{64})\n\0*")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_DAMAGED = "restore it from a copy, or remove it and let it be computed again"
+_DAMAGED = "restore it from a copy, or make it again"
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.lattice.crystal import Crystal
-from dynft_core.regression.decaying_prior import Coefficients
+from dynft_core.regression.decaying_prior import OrderClasses
 from dynft_core.symmetry.clusters import encode_sites, enumerate_clusters
 from dynft_core.symmetry.eigentensors import Pattern, Representation, eigentensors, pattern_of
 from dynft_core.symmetry.orbits import find_orbits
@@ -132,12 +132,26 @@ class ForceConstantBasis:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()[:24]
 
-    def coefficients(self) -> Coefficients:
-        """What a prior over orbits needs to know of the eigentensor coefficients of all orders."""
-        parts = [_orbit_geometry(self.crystal, o) for o in self.orders]
-        weights, diameters, bodies = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.repeat(np.arange(len(self.orders)), [len(p[0]) for p in parts])
-        return Coefficients(tuple(o.null_space for o in self.orders), weights, order, diameters, bodies)
+    def prior_classes(self) -> tuple[OrderClasses, ...]:
+        """What a prior over orbits needs to know of each order."""
+        return tuple(self.prior_classes_of(n, np.eye(m)) for n, m in self.n_parameters.items())
+
+    def prior_classes_of(self, order: int, subspace: Floats) -> OrderClasses:
+        """The same of one order in parameters ψ with φ = `subspace` ψ; classes that it leaves empty are left out."""
+        own = next(o for o in self.orders if o.order == order)
+        geometry = _orbit_geometry(self.crystal, own)
+        null_space = own.null_space @ subspace
+        there = np.abs(null_space).max(axis=1, initial=0.0) > 1e-9
+        return OrderClasses.of(null_space[there], *(column[there] for column in geometry))
+
+    def truncation(self, order: int, cutoff_A: float) -> Floats:
+        """V (M_n, m_n), orthonormal: parameters φ = V ψ of one order without any cluster of diameter ≥ `cutoff_A`."""
+        own = next(o for o in self.orders if o.order == order)
+        weights, diameters, _ = _orbit_geometry(self.crystal, own)
+        far = diameters >= cutoff_A
+        rows = weights[far, None] * own.null_space[far]
+        values, vectors = np.linalg.eigh(rows.T @ rows)  # of a projection's part: 0, or well above rounding
+        return np.ascontiguousarray(vectors[:, values < 1e-9])
 
     def transformed(self, blocks: Sequence[Floats]) -> ForceConstantBasis:
         """In parameters ψ with φ = T ψ; `blocks`: T_n (M_n, m_n) of each order, m_n < M_n to leave some out."""

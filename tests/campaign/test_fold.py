@@ -16,7 +16,17 @@ from fake_driver import campaign
 from dynft_core.errors import FileFormatError
 from dynft_core.jobs import FitJob, LabelJob, LabelOutcome, WalkJob
 from workflows.apps import FUNCTIONS
-from workflows.campaign import advance, lost_event, outcome_event, replay, start, started_event
+from workflows.campaign import (
+    MAX_EXPLOSIONS,
+    advance,
+    changed_event,
+    lost_event,
+    outcome_event,
+    replay,
+    start,
+    started_event,
+)
+from workflows.campaign_jobs import batches
 from workflows.campaign_state import Action, State
 from workflows.config import Campaign
 
@@ -96,7 +106,13 @@ def test_the_continuing_policy_never_leaves_a_batch_standing(tmp_path: Path) -> 
         state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
         outstanding += actions
         if isinstance(action.job, WalkJob) and state.phase == "walking" and not state.verdict.stalled:
-            assert sum(isinstance(a.job, WalkJob) for a in outstanding) == 2
+            longest = 1000 * settings.convergence.max_walk_ps / settings.dynamics.timestep_fs
+            may_walk = [
+                batch
+                for batch in batches(settings)
+                if any((last := state.walkers[w]) is None or last.step < longest for w in batch)
+            ]
+            assert sum(isinstance(a.job, WalkJob) for a in outstanding) == len(may_walk)
             waited_with_labels_open += any(isinstance(a.job, LabelJob) for a in outstanding)
         fits = [a.job for a in outstanding if isinstance(a.job, FitJob)]
         assert len(fits) <= 1
@@ -242,3 +258,41 @@ def test_a_journal_must_begin_with_a_campaign_of_a_format_that_is_known(tmp_path
         replay([{"event": "label_finished"}], str(tmp_path))
     with pytest.raises(FileFormatError, match="update dynft"):
         replay([{**started_event(campaign()), "format": 99}], str(tmp_path))
+
+
+def with_bounds(settings: Campaign, **bounds: Any) -> Campaign:
+    return settings.model_copy(update={"convergence": settings.convergence.model_copy(update=bounds)})
+
+
+def test_a_campaign_that_did_not_converge_goes_on_when_it_may_walk_longer(tmp_path: Path) -> None:
+    short = with_bounds(campaign("wait"), max_walk_ps=0.3, audit_ratio=[50.0, 60.0])
+    state, events, _ = run(short, tmp_path, seed=1)
+    assert state.phase == "complete"
+    assert state.reason.startswith("not converged")
+    event = json.loads(json.dumps(changed_event(campaign("wait"))))
+    longer, actions = advance(state, event)
+    assert longer.phase == "walking"
+    assert all(isinstance(a.job, WalkJob) for a in actions) and actions
+    assert longer.labelled == state.labelled
+    assert replay([*events, event], str(tmp_path)) == longer
+    outstanding = list(actions)
+    while outstanding:
+        action = outstanding.pop(0)
+        outcome = getattr(fake_tasks, FUNCTIONS[action.kind])(action.job)
+        longer, actions = advance(longer, json.loads(json.dumps(outcome_event(action, outcome))))
+        outstanding += actions
+    assert longer.phase == "complete"
+    assert longer.reason.startswith("converged")
+    assert len(longer.evaluations) == len(longer.fits)
+
+
+def test_a_campaign_whose_walkers_explode_without_end_fails_and_says_why(tmp_path: Path) -> None:
+    def explode(action: Action, event: Event) -> Event:
+        if isinstance(action.job, WalkJob):
+            for walk in event["outcome"]["walks"]:
+                walk.update(ended="exploded", selected=[], step=walk["step"] - walk["steps_walked"] + 2, steps_walked=2)
+        return event
+
+    state, events, _ = run(campaign("wait"), tmp_path, seed=1, spoil=explode)
+    assert f"every walker exploded in {MAX_EXPLOSIONS} walks in a row" in state.failure
+    assert sum(e["event"] == "walk_finished" for e in events) == MAX_EXPLOSIONS

@@ -10,8 +10,9 @@ import pytest
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.interop.export import export
-from dynft_core.phonons.anharmonicity import anharmonicity, harmonic_forces, mode_anharmonicity
+from dynft_core.phonons.anharmonicity import anharmonicity, mode_anharmonicity
 from dynft_core.phonons.dynamical_matrix import frequencies
+from dynft_core.phonons.harmonic import harmonic_forces
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

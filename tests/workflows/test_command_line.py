@@ -13,9 +13,12 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 
 import dynft
 from dynft_core.force_field import ForceField
+from dynft_core.jobs import ReferenceSettings
+from dynft_core.reference.calculators import make_calculator
 from dynft_core.storage.segments import write_segment
 from workflows.command_line import main
 from workflows.config import load_campaign
@@ -341,3 +344,114 @@ def test_a_crystal_that_melts_is_a_failure_and_not_a_result(
     arguments = ["md", str(force_field), "--supercell", "2 2 2", "-o", str(tmp_path / "t.xyz"), "--time-ps", "1"]
     assert main([*arguments, "--temperature", "20000"]) == 1
     assert "left its site" in capsys.readouterr().err
+
+
+def test_fit_says_what_it_found(silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    assert main([*arguments, "--cutoffs", CUTOFFS, "-o", str(tmp_path / "ff.h5")]) == 0
+    said = capsys.readouterr().out
+    size = ForceField.load(tmp_path / "ff.h5").basis.size
+    assert "8 structures of 16 atoms: 384 force components" in said
+    assert f"{size} parameters" in said
+    assert "log evidence" in said
+    assert "warning" not in said
+
+
+def test_an_underdetermined_fit_is_made_and_said(
+    silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = read_frames(silicon_files / "train.xyz", "frames")[0]
+    ase.io.write(tmp_path / "one.xyz", frame, format="extxyz")
+    arguments = ["fit", str(tmp_path / "one.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    capsys.readouterr()
+    assert main([*arguments, "--cutoffs", "5.0,4.0,4.0", "-o", str(tmp_path / "ff.h5")]) == 0
+    said = capsys.readouterr().out
+    loaded = ForceField.load(tmp_path / "ff.h5")
+    least = loaded.basis.size - 45  # 48 force components, three of them fixed by the net force
+    assert least > 0
+    count = int(said.split("the data leave ")[1].split()[0])
+    assert least <= count < loaded.basis.size
+
+
+@pytest.mark.parametrize("prior", ["shared", "per_order", "decaying"])
+def test_every_prior_can_be_chosen(
+    prior: str, silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    assert main([*arguments, "--cutoffs", CUTOFFS, "--prior", prior, "-o", str(tmp_path / "ff.h5")]) == 0
+    assert len(ForceField.load(tmp_path / "ff.h5").posterior.alpha) == (1 if prior == "shared" else 2)
+
+
+def test_automatic_cutoffs_show_their_steps(
+    silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    capsys.readouterr()
+    assert main([*arguments, "--cutoffs", "auto", "--max-order", "3", "-o", str(tmp_path / "ff.h5")]) == 0
+    said = capsys.readouterr().out
+    loaded = ForceField.load(tmp_path / "ff.h5")
+    assert set(loaded.basis.cutoffs) <= {2, 3}
+    assert "stopped: no further shell or order" in said
+    last = next(line for line in reversed(said.split("stopped:")[0].splitlines()) if line)
+    assert last.startswith(", ".join(f"{c:g}" for c in loaded.basis.cutoffs.values()))
+    assert main(["evaluate", str(tmp_path / "ff.h5"), str(silicon_files / "test.xyz")]) == 0
+    assert "consistent: the prediction is" in capsys.readouterr().out
+
+
+def test_evaluate_says_where_the_expansion_is_misspecified(
+    silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A harmonic force field of small displacements, on larger ones: errors that it does not expect."""
+    frames = read_frames(silicon_files / "test.xyz", "frames")
+    arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    assert main([*arguments, "--cutoffs", "5.0", "-o", str(tmp_path / "ff.h5")]) == 0
+    perfect = ForceField.load(tmp_path / "ff.h5").supercell.atoms()
+    calculator = make_calculator(ReferenceSettings("tersoff-si"), tmp_path)
+    for frame in frames:
+        frame.positions = perfect.positions + 5 * (frame.positions - perfect.positions)
+        frame.calc = calculator
+        frame.calc = SinglePointCalculator(frame, forces=frame.get_forces(), energy=frame.get_potential_energy())
+    ase.io.write(tmp_path / "large.xyz", frames, format="extxyz")
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "ff.h5"), str(tmp_path / "large.xyz")]) == 0
+    assert "not consistent" in capsys.readouterr().out
+
+
+def test_a_fit_that_does_not_fit_in_memory_is_refused(
+    silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    words = refused([*arguments, "--cutoffs", "9,9,9,9,9", "-o", str(tmp_path / "ff.h5")], capsys)
+    assert "memory" in words
+    assert "order 6" in words
+
+
+def test_md_starts_with_velocities_of_their_own_random_numbers(force_field: Path, tmp_path: Path) -> None:
+    """After one step at strong friction the kicks would, if they repeated the first velocities, add up to heat."""
+    temperatures = []
+    for seed in range(6):
+        output = tmp_path / f"{seed}.xyz"
+        options = ["--temperature", "300", "--time-ps", "0.001", "--friction-per-ps", "200", "--seed", str(seed)]
+        assert main(["md", str(force_field), "--supercell", "4 4 4", *options, "-o", str(output)]) == 0
+        temperatures.append(ase.io.read(output).info["temperature_K"])
+    damping = np.exp(-0.2)
+    expected = 300 * (2 * damping**2 + 1 - damping**2)  # Ornstein-Uhlenbeck from 2 T
+    assert np.mean(temperatures) == pytest.approx(expected, rel=0.06)
+
+
+def test_an_input_is_not_overwritten(
+    force_field: Path, silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, data = tmp_path / "ff.h5", tmp_path / "data.xyz"
+    copy.write_bytes(force_field.read_bytes())
+    data.write_bytes((silicon_files / "train.xyz").read_bytes())
+    primitive = str(silicon_files / "prim.xyz")
+    for arguments in (
+        ["md", str(copy), "--supercell", "3 3 3", "-o", str(copy)],
+        ["fit", str(data), "--primitive", primitive, "--cutoffs", "4.0", "-o", str(data)],
+    ):
+        assert main(arguments) == 2
+        assert "another file than the input" in capsys.readouterr().err
+    assert copy.read_bytes() == force_field.read_bytes()
+    assert data.read_bytes() == (silicon_files / "train.xyz").read_bytes()

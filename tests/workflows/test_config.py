@@ -119,7 +119,7 @@ def test_a_misspelt_required_key_is_named_rather_than_the_missing_one() -> None:
         ("dynamics", "temperature_K", "300 K", "dynamics.temperature_K", "a number in K"),
         ("dynamics", "temperature_K", -1.0, "dynamics.temperature_K", "more than 0 in K"),
         ("dynamics", "temperature_K", float("nan"), "dynamics.temperature_K", "a finite number in K"),
-        ("dynamics", "timestep_fs", 0.0, "dynamics.timestep_fs", "more than 0 in fs"),
+        ("dynamics", "timestep_fs", 0.0, "dynamics.timestep_fs", "at least 0.01 in fs"),
         ("dynamics", "walkers", 2.5, "dynamics.walkers", "an integer"),
         ("dynamics", "walkers", True, "dynamics.walkers", "an integer"),
         ("dynamics", "walkers", 0, "dynamics.walkers", "at least 1"),

@@ -146,7 +146,7 @@ def test_time_left_of_the_test_set(campaign: Campaign) -> None:
     start = History.of([event("propose_finished", ProposeOutcome(True, structures=refs))])
     now = start.after(labelled(refs[0].key))
     assert time_left(now, start, campaign, 2.0) == "left: 6 s of test labels"
-    assert "1 labels" in standing(now, start, campaign, 2.0)
+    assert "1 reference calculations" in standing(now, start, campaign, 2.0)
 
 
 def test_lines_alone_when_not_a_terminal(campaign: Campaign) -> None:
@@ -156,7 +156,7 @@ def test_lines_alone_when_not_a_terminal(campaign: Campaign) -> None:
             display.on_event(None, each)
     text = stream.getvalue()
     assert "\x1b" not in text
-    assert text.splitlines()[0] == "label aaaaaaaa: 0.50 s; 1 labels"
+    assert text.splitlines()[0] == "label aaaaaaaa: 0.50 s; 1 reference calculations"
     assert len(text.splitlines()) == 8
 
 

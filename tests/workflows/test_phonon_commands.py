@@ -11,8 +11,9 @@ import pytest
 
 from dynft_core.force_field import ForceField
 from dynft_core.interop.export import FORMATS
-from dynft_core.phonons.anharmonicity import anharmonicity, harmonic_forces
+from dynft_core.phonons.anharmonicity import anharmonicity
 from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
+from dynft_core.phonons.harmonic import harmonic_forces
 from workflows.command_line import ExportFormat, main
 from workflows.phonon_commands import parse_mesh, parse_points
 

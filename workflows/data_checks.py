@@ -1,0 +1,124 @@
+"""What looks wrong in a fit's input, said before the work starts: units, duplicates, missing energies, memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.errors import InputError
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.symmetry.size import basis_sizes
+
+Floats = NDArray[np.float64]
+
+RY_BOHR_EV_A = 25.711
+"""1 Ry/bohr in eV/Å; 1 hartree/bohr is twice that."""
+SOFT_EV_A2 = 0.3
+"""Mean stiffness below which hardly any crystal lies: Si 10, NaCl 2, CsPbI₃ 1 eV/Å²."""
+_DUPLICATE_A = 1e-6
+
+
+def data_warnings(displacements: Floats, forces: Floats, energies: Sequence[float | None]) -> list[str]:
+    """Sentences on what is suspicious in structures (S, N, 3) Å with forces (S, N, 3) eV/Å."""
+    found = [*_unit_warnings(displacements, forces), *_duplicate_warnings(displacements, forces)]
+    without = sum(e is None for e in energies)
+    if without:
+        found.append(f"note: {without} of {len(energies)} frames have no energy; only forces are fitted")
+    return found
+
+
+def _unit_warnings(displacements: Floats, forces: Floats) -> list[str]:
+    """The stiffness -Σ u·F / Σ u·u of each frame: against the other frames, and against crystals as they are."""
+    square = np.einsum("sic,sic->s", displacements, displacements)
+    moved = square > 1e-12
+    if not moved.any():
+        return ["warning: no frame has a displaced atom: nothing can be learnt from these forces"]
+    stiffness = -np.einsum("sic,sic->s", displacements, forces)[moved] / square[moved]
+    middle = float(np.median(stiffness))
+    found = []
+    if middle <= 0:
+        found.append(
+            f"warning: forces do not pull atoms back to their sites (mean stiffness {middle:.2g} eV/Å²): "
+            "is the reference the relaxed structure, are these forces and not gradients?"
+        )
+    elif middle < SOFT_EV_A2:
+        found.append(
+            f"warning: a stiffness of {middle:.2g} eV/Å² is hardly any crystal's: are the forces in eV/Å? "
+            f"(1 Ry/bohr = {RY_BOHR_EV_A:.2f} eV/Å, 1 hartree/bohr = {2 * RY_BOHR_EV_A:.2f} eV/Å)"
+        )
+    else:
+        factors = stiffness / middle
+        odd = np.flatnonzero(moved)[(factors < 1 / 8) | (factors > 8)]
+        if len(odd):
+            found.append(
+                f"warning: {_frames(odd)} have forces of another size than the rest for their displacements "
+                f"(stiffness {', '.join(f'{f:.3g}' for f in factors[np.isin(np.flatnonzero(moved), odd)][:3])} times "
+                f"the median): other units? (1 Ry/bohr = {RY_BOHR_EV_A:.2f} eV/Å)"
+            )
+    return found
+
+
+def _duplicate_warnings(displacements: Floats, forces: Floats) -> list[str]:
+    rounded = np.rint(displacements.reshape(len(displacements), -1) / _DUPLICATE_A).astype(np.int64) + 0
+    _, first, inverse = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+    original = first[inverse.reshape(-1)]
+    again = np.flatnonzero(original != np.arange(len(rounded)))
+    if len(again) == 0:
+        return []
+    worst = float(np.abs(forces[again] - forces[original[again]]).max())
+    text = f"warning: {_frames(again)} repeat earlier ones: they count twice and make the fit too sure of itself"
+    if worst > 1e-6:
+        text += f"; the forces of a pair differ by up to {worst:.2g} eV/Å"
+    return [text]
+
+
+def _frames(indices: NDArray[np.int64]) -> str:
+    named = ", ".join(str(i) for i in indices[:5]) + (", …" if len(indices) > 5 else "")
+    return f"{len(indices)} frames ({named})" if len(indices) > 1 else f"frame {named}"
+
+
+def check_memory(supercell: Supercell, cutoffs_A: Mapping[int, float], available_GiB: float | None = None) -> str:
+    """A warning when the fit may take more than half the memory, else ''.
+
+    `available_GiB`: default, what the machine and the job's limits leave.
+
+    Raises:
+        InputError: it would not suffice.
+    """
+    free = available_memory_GiB() if available_GiB is None else available_GiB
+    sizes = basis_sizes(supercell.crystal, cutoffs_A)
+    m = sum(s.parameters for s in sizes.values())
+    classes = sum(min(2**29, 15 * 8 * s.parameters**2) for s in sizes.values())
+    columns = sum(1.3 * s.coefficients for s in sizes.values())
+    own = sum(1.3 * s.coefficients * s.parameters for s in sizes.values())
+    clusters = sum(s.clusters * n for n, s in sizes.items()) * 16 * supercell.n_atoms
+    needed = (8 * (6 * m**2 + 2 * own + 2 * 3 * supercell.n_atoms * columns) + classes + clusters) / 2**30
+    if needed < 0.5 * free:
+        return ""
+    finite = f"about {needed:.1f} GiB for some {m:.0f} parameters"
+    estimate = finite if np.isfinite(needed) else "more than any machine's"
+    if needed > free:
+        largest = max(sizes, key=lambda n: sizes[n].parameters)
+        raise InputError(
+            "--cutoffs", f"a basis for {free:.1f} GiB of memory", estimate,
+            f"shorten the cutoff of order {largest}, or leave it out",
+        )
+    return f"warning: the fit will take {estimate}, of {free:.1f} GiB free"
+
+
+def available_memory_GiB() -> float:
+    """Memory this process can still have, within the machine's and the control group's limits."""
+    free = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            free = float(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        free = min(free, float(limit.read_text()) - float(used.read_text()))
+    return free / 2**30
