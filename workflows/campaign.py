@@ -133,8 +133,10 @@ def _changed(state: State, campaign: Campaign) -> State:
     state = replace(state, campaign=campaign)
     if state.phase not in ("test", "complete") or state.tasks:
         return state
-    done = state.verdict.converged or state.verdict.stalled
-    return replace(state, phase="test" if done else "walking", evaluations=(), reason="")
+    verdict = state.verdict
+    if verdict.converged or verdict.stalled:
+        return replace(state, phase="test", evaluations=(), reason=verdict.sentence)
+    return replace(state, phase="walking", evaluations=(), reason="")
 
 
 def changed_event(campaign: Campaign) -> dict[str, Any]:

@@ -286,6 +286,15 @@ def test_a_campaign_that_did_not_converge_goes_on_when_it_may_walk_longer(tmp_pa
     assert len(longer.evaluations) == len(longer.fits)
 
 
+def test_a_campaign_that_ended_is_judged_anew_by_changed_bounds(tmp_path: Path) -> None:
+    state, _, _ = run(with_bounds(campaign("wait"), max_walk_ps=0.3, audits=1000), tmp_path, seed=1)
+    assert state.reason.startswith("not converged")
+    eased = with_bounds(campaign("wait"), audits=1, min_walk_ps=0.1, max_error_change=1e9, audit_ratio=[0.01, 100.0])
+    changed, actions = advance(state, json.loads(json.dumps(changed_event(eased))))
+    assert changed.reason.startswith("converged")
+    assert [a.id for a in actions] in ([], ["evaluate:test"])
+
+
 def test_a_campaign_whose_walkers_explode_without_end_fails_and_says_why(tmp_path: Path) -> None:
     def explode(action: Action, event: Event) -> Event:
         if isinstance(action.job, WalkJob):
