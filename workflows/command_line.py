@@ -196,6 +196,23 @@ def phonons(
 
 
 @app.command()
+def properties(
+    force_field: ForceFieldFile,
+    names: Annotated[
+        str | None, typer.Option("--property", help="phonons, free_energy, displacements, sigma_A; default: all.")
+    ] = None,
+    temperature_K: Annotated[float, typer.Option("--temperature", help="K.")] = 300.0,
+    samples: Annotated[int, typer.Option(help="Samples of the posterior, for error bars.")] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what the crystal is like, with error bars: phonons, free energy, displacements, anharmonicity."""
+    from dynft_core.properties import PropertySettings
+    from workflows.property_command import properties_command
+
+    print(properties_command(force_field, names, PropertySettings(temperature_K, samples), as_json))
+
+
+@app.command()
 def anharmonicity(
     force_field: ForceFieldFile,
     data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å): a data set, or what dynft md wrote.")],

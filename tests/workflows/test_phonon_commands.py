@@ -207,3 +207,26 @@ def test_points_and_meshes_as_they_are_written() -> None:
     np.testing.assert_array_equal(parse_points("0.5,0,1/2;\n 1e-1 0 -2 "), [[0.5, 0, 0.5], [0.1, 0, -2]])
     assert parse_mesh("4") == (4, 4, 4)
     assert parse_mesh("2, 3 4") == (2, 3, 4)
+
+
+def test_properties_with_error_bars(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    force_field = ForceField.load(file)
+    values = json.loads(printed(["properties", file, "--temperature", "500", "--json"], capsys))
+    assert values["units"]["free_energy"] == "meV/atom"
+    gamma = [v["value"] for v in values["phonons"] if v["name"].startswith("Γ")]
+    np.testing.assert_allclose(gamma, frequencies(force_field, [[0.0, 0.0, 0.0]])[0], atol=1e-9)
+    given = {name for name in ("phonons", "free_energy", "displacements", "sigma_A") if values.get(name)}
+    assert given | set(values["missing"]) == {"phonons", "free_energy", "displacements", "sigma_A"}
+    text = printed(["properties", file, "--property", "phonons,sigma_A"], capsys)
+    assert "THz" in text
+    assert "σ_A" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["--property", "density"], "--property"), (["--temperature", "-1"], "temperature"), (["--samples", "1"], "samples")],
+)
+def test_properties_refuse_bad_arguments(
+    arguments: list[str], word: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert word in refused(["properties", file, *arguments], capsys)
