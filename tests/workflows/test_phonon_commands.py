@@ -214,7 +214,7 @@ def test_properties_with_error_bars(file: str, capsys: pytest.CaptureFixture[str
     values = json.loads(printed(["properties", file, "--temperature", "500", "--json"], capsys))
     assert values["units"]["free_energy"] == "meV/atom"
     gamma = [v["value"] for v in values["phonons"] if v["name"].startswith("Γ")]
-    np.testing.assert_allclose(gamma, frequencies(force_field, [[0.0, 0.0, 0.0]])[0], atol=1e-9)
+    np.testing.assert_allclose(gamma, frequencies(force_field, [[0.0, 0.0, 0.0]])[0], atol=1e-5)
     given = {name for name in ("phonons", "free_energy", "displacements", "sigma_A") if values.get(name)}
     assert given | set(values["missing"]) == {"phonons", "free_energy", "displacements", "sigma_A"}
     text = printed(["properties", file, "--property", "phonons,sigma_A"], capsys)
@@ -224,7 +224,7 @@ def test_properties_with_error_bars(file: str, capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["--property", "density"], "--property"), (["--temperature", "-1"], "temperature"), (["--samples", "1"], "samples")],
+    [(["--property", "x"], "--property"), (["--temperature", "-1"], "temperature"), (["--samples", "1"], "samples")],
 )
 def test_properties_refuse_bad_arguments(
     arguments: list[str], word: str, file: str, capsys: pytest.CaptureFixture[str]
