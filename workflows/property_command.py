@@ -38,7 +38,7 @@ def properties_command(force_field: Path, names: str | None, settings: PropertyS
                 raise
             missing[name] = str(error)
     if as_json:
-        values = {name: [_finite(value) for value in own] for name, own in found.items()}
+        values: dict[str, object] = {name: [_finite(value) for value in own] for name, own in found.items()}
         return json_text({"temperature_K": settings.temperature_K, "units": UNITS, **values, "missing": missing})
     lines = [f"at {settings.temperature_K:g} K; ± is the posterior's standard deviation"]
     for name, own in found.items():
