@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from dynft_core.jobs import (
@@ -18,6 +19,7 @@ from dynft_core.jobs import (
 )
 from dynft_core.selection.audits import audit_steps
 from dynft_core.selection.convergence import ConvergenceSettings
+from dynft_core.selection.random_steps import random_steps
 from workflows.config import Campaign
 
 CHANGEABLE = ("convergence.", "test.", "dynamics.max_task_minutes", "reference.timeout_s")
@@ -48,6 +50,8 @@ def reference_settings(campaign: Campaign) -> ReferenceSettings:
 def criterion_settings(campaign: Campaign) -> CriterionSettings:
     """When a structure is selected for a label."""
     s = campaign.selection
+    if s.criterion == "random":  # taken by the clock, as audits are; ε_B selects nothing
+        return CriterionSettings("fixed", threshold_eV_A=math.inf)
     return CriterionSettings(s.criterion, s.gamma, s.window_steps, s.threshold_meV_A / 1000, s.break_factor)
 
 
@@ -149,7 +153,8 @@ def walk_job(
         starts.append(WalkerStart(w, last.output if last else None, f"walkers/{w:02d}/{number:06d}.h5", own))
         step = last.step if last else 0
         schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, dynamics.walkers)
-        audits += [(w, at) for at in audit_steps(*schedule)]
+        chosen = {*audit_steps(*schedule), *_random_steps(campaign, w, step, step + n_steps)}
+        audits += [(w, at) for at in sorted(chosen)]
     return WalkJob(
         run_dir=run_dir,
         walkers=tuple(starts),
@@ -166,6 +171,14 @@ def walk_job(
         audit_steps=tuple(audits),
         max_seconds=60 * dynamics.max_task_minutes,
     )
+
+
+def _random_steps(campaign: Campaign, walker: int, from_step: int, to_step: int) -> tuple[int, ...]:
+    """Steps that criterion 'random' takes."""
+    if campaign.selection.criterion != "random":
+        return ()
+    mean_steps = 1000 * campaign.selection.random_interval_ps / campaign.dynamics.timestep_fs
+    return random_steps(mean_steps, from_step, to_step, walker, campaign.dynamics.seed)
 
 
 def evaluate_job(run_dir: str, n_versions: int, labels: Sequence[StructureRef]) -> EvaluateJob:

@@ -49,11 +49,13 @@ class DynamicsSection(_Section):
 
 
 class SelectionSection(_Section):
-    criterion: Literal["trajectory_average", "epsilon_min", "fixed"] = "trajectory_average"
+    criterion: Literal["trajectory_average", "epsilon_min", "fixed", "random"] = "trajectory_average"
     gamma: Positive = 3.0
     window_steps: Count = 1000
     threshold_meV_A: Annotated[float, Field(ge=0)] = 0.0
     break_factor: Annotated[float, Field(gt=1)] = 10.0
+    random_interval_ps: Positive = 1.0
+    """Mean walked time of one walker between the structures that 'random' takes."""
     policy: Literal["wait", "continue"] = "wait"
 
 
