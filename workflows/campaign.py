@@ -45,7 +45,7 @@ Event = Mapping[str, Any]
 
 JOURNAL_FORMAT = 1
 MAX_LOSSES = 3
-"""A task that was lost (its worker died, no answer came) this many times is given up."""
+"""A task that was lost (its worker died, no answer came) is given up at this cost: one a loss, unless it says less."""
 MAX_EXPLOSIONS = 20
 """A campaign fails when in so many walks in a row every walker exploded: labels do not mend that."""
 FAILED_LABELS = 5
@@ -119,9 +119,9 @@ def outcome_event(action: Action, outcome: Outcome) -> dict[str, Any]:
     return {**event, **_key(action), "outcome": to_json(outcome)}
 
 
-def lost_event(action: Action, why: str) -> dict[str, Any]:
-    """What to write to the journal when a task will never answer."""
-    return {"event": "task_lost", "id": action.id, **_key(action), "outcome": {"error": why}}
+def lost_event(action: Action, why: str, cost: float = 1.0) -> dict[str, Any]:
+    """What to write to the journal when a task will never answer; `cost`: how much the task itself is suspected."""
+    return {"event": "task_lost", "id": action.id, **_key(action), "cost": cost, "outcome": {"error": why}}
 
 
 def _key(action: Action) -> dict[str, str]:
@@ -151,11 +151,11 @@ def _revived(state: State) -> State:
 
 
 def _after_loss(state: State, action: Action, event: Event) -> tuple[State, tuple[Action, ...]]:
-    losses = state.losses.get(action.id, 0) + 1
+    losses = state.losses.get(action.id, 0) + event.get("cost", 1.0)
     state = replace(state, losses={**state.losses, action.id: losses})
     if losses < MAX_LOSSES:
         return state, (() if state.failure else (action,))
-    why = f"lost {losses} times: {(event.get('outcome') or {}).get('error', '')}"
+    why = f"lost too often: {(event.get('outcome') or {}).get('error', '')}"
     if isinstance(action.job, LabelJob):  # a structure that kills its workers is not worth the campaign
         state = replace(state, tasks={i: a for i, a in state.tasks.items() if i != action.id})
         return go_on(_with_failed_label(state, action.job.structure.key, why))

@@ -69,7 +69,7 @@ class State:
     Attributes:
         run_dir: where the run folder is now.
         tasks: outstanding tasks, by id; what a resumed driver has to submit again.
-        losses: how often each outstanding task was lost.
+        losses: what losing each outstanding task has cost: one, or less where the task is hardly to blame.
         structures: all structures chosen for a label, by key, in the order in which they were told.
         labelled: keys with a label; failed: keys whose label failed, with the reason.
         fitted, pending: keys in the newest force field: as labels, and in its covariance alone.
@@ -84,7 +84,7 @@ class State:
     run_dir: str
     phase: Phase
     tasks: Mapping[str, Action]
-    losses: Mapping[str, int]
+    losses: Mapping[str, float]
     structures: Mapping[str, StructureRef]
     labelled: frozenset[str]
     failed: Mapping[str, str]

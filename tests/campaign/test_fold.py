@@ -167,6 +167,15 @@ def test_a_lost_task_is_submitted_again_and_given_up_after_three_losses(tmp_path
     assert not revived.failure and revived.tasks == {propose.id: propose}
 
 
+def test_a_task_whose_blocks_end_outlives_many_of_them(tmp_path: Path) -> None:
+    state, (propose,) = start(campaign(), str(tmp_path))
+    for _ in range(11):
+        state, again = advance(state, lost_event(propose, "ManagerLost", cost=0.25))
+        assert again == (propose,) and not state.failure
+    state, _ = advance(state, lost_event(propose, "ManagerLost", cost=0.25))
+    assert "ManagerLost" in state.failure
+
+
 def test_a_structure_that_kills_its_workers_is_dropped_and_the_campaign_goes_on(tmp_path: Path) -> None:
     lost: list[str] = []
 
