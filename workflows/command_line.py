@@ -82,6 +82,27 @@ def train(
 
 
 @app.command()
+def compare(
+    campaign: Annotated[str, typer.Argument(help="Campaign file with a cheap reference, or a built-in one (si).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for runs, numbers and plot; resumes one.")],
+    criteria: Annotated[
+        str, typer.Option(help="trajectory_average, epsilon_min, random, fixed; each may end in +audits.")
+    ] = "epsilon_min,trajectory_average,random,trajectory_average+audits",
+    seeds: Annotated[int, typer.Option(help="Runs of each criterion.")] = 5,
+    walk_ps: Annotated[float | None, typer.Option("--walk-ps", help="Walked time of each walker, ps.")] = None,
+    test_structures: Annotated[int, typer.Option(help="Test structures of each seed.")] = 20,
+    site: Annotated[str, typer.Option(help="Where to run: local, another site's name, or FILE.py.")] = "local",
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a campaign under several criteria and seeds: labels against error, side by side."""
+    from workflows.compare import CompareSettings, compare_campaign
+
+    names = tuple(name.strip() for name in criteria.split(",") if name.strip())
+    settings = CompareSettings(names, seeds, walk_ps, test_structures)
+    print(compare_campaign(campaign, settings, site, output, as_json))
+
+
+@app.command()
 def status(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: JsonFlag = False) -> None:
     """Say where a campaign stands."""
     from workflows.training import show_status

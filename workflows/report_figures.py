@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from workflows.comparison import Curve
+
 Floats = NDArray[np.float64]
 
 MAX_POINTS = 800
@@ -111,6 +113,26 @@ def labels_figure(walked_ps: Sequence[float], n_labels: Sequence[int]) -> str:
         axes.set_ylabel("labels in the fit")
         _from_zero(axes)
         return _data_uri(figure)
+
+
+def comparison_figure(curves: Sequence[Curve]) -> Figure:
+    """Test RMSE and mean ε_B against labels, one colour a criterion, one line a seed (paper, figure 3)."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(7.5, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(curve.criterion for curve in curves))}
+        for curve in curves:
+            for axes, values in ((left, curve.rmse_eV_A), (right, curve.bayesian_error_eV_A)):
+                axes.plot(curve.n_labels, 1e3 * values, ".-", ms=3, lw=1.0, alpha=0.7, color=colours[curve.criterion])
+        for name, colour in colours.items():
+            left.plot([], [], ".-", color=colour, label=name)
+        left.set_ylabel("test RMSE (meV/Å)")
+        right.set_ylabel("mean ε$_B$ on the test set (meV/Å)")
+        for axes in (left, right):
+            axes.set_xlabel("labels in the fit")
+        _from_zero(left, right)
+        left.legend(frameon=False)
+        return figure
 
 
 def _from_zero(*axes: Axes) -> None:

@@ -1,0 +1,123 @@
+"""Comparison of criteria: the arithmetic on curves known in closed form, and a small comparison end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+
+from dynft_core.jobs import Evaluation
+from dynft_core.storage.journal import read_journal
+from workflows.command_line import main
+from workflows.compare import CompareSettings, variant
+from workflows.comparison import (
+    Curve,
+    Spread,
+    labels_at_equal_error,
+    labels_to_final_rmse,
+    labels_to_reach,
+    rmse_at_equal_labels,
+    summary,
+)
+from workflows.config import load_campaign
+
+CAMPAIGN = """
+name = "compared"
+crystal = {structure = "prim.xyz", supercell = [3, 3, 3]}
+expansion = {cutoffs_A = [4.0, 3.0]}
+dynamics = {temperature_K = 200.0, walkers = 2, walkers_per_task = 1, segment_ps = 0.05}
+selection = {window_steps = 40, random_interval_ps = 0.05}
+initial = {structures = 1}
+audit = {first_ps = 0.03}
+reference = {calculator = "tersoff-si"}
+test = {equilibration_ps = 0.05, interval_ps = 0.02}
+"""
+
+
+@pytest.fixture
+def campaign_file(tmp_path: Path) -> Path:
+    ase.io.write(tmp_path / "prim.xyz", bulk("Si", "diamond", a=5.432), format="extxyz")
+    path = tmp_path / "compared.toml"
+    path.write_text(CAMPAIGN, encoding="utf-8")
+    return path
+
+
+def curve(criterion: str, seed: int, counts: range, efficiency: float) -> Curve:
+    """Errors 1 / (efficiency · labels), eV/Å."""
+    return Curve.of(criterion, seed, [
+        Evaluation(f"{n:06d}.h5", 1 / (efficiency * n), 0.0, 0.5, 1 / (efficiency * n), n, 20) for n in counts
+    ])  # fmt: skip
+
+
+def test_an_efficient_criterion_needs_fewer_labels() -> None:
+    slow, quick = curve("slow", 1, range(2, 41), 1.0), curve("quick", 1, range(2, 41), 2.0)
+    # both reach 1/40, the larger final error: with 40 labels, and with 20
+    assert labels_at_equal_error(quick, slow) == pytest.approx(0.5, rel=1e-12)
+    assert labels_at_equal_error(slow, quick) == pytest.approx(2.0, rel=1e-12)
+    assert labels_to_final_rmse(quick, slow) == pytest.approx(20 / 1.03 / 40, rel=0.01)  # interpolated between fits
+    assert np.isnan(labels_to_final_rmse(slow, quick))
+    np.testing.assert_allclose(rmse_at_equal_labels(quick, slow), 0.5, rtol=1e-12)
+
+
+def test_a_target_is_reached_when_it_is_not_left_again() -> None:
+    n, values = np.array([2.0, 4.0, 6.0, 8.0]), np.array([4.0, 1.0, 3.0, 1.0])
+    assert labels_to_reach(n, values, 2.0) == pytest.approx(7.0)
+    assert labels_to_reach(n, values, 5.0) == 2.0
+    assert np.isnan(labels_to_reach(n, values, 0.5))
+
+
+def test_the_summary_pairs_seeds() -> None:
+    curves = [curve("a", s, range(2, 11), 1.0) for s in (1, 2)] + [curve("b", s, range(2, 11), s) for s in (1, 2)]
+    found = summary(curves)
+    assert found["a"]["rmse_at_equal_labels"] == Spread(1.0, 0.0, 2)
+    assert found["b"]["rmse_at_equal_labels"].mean == pytest.approx((1 + 1 / 2) / 2)
+    assert found["b"]["rmse_at_equal_labels"].error == pytest.approx(0.25)  # |1 - 1/2| / 2
+
+
+def test_runs_differ_in_criterion_and_seed_alone(campaign_file: Path) -> None:
+    campaign, _ = load_campaign(campaign_file)
+    settings = CompareSettings(("epsilon_min", "random+audits"), 2, walk_ps=0.1)
+    first, second = (variant(campaign, name, 2, settings) for name in settings.criteria)
+    assert first.dynamics == second.dynamics != campaign.dynamics
+    assert (first.selection.criterion, second.selection.criterion) == ("epsilon_min", "random")
+    assert first.audit.first_ps > 0.1 * campaign.dynamics.walkers
+    assert second.audit == campaign.audit
+    assert (first.test.structures, second.test.structures) == (20, 0)
+
+
+def test_a_comparison_from_the_command_line(campaign_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = campaign_file.parent / "compared"
+    options = ["--criteria", "trajectory_average,random+audits", "--seeds", "1", "--walk-ps", "0.1"]
+    arguments = ["compare", str(campaign_file), "-o", str(folder), *options, "--test-structures", "3", "--json"]
+    assert main(arguments) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values == json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    audited = next(run for run in values["runs"] if run["criterion"] == "random+audits")
+    events = read_journal(folder / "random+audits" / "seed-1" / "journal.jsonl")
+    labels = sum(event["event"] == "label_finished" for event in events)
+    assert audited["n_labels"][-1] == labels - 1  # all but that of the harmonic start
+    assert main(arguments) == 0  # a second time: nothing is computed again
+    assert json.loads(capsys.readouterr().out) == values
+    assert read_journal(folder / "random+audits" / "seed-1" / "journal.jsonl") == events
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--criteria", "loudest"], "trajectory_average"),
+        (["--criteria", "fixed,fixed"], "different"),
+        (["--seeds", "0"], "--seeds"),
+        (["--walk-ps", "-1"], "--walk-ps"),
+    ],
+)
+def test_bad_arguments(
+    options: list[str], words: str, campaign_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(campaign_file), "-o", str(tmp_path / "out"), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
