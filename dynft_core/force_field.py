@@ -46,12 +46,15 @@ class ForceField:
         basis: the symmetry-reduced expansion.
         supercell: the perfect structure that displacements (…, N, 3) refer to; `on` changes it.
         posterior: of the parameters.
+        prior, rotational: how refits learn it (see `fit`).
         labels: keys of the structures fitted; pending: of those in the covariance alone.
     """
 
     basis: ForceConstantBasis
     supercell: Supercell
     posterior: Posterior
+    prior: Prior = "shared"
+    rotational: bool = False
     labels: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
 
@@ -145,10 +148,9 @@ class ForceField:
     ) -> ForceField:
         """With further labels (S, N, 3) Å and eV/Å, hyperparameters learnt anew; nothing is pending any more."""
         statistics = self.posterior.statistics + statistics_of(self.folded, displacements, forces)
-        groups = self.posterior.groups
-        found = maximise_evidence(statistics, groups, noise_floor_eV_A)
-        posterior = Posterior.of(groups, found, statistics)
-        return replace(self, posterior=posterior, labels=(*self.labels, *keys), pending=())
+        posterior = learn(self.basis, statistics, self.prior, noise_floor_eV_A)
+        found = replace(self, posterior=posterior, rotational=False, labels=(*self.labels, *keys), pending=())
+        return found.with_rotational_sum_rules(noise_floor_eV_A) if self.rotational else found
 
     def with_rotational_sum_rules(self, noise_floor_eV_A: float = NOISE_FLOOR_EV_A) -> ForceField:
         """With the rotational sum rules of order 2 as soft conditions, α and β learnt anew; nothing is pending.
@@ -157,18 +159,22 @@ class ForceField:
         A log evidence that falls says that the data contradict them, by stress or by a cutoff too short to obey them.
         Nothing changes where symmetry alone makes them hold.
         """
-        posterior = self.posterior
-        part, statistics = self.basis.slices[2], posterior.statistics
+        if self.rotational:
+            return self.without_pending()
+        posterior, part = self.posterior, self.basis.slices[2]
         conditions = rotational_conditions(self.basis, self.supercell)
         if len(conditions) == 0:
-            return self.without_pending()
+            return replace(self.without_pending(), rotational=True)
         alpha = posterior.alpha[posterior.groups[part.start]]
-        blocks = [np.eye(m) for m in self.basis.n_parameters.values()]
-        blocks[0] = stiffening(conditions, statistics.gram[part, part], alpha, posterior.beta)
-        statistics = statistics.transformed(blocks)
-        found = maximise_evidence(statistics, posterior.groups, noise_floor_eV_A, posterior.hyperparameters)
-        changed = Posterior.of(posterior.groups, found, statistics)
-        return replace(self, basis=self.basis.transformed(blocks), posterior=changed, pending=())
+        blocks = posterior.whitening or tuple(np.eye(m) for m in self.basis.n_parameters.values())
+        gram = blocks[0].T @ posterior.statistics.gram[part, part] @ blocks[0]
+        stiff = stiffening(conditions @ blocks[0], gram, alpha, posterior.beta)
+        blocks = (blocks[0] @ stiff, *blocks[1:])
+        found = maximise_evidence(
+            posterior.statistics.transformed(blocks), posterior.groups, noise_floor_eV_A, posterior.hyperparameters
+        )
+        changed = Posterior.of(posterior.groups, found, posterior.statistics, blocks)
+        return replace(self, posterior=changed, rotational=True, pending=())
 
     def calculator(self, reference: Atoms | None = None) -> ForceFieldCalculator:
         """ASE calculator for the supercell that `reference` is (default: the force field's own)."""
@@ -184,8 +190,12 @@ class ForceField:
         arrays["alpha"] = np.array(p.alpha)
         if p.pending is not None:
             arrays["pending_gram"] = p.pending[lower]
+        for n, block in zip(self.basis.cutoffs, p.whitening or (), strict=p.whitening is not None):
+            arrays[f"whitening.{n}"] = block
         attributes: dict[str, Any] = {
             "kind": KIND,
+            "prior": self.prior,
+            "rotational": self.rotational,
             "beta": p.beta,
             "log_evidence": p.log_evidence,
             "square": p.statistics.square,
@@ -222,8 +232,12 @@ class ForceField:
             found = Hyperparameters(
                 tuple(float(x) for x in a["alpha"]), float(attributes["beta"]), float(attributes["log_evidence"])
             )
-            posterior = Posterior(a["groups"], found, statistics, a["mean"], pending)
-            return cls(basis, supercell, posterior, tuple(attributes["labels"]), tuple(attributes["pending"]))
+            blocks = tuple(a[f"whitening.{n}"] for n in basis.cutoffs if f"whitening.{n}" in a) or None
+            posterior = Posterior(a["groups"], found, statistics, a["mean"], pending, blocks)
+            return cls(
+                basis, supercell, posterior, attributes["prior"], bool(attributes["rotational"]),
+                tuple(attributes["labels"]), tuple(attributes["pending"]),
+            )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(
                 str(path), "a complete force-field file", f"one that lacks something ({error})", "fit or copy it again"
@@ -271,6 +285,17 @@ def prior_groups(basis: ForceConstantBasis, prior: Prior) -> NDArray[np.int64]:
     return groups
 
 
+def learn(basis: ForceConstantBasis, statistics: Statistics, prior: Prior, noise_floor_eV_A: float) -> Posterior:
+    """The posterior of the parameters of `basis`, its hyperparameters learnt from the data by evidence."""
+    if prior != "decaying":
+        groups = prior_groups(basis, prior)
+        return Posterior.of(groups, maximise_evidence(statistics, groups, noise_floor_eV_A), statistics)
+    start = maximise_evidence(statistics, prior_groups(basis, "shared"), noise_floor_eV_A)
+    classes = basis.prior_classes()
+    decay, found = learn_decay(classes, statistics, noise_floor_eV_A, start)
+    return Posterior.of(prior_groups(basis, "per_order"), found, statistics, whitening(classes, decay))
+
+
 def fit(
     basis: ForceConstantBasis,
     supercell: Supercell,
@@ -295,15 +320,8 @@ def fit(
     u, f = np.asarray(displacements), np.asarray(forces)
     statistics = processes.sum(statistics_of(folded, u[processes.own], f[processes.own]))
     names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
-    groups = prior_groups(basis, prior)
-    start = prior_groups(basis, "shared") if prior == "decaying" else groups
-    found = maximise_evidence(statistics, start, noise_floor_eV_A)
-    if prior == "decaying":
-        classes = basis.prior_classes()
-        decay, found = learn_decay(classes, statistics, noise_floor_eV_A, found)
-        blocks = whitening(classes, decay)
-        basis, statistics = basis.transformed(blocks), statistics.transformed(blocks)
-    force_field = ForceField(basis, supercell, Posterior.of(groups, found, statistics), names)
+    posterior = learn(basis, statistics, prior, noise_floor_eV_A)
+    force_field = ForceField(basis, supercell, posterior, prior, labels=names)
     return force_field.with_rotational_sum_rules(noise_floor_eV_A) if rotational else force_field
 
 

@@ -196,7 +196,7 @@ class FitJob:
     """Labels to add to those in `base`."""
     pending: tuple[StructureRef, ...] = ()
     """All structures without a label that shall enter the covariance."""
-    prior: Literal["shared", "per_order"] = "shared"
+    prior: Literal["shared", "per_order", "decaying"] = "shared"
     noise_floor_eV_A: float = 1e-5
 
 

@@ -32,7 +32,9 @@ class CrystalSection(_Section):
 class ExpansionSection(_Section):
     cutoffs_A: list[Positive]
     """Cutoffs for orders 2, 3, … (up to 6)."""
-    prior: Literal["shared", "per_order"] = "shared"
+    prior: Literal["shared", "per_order", "decaying"] = "shared"
+    """One prior precision for all parameters; one for each order; or one for each order that rises with distance and
+    number of bodies, which a second-order cutoff beyond half the supercell needs."""
     noise_floor_meV_A: Positive = 0.01
 
 

@@ -186,7 +186,7 @@ def _scan(
 
 def rotational_note(free: ForceField, ruled: ForceField) -> str:
     """What the rotational sum rules changed between two fits, and whether the data contradict them."""
-    if ruled.basis is free.basis:
+    if ruled.posterior.whitening is free.posterior.whitening:
         return "rotational sum rules: the symmetry of the crystal alone makes them hold"
     before, after = (
         [np.abs([part(s) for s in sums_of(f.basis, f.posterior.mean, f.supercell)]).max() for part in _PARTS]
@@ -223,9 +223,7 @@ def _summary(force_field: ForceField, training_rmse: float, unknown: int) -> lis
 
 def undetermined(posterior: Posterior) -> int:
     """Number of independent combinations of parameters that the prior knows better than the data."""
-    deviation = 1 / np.sqrt(np.array(posterior.alpha)[posterior.groups])
-    gain = np.linalg.eigvalsh(posterior.beta * posterior.statistics.gram * deviation * deviation[:, None])
-    return int((gain < 1).sum())
+    return int((posterior.gains < 1).sum())
 
 
 def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_json: bool) -> str:

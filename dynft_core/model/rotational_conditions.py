@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.force_constants import all_orderings, force_constants
 from dynft_core.model.images import holds_apart, on_shortest_images
-from dynft_core.symmetry.basis import ForceConstantBasis, OrderBasis
+from dynft_core.symmetry.basis import ForceConstantBasis
 from dynft_core.symmetry.rotational import RotationalSums, rotational_sums
 
 Floats = NDArray[np.float64]
@@ -39,7 +38,7 @@ def sums_of(
 def rotational_conditions(basis: ForceConstantBasis, supercell: Supercell | None = None) -> Floats:
     """R (k, M_2): the rotational sums of φ, as `sums_of` makes them, vanish where R φ = 0; independent rows.
 
-    Orthonormal as long as the basis is, in the metric of the full tensors. k = 0 where symmetry leaves nothing to ask,
+    Orthonormal, as the basis is. k = 0 where symmetry leaves nothing to ask,
     as in diamond.
     """
     part = basis.slices[2]
@@ -52,15 +51,5 @@ def rotational_conditions(basis: ForceConstantBasis, supercell: Supercell | None
         unit[np.arange(len(unit)), part.start + first + np.arange(len(unit))] = basis.length_scale_A**2
         found = sums_of(basis, unit, supercell)
         columns.append(np.concatenate([s.rows(length) for s in found], axis=-1))
-    metric = _metric(own)
-    natural = scipy.linalg.solve_triangular(metric, np.concatenate(columns), trans="T").T
-    _, values, rows = np.linalg.svd(natural, full_matrices=False)
-    return np.ascontiguousarray(rows[values > _RANK] @ metric)
-
-
-def _metric(order: OrderBasis) -> Floats:
-    """Upper triangular U (M_2, M_2): |U φ|² is Σ |Φ u₀²|² over the ordered pairs of a cell."""
-    orderings = np.array([len(p) for p in order.patterns])
-    weights = np.sqrt(np.bincount(order.orbit, minlength=len(orderings)) * orderings)
-    scaled = np.repeat(weights, np.diff(order.offsets))[:, None] * order.null_space
-    return np.asarray(scipy.linalg.qr(scaled, mode="r")[0][: scaled.shape[1]])
+    _, values, rows = np.linalg.svd(np.concatenate(columns).T, full_matrices=False)
+    return np.ascontiguousarray(rows[values > _RANK])

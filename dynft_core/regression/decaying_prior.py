@@ -1,8 +1,10 @@
 """A prior that falls with distance and number of bodies, learnt from the data by evidence.
 
 The eigentensor coefficients θ = N φ of an orbit of order n, diameter d and k bodies get the prior precision
-g = α_n w² exp(2 λ_n d + 2 κ (k - 2)), w² being the orbit's weight in the metric of the full tensors. All of α_n, λ_n, κ
-and β maximise the evidence together. A change of basis then makes the prior of each order a multiple of unity again.
+g = α_n w² exp(2 λ_n (d - d_n) + 2 κ (k - 2)), w² being the orbit's weight in the metric of the full tensors and d_n the
+mean diameter of the order. All of α_n, λ_n, κ
+and β maximise the evidence together, the α_n tied by `evidence.order_prior`. In ψ with φ = T ψ (`whitening`) the prior
+of each order is a multiple of unity again.
 
 Orbits of one order, one number of bodies and (nearly) one diameter share g: they are a class c, and the prior precision
 of order n is Σ_c g_c S_c with S_c = N_cᵀ w² N_c made once. An evaluation of the evidence and its gradient then takes
@@ -19,7 +21,7 @@ import scipy.linalg
 import scipy.optimize
 from numpy.typing import NDArray
 
-from dynft_core.regression.evidence import Hyperparameters, cholesky
+from dynft_core.regression.evidence import Hyperparameters, cholesky, order_prior
 from dynft_core.regression.statistics import Statistics
 
 Floats = NDArray[np.float64]
@@ -155,9 +157,9 @@ def learn_decay(
 ) -> tuple[Decay, Hyperparameters]:
     """Decay and hyperparameters (one α an order) of the largest evidence.
 
-    From `start` (one α, or one an order) and `decay` (default: none), by L-BFGS in log α_n at the middle distance of
-    the order, λ_n, κ and log β, each in units of what changes the log evidence by about one; until an iteration raises
-    it by less than the fraction `tolerance`.
+    From `start` (one α, or one an order) and `decay` (default: none), by L-BFGS in log α_n, λ_n, κ and log β, each in
+    units of what changes the log evidence by about one; until an iteration raises it by less than the fraction
+    `tolerance`.
     """
     k = len(orders)
     middle = np.array([o.middle_A for o in orders])
@@ -171,7 +173,10 @@ def learn_decay(
     def objective(z: Floats) -> tuple[float, Floats]:
         x = z * unit
         value, slope, noise = log_evidence(orders, statistics, design @ x[:-1], float(x[-1]))
-        return -value, -np.append(slope @ design, noise) * unit
+        tied, tie = order_prior(x[:k])
+        gradient = np.append(slope @ design, noise)
+        gradient[:k] += tie
+        return -value - tied, -gradient * unit
 
     reach = [o.diameter_A.max(initial=0.0) - o.diameter_A[o.bodies > 1].min(initial=np.inf) for o in orders]
     steepest = [MAX_RANGE[0] / max(r, MAX_RANGE[0] / MAX_DECAY) for r in reach]
@@ -180,7 +185,7 @@ def learn_decay(
     scaled = np.array(bounds) / unit[:, None]
     rates = decay or Decay((0.0,) * k, 0.0)
     alpha = start.alpha if len(start.alpha) == k else start.alpha * k
-    first = [*(np.log(alpha) + 2 * np.array(rates.per_A) * middle), *rates.per_A, rates.per_body, np.log(start.beta)]
+    first = [*np.log(alpha), *rates.per_A, rates.per_body, np.log(start.beta)]
     z, value = np.clip(np.array(first) / unit, *scaled.T), np.inf
     options = {"ftol": tolerance, "gtol": 1e-3, "maxiter": max_iterations}
     while True:  # one slow step ends L-BFGS; begun anew it goes on, if there is somewhere to go
@@ -190,18 +195,18 @@ def learn_decay(
             break
     best = found.x * unit
     learnt = Decay(tuple(float(v) for v in best[k : 2 * k]), float(best[2 * k]))
-    alphas = np.exp(best[:k] - 2 * np.array(learnt.per_A) * middle)
-    return learnt, Hyperparameters(tuple(float(a) for a in alphas), float(np.exp(best[-1])), -float(found.fun))
+    value = -float(found.fun) - order_prior(best[:k])[0]
+    return learnt, Hyperparameters(tuple(float(a) for a in np.exp(best[:k])), float(np.exp(best[-1])), value)
 
 
 _COLUMNS = ("weight", "diameter_A", "bodies")
 
 
 def whitening(orders: Sequence[OrderClasses], decay: Decay) -> tuple[Floats, ...]:
-    """T_n (M_n, M_n) of each order: in ψ with φ = T ψ the prior of each order is a multiple of unity."""
+    """T_n (M_n, M_n) of each order: in ψ with φ = T ψ the prior precision of each order is α_n times unity."""
     found = []
     for order, rate in zip(orders, decay.per_A, strict=True):
-        g = np.exp(2 * rate * order.diameter_A + 2 * decay.per_body * (order.bodies - 2))
+        g = np.exp(2 * rate * (order.diameter_A - order.middle_A) + 2 * decay.per_body * (order.bodies - 2))
         factor = cholesky(np.tensordot(g, order.shapes, 1))
         found.append(scipy.linalg.solve_triangular(factor, np.eye(order.size), lower=True).T)
     return tuple(found)

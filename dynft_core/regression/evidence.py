@@ -19,6 +19,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _ALPHA_BOUNDS = (1e-12, 1e12)
+ORDER_SPREAD = float(np.log(100.0))
+"""Standard deviation of log α_{n+1} - log α_n: in units of u₀ the constants of neighbouring orders are of one size, to
+a factor of ten. An order that the data have not tested is then as uncertain as the one before, instead of absent."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,20 @@ def _log_evidence(statistics: Statistics, groups: Ints, log_precisions: Floats) 
     return float(value), gradient
 
 
+def order_prior(log_alpha: Floats) -> tuple[float, Floats]:
+    """Log density of log α (K,) of successive orders, up to a constant, and its gradient (K,)."""
+    steps = np.diff(log_alpha) / ORDER_SPREAD
+    gradient = np.append(steps, 0.0) - np.append(0.0, steps)
+    return -0.5 * float(steps @ steps), gradient / ORDER_SPREAD
+
+
 def maximise_evidence(
     statistics: Statistics, groups: Ints, noise_floor_eV_A: float, start: Hyperparameters | None = None
 ) -> Hyperparameters:
     """α of each group and β by evidence maximisation; β^(-1/2) never below `noise_floor_eV_A`.
 
-    `groups`: (M,) which α each parameter has. L-BFGS on the logarithms with the exact gradient.
+    `groups`: (M,) which α each parameter has; several are those of successive orders, tied by `order_prior`.
+    L-BFGS on the logarithms with the exact gradient.
 
     Raises:
         InputError: no data at all.
@@ -90,12 +101,13 @@ def maximise_evidence(
 
     def objective(z: Floats) -> tuple[float, Floats]:
         value, gradient = _log_evidence(statistics, groups, z)
+        tied, slope = order_prior(z[:-1])
+        value, gradient[:-1] = value + tied, gradient[:-1] + slope
         return -value / statistics.n_rows, -gradient / statistics.n_rows
 
     found = scipy.optimize.minimize(
         objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-8, "maxiter": 200}
     )
     precisions = np.exp(found.x)
-    return Hyperparameters(
-        tuple(float(a) for a in precisions[:-1]), float(precisions[-1]), -found.fun * statistics.n_rows
-    )
+    log_evidence = -found.fun * statistics.n_rows - order_prior(found.x[:-1])[0]
+    return Hyperparameters(tuple(float(a) for a in precisions[:-1]), float(precisions[-1]), log_evidence)

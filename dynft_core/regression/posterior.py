@@ -15,18 +15,22 @@ from dynft_core.regression.statistics import Statistics
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Blocks = tuple[Floats, ...]
+"""Diagonal blocks of a matrix (M, M), in turn."""
 
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """Normal distribution of the parameters φ given labels, sharpened by pending structures.
 
-    Λ = diag(α) + β (Σ_labelled + Σ_pending AᵀA); the mean is that of the labels alone, because pending structures have
-    no forces yet.
+    The prior is that of φ = T ψ with precision diag(α) of ψ. Λ = T⁻ᵀ diag(α) T⁻¹ + β (Σ_labelled + Σ_pending AᵀA); the
+    mean is that of the labels alone, because pending structures have no forces yet.
 
     Attributes:
-        groups: (M,) which α each parameter has.
-        statistics: of the labels; pending: (M, M) Σ AᵀA of the pending structures, or None.
+        groups: (M,) which α each component of ψ has.
+        statistics: of the labels; pending: (M, M) Σ AᵀA of the pending structures, or None; both of φ.
+        mean: (M,) of φ.
+        whitening: T by its diagonal blocks; None: unity.
     """
 
     groups: Ints
@@ -34,13 +38,17 @@ class Posterior:
     statistics: Statistics
     mean: Floats
     pending: Floats | None = None
+    whitening: Blocks | None = None
 
     @classmethod
-    def of(cls, groups: Ints, hyperparameters: Hyperparameters, statistics: Statistics) -> Posterior:
+    def of(
+        cls, groups: Ints, hyperparameters: Hyperparameters, statistics: Statistics, whitening: Blocks | None = None
+    ) -> Posterior:
         """The posterior for given hyperparameters."""
-        precision = np.diag(np.array(hyperparameters.alpha)[groups]) + hyperparameters.beta * statistics.gram
-        mean = scipy.linalg.cho_solve((cholesky(precision), True), hyperparameters.beta * statistics.moment)
-        return cls(groups, hyperparameters, statistics, mean)
+        white = statistics if whitening is None else statistics.transformed(whitening)
+        precision = np.diag(np.array(hyperparameters.alpha)[groups]) + hyperparameters.beta * white.gram
+        mean = scipy.linalg.cho_solve((cholesky(precision), True), hyperparameters.beta * white.moment)
+        return cls(groups, hyperparameters, statistics, _times(whitening, mean), None, whitening)
 
     @property
     def alpha(self) -> tuple[float, ...]:
@@ -63,21 +71,25 @@ class Posterior:
         return self.hyperparameters.log_evidence
 
     @cached_property
-    def precision(self) -> Floats:
-        """Λ (M, M)."""
-        gram = self.statistics.gram if self.pending is None else self.statistics.gram + self.pending
-        return np.diag(np.array(self.alpha)[self.groups]) + self.beta * gram
-
-    @cached_property
     def half(self) -> Floats:
-        """Upper triangular H (M, M) with Σ = Λ⁻¹ = H Hᵀ."""
-        inverse = scipy.linalg.lapack.dtrtri(cholesky(self.precision), lower=1)[0]
-        return np.ascontiguousarray(inverse.T)
+        """H (M, M) with Σ = Λ⁻¹ = H Hᵀ; upper triangular where T is."""
+        gram = self.statistics.gram if self.pending is None else self.statistics.gram + self.pending
+        white = gram if self.whitening is None else replace(self.statistics, gram=gram).transformed(self.whitening).gram
+        precision = np.diag(np.array(self.alpha)[self.groups]) + self.beta * white
+        inverse = scipy.linalg.lapack.dtrtri(cholesky(precision), lower=1)[0]
+        return np.ascontiguousarray(_times(self.whitening, inverse.T))
 
     @cached_property
     def covariance(self) -> Floats:
         """Σ (M, M), eV²."""
         return np.asarray(self.half @ self.half.T)
+
+    @cached_property
+    def gains(self) -> Floats:
+        """(M,) precisions that the labels add to the prior's, relative to them, of independent combinations of φ."""
+        white = self.statistics if self.whitening is None else self.statistics.transformed(self.whitening)
+        deviation = 1 / np.sqrt(np.array(self.alpha)[self.groups])
+        return np.asarray(np.linalg.eigvalsh(self.beta * white.gram * deviation * deviation[:, None]))
 
     def sample(self, rng: np.random.Generator, count: int) -> Floats:
         """Parameters (count, M) drawn from the posterior."""
@@ -86,3 +98,11 @@ class Posterior:
     def condition(self, gram: Floats) -> Posterior:
         """The posterior with further structures pending, whose Σ AᵀA is `gram` (M, M)."""
         return replace(self, pending=gram if self.pending is None else self.pending + gram)
+
+
+def _times(blocks: Blocks | None, values: Floats) -> Floats:
+    """T values (M, …)."""
+    if blocks is None:
+        return values
+    parts = np.split(values, np.cumsum([b.shape[1] for b in blocks])[:-1])
+    return np.concatenate([b @ part for b, part in zip(blocks, parts, strict=True)])

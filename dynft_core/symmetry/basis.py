@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import factorial, prod
 from typing import Any
@@ -152,11 +152,6 @@ class ForceConstantBasis:
         rows = weights[far, None] * own.null_space[far]
         values, vectors = np.linalg.eigh(rows.T @ rows)  # of a projection's part: 0, or well above rounding
         return np.ascontiguousarray(vectors[:, values < 1e-9])
-
-    def transformed(self, blocks: Sequence[Floats]) -> ForceConstantBasis:
-        """In parameters ψ with φ = T ψ; `blocks`: T_n (M_n, m_n) of each order, m_n < M_n to leave some out."""
-        orders = [replace(o, null_space=o.null_space @ b) for o, b in zip(self.orders, blocks, strict=True)]
-        return replace(self, orders=tuple(orders))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as named arrays, for a file; `from_arrays` reads them back."""

@@ -13,7 +13,6 @@ from dynft_core import Crystal, ForceConstantBasis, Supercell
 from dynft_core.model import rotational_conditions as module
 from dynft_core.model.force_constants import all_orderings, force_constants
 from dynft_core.model.rotational_conditions import rotational_conditions, sums_of
-from dynft_core.regression.decaying_prior import Decay, whitening
 from dynft_core.symmetry.clusters import encode_sites
 
 Floats = NDArray[np.float64]
@@ -73,20 +72,6 @@ def test_structures_rounded_in_a_file_ask_for_no_more(digits: int) -> None:
         basis = ForceConstantBasis.build(Crystal(atoms), {2: 5.05})
         assert basis.symbol in ("P3_121", "P-6m2")
         assert len(rotational_conditions(basis)) == count
-
-
-def test_a_basis_that_a_prior_has_stretched_has_the_same_conditions() -> None:
-    basis = ForceConstantBasis.build(quartz(), {2: 6.0, 3: 2.5})
-    blocks = whitening(basis.prior_classes(), Decay((4.0, 1.0), 1.0))
-    assert np.linalg.cond(blocks[0]) > 1e6
-    before, after = rotational_conditions(basis), rotational_conditions(basis.transformed(blocks))
-    assert len(after) == len(before)
-    np.testing.assert_allclose(after, nearest_combinations(before @ blocks[0], after), atol=1e-8 * np.abs(after).max())
-
-
-def nearest_combinations(rows: Floats, wanted: Floats) -> Floats:
-    """What combinations of `rows` come nearest to the `wanted` ones."""
-    return np.asarray(np.linalg.lstsq(rows.T, wanted.T)[0].T @ rows)
 
 
 def test_springs_at_their_natural_length_obey_them(tin_selenide: Crystal) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,9 +12,12 @@ from scipy.optimize import approx_fprime
 from scipy.stats import multivariate_normal
 
 from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.force_field import Prior
 from dynft_core.lattice.crystal import Crystal
+from dynft_core.model.folding import fold
+from dynft_core.model.potential import Potential
 from dynft_core.regression.decaying_prior import OrderClasses, learn_decay, log_evidence, whitening
-from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
+from dynft_core.regression.evidence import Hyperparameters
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 
@@ -70,28 +76,27 @@ def test_shapes_of_an_order_add_up_to_unity(problem: Problem) -> None:
         np.testing.assert_allclose(order.shapes.sum(axis=0), np.eye(order.size), atol=1e-12)
 
 
-def test_whitened_basis_has_the_evidence_and_the_forces_of_the_first(
-    problem: Problem,
-) -> None:
-    orders, matrix, _, statistics = problem
+def test_whitening_makes_the_prior_that_was_learnt(problem: Problem) -> None:
+    orders, matrix, forces, statistics = problem
     decay, found = learn_decay(orders, statistics, 1e-5, Hyperparameters((1.0,), 1.0, 0.0))
     blocks = whitening(orders, decay)
     groups = np.repeat([0, 1], [6, 9])
     white = statistics.transformed(blocks)
-    floor = found.beta**-0.5 * (1 - 1e-9)
-    again = maximise_evidence(white, groups, floor, found)  # at its maximum already
-    assert again.log_evidence == pytest.approx(found.log_evidence, abs=1e-2)
     full = np.zeros((15, 15))
     full[:6, :6], full[6:, 6:] = blocks
     np.testing.assert_allclose(white.gram, full.T @ statistics.gram @ full, atol=1e-10)
+    prior = full @ np.diag(1 / np.array(found.alpha)[groups]) @ full.T
+    density = multivariate_normal(np.zeros(24), matrix @ prior @ matrix.T + np.eye(24) / found.beta)
+    assert density.logpdf(forces) == pytest.approx(found.log_evidence, rel=1e-8)
     g = np.concatenate([
-        a * np.exp(2 * rate * o.diameter_A + 2 * decay.per_body * (o.bodies - 2))
+        a * np.exp(2 * rate * (o.diameter_A - o.middle_A) + 2 * decay.per_body * (o.bodies - 2))
         for a, rate, o in zip(found.alpha, decay.per_A, orders, strict=True)
     ])
     precision = prior_precision(orders, g) + found.beta * statistics.gram
     expected = matrix @ np.linalg.solve(precision, found.beta * statistics.moment)
-    mean = Posterior.of(groups, found, white).mean
-    np.testing.assert_allclose(matrix @ full @ mean, expected, atol=1e-8)
+    posterior = Posterior.of(groups, found, statistics, blocks)
+    np.testing.assert_allclose(matrix @ posterior.mean, expected, atol=1e-8)
+    np.testing.assert_allclose(posterior.covariance @ precision, np.eye(15), atol=1e-8)
 
 
 @pytest.mark.parametrize("rates", [(0.4, 0.9), (0.0, 1.5)])
@@ -121,16 +126,36 @@ def test_learning_goes_on_from_where_it_was(problem: Problem) -> None:
     assert again.log_evidence == pytest.approx(found.log_evidence, abs=1e-2)
 
 
-def test_the_fit_of_a_crystal_has_a_prior_of_unity_and_more_evidence(
-    basis: ForceConstantBasis, supercell: Supercell, labelled: tuple[Floats, Floats]
+def test_the_fit_of_a_crystal_has_more_evidence_and_outlives_files_and_refits(
+    basis: ForceConstantBasis, supercell: Supercell, labelled: tuple[Floats, Floats], tmp_path: Path
 ) -> None:
     decaying, per_order = (fit(basis, supercell, *labelled, prior=p) for p in ("decaying", "per_order"))
     assert decaying.posterior.log_evidence >= per_order.posterior.log_evidence - 1e-2
     assert len(decaying.posterior.alpha) == 3
     u = labelled[0][0]
-    refitted = decaying.refit(np.empty((0, *u.shape)), np.empty((0, *u.shape)), [])
-    assert refitted.posterior.log_evidence == pytest.approx(decaying.posterior.log_evidence, abs=1e-2)
-    np.testing.assert_allclose(refitted.forces(u), decaying.forces(u), atol=2e-3)
+    first = fit(basis, supercell, *(x[:2] for x in labelled), prior="decaying").condition(u, ["pending"])
+    first.save(tmp_path / "ff.h5")
+    loaded = ForceField.load(tmp_path / "ff.h5")
+    np.testing.assert_array_equal(loaded.forces(u), first.forces(u))
+    np.testing.assert_allclose(loaded.bayesian_error(u), first.bayesian_error(u), rtol=1e-10)
+    first = loaded
+    in_parts = first.refit(*(x[2:] for x in labelled), ["c", "d", "e"])
+    assert in_parts.posterior.log_evidence == pytest.approx(decaying.posterior.log_evidence, abs=1e-3)
+    np.testing.assert_allclose(in_parts.forces(u), decaying.forces(u), atol=1e-4 * np.abs(decaying.forces(u)).max())
+
+
+@pytest.mark.parametrize("prior", ["per_order", "decaying"])
+def test_an_order_that_the_data_do_not_test_is_uncertain(
+    basis: ForceConstantBasis, supercell: Supercell, prior: Prior
+) -> None:
+    """Displacements of 0.001 Å say nothing of orders 3 and 4: at 0.1 Å the force field knows that it knows nothing."""
+    rng = np.random.default_rng(3)
+    truth = Potential(fold(basis, supercell), rng.normal(0.0, 1.0, basis.size))
+    u = rng.normal(0.0, 0.001, (3, supercell.n_atoms, 3))
+    far = rng.normal(0.0, 0.1, (3, supercell.n_atoms, 3))
+    found = fit(basis, supercell, u, truth.forces(u) + rng.normal(0.0, 1e-4, u.shape), prior=prior)
+    wrong = np.sqrt(np.mean((found.forces(far) - truth.forces(far)) ** 2))
+    assert 0.3 < np.sqrt(np.mean(found.bayesian_error(far) ** 2)) / wrong < 3
 
 
 def test_truncation_leaves_the_basis_of_the_shorter_cutoff(silicon: Crystal) -> None:
@@ -138,7 +163,9 @@ def test_truncation_leaves_the_basis_of_the_shorter_cutoff(silicon: Crystal) -> 
     short = ForceConstantBasis.build(silicon, {2: 4.2, 3: 3.0})
     cell = Supercell.build(long.crystal, [3, 3, 3])
     u = np.random.default_rng(0).normal(0, 0.05, (cell.n_atoms, 3))
-    reduced = long.transformed([long.truncation(2, 4.2), long.truncation(3, 3.0)])
+    subspaces = (long.truncation(2, 4.2), long.truncation(3, 3.0))
+    orders = [replace(o, null_space=o.null_space @ v) for o, v in zip(long.orders, subspaces, strict=True)]
+    reduced = replace(long, orders=tuple(orders))
     assert reduced.n_parameters == short.n_parameters
     one, other = (ForceField(b, cell, _empty(b)).sensing_matrix(u) for b in (reduced, short))
     np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-10)  # the same prior over forces
