@@ -17,12 +17,13 @@ from dynft_core.errors import RunFolderError
 from dynft_core.jobs import LabelJob
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.reference.calculators import site_parameters
 from dynft_core.selection.convergence import audited_rmse, predicted_rmse
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import read_journal
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
 from workflows.campaign import replay, started_event
-from workflows.campaign_jobs import CHANGEABLE, PRIMITIVE, SUPERCELL, convergence_settings
+from workflows.campaign_jobs import CHANGEABLE, PRIMITIVE, SUPERCELL, convergence_settings, reference_settings
 from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.structure_files import read_structure
@@ -156,7 +157,9 @@ def _refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Pa
     first = read_journal(run_dir / JOURNAL)[0]
     there, here = _flat(first.get("campaign") or {}), _flat(started_event(campaign)["campaign"])
     different = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
-    different = [k for k in different if k != "crystal.structure" and not k.startswith(CHANGEABLE)]
+    site = {f"reference.parameters.{name}" for name in site_parameters(reference_settings(campaign))}
+    allowed = {"crystal.structure"} | site
+    different = [k for k in different if k.lower() not in allowed and not k.startswith(CHANGEABLE)]
     if not different:
         known = read_perfect_structure(run_dir / SUPERCELL)
         same = (

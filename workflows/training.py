@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from dynft_core.errors import RunFolderError
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import check_calculator
 from dynft_core.storage.journal import read_journal
 from dynft_core.symmetry.basis import check_cutoffs
+from workflows.campaign_jobs import reference_settings
 from workflows.config import Campaign, load_campaign
 from workflows.display import Display
 from workflows.engine import run_campaign
@@ -60,13 +60,9 @@ def check_campaign(campaign: Campaign) -> list[str]:
     cutoffs_A = dict(enumerate(campaign.expansion.cutoffs_A, start=2))
     check_cutoffs(crystal, cutoffs_A)
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
-    reference = campaign.reference
-    settings = ReferenceSettings(
-        reference.calculator, dict(reference.parameters), reference.timeout_s, reference.max_net_force_eV_A
-    )
-    check_calculator(settings, supercell.atoms())
+    notes = check_calculator(reference_settings(campaign), supercell.atoms())
     note = images_note(supercell, cutoffs_A)
-    return [note] if note else []
+    return [*notes, note] if note else notes
 
 
 def check_run_folder(folder: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.jobs import ReferenceSettings
-from dynft_core.reference.calculators import make_calculator, runs_in_process
+from dynft_core.reference.calculators import engine_of, make_calculator, runs_in_process
+from dynft_core.reference.engine import Report
+from dynft_core.reference.failures import LabelError, classified, how_it_ended, named, tail
 from dynft_core.reference.processes import end_session
 from dynft_core.storage.files import replacing
 from dynft_core.storage.segments import read_segment, write_segment
@@ -28,25 +33,13 @@ OUTPUT = "output.txt"
 REQUEST = "request.json"
 STRUCTURE = "structure.xyz"
 
-_ARRAYS = ("positions", "cell", "numbers", "forces")
-_NUMBERS = ("energy_eV", "converged", "seconds")
+_ARRAYS = ("positions", "cell", "numbers", "forces", "net_force")
+_ATTRIBUTES = ("energy_eV", "converged", "seconds", "version", "note")
 
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from dynft_core.reference.calculation_child import main; main()"
 )
-
-
-class LabelError(Exception):
-    """Why a label failed: `kind` (a class of failure) and `sentence`. Survives pickling."""
-
-    def __init__(self, kind: str, sentence: str) -> None:
-        super().__init__(kind, sentence)
-        self.kind = kind
-        self.sentence = " ".join(sentence.split())[:600]
-
-    def __str__(self) -> str:
-        return f"{self.kind}: {self.sentence}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +54,11 @@ class Calculation:
         energy_eV: free energy where the calculator gives one (the forces are its derivatives), else the energy.
         converged: what the calculator says of itself; True when it says nothing.
         seconds: how long it took.
+        net_force: (3,) eV/Å, the sum of the forces, with what the code took away from them.
+        version: of the code, where it is known.
+        note: one sentence for the user; "" for none.
+        results: what else it gave: 'stress' (6,) eV/Å³ in Voigt's order, 'magnetic_moment' () and 'magnetic_moments'
+            (N,) μ_B, 'born_charges' (N, 3, 3) e, 'dielectric' (3, 3).
     """
 
     positions: NDArray[np.float64]
@@ -70,6 +68,10 @@ class Calculation:
     energy_eV: float
     converged: bool
     seconds: float
+    net_force: NDArray[np.float64]
+    version: str = ""
+    note: str = ""
+    results: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def calculate(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Calculation:
@@ -106,18 +108,66 @@ def compute(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Calcu
         energy = results.get("free_energy", results["energy"])
         # Asked for only when it is not there yet: a calculator that moved the atoms would compute once more.
         energy = work.get_potential_energy() if energy is None else energy
+        engine = engine_of(settings)
+        report = Report(work.positions, work.cell[:], work.numbers) if engine is None else engine.report(
+            directory, calculator, atoms
+        )
         return Calculation(
-            positions=np.array(work.positions),
-            cell=np.array(work.cell[:]),
-            numbers=np.array(work.numbers, dtype=np.int64),
+            positions=np.array(report.positions),
+            cell=np.array(report.cell),
+            numbers=np.array(report.numbers, dtype=np.int64),
             forces=forces,
             energy_eV=float(energy),
             converged=_converged(calculator),
             seconds=time.monotonic() - start,
+            net_force=forces.sum(axis=0) + report.net_force,
+            version=report.version,
+            note=report.note,
+            results={**_further_results(results, len(atoms)), **report.tensors},
         )
     except Exception as error:  # calculators fail in every way there is
-        (directory / "error.txt").write_text(traceback.format_exc())
-        raise LabelError("calculator", f"{type(error).__name__}: {error}") from error
+        with suppress(OSError):  # the disk may be full
+            (directory / "error.txt").write_text(traceback.format_exc())
+        raise _explained(error, settings, directory, calculator, atoms) from error
+
+
+def _explained(
+    error: Exception, settings: ReferenceSettings, directory: Path, calculator: Any, atoms: Atoms
+) -> LabelError:
+    """What a calculator's exception means: what the code printed and left says more than where ASE stumbled over it."""
+    if isinstance(error, LabelError):
+        return error
+    engine = engine_of(settings)
+    files = [directory / name for name in (engine.printed if engine else ())]
+    printed = [path.read_text(errors="replace") for path in files if path.exists()]
+    told = named(printed, engine.messages) if engine else None
+    if told is not None:
+        return told
+    found = re.search(r"returned an error: (-?\d+)|exit status (-?\d+)|error code (-?\d+)", str(error))
+    exit_code = int(next(g for g in found.groups() if g)) if found else None
+    last_words = " | ".join(text for text in map(tail, files) if text)
+    how = f"{how_it_ended(exit_code)}: {last_words or 'it printed nothing'}" if exit_code else ""
+    kind = classified([str(error), *printed], exit_code)
+    if kind is None and engine is not None and not exit_code:
+        try:
+            engine.report(directory, calculator, atoms)
+        except LabelError as reported:
+            return reported
+        except Exception as unreadable:  # ASE's error says more then
+            error.add_note(str(unreadable))
+    return LabelError(kind or "calculator", how or f"{type(error).__name__}: {error}")
+
+
+def _further_results(results: Mapping[str, Any], n_atoms: int) -> dict[str, NDArray[np.float64]]:
+    """Stress and magnetic state, where the calculator gave them whole."""
+    found = {}
+    for ours, theirs, shape in (
+        ("stress", "stress", (6,)), ("magnetic_moment", "magmom", ()), ("magnetic_moments", "magmoms", (n_atoms,))
+    ):
+        value = results.get(theirs)
+        if value is not None and np.shape(value) == shape:
+            found[ours] = np.array(value, dtype=np.float64)
+    return found
 
 
 def finished_calculation(directory: Path) -> Calculation | None:
@@ -135,8 +185,9 @@ def finished_calculation(directory: Path) -> Calculation | None:
     if failure:
         raise LabelError(failure, segment.attributes["error_sentence"])
     fields: dict[str, Any] = {name: segment.arrays[name] for name in _ARRAYS}
-    fields |= {name: segment.attributes[name] for name in _NUMBERS}
-    return Calculation(**fields)
+    fields |= {name: segment.attributes[name] for name in _ATTRIBUTES}
+    results = {name: array for name, array in segment.arrays.items() if name not in _ARRAYS}
+    return Calculation(**fields, results=results)
 
 
 def compute_request(directory: Path) -> None:
@@ -148,8 +199,8 @@ def compute_request(directory: Path) -> None:
         attributes = {"kind": "calculation", "error_kind": error.kind, "error_sentence": error.sentence}
         write_segment(directory / RESULT, {}, attributes)
         return
-    arrays = {name: getattr(result, name) for name in _ARRAYS}
-    attributes = {"kind": "calculation", **{name: getattr(result, name) for name in _NUMBERS}}
+    arrays = {**result.results, **{name: getattr(result, name) for name in _ARRAYS}}
+    attributes = {"kind": "calculation", **{name: getattr(result, name) for name in _ATTRIBUTES}}
     write_segment(directory / RESULT, arrays, attributes)
 
 
@@ -182,8 +233,10 @@ def _calculate_in_child(atoms: Atoms, settings: ReferenceSettings, directory: Pa
             child.stdin.close()
     result = finished_calculation(directory)
     if result is None:
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise LabelError("killed", f"the process ended ({how}) without a result: {_tail(directory / OUTPUT)}")
+        last_words = tail(directory / OUTPUT)
+        kind = classified([last_words], code) or "killed"
+        said = last_words or "it printed nothing"
+        raise LabelError(kind, f"the process ended ({how_it_ended(code)}) without a result: {said}")
     return result
 
 
@@ -191,7 +244,3 @@ def _converged(calculator: Any) -> bool:
     """False only when the calculator says so: ASE's VASP reports an unconverged cycle in no other way."""
     said = getattr(calculator, "converged", None)
     return said is None or callable(said) or bool(said)
-
-
-def _tail(path: Path) -> str:
-    return path.read_text(errors="replace").strip()[-300:] or "it printed nothing"

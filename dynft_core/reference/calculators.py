@@ -6,12 +6,10 @@ import hashlib
 import importlib
 import inspect
 import json
+import os
 import tempfile
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +21,17 @@ from numpy.typing import ArrayLike
 
 from dynft_core.errors import InputError
 from dynft_core.jobs import ReferenceSettings
+from dynft_core.reference.embedded import embedded_potentials
+from dynft_core.reference.engine import Engine
+from dynft_core.reference.vasp import VASP
 
 ase_calculators: Any = ase.calculators.calculator
 
+ENGINES: dict[str, Engine] = {"vasp": VASP}
+"""The codes that dynft knows more about than ASE's name."""
+
 POSITION_RESOLUTION_A = 1e-8
 """Positions (and cells) that agree to this are the same structure."""
-
-
-@dataclass(frozen=True)
-class EmbeddedPotential:
-    """A potential that computes inside the process: no files, no commands, milliseconds a structure.
-
-    Attributes:
-        make: builds the calculator from the parameters.
-        parameters: the parameter names it accepts.
-        elements: the species it knows; None: any.
-    """
-
-    make: Callable[..., Any]
-    parameters: frozenset[str] = frozenset()
-    elements: frozenset[str] | None = None
 
 
 def make_calculator(settings: ReferenceSettings, directory: Path | str) -> Any:
@@ -52,10 +41,16 @@ def make_calculator(settings: ReferenceSettings, directory: Path | str) -> Any:
     other calculator that ASE knows by name, or 'module:callable', called with the parameters (and with `directory`
     if it has such an argument).
 
+    A code of `ENGINES` gets its default parameters, then those of `settings`, then those of the site from the
+    environment (DYNFT_VASP_NCORE=4).
+
     Raises:
         InputError: unknown or not installed, or parameters that the calculator refuses.
     """
-    name = calculator_name(settings)
+    name, engine = calculator_name(settings), engine_of(settings)
+    if engine is not None:
+        parameters = complete_parameters(settings) | _from_environment(name, engine)
+        return _called(name, lambda: engine.make(parameters, Path(directory)))
     potential = embedded_potentials().get(name)
     if potential is not None:
         unknown = sorted(set(settings.parameters) - potential.parameters)
@@ -66,8 +61,12 @@ def make_calculator(settings: ReferenceSettings, directory: Path | str) -> Any:
     arguments = dict(settings.parameters)
     if potential is None and _takes_directory(factory):
         arguments["directory"] = str(directory)
+    return _called(name, lambda: factory(**arguments))
+
+
+def _called(name: str, make: Callable[[], Any]) -> Any:
     try:
-        calculator = factory(**arguments)
+        calculator = make()
     except ImportError as error:
         raise _not_installed(name, error) from error
     except Exception as error:  # every calculator has its own way to refuse parameters
@@ -83,16 +82,20 @@ def make_calculator(settings: ReferenceSettings, directory: Path | str) -> Any:
     return calculator
 
 
-def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> None:
-    """Make the calculator and compare its elements with those of `atoms`, without computing anything.
+def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> list[str]:
+    """Check everything that can be checked for the supercell `atoms` without computing; returns notes for the user.
 
     Raises:
-        InputError: as `make_calculator`; or an element that an embedded potential does not know.
+        InputError: as `make_calculator`; an element that an embedded potential does not know; what the code's own check
+            refuses (command, pseudopotentials, cutoff, k-points).
     """
     settings_hash(settings)
     with tempfile.TemporaryDirectory() as folder:
         make_calculator(settings, folder)
-    potential = embedded_potentials().get(calculator_name(settings))
+    name, engine = calculator_name(settings), engine_of(settings)
+    if engine is not None:
+        return engine.check(complete_parameters(settings) | _from_environment(name, engine), atoms)
+    potential = embedded_potentials().get(name)
     if potential is not None and potential.elements is not None:
         unknown = sorted({chemical_symbols[z] for z in atoms.numbers} - potential.elements)
         if unknown:
@@ -101,6 +104,7 @@ def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> None:
                 f"'{settings.calculator}', which knows {', '.join(sorted(potential.elements))}",
                 "choose another calculator, or check the species of the structure",
             )
+    return []
 
 
 def runs_in_process(settings: ReferenceSettings) -> bool:
@@ -114,13 +118,38 @@ def calculator_name(settings: ReferenceSettings) -> str:
     return name if ":" in name else name.lower()
 
 
+def engine_of(settings: ReferenceSettings) -> Engine | None:
+    """What dynft knows of the code beyond its name, where it knows more."""
+    return ENGINES.get(calculator_name(settings))
+
+
+def complete_parameters(settings: ReferenceSettings) -> dict[str, Any]:
+    """The parameters of `settings`; for a code of `ENGINES` in lower case, and with its defaults for the others."""
+    engine = engine_of(settings)
+    if engine is None:
+        return dict(settings.parameters)
+    return {**engine.defaults, **{name.lower(): value for name, value in settings.parameters.items()}}
+
+
+def site_parameters(settings: ReferenceSettings) -> frozenset[str]:
+    """Names of the parameters that change no force: how, and on how many cores, the code is started."""
+    engine = engine_of(settings)
+    return frozenset({"command"}) if engine is None else engine.site
+
+
+def physical_parameters(settings: ReferenceSettings) -> dict[str, Any]:
+    """The complete parameters without those of the site."""
+    site = site_parameters(settings)
+    return {name: value for name, value in complete_parameters(settings).items() if name not in site}
+
+
 def settings_hash(settings: ReferenceSettings) -> str:
-    """SHA-256 (64 hex digits) of the calculator and its parameters: all that changes the forces.
+    """SHA-256 (64 hex digits) of the calculator and its physical parameters: all that changes the forces.
 
     Raises:
         InputError: parameters that JSON cannot hold.
     """
-    plain = {"calculator": calculator_name(settings), "parameters": settings.parameters}
+    plain = {"calculator": calculator_name(settings), "parameters": physical_parameters(settings)}
     try:
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -152,46 +181,17 @@ def structure_key(numbers: ArrayLike, cell: ArrayLike, positions: ArrayLike, set
     return digest.hexdigest()[:24]
 
 
-@cache
-def embedded_potentials() -> Mapping[str, EmbeddedPotential]:
-    """The embedded potentials by name. ASE imports the module of a calculator when it is first asked for."""
-    emt, lj, morse = (ase_calculators.get_calculator_class(name) for name in ("emt", "lj", "morse"))
-    emt_elements = importlib.import_module("ase.calculators.emt").parameters
-    return {
-        "tersoff-si": EmbeddedPotential(_tersoff, elements=frozenset({"C", "Si"})),
-        "stillinger-weber-si": EmbeddedPotential(_stillinger_weber, elements=frozenset({"Si"})),
-        "emt": EmbeddedPotential(emt, frozenset(emt.default_parameters), frozenset(emt_elements)),
-        "lj": EmbeddedPotential(lj, frozenset(lj.default_parameters)),
-        "morse": EmbeddedPotential(morse, frozenset(morse.default_parameters)),
-    }
-
-
-def _tersoff() -> Any:
-    from matscipy.calculators.manybody.explicit_forms import TersoffBrenner
-    from matscipy.calculators.manybody.explicit_forms.tersoff_brenner import Tersoff_PRB_39_5566_Si_C
-
-    return _quiet_manybody()(**TersoffBrenner(Tersoff_PRB_39_5566_Si_C))
-
-
-def _stillinger_weber() -> Any:
-    from matscipy.calculators.manybody.explicit_forms import StillingerWeber
-    from matscipy.calculators.manybody.explicit_forms.stillinger_weber import Stillinger_Weber_PRB_31_5262_Si
-
-    return _quiet_manybody()(**StillingerWeber(Stillinger_Weber_PRB_31_5262_Si))
-
-
-@cache
-def _quiet_manybody() -> Any:
-    """matscipy's calculator without its warning about np.where, which concerns values that it does not use."""
-    from matscipy.calculators.manybody import Manybody
-
-    class QuietManybody(Manybody):  # type: ignore[misc]
-        def calculate(self, *args: Any, **kwargs: Any) -> Any:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="'where' used without 'out'")
-                return super().calculate(*args, **kwargs)
-
-    return QuietManybody
+def _from_environment(name: str, engine: Engine) -> dict[str, Any]:
+    """The site's parameters: DYNFT_VASP_NCORE is `ncore` of VASP. Numbers and booleans as in JSON, else text."""
+    found: dict[str, Any] = {}
+    for parameter in engine.site:
+        text = os.environ.get(f"DYNFT_{name}_{parameter}".upper())
+        if text:
+            try:
+                found[parameter] = json.loads(text)
+            except ValueError:
+                found[parameter] = text
+    return found
 
 
 def _factory(name: str) -> Callable[..., Any]:

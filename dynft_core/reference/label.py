@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.jobs import LabelJob, LabelOutcome, ReferenceSettings
-from dynft_core.reference.calculation import Calculation, LabelError, calculate, finished_calculation
+from dynft_core.reference.calculation import Calculation, calculate, finished_calculation
 from dynft_core.reference.calculators import calculator_name, settings_hash
+from dynft_core.reference.failures import LabelError
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
 from dynft_core.storage.structures import read_displacements, read_perfect_structure
@@ -188,7 +189,7 @@ def check_calculation(found: Calculation, sent: Atoms, settings: ReferenceSettin
     if not (np.isfinite(found.forces).all() and np.isfinite(found.energy_eV)):
         raise LabelError("not finite", f"NaN or infinity in the forces or in the energy ({found.energy_eV} eV)")
     _check_structure(found.numbers, found.cell, found.positions, sent)
-    net = float(np.linalg.norm(found.forces.sum(axis=0))) / len(sent)
+    net = float(np.linalg.norm(found.net_force)) / len(sent)
     if net > settings.max_net_force_eV_A:
         bound = settings.max_net_force_eV_A
         raise LabelError("net force", f"{net:.3g} eV/Å per atom, more than {bound:g}: the forces are not accurate")

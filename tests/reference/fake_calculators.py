@@ -34,7 +34,7 @@ class Springs(Calculator):
     def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str] = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         forces = spring_forces(atoms)
-        energy = -0.25 * float((forces * atoms.positions).sum())
+        energy = -0.5 * float((forces * atoms.positions).sum())
         match self.fault:
             case "raises":
                 raise RuntimeError("the cycle\ndiverged")
@@ -55,7 +55,7 @@ class Springs(Calculator):
             case "exits":
                 os._exit(3)
             case "is killed":
-                print("Segmentation fault", flush=True)
+                print("some last words", flush=True)
                 os.kill(os.getpid(), signal.SIGKILL)
             case "hangs":
                 self._hang()

@@ -128,11 +128,13 @@ def test_the_settings_hash_knows_what_changes_forces_and_nothing_else() -> None:
         ReferenceSettings("vasp", {"xc": "pbesol", "kpts": [2, 2, 2], "encut": 350}),
         ReferenceSettings("VASP ", base.parameters),
         ReferenceSettings("vasp", base.parameters, timeout_s=1.0, max_net_force_eV_A=1.0),
+        ReferenceSettings("vasp", {**base.parameters, "command": "srun vasp_std", "ncore": 4, "kpar": 2, "npar": 1}),
+        ReferenceSettings("vasp", {**base.parameters, "ISMEAR": 0, "ediff": 1e-8}),  # as by default
     ]
     other = [
         ReferenceSettings("espresso", base.parameters),
         ReferenceSettings("vasp", {**base.parameters, "encut": 351}),
-        ReferenceSettings("vasp", {**base.parameters, "ismear": 0}),
+        ReferenceSettings("vasp", {**base.parameters, "ismear": 1}),
     ]
     assert {settings_hash(s) for s in same} == {settings_hash(base)}
     assert len({settings_hash(s) for s in [base, *other]}) == 4

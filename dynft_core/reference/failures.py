@@ -1,0 +1,90 @@
+"""Why a label failed: one class of failure and one sentence, from what a code left behind when it ended badly."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+TAIL_LINES = 3
+TAIL_BYTES = 20_000
+
+
+class LabelError(Exception):
+    """Why a label failed: `kind` (a class of failure) and `sentence`. Survives pickling."""
+
+    def __init__(self, kind: str, sentence: str) -> None:
+        super().__init__(kind, sentence)
+        self.kind = kind
+        self.sentence = " ".join(sentence.split())[:600]
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.sentence}"
+
+
+Message = tuple[str, str, str]
+"""Class of failure, pattern of what a code prints, what it means."""
+
+NOT_RETRIED = frozenset({"setup", "settings", "storage", "busy", "timeout", "memory", "disk", "licence"})
+"""Classes of failure that other settings of the self-consistency cycle cannot mend."""
+
+_MESSAGES = (
+    ("memory", r"out of memory|oom[-_ ]?kill|cannot allocate memory|bad_alloc|MemoryError|insufficient virtual memory"),
+    ("disk", r"no space left on device|disk quota exceeded|Errno 28\b|Errno 122\b"),
+    ("licence", r"licen[sc]e.{0,60}(?:expired|fail|denied|error|invalid|not found|unable|cannot)|not licen[sc]ed"),
+    ("setup", r"command not found|: not found\b|exec format error|error while loading shared libraries"),
+    ("killed", r"due to time limit|slurmstepd: error: .*cancelled|\bterminated by signal|killed by signal|^Killed\b"),
+    ("crashed", r"segmentation fault|SIGSEGV|SIGBUS|SIGFPE|SIGABRT|core dumped|MPI_ABORT"),
+)
+"""What programs and the system print, by class of failure; the first that is found names the failure."""
+
+_SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
+_ENDED_FROM_OUTSIDE = {9, 15}
+
+
+def classified(texts: list[str], exit_code: int | None = None) -> str | None:
+    """The class of failure that the printed `texts`, or else the exit code, tell; None when they tell nothing."""
+    text = "\n".join(texts)
+    for kind, pattern in _MESSAGES:
+        if re.search(pattern, text, re.IGNORECASE | re.MULTILINE):
+            return kind
+    number = signal_number(exit_code)
+    if number:
+        return "killed" if number in _ENDED_FROM_OUTSIDE else "crashed"
+    return None
+
+
+def named(texts: list[str], messages: tuple[Message, ...]) -> LabelError | None:
+    """The failure that a code's own messages tell, with the line that tells it; None when there is none."""
+    for kind, pattern, meaning in messages:
+        for text in texts:
+            found = re.search(pattern, text)
+            if found:
+                line = text[text.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
+                return LabelError(kind, f"{meaning}: {line[:150]}")
+    return None
+
+
+def signal_number(exit_code: int | None) -> int:
+    """The signal that ended a process; 0: none. A shell tells its child's death by 128 + signal."""
+    if exit_code is None:
+        return 0
+    if exit_code < 0:
+        return -exit_code
+    return exit_code - 128 if exit_code - 128 in _SIGNALS else 0
+
+
+def how_it_ended(exit_code: int) -> str:
+    """'exit code 3' or 'signal 11, SIGSEGV'."""
+    number = signal_number(exit_code)
+    return f"signal {number}, {_SIGNALS.get(number, 'unknown')}" if number else f"exit code {exit_code}"
+
+
+def tail(path: Path) -> str:
+    """The last lines of a text file; "" when it is empty or not there."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    except OSError:
+        return ""
+    return " | ".join([line for line in lines if line][-TAIL_LINES:])[-300:]
