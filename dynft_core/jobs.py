@@ -92,6 +92,7 @@ class ProposeOutcome:
     error: str = ""
     structures: tuple[StructureRef, ...] = ()
     seconds: float = 0.0
+    core_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class LabelOutcome:
     harvested: bool = False
     """True when a finished label was found and nothing was computed."""
     seconds: float = 0.0
+    core_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ class WalkOutcome:
     error: str = ""
     walks: tuple[WalkerOutcome, ...] = ()
     seconds: float = 0.0
+    core_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -225,6 +228,7 @@ class FitOutcome:
     log_evidence: float = float("nan")
     scores: tuple[Score, ...] = ()
     seconds: float = 0.0
+    core_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -256,6 +260,7 @@ class EvaluateOutcome:
     error: str = ""
     evaluations: tuple[Evaluation, ...] = ()
     seconds: float = 0.0
+    core_seconds: float = 0.0
 
 
 Job = ProposeJob | LabelJob | WalkJob | FitJob | EvaluateJob

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -68,11 +69,17 @@ def _never_raising(failed: Callable[[Any, str], Any]) -> Callable[[Task[JobT, Ou
             except Exception as error:  # a worker must answer, whatever happened; the traceback is in its log
                 log.exception("%s failed", task.__name__)
                 outcome = failed(job, f"{type(error).__name__}: {error}")
-            return replace(outcome, seconds=time.monotonic() - start)  # type: ignore[type-var]
+            seconds = time.monotonic() - start
+            return replace(outcome, seconds=seconds, core_seconds=seconds * allocated_cores())  # type: ignore[type-var]
 
         return run
 
     return decorate
+
+
+def allocated_cores() -> int:
+    """Cores that a task holds here: its MPI ranks, where Parsl gave it some, times the threads of each."""
+    return int(os.environ.get("PARSL_NUM_RANKS") or 1) * int(os.environ.get("OMP_NUM_THREADS") or 1)
 
 
 def generator(seed: int, stream: int) -> np.random.Generator:

@@ -31,14 +31,14 @@ from dynft_core.jobs import (
     Outcome,
     ProposeJob,
     ProposeOutcome,
-    StructureRef,
     WalkJob,
     WalkOutcome,
 )
 from workflows import campaign_jobs as jobs
 from workflows.campaign_plan import causes, go_on
-from workflows.campaign_state import TASKS, Action, State
+from workflows.campaign_state import TASKS, TRAINING, Action, State
 from workflows.config import Campaign
+from workflows.ledger import GIVEN_UP, LabelStatus, refusal
 from workflows.wire import from_json, to_json
 
 Event = Mapping[str, Any]
@@ -67,6 +67,10 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
         return go_on(_revived(state))
     if kind == "campaign_changed":
         return go_on(_changed(state, Campaign.model_validate(event["campaign"])))
+    if kind == "label_retried":
+        return go_on(_retried(state, event["key"]))
+    if kind == "label_dropped":
+        return go_on(_dropped(state, event["key"], str(event.get("cause", ""))))
     if kind == "driver_stopped":
         return replace(state, stopped=str(event.get("reason", ""))), ()
     action = state.tasks.get(event.get("id", ""))
@@ -74,10 +78,10 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
         return state, ()
     if kind == "task_lost":
         return _after_loss(state, action, event)
-    state = replace(state, tasks={i: a for i, a in state.tasks.items() if i != action.id})
+    state = _without_task(state, action.id)
     outcome = event.get("outcome") or {}
     if kind == "label_failed":
-        return go_on(_with_failed_label(state, event["key"], str(outcome.get("error", ""))))
+        return go_on(_with_failed_label(state, event["key"], outcome, refusal(str(outcome.get("error", "")))))
     if kind == "task_failed":
         # It stays outstanding: when the user has mended what was wrong, a new driver tries again.
         failure = f"{action.id} failed: {outcome.get('error', '')}"
@@ -147,26 +151,56 @@ def changed_event(campaign: Campaign) -> dict[str, Any]:
 def _revived(state: State) -> State:
     """A new driver gives a failed campaign another chance: what failed may have been mended."""
     state = replace(state, stopped="", losses={})
-    return replace(state, failure="", failed={}) if state.failure else state
+    return replace(state, failure="", ledger=state.ledger.revived()) if state.failure else state
+
+
+def _retried(state: State, key: str) -> State:
+    """A label that was given up is queued again; an ended campaign trains on."""
+    entry = state.ledger.entries.get(key)
+    if entry is None or entry.status not in GIVEN_UP:
+        return state
+    state = replace(state, ledger=state.ledger.set(key, "queued", cause=""))
+    if entry.structure.role in TRAINING and state.phase in ("test", "complete") and not state.tasks:
+        state = replace(state, phase="walking", evaluations=(), reason="")
+    return state
+
+
+def _dropped(state: State, key: str, cause: str) -> State:
+    """A label that has not come is not wanted any more; an answer that comes nevertheless changes nothing."""
+    entry = state.ledger.entries.get(key)
+    if entry is None or entry.status == "accepted":
+        return state
+    return _without_task(replace(state, ledger=state.ledger.set(key, "dropped", cause=cause)), f"label:{key}")
+
+
+def _without_task(state: State, name: str) -> State:
+    """With one task fewer outstanding, its losses forgotten."""
+    tasks = {i: a for i, a in state.tasks.items() if i != name}
+    losses = {i: n for i, n in state.losses.items() if i != name} if name in state.losses else state.losses
+    return replace(state, tasks=tasks, losses=losses)
 
 
 def _after_loss(state: State, action: Action, event: Event) -> tuple[State, tuple[Action, ...]]:
     losses = state.losses.get(action.id, 0) + event.get("cost", 1.0)
+    outcome = event.get("outcome") or {}
+    why = f"lost too often: {outcome.get('error', '')}"
+    if losses >= MAX_LOSSES and isinstance(action.job, LabelJob):
+        # a structure that kills its workers is not worth the campaign
+        state = _without_task(state, action.id)
+        return go_on(_with_failed_label(state, action.job.structure.key, {"error": why}, "quarantined"))
     state = replace(state, losses={**state.losses, action.id: losses})
+    if isinstance(action.job, LabelJob):
+        state = replace(state, ledger=state.ledger.attempted(action.job.structure.key, "queued", outcome))
     if losses < MAX_LOSSES:
         return state, (() if state.failure else (action,))
-    why = f"lost too often: {(event.get('outcome') or {}).get('error', '')}"
-    if isinstance(action.job, LabelJob):  # a structure that kills its workers is not worth the campaign
-        state = replace(state, tasks={i: a for i, a in state.tasks.items() if i != action.id})
-        return go_on(_with_failed_label(state, action.job.structure.key, why))
     return replace(state, failure=state.failure or f"{action.id} {why}"), ()
 
 
-def _with_failed_label(state: State, key: str, error: str) -> State:
-    state = replace(state, failed={**state.failed, key: error})
-    n_failed = len(state.failed)
-    if n_failed >= FAILED_LABELS and n_failed > len(state.labelled):
-        failure = f"{n_failed} labels failed and {len(state.labelled)} succeeded; {causes(state.failed)}"
+def _with_failed_label(state: State, key: str, outcome: Mapping[str, Any], status: LabelStatus) -> State:
+    state = replace(state, ledger=state.ledger.attempted(key, status, outcome))
+    n_failed, n_accepted = state.ledger.n_failed, state.ledger.counts["accepted"]
+    if n_failed >= FAILED_LABELS and n_failed > n_accepted:
+        failure = f"{n_failed} labels failed and {n_accepted} succeeded; {causes(state.ledger.failed)}"
         return replace(state, failure=state.failure or failure)
     return state
 
@@ -175,9 +209,10 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
     """What a task's success changes."""
     match action.job, outcome:
         case ProposeJob(), ProposeOutcome():
-            return _with_structures(state, outcome.structures)
+            return replace(state, ledger=state.ledger.choose(outcome.structures, "queued"))
         case LabelJob(), LabelOutcome():
-            return replace(state, labelled=state.labelled | {action.job.structure.key})
+            answer = {"seconds": outcome.seconds, "core_seconds": outcome.core_seconds}
+            return replace(state, ledger=state.ledger.attempted(action.job.structure.key, "accepted", answer))
         case WalkJob(), WalkOutcome():
             return _after_walk(state, outcome)
         case FitJob() as job, FitOutcome():
@@ -186,7 +221,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             return replace(
                 state,
                 fits=(*state.fits, outcome),
-                fitted=state.fitted | {ref.key for ref in job.labels},
+                ledger=state.ledger.fitted(ref.key for ref in job.labels),
                 pending=frozenset(ref.key for ref in job.pending),
             )
         case EvaluateJob(), EvaluateOutcome():
@@ -198,7 +233,7 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
     walkers = list(state.walkers)
     for walk in outcome.walks:
         walkers[walk.walker] = walk
-        state = _with_structures(state, walk.selected)
+        state = replace(state, ledger=state.ledger.choose(walk.selected, "queued"))
     batch = next(i for i, b in enumerate(jobs.batches(state.campaign)) if outcome.walks[0].walker in b)
     walks = tuple(n + (i == batch) for i, n in enumerate(state.walks))
     steps = sum(walk.steps_walked for walk in outcome.walks)
@@ -214,9 +249,3 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
         return state
     why = f"every walker exploded in {explosions} walks in a row; lower the temperature or the time step, or check"
     return replace(state, explosions=0, failure=state.failure or f"{why} the reference's forces")
-
-
-def _with_structures(state: State, refs: Iterable[StructureRef]) -> State:
-    """A structure that was chosen before, by content, keeps its first role and label."""
-    new = {ref.key: ref for ref in refs if ref.key not in state.structures}
-    return replace(state, structures={**state.structures, **new})

@@ -43,27 +43,28 @@ def _plan_initial(state: State) -> Plan:
 
 
 def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> Plan:
-    refs = state.of_role(role)
+    refs = state.ledger.of_role(role)
     if not refs:
         return [propose], state
-    if waiting := state.unlabelled(role):
+    if waiting := state.ledger.waiting(role):
         return [_label(state, ref) for ref in waiting], state
-    labels = [ref for ref in refs if ref.key in state.labelled]
+    labels = _accepted(state, refs)
     if not labels:
-        return [], replace(state, failure=f"no label for the first fit; {causes(state.failed)}")
+        return [], replace(state, failure=f"no label for the first fit; {causes(state.ledger.failed)}")
     return [_fit(state, version, labels, ())], state
 
 
 def _plan_walking(state: State) -> Plan:
-    waiting = state.unlabelled(*TRAINING)
+    waiting = state.ledger.waiting(*TRAINING)
     actions = [_label(state, ref) for ref in waiting]
+    new = state.ledger.new(*TRAINING)
     wait = state.campaign.selection.policy == "wait"
     if wait and (state.tasks or actions):
         return actions, state
     fitting = any(isinstance(a.job, FitJob) for a in state.tasks.values())
     unknown = not wait and any(ref.key not in state.pending for ref in waiting)
-    if not fitting and (state.new_labels or unknown):
-        actions.append(_fit(state, len(state.fits) + 1, state.new_labels, waiting))
+    if not fitting and (new or unknown):
+        actions.append(_fit(state, len(state.fits) + 1, new, waiting))
         if wait:
             return actions, state
     verdict = state.verdict
@@ -94,15 +95,19 @@ def _walks(state: State, waiting: Iterable[StructureRef]) -> list[Action]:
 def _plan_test(state: State) -> Plan:
     if state.campaign.test.structures == 0 or state.evaluations:
         return [], replace(state, phase="complete")
-    refs = state.of_role("test")
+    refs = state.ledger.of_role("test")
     if not refs:
         return [Action("propose:test", jobs.test_job(state.campaign, state.run_dir, state.force_field))], state
-    if waiting := state.unlabelled("test"):
+    if waiting := state.ledger.waiting("test"):
         return [_label(state, ref) for ref in waiting], state
-    labels = [ref for ref in refs if ref.key in state.labelled]
+    labels = _accepted(state, refs)
     if not labels:
-        return [], replace(state, failure=f"no label for the test set; {causes(state.failed)}")
+        return [], replace(state, failure=f"no label for the test set; {causes(state.ledger.failed)}")
     return [Action("evaluate:test", jobs.evaluate_job(state.run_dir, len(state.fits), labels))], state
+
+
+def _accepted(state: State, refs: Iterable[StructureRef]) -> list[StructureRef]:
+    return [ref for ref in refs if state.ledger.entries[ref.key].status == "accepted"]
 
 
 def _label(state: State, ref: StructureRef) -> Action:

@@ -18,7 +18,6 @@ from dynft_core.jobs import (
     ProposeJob,
     ProposeOutcome,
     Role,
-    StructureRef,
     WalkerOutcome,
     WalkJob,
     WalkOutcome,
@@ -33,6 +32,7 @@ from dynft_core.selection.convergence import (
 )
 from workflows import campaign_jobs as jobs
 from workflows.config import Campaign
+from workflows.ledger import Ledger
 
 Phase = Literal["harmonic", "initial", "walking", "test", "complete"]
 
@@ -70,9 +70,8 @@ class State:
         run_dir: where the run folder is now.
         tasks: outstanding tasks, by id; what a resumed driver has to submit again.
         losses: what losing each outstanding task has cost: one, or less where the task is hardly to blame.
-        structures: all structures chosen for a label, by key, in the order in which they were told.
-        labelled: keys with a label; failed: keys whose label failed, with the reason.
-        fitted, pending: keys in the newest force field: as labels, and in its covariance alone.
+        ledger: all structures chosen for a label, and what became of them.
+        pending: keys in the newest force field's covariance alone.
         fits: force fields from version 1; harmonic: version 0 is there.
         walkers: each walker's latest walk; walks: number of walks finished, by batch.
         explosions: walks in a row, over all batches, in which every walker exploded.
@@ -85,10 +84,7 @@ class State:
     phase: Phase
     tasks: Mapping[str, Action]
     losses: Mapping[str, float]
-    structures: Mapping[str, StructureRef]
-    labelled: frozenset[str]
-    failed: Mapping[str, str]
-    fitted: frozenset[str]
+    ledger: Ledger
     pending: frozenset[str]
     harmonic: bool
     fits: tuple[FitOutcome, ...]
@@ -110,10 +106,7 @@ class State:
             phase="harmonic" if campaign.initial.method == "phonons" else "initial",
             tasks={},
             losses={},
-            structures={},
-            labelled=frozenset(),
-            failed={},
-            fitted=frozenset(),
+            ledger=Ledger(),
             pending=frozenset(),
             harmonic=False,
             fits=(),
@@ -137,25 +130,10 @@ class State:
         """The newest full force field."""
         return self.fits[-1].path
 
-    def of_role(self, *roles: Role) -> tuple[StructureRef, ...]:
-        """The structures chosen for these roles, sorted by walker and walk: the same whoever was faster."""
-        return tuple(
-            sorted((r for r in self.structures.values() if r.role in roles), key=lambda r: (r.segment, r.index))
-        )
-
-    def unlabelled(self, *roles: Role) -> tuple[StructureRef, ...]:
-        """Those of these roles whose label neither came nor failed."""
-        return tuple(r for r in self.of_role(*roles) if r.key not in self.labelled and r.key not in self.failed)
-
-    @property
-    def new_labels(self) -> tuple[StructureRef, ...]:
-        """Training labels that the newest force field was not fitted to."""
-        return tuple(r for r in self.of_role(*TRAINING) if r.key in self.labelled and r.key not in self.fitted)
-
     @property
     def n_labels(self) -> int:
         """Labels to train on; neither those of the harmonic fit nor those of the test set."""
-        return sum(r.key in self.labelled for r in self.of_role(*TRAINING))
+        return sum(e.status == "accepted" and e.structure.role in TRAINING for e in self.ledger.entries.values())
 
     @property
     def record(self) -> ConvergenceRecord:

@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dynft_core.errors import DynftError, InputError
+from workflows.labels_command import labels_app
 
 app = typer.Typer(
     name="dynft",
@@ -21,6 +22,8 @@ app = typer.Typer(
     no_args_is_help=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(labels_app)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example runs/si/force_fields/000007.h5.")]

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from workflows.apps import Executors
 from workflows.campaign import advance, changed_event, lost_event, outcome_event, replay, start, started_event
 from workflows.campaign_state import TASKS, Action, State
 from workflows.config import Campaign
+from workflows.requests import requests
 from workflows.run_folder import JOURNAL, prepared, status_of
 from workflows.sites import load_site
 
@@ -125,6 +126,7 @@ class Engine:
         self._waiting: dict[str, tuple[Action, Future[Outcome]]] = {}
         self._first: dict[str, tuple[str, float]] = {}
         self._restarts = 0
+        self._looked = time.monotonic()
 
     def run(self, site: str) -> State:
         """Work until the campaign ends or a signal comes.
@@ -156,15 +158,19 @@ class Engine:
         return self.state.failure or self.state.reason if self.state.ended else reason or "an error of the driver"
 
     def _turn(self) -> str:
-        """Take one message, or look after the executors; returns why to stop, "" to go on."""
-        try:
+        """Take one message if one comes, and now and then look around; returns why to stop, "" to go on."""
+        message = None
+        with suppress(queue.Empty):
             message = self._inbox.get(timeout=TICK_S)
-        except queue.Empty:
-            self._look_after()
-            return ""
         if isinstance(message, _Stop):
             return message.reason
-        self._receive(*message)
+        if message is not None:
+            self._receive(*message)
+        if time.monotonic() - self._looked > TICK_S:  # however busy the driver is
+            self._take_requests()
+            if not self.state.ended:
+                self._look_after()
+            self._looked = time.monotonic()
         return ""
 
     def _submit(self, actions: Iterable[Action]) -> None:
@@ -203,6 +209,10 @@ class Engine:
         self.state, actions = advance(self.state, written)
         self._on_event(self.state, written)
         return actions
+
+    def _take_requests(self) -> None:
+        for event in requests(Path(self.state.run_dir)):
+            self._submit(self._record(event))
 
     def _look_after(self) -> None:
         """Start the executors afresh when they are in trouble or hold a task for too long."""

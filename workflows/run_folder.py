@@ -20,12 +20,13 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import site_parameters
 from dynft_core.selection.convergence import audited_rmse, predicted_rmse
 from dynft_core.storage.files import replacing
-from dynft_core.storage.journal import read_journal
+from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
 from workflows.campaign import replay, started_event
 from workflows.campaign_jobs import CHANGEABLE, PRIMITIVE, SUPERCELL, convergence_settings, reference_settings
 from workflows.campaign_state import State
 from workflows.config import Campaign
+from workflows.requests import requests
 from workflows.structure_files import read_structure
 
 JOURNAL = "journal.jsonl"
@@ -95,6 +96,36 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     return _status(replay(events, str(run_dir)), running)
 
 
+def state_of(run_dir: Path) -> State:
+    """The state of the campaign in `run_dir`, from its files alone. Changes nothing.
+
+    Raises:
+        RunFolderError: no campaign there, or one of which nothing has happened yet.
+        FileFormatError: the journal cannot be read.
+    """
+    events = read_journal(run_dir / JOURNAL) if (run_dir / JOURNAL).exists() else []
+    if not events:
+        raise RunFolderError(
+            "RUN", "a run folder with a campaign that has begun", f"'{run_dir}'", "give the folder of dynft train --run"
+        )
+    return replay(events, str(run_dir.absolute()))
+
+
+def take_requests(run_dir: Path) -> bool:
+    """Write the requests that lie in the folder to its journal; False when a running driver will do it."""
+    descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        _lock(descriptor, run_dir, wait_s=0.0)
+        with Journal.open(run_dir / JOURNAL) as journal:
+            for event in requests(run_dir):
+                journal.append(event)
+    except RunFolderError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 _NOTHING = {
     "state": "paused", "n_labels": 0, "n_pending": 0, "n_failed": 0, "n_force_fields": 0, "walked_ps": 0.0,
     "beta_inv_sqrt": None, "mu_k": None, "predicted_rmse": None, "audited_rmse": None, "reason": "",
@@ -109,7 +140,7 @@ def _status(state: State, running: bool) -> dict[str, Any]:
         "state": settled or ("running" if running else "paused"),
         "n_labels": state.n_labels,
         "n_pending": sum(isinstance(a.job, LabelJob) for a in state.tasks.values()),
-        "n_failed": len(state.failed),
+        "n_failed": state.ledger.n_failed,
         "n_force_fields": len(state.fits),
         "walked_ps": state.walked_steps * state.campaign.dynamics.timestep_fs / 1000,
         "beta_inv_sqrt": _known(state.fits[-1].beta_inv_sqrt_eV_A) if state.fits else None,
@@ -133,8 +164,8 @@ def _write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _lock(descriptor: int, run_dir: Path) -> None:
-    deadline = time.monotonic() + LOCK_WAIT_S
+def _lock(descriptor: int, run_dir: Path, wait_s: float = LOCK_WAIT_S) -> None:
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -83,11 +83,11 @@ def test_a_campaign_runs_to_its_end_and_is_complete_when_run_again(tmp_path: Pat
 
 def test_a_killed_worker_is_replaced_and_its_task_submitted_again(tmp_path: Path) -> None:
     state = go(tmp_path / "run", "continue", {"kill_once": True})
-    assert state.phase == "complete" and not state.failed
+    assert state.phase == "complete" and not state.ledger.failed
     lost = [e for e in read_journal(tmp_path / "run" / "journal.jsonl") if e["event"] == "task_lost"]
     assert len(lost) == 1
     assert "WorkerLost" in lost[0]["outcome"]["error"]
-    assert lost[0]["key"] in state.labelled
+    assert lost[0]["key"] in state.ledger.accepted
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the result thread's death

@@ -67,8 +67,8 @@ def test_every_campaign_ends_with_each_label_asked_for_once(policy: str, tmp_pat
         assert state.reason.startswith("converged")
         assert max(Counter(a.id for a in submitted).values()) == 1
         labels = {a.job.structure.key for a in submitted if isinstance(a.job, LabelJob)}
-        assert labels == set(state.structures) == state.labelled
-        assert set(force_field(state)["labels"]) == {r.key for r in state.of_role("initial", "flagged", "audit")}
+        assert labels == set(state.ledger.entries) == state.ledger.accepted
+        assert set(force_field(state)["labels"]) == {r.key for r in state.ledger.of_role("initial", "flagged", "audit")}
         assert [e.force_field for e in state.evaluations] == [fit.path for fit in state.fits]
         assert sum(e["event"] == "walk_finished" for e in events) == sum(state.walks)
 
@@ -132,7 +132,7 @@ def test_a_flagged_structure_is_pending_for_its_walkers_until_a_force_field_know
         outstanding += actions
         walks += [a.job for a in actions if isinstance(a.job, WalkJob)]
     pending = {ref.key for start in walks[1].walkers for ref in start.pending}
-    assert pending == {ref.key for ref in state.of_role("flagged", "audit")}
+    assert pending == {ref.key for ref in state.ledger.of_role("flagged", "audit")}
     fit = next(a.job for a in outstanding if isinstance(a.job, FitJob))
     assert {ref.key for ref in fit.pending} == pending
 
@@ -190,7 +190,7 @@ def test_a_structure_that_kills_its_workers_is_dropped_and_the_campaign_goes_on(
     assert lost == [lost[0]] * 3
     assert state.phase == "complete"
     key = lost[0].removeprefix("label:")
-    assert "WorkerLost" in state.failed[key]
+    assert "WorkerLost" in state.ledger.failed[key]
     assert key not in force_field(state)["labels"]
 
 
@@ -207,18 +207,19 @@ def test_a_campaign_whose_labels_fail_says_why_and_a_new_driver_tries_them_again
     state, _, _ = run(campaign(), tmp_path, 1, failing("harmonic"))
     assert state.failure == "no label for the first fit; 1 × timeout: too slow"
     revived, actions = advance(state, {"event": "driver_started"})
-    assert not revived.failed and [a.kind for a in actions] == ["label"]
+    assert not revived.ledger.failed and [a.kind for a in actions] == ["label"]
     state, events, _ = run(campaign(), tmp_path / "flagged", 1, failing("flagged"))
-    assert state.failure.startswith(f"{len(state.failed)} labels failed and {len(state.labelled)} succeeded")
-    assert len(state.failed) > len(state.labelled)
-    assert [e["event"] for e in events].count("label_failed") == len(state.failed)
+    failed, accepted = state.ledger.failed, state.ledger.accepted
+    assert state.failure.startswith(f"{len(failed)} labels failed and {len(accepted)} succeeded")
+    assert len(failed) > len(accepted)
+    assert [e["event"] for e in events].count("label_failed") == len(failed)
 
 
 def test_some_failed_labels_do_not_stop_a_campaign(tmp_path: Path) -> None:
     state, _, _ = run(campaign("wait", {"fail": "01"}), tmp_path, 1)
     assert state.phase == "complete"
-    assert state.failed and set(state.failed.values()) == {"calculator: it said no"}
-    assert not set(state.failed) & set(force_field(state)["labels"])
+    assert state.ledger.failed and set(state.ledger.failed.values()) == {"calculator: it said no"}
+    assert not set(state.ledger.failed) & set(force_field(state)["labels"])
 
 
 def test_a_task_that_fails_fails_the_campaign_and_waits_for_the_next_driver(tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ def test_a_campaign_that_did_not_converge_goes_on_when_it_may_walk_longer(tmp_pa
     longer, actions = advance(state, event)
     assert longer.phase == "walking"
     assert all(isinstance(a.job, WalkJob) for a in actions) and actions
-    assert longer.labelled == state.labelled
+    assert longer.ledger.accepted == state.ledger.accepted
     assert replay([*events, event], str(tmp_path)) == longer
     outstanding = list(actions)
     while outstanding:

@@ -44,7 +44,7 @@ def reference_campaign(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[
     from test_fold import force_field, run
 
     state, _, _ = run(campaign("wait", {}), run_dir, seed=7)
-    return force_field(state), set(state.labelled)
+    return force_field(state), set(state.ledger.accepted)
 
 
 def test_same_labels_none_lost_none_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,140 @@
+"""The ledger of labels: one key for each structure ever chosen, what became of it, why, and what it cost.
+
+    candidate ──► queued ──► accepted
+        │            ├─────► failed        the reference gave no result
+        ▼            ├─────► quarantined   it gave one that is no label of the structure, or it kills its workers
+     dropped ◄───────┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from dynft_core.jobs import Role, StructureRef
+
+LabelStatus = Literal["candidate", "queued", "accepted", "failed", "quarantined", "dropped"]
+
+STATUSES: tuple[LabelStatus, ...] = get_args(LabelStatus)
+OPEN: tuple[LabelStatus, ...] = ("candidate", "queued")
+GIVEN_UP: tuple[LabelStatus, ...] = ("failed", "quarantined", "dropped")
+REFUSED = ("not converged", "not finite", "moved", "net force")
+"""Classes of failure (`reference.label`) of a calculation that ended, with a result that is no label."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One label.
+
+    Attributes:
+        status: where it stands; cause: why it failed, was refused or dropped, in a sentence.
+        attempts: how often it was begun and answered, or was lost.
+        seconds: wall time of the attempts that answered; core_seconds: the same times their cores.
+        gain: what it was chosen for, nats (nan: not by a batch selection).
+    """
+
+    structure: StructureRef
+    status: LabelStatus
+    cause: str = ""
+    attempts: int = 0
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    gain: float = float("nan")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All labels, in the order in which their structures were chosen. Mappings are never changed in place.
+
+    Attributes:
+        entries: by key.
+        open: keys that are neither accepted nor given up; unfitted: accepted, and in no force field yet. Both are small
+            whatever the number of entries: planning looks at them alone.
+        counts: number of entries by status.
+    """
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    open: frozenset[str] = frozenset()
+    unfitted: frozenset[str] = frozenset()
+    counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+
+    def choose(self, refs: Iterable[StructureRef], status: LabelStatus) -> Ledger:
+        """With these structures. One that was chosen before, by content, keeps its first role and label."""
+        new = {ref.key: Entry(ref, status) for ref in refs if ref.key not in self.entries}
+        if not new:
+            return self
+        counts = {**self.counts, status: self.counts[status] + len(new)}
+        return replace(self, entries={**self.entries, **new}, open=self.open | new.keys(), counts=counts)
+
+    def set(self, key: str, status: LabelStatus, **changes: Any) -> Ledger:
+        """With another status, and other fields, of one entry."""
+        before = self.entries[key]
+        counts = {**self.counts, before.status: self.counts[before.status] - 1}
+        counts[status] += 1
+        return replace(
+            self,
+            entries={**self.entries, key: replace(before, status=status, **changes)},
+            open=self.open | {key} if status in OPEN else self.open - {key},
+            unfitted=self.unfitted | {key} if status == "accepted" else self.unfitted - {key},
+            counts=counts,
+        )
+
+    def attempted(self, key: str, status: LabelStatus, outcome: Mapping[str, Any]) -> Ledger:
+        """After an attempt that answered, or was lost, with this outcome."""
+        before = self.entries[key]
+        return self.set(
+            key,
+            status,
+            cause=str(outcome.get("error") or ""),
+            attempts=before.attempts + 1,
+            seconds=before.seconds + float(outcome.get("seconds") or 0.0),
+            core_seconds=before.core_seconds + float(outcome.get("core_seconds") or 0.0),
+        )
+
+    def fitted(self, keys: Iterable[str]) -> Ledger:
+        """Once these labels are in a force field."""
+        return replace(self, unfitted=self.unfitted.difference(keys))
+
+    def revived(self) -> Ledger:
+        """With everything that failed or was refused queued again."""
+        ledger = self
+        for key in self.failed:
+            ledger = ledger.set(key, "queued", cause="")
+        return ledger
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """Keys with a label."""
+        return frozenset(key for key, entry in self.entries.items() if entry.status == "accepted")
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Causes by key, of those that failed or were refused."""
+        return {key: e.cause for key, e in self.entries.items() if e.status in ("failed", "quarantined")}
+
+    @property
+    def n_failed(self) -> int:
+        """How many failed or were refused."""
+        return self.counts["failed"] + self.counts["quarantined"]
+
+    def of_role(self, *roles: Role) -> tuple[StructureRef, ...]:
+        """The structures chosen for these roles, sorted by walker and walk: the same whoever was faster."""
+        return _sorted(entry.structure for entry in self.entries.values() if entry.structure.role in roles)
+
+    def waiting(self, *roles: Role) -> tuple[StructureRef, ...]:
+        """Those of these roles whose label neither came nor was given up."""
+        return _sorted(e.structure for k in self.open if (e := self.entries[k]).structure.role in roles)
+
+    def new(self, *roles: Role) -> tuple[StructureRef, ...]:
+        """Labels of these roles that no force field was fitted to."""
+        return _sorted(e.structure for k in self.unfitted if (e := self.entries[k]).structure.role in roles)
+
+
+def refusal(cause: str) -> LabelStatus:
+    """The status of a label whose attempt answered with this error."""
+    return "quarantined" if cause.partition(":")[0] in REFUSED else "failed"
+
+
+def _sorted(refs: Iterable[StructureRef]) -> tuple[StructureRef, ...]:
+    return tuple(sorted(refs, key=lambda r: (r.segment, r.index)))
