@@ -48,7 +48,7 @@ def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> 
         return [propose], state
     if waiting := state.ledger.waiting(role):
         return [_label(state, ref) for ref in waiting], state
-    labels = _accepted(state, refs)
+    labels = state.ledger.labels(role)
     if not labels:
         return [], replace(state, failure=f"no label for the first fit; {causes(state.ledger.failed)}")
     return [_fit(state, version, labels, ())], state
@@ -100,14 +100,10 @@ def _plan_test(state: State) -> Plan:
         return [Action("propose:test", jobs.test_job(state.campaign, state.run_dir, state.force_field))], state
     if waiting := state.ledger.waiting("test"):
         return [_label(state, ref) for ref in waiting], state
-    labels = _accepted(state, refs)
+    labels = state.ledger.labels("test")
     if not labels:
         return [], replace(state, failure=f"no label for the test set; {causes(state.ledger.failed)}")
     return [Action("evaluate:test", jobs.evaluate_job(state.run_dir, len(state.fits), labels))], state
-
-
-def _accepted(state: State, refs: Iterable[StructureRef]) -> list[StructureRef]:
-    return [ref for ref in refs if state.ledger.entries[ref.key].status == "accepted"]
 
 
 def _label(state: State, ref: StructureRef) -> Action:

@@ -138,7 +138,7 @@ def _run(campaign: Campaign, folder: Path, site: str, title: str) -> State:
 def _scored(run: Path, state: State, first: Path) -> tuple[Evaluation, ...]:
     """All force fields of `run` on the test labels of the run in `first`."""
     test = _state(first)
-    labels = tuple(ref for ref in test.of_role("test") if ref.key in test.labelled)
+    labels = test.ledger.labels("test")
     paths = tuple(str(run.absolute() / force_field_path(v)) for v in range(1, len(state.fits) + 1))
     outcome = evaluate(EvaluateJob(str(first.absolute()), paths, labels, SUPERCELL))
     if not outcome.ok:

@@ -122,6 +122,10 @@ class Ledger:
         """The structures chosen for these roles, sorted by walker and walk: the same whoever was faster."""
         return _sorted(entry.structure for entry in self.entries.values() if entry.structure.role in roles)
 
+    def labels(self, *roles: Role) -> tuple[StructureRef, ...]:
+        """Those of these roles that have a label."""
+        return tuple(ref for ref in self.of_role(*roles) if self.entries[ref.key].status == "accepted")
+
     def waiting(self, *roles: Role) -> tuple[StructureRef, ...]:
         """Those of these roles whose label neither came nor was given up."""
         return _sorted(e.structure for k in self.open if (e := self.entries[k]).structure.role in roles)
