@@ -21,8 +21,8 @@ _STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines
 _COLOUR = "#1f4e79"
 
 
-def draw_bands(path: BandPath, found: Floats, errors: Floats, file: Path) -> None:
-    """Frequencies (Q, 3n) THz along the path with a shade of two posterior standard deviations (Q, 3n), as PNG."""
+def bands_figure(path: BandPath, found: Floats, errors: Floats) -> Figure:
+    """Frequencies (Q, 3n) THz along the path with a shade of two posterior standard deviations (Q, 3n)."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.add_subplot()
@@ -39,7 +39,13 @@ def draw_bands(path: BandPath, found: Floats, errors: Floats, file: Path) -> Non
         axes.set_xticks(places, names)
         axes.set_xlim(path.distances[0], path.distances[-1])
         _frequency_axis(axes, found)
-        _save(figure, file)
+        return figure
+
+
+def draw_bands(path: BandPath, found: Floats, errors: Floats, file: Path) -> None:
+    """`bands_figure` as PNG."""
+    with mpl.rc_context(_STYLE):
+        _save(bands_figure(path, found, errors), file)
 
 
 def draw_density(density: DensityOfStates, file: Path) -> None:

@@ -20,6 +20,7 @@ from dynft_core.jobs import (
     Evaluation,
     FitOutcome,
     LabelOutcome,
+    ProposeOutcome,
     Score,
     StructureRef,
     WalkerOutcome,
@@ -28,14 +29,16 @@ from dynft_core.jobs import (
 from dynft_core.storage.journal import Journal
 from workflows.command_line import main
 from workflows.config import load_campaign
-from workflows.report import render, working_seconds
-from workflows.report_figures import ErrorTrace, bayesian_error_figure, running_statistics
+from workflows.report import render, write_report
+from workflows.report_data import working_seconds
+from workflows.report_figures import ErrorTrace, bayesian_error_figure, data_uri, running_statistics
 
 STATUS: dict[str, Any] = {
     "state": "complete", "reason": "converged: <4> audits agree", "n_labels": 7, "n_pending": 0, "n_failed": 1,
     "n_force_fields": 3, "walked_ps": 2.4, "beta_inv_sqrt": 0.0026, "mu_k": 0.0011, "predicted_rmse": 0.0028,
     "audited_rmse": 0.0029,
 }
+REASON = "ε_B 4.2 > 3 × 1.1 meV/Å"
 KEYS = {"flagged": "f" * 24, "audit": "a" * 24, "lost": "c" * 24}
 
 
@@ -63,7 +66,7 @@ def run(tmp_path: Path) -> Path:
     """A run folder as a short campaign leaves it."""
     (tmp_path / "campaign.toml").write_text(load_campaign("si")[1], encoding="utf-8")
     still = np.zeros((2, 3))
-    flagged = Choice(KEYS["flagged"], "flagged", 450, still, 0.0042, "ε_B 4.2 > 3 × 1.1 meV/Å")
+    flagged = Choice(KEYS["flagged"], "flagged", 450, still, 0.0042, REASON)
     audit = Choice(KEYS["audit"], "audit", 700, still, 0.0012, "audit 1")
     lost = Choice(KEYS["lost"], "audit", 300, still, 0.0013, "audit 2")
     walks = [
@@ -74,9 +77,9 @@ def run(tmp_path: Path) -> Path:
     evaluation = Evaluation("force_fields/000002.h5", 0.003456, 0.002345, 0.0026, 0.001111, 7, 50)
     events: list[tuple[str, Any, dict[str, str]]] = [
         *(("walk_finished", WalkOutcome(True, walks=(walk,)), {}) for walk in walks),
-        ("label_finished", LabelOutcome(True, KEYS["flagged"]), {"key": KEYS["flagged"]}),
-        ("label_finished", LabelOutcome(True, KEYS["audit"]), {"key": KEYS["audit"]}),
-        ("label_failed", LabelOutcome(False, KEYS["lost"], error="timeout: 600 s"), {"key": KEYS["lost"]}),
+        ("label_finished", LabelOutcome(True, KEYS["flagged"], seconds=12.5), {"key": KEYS["flagged"]}),
+        ("label_finished", LabelOutcome(True, KEYS["audit"], seconds=12.5), {"key": KEYS["audit"]}),
+        ("label_failed", LabelOutcome(False, lost.key, error="timeout: 600 s", seconds=600.0), {"key": lost.key}),
         ("fit_finished", FitOutcome(True, 1, n_labels=5, beta_inv_sqrt_eV_A=0.001), {}),
         ("fit_finished", FitOutcome(True, 2, n_labels=7, beta_inv_sqrt_eV_A=0.0026, scores=(score,)), {}),
         ("evaluate_finished", EvaluateOutcome(True, evaluations=(evaluation,)), {}),
@@ -120,9 +123,9 @@ class Page(HTMLParser):
 
 
 def test_the_report_stands_alone_and_its_figures_are_images(run: Path) -> None:
-    page = Page(render(run, STATUS))
+    page = Page(render(run, STATUS)[0])
     assert page.addresses == []
-    assert len(page.images) == 3
+    assert len(page.images) == 5
     for source in page.images:
         kind, data = source.split(",", 1)
         assert kind == "data:image/svg+xml;base64"
@@ -130,16 +133,16 @@ def test_the_report_stands_alone_and_its_figures_are_images(run: Path) -> None:
 
 
 def test_its_tables_hold_the_numbers_of_the_campaign(run: Path) -> None:
-    rows = Page(render(run, STATUS)).rows
+    rows = Page(render(run, STATUS)[0]).rows
     assert ["force_fields/000002.h5", "7", "2.345", "3.456", "2.600", "1.111", "50"] in rows
-    assert ["ffffffff", "0", "0.450", "4.200", "–", "–", "labelled", "ε_B 4.2 > 3 × 1.1 meV/Å"] in rows
-    assert ["aaaaaaaa", "0", "0.700", "1.200", "2.220", "3.330", "labelled", "audit 1"] in rows
-    assert ["cccccccc", "1", "0.300", "1.300", "–", "–", "timeout: 600 s", "audit 2"] in rows
+    assert ["ffffffff", "flagged", "0", "0.450", "4.200", "–", "–", "12.5", "labelled", REASON] in rows
+    assert ["aaaaaaaa", "audit", "0", "0.700", "1.200", "2.220", "3.330", "12.5", "labelled", "audit 1"] in rows
+    assert ["cccccccc", "audit", "1", "0.300", "1.300", "–", "–", "600.0", "timeout: 600 s", "audit 2"] in rows
     assert ["walked by all walkers", "2.400 ps"] in rows
 
 
 def test_text_from_outside_is_escaped(run: Path) -> None:
-    assert "converged: &lt;4&gt; audits agree" in render(run, STATUS)
+    assert "converged: &lt;4&gt; audits agree" in render(run, STATUS)[0]
 
 
 def svg(image: str) -> str:
@@ -147,7 +150,7 @@ def svg(image: str) -> str:
 
 
 def test_the_figure_names_every_walker_and_the_window(run: Path) -> None:
-    text = svg(Page(render(run, STATUS)).images[0])
+    text = svg(Page(render(run, STATUS)[0]).images[0])
     assert all(name in text for name in ("walker 0", "walker 1", "k = 1000", "meV/Å", "walked time (ps)"))
 
 
@@ -155,9 +158,40 @@ def test_every_flag_and_every_audit_is_marked() -> None:
     time_ps, errors = np.arange(100) / 1000, np.full(100, 0.001)
 
     def marks(flagged_ps: tuple[float, ...], audited_ps: tuple[float, ...]) -> int:
-        return svg(bayesian_error_figure([ErrorTrace(0, time_ps, errors, flagged_ps, audited_ps)], 10)).count("<use ")
+        figure = bayesian_error_figure([ErrorTrace(0, time_ps, errors, flagged_ps, audited_ps)], 10)
+        return svg(data_uri(figure)).count("<use ")
 
     assert marks((0.01, 0.02, 0.05), (0.04,)) - marks((), ()) == 4
+
+
+def test_the_figures_are_written_as_pictures_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workflows.report.status_of", lambda _: STATUS)
+    output = write_report(run, run / "elsewhere.html")
+    names = {file.stem for file in (run / "figures").iterdir()}
+    assert {"bayesian_error", "learning", "labels", "standardised_error", "calibration"} <= names
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in (run / "figures").iterdir())
+    assert len(Page(output.read_text(encoding="utf-8")).images) == len(names)
+
+
+@pytest.mark.parametrize("count", [0, 1, 10_000])
+def test_a_report_of_any_length_can_be_opened(count: int, tmp_path: Path) -> None:
+    (tmp_path / "campaign.toml").write_text(load_campaign("si")[1], encoding="utf-8")
+    keys = [f"{i:024d}" for i in range(count)]
+    refs = tuple(StructureRef(key, "structures/initial.h5", i, "initial", "phonons") for i, key in enumerate(keys))
+    scores = tuple(Score(key, "initial", 0.001 + 1e-7 * i, 0.0012, 0.0005) for i, key in enumerate(keys))
+    with Journal.open(tmp_path / "journal.jsonl") as journal:
+        journal.append({"event": "campaign_started"})
+        for outcome in (ProposeOutcome(True, structures=refs),):
+            journal.append({"event": "propose_finished", "outcome": asdict(outcome)})
+        for key in keys[:: max(1, count // 100)]:
+            journal.append({"event": "label_finished", "key": key, "outcome": asdict(LabelOutcome(True, key))})
+        if count:
+            fitted = FitOutcome(True, 1, n_labels=count, beta_inv_sqrt_eV_A=0.001, scores=scores)
+            journal.append({"event": "fit_finished", "outcome": asdict(fitted)})
+    page, _ = render(tmp_path, STATUS)
+    assert len(page.encode()) < 3_000_000
+    shown = [row for row in Page(page).rows if len(row) == 10]
+    assert len(shown) == (min(count, 500) + 1 if count else 0)
 
 
 def test_a_report_of_no_campaign_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
