@@ -134,7 +134,11 @@ def _key(action: Action) -> dict[str, str]:
 
 def _changed(state: State, campaign: Campaign) -> State:
     """With other bounds (`campaign_jobs.CHANGEABLE`): an ended campaign goes on walking where they ask for it."""
-    state = replace(state, campaign=campaign)
+    tasks = dict(state.tasks)
+    for i, a in state.tasks.items():
+        if isinstance(a.job, LabelJob):
+            tasks[i] = replace(a, job=jobs.label_job(campaign, state.run_dir, a.job.structure))
+    state = replace(state, campaign=campaign, tasks=tasks)
     if state.phase not in ("test", "complete") or state.tasks:
         return state
     verdict = state.verdict

@@ -23,11 +23,12 @@ from dynft_core.errors import InputError
 from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.embedded import embedded_potentials
 from dynft_core.reference.engine import Engine
+from dynft_core.reference.espresso import ESPRESSO
 from dynft_core.reference.vasp import VASP
 
 ase_calculators: Any = ase.calculators.calculator
 
-ENGINES: dict[str, Engine] = {"vasp": VASP}
+ENGINES: dict[str, Engine] = {"vasp": VASP, "espresso": ESPRESSO}
 """The codes that dynft knows more about than ASE's name."""
 
 POSITION_RESOLUTION_A = 1e-8
@@ -69,6 +70,8 @@ def _called(name: str, make: Callable[[], Any]) -> Any:
         calculator = make()
     except ImportError as error:
         raise _not_installed(name, error) from error
+    except InputError:
+        raise
     except Exception as error:  # every calculator has its own way to refuse parameters
         raise InputError(
             "reference.parameters", f"what {name} accepts", f"{type(error).__name__}: {error}",

@@ -54,13 +54,13 @@ def classified(texts: list[str], exit_code: int | None = None) -> str | None:
 
 
 def named(texts: list[str], messages: tuple[Message, ...]) -> LabelError | None:
-    """The failure that a code's own messages tell, with the line that tells it; None when there is none."""
+    """The failure that a code's own messages tell, with the pattern's group or its line; None when there is none."""
     for kind, pattern, meaning in messages:
         for text in texts:
             found = re.search(pattern, text)
             if found:
                 line = text[text.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
-                return LabelError(kind, f"{meaning}: {line[:150]}")
+                return LabelError(kind, f"{meaning}: {(found[1] if found.lastindex else line)[:150]}")
     return None
 
 

@@ -305,6 +305,17 @@ def test_a_campaign_that_ended_is_judged_anew_by_changed_bounds(tmp_path: Path) 
     assert [a.id for a in actions] in ([], ["evaluate:test"])
 
 
+def test_labels_under_way_go_on_where_the_changed_campaign_runs_its_code(tmp_path: Path) -> None:
+    state, actions = start(campaign("wait"), str(tmp_path))
+    state, _ = advance(state, outcome_event(actions[0], fake_tasks.propose(actions[0].job)))
+    there = [a.job for a in state.tasks.values() if isinstance(a.job, LabelJob)]
+    reference = state.campaign.reference.model_copy(update={"parameters": {"command": "mpirun -n 8 pw.x"}})
+    state, _ = advance(state, changed_event(state.campaign.model_copy(update={"reference": reference})))
+    here = [a.job for a in state.tasks.values() if isinstance(a.job, LabelJob)]
+    assert here and [job.structure for job in here] == [job.structure for job in there]
+    assert all(job.reference.parameters == {"command": "mpirun -n 8 pw.x"} for job in here)
+
+
 def test_a_campaign_whose_walkers_explode_without_end_fails_and_says_why(tmp_path: Path) -> None:
     def explode(action: Action, event: Event) -> Event:
         if isinstance(action.job, WalkJob):
