@@ -12,6 +12,12 @@ from typing import Literal
 Role = Literal["harmonic", "initial", "flagged", "audit", "test"]
 """Why a structure is labelled. `harmonic` labels serve the first harmonic fit alone, `test` labels are never fitted."""
 
+PropertyName = Literal["phonons", "free_energy", "displacements", "sigma_A"]
+PROPERTY_UNITS: dict[PropertyName, str] = {
+    "phonons": "THz", "free_energy": "meV/atom", "displacements": "Å²", "sigma_A": "1"
+}  # fmt: skip
+"""Properties with error bars, and the unit of each."""
+
 Policy = Literal["wait", "continue"]
 
 
@@ -201,6 +207,10 @@ class FitJob:
     """All structures without a label that shall enter the covariance."""
     prior: Literal["shared", "per_order", "decaying"] = "shared"
     noise_floor_eV_A: float = 1e-5
+    property_name: PropertyName | None = None
+    """Property whose largest error bar the outcome shall tell."""
+    temperature_K: float = 300.0
+    """Of that property."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +237,9 @@ class FitOutcome:
     alpha: tuple[float, ...] = ()
     log_evidence: float = float("nan")
     scores: tuple[Score, ...] = ()
+    property_name: PropertyName | None = None
+    property_error: float = float("nan")
+    """The property of the job, and its largest error bar in its unit."""
     seconds: float = 0.0
     core_seconds: float = 0.0
 

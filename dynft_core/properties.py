@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from ase import units
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
 from dynft_core.initial.phonon_modes import thermal_displacements
+from dynft_core.jobs import PropertyName
 from dynft_core.phonons.bands import band_path, point_name
 from dynft_core.phonons.density_of_states import mesh
 from dynft_core.phonons.dynamical_matrix import (
@@ -28,10 +28,6 @@ from dynft_core.phonons.dynamical_matrix import (
 )
 
 Floats = NDArray[np.float64]
-PropertyName = Literal["phonons", "free_energy", "displacements", "sigma_A"]
-
-UNITS: dict[PropertyName, str] = {"phonons": "THz", "free_energy": "meV/atom", "displacements": "Å²", "sigma_A": "1"}
-"""Unit of each property; those of a tolerance on it."""
 
 HBAR_THZ = 1e12 * units._hplanck / units._e
 """ħω in eV of a frequency of 1 THz."""

@@ -40,6 +40,7 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.potential import padded_sensing_matrix
+from dynft_core.properties import PropertySettings, largest_error
 from dynft_core.reference.calculators import make_calculator, structure_key
 from dynft_core.reference.label import Label, read_label, relative_label_path, run_label
 from dynft_core.storage.structures import read_displacements, read_perfect_structure, write_structures
@@ -179,6 +180,9 @@ def fit_labels(job: FitJob) -> FitOutcome:
         found = base.refit(displacements, forces, keys, job.noise_floor_eV_A)
     else:
         found = base.without_pending()
+    property_error = float("nan")
+    if job.property_name:  # of what is known from labels: pending ones may fail
+        property_error = largest_error(found, job.property_name, PropertySettings(job.temperature_K))
     if job.pending:
         u = np.array([read_displacements(run_dir, ref) for ref in job.pending])
         found = found.condition(u, [ref.key for ref in job.pending])
@@ -194,6 +198,8 @@ def fit_labels(job: FitJob) -> FitOutcome:
         alpha=p.alpha,
         log_evidence=p.log_evidence,
         scores=scores,
+        property_name=job.property_name,
+        property_error=property_error,
     )
 
 

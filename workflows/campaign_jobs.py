@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dynft_core.jobs import (
+    PROPERTY_UNITS,
     CriterionSettings,
     EvaluateJob,
     FitJob,
@@ -59,8 +61,16 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
     """When the campaign is done."""
     c = campaign.convergence
     low, high = c.audit_ratio
-    return ConvergenceSettings(
+    settings = ConvergenceSettings(
         c.min_walk_ps, c.max_walk_ps, c.audits, (low, high), c.max_error_change, c.max_bayesian_share
+    )
+    if (stop := c.stop_when) is None:
+        return settings
+    return replace(
+        settings,
+        property_name=stop.property,
+        property_tolerance=stop.value(),
+        property_unit=PROPERTY_UNITS[stop.property],
     )
 
 
@@ -123,7 +133,7 @@ def fit_job(
     campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef]
 ) -> FitJob:
     """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last."""
-    expansion = campaign.expansion
+    expansion, stop = campaign.expansion, campaign.convergence.stop_when
     cutoffs_A = dict(enumerate(expansion.cutoffs_A, start=2))
     return FitJob(
         run_dir=run_dir,
@@ -137,6 +147,8 @@ def fit_job(
         pending=tuple(pending),
         prior=expansion.prior,
         noise_floor_eV_A=expansion.noise_floor_meV_A / 1000,
+        property_name=stop.property if stop and version else None,
+        temperature_K=campaign.dynamics.temperature_K,
     )
 
 

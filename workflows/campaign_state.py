@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -139,9 +140,14 @@ class State:
     def record(self) -> ConvergenceRecord:
         """What convergence is judged by."""
         scores = [s for fit in self.fits for s in fit.scores if s.role == "audit"]
+        stop = self.campaign.convergence.stop_when
+        wanted = stop.property if stop else None
         ps = self.campaign.dynamics.timestep_fs / 1000
         return ConvergenceRecord(
-            tuple(FitPoint(fit.n_labels, fit.beta_inv_sqrt_eV_A) for fit in self.fits),
+            tuple(
+                FitPoint(f.n_labels, f.beta_inv_sqrt_eV_A, f.property_error if f.property_name == wanted else math.nan)
+                for f in self.fits
+            ),
             tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A) for s in scores),
             tuple(
                 WalkerProgress(i, w.step * ps if w else 0.0, w.mean_error_eV_A if w else float("nan"))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dynft_core.errors import FileFormatError, InputError
+from dynft_core.jobs import PROPERTY_UNITS, PropertyName
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -76,6 +77,17 @@ class AuditSection(_Section):
     ratio: Annotated[float, Field(gt=1)] = 2.0
 
 
+class StopWhen(_Section):
+    property: PropertyName
+    """Property whose largest error bar decides whether more labels are needed, at the campaign's temperature."""
+    tolerance: str
+    """Largest error bar with its unit: THz, meV/atom, Å² or 1, for example "0.05 THz"."""
+
+    def value(self) -> float:
+        """The tolerance's number, in the property's unit."""
+        return float(self.tolerance.split()[0])
+
+
 class ConvergenceSection(_Section):
     min_walk_ps: Positive = 2.0
     """Each walker walks at least this long."""
@@ -89,6 +101,8 @@ class ConvergenceSection(_Section):
     """Largest relative change of β^(-1/2) over the latest `audits` labels."""
     max_bayesian_share: Positive = 0.5
     """Largest μ_k[ε_B] β^(1/2): beyond it more labels would still help."""
+    stop_when: StopWhen | None = None
+    """A property with a tolerance, in the place of the last two."""
 
 
 class ReferenceSection(_Section):
@@ -308,8 +322,26 @@ def _check_values(campaign: Campaign) -> None:
             "convergence.max_walk_ps", f"at least min_walk_ps, {campaign.convergence.min_walk_ps:g} ps",
             f"{campaign.convergence.max_walk_ps:g} ps", "raise it",
         )
+    if (stop := campaign.convergence.stop_when) is not None:
+        _check_tolerance(stop, max_order=len(campaign.expansion.cutoffs_A) + 1)
     if campaign.selection.criterion == "fixed" and campaign.selection.threshold_meV_A == 0:
         raise InputError(
             "selection.threshold_meV_A", "more than 0 meV/Å for criterion 'fixed'", "0",
             "set the largest ε_B that you accept",
+        )
+
+
+def _check_tolerance(stop: StopWhen, max_order: int) -> None:
+    unit = PROPERTY_UNITS[stop.property]
+    words = stop.tolerance.split()
+    number = re.fullmatch(r"[0-9.]+(?:[eE][-+]?[0-9]+)?", words[0]) if words else None
+    if number is None or words[1:] not in ([unit], [] if unit == "1" else [unit]) or not float(words[0]) > 0:
+        raise InputError(
+            "convergence.stop_when.tolerance", f"a number above 0 and the unit {unit} for '{stop.property}'",
+            f"'{stop.tolerance}'", f'for example "0.05{"" if unit == "1" else " " + unit}"',
+        )
+    if stop.property == "sigma_A" and max_order == 2:
+        raise InputError(
+            "convergence.stop_when.property", "a property that the orders present can give",
+            "'sigma_A' with order 2 alone", "add a cutoff for order 3, or choose phonons",
         )

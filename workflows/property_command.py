@@ -9,7 +9,8 @@ from typing import get_args
 
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
-from dynft_core.properties import UNITS, PropertyName, PropertySettings, Value, properties
+from dynft_core.jobs import PROPERTY_UNITS, PropertyName
+from dynft_core.properties import PropertySettings, Value, properties
 from workflows.force_field_commands import json_text
 
 TITLES: dict[PropertyName, str] = {
@@ -39,10 +40,11 @@ def properties_command(force_field: Path, names: str | None, settings: PropertyS
             missing[name] = str(error)
     if as_json:
         values: dict[str, object] = {name: [_finite(value) for value in own] for name, own in found.items()}
-        return json_text({"temperature_K": settings.temperature_K, "units": UNITS, **values, "missing": missing})
+        values |= {"temperature_K": settings.temperature_K, "units": PROPERTY_UNITS, "missing": missing}
+        return json_text(values)
     lines = [f"at {settings.temperature_K:g} K; ± is the posterior's standard deviation"]
     for name, own in found.items():
-        lines.append(f"{TITLES[name]}, largest error bar {_number(max(v.error for v in own))} {UNITS[name]}")
+        lines.append(f"{TITLES[name]}, largest error bar {_number(max(v.error for v in own))} {PROPERTY_UNITS[name]}")
         lines += [f"  {v.name:<16s}{v.value:12.5g} ± {_number(v.error)}" for v in own]
     return "\n".join([*lines, *(f"not given: {why}" for why in missing.values())])
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from dynft_core.selection.forecast import labels_needed
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class ConvergenceSettings:
         audit_ratio: bounds on (rms of their errors) / (rms of their predictions), widened by two standard errors.
         max_error_change: largest relative change of β^(-1/2) over the latest `audits` labels.
         max_bayesian_share: largest μ_k[ε_B] β^(1/2).
+        property_name, property_tolerance, property_unit: a property whose error bar decides, in the place of the two
+            before, whether more labels would help.
     """
 
     min_walk_ps: float = 2.0
@@ -29,14 +33,18 @@ class ConvergenceSettings:
     audit_ratio: tuple[float, float] = (0.85, 1.18)
     max_error_change: float = 0.1
     max_bayesian_share: float = 0.5
+    property_name: str = ""
+    property_tolerance: float = 0.0
+    property_unit: str = ""
 
 
 @dataclass(frozen=True)
 class FitPoint:
-    """β^(-1/2) (eV/Å) of the fit to `n_labels` labels."""
+    """β^(-1/2) (eV/Å) of the fit to `n_labels` labels, and the largest error bar of the property that decides."""
 
     n_labels: int
     beta_inv_sqrt_eV_A: float
+    property_error: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -107,16 +115,37 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
             low=low / widening,
             high=high * widening,
         ),
-        _check(
-            f"change of β^(-1/2) over the latest {settings.audits} labels",
-            _error_change(record.fits, settings.audits),
-            high=settings.max_error_change,
-        ),
-        _check("largest μ_k[ε_B] / β^(-1/2)", _bayesian_share(record), high=settings.max_bayesian_share),
+        *_enough_labels(record, settings),
     )
     converged = all(check.held for check in checks)
     stalled = not converged and shortest_walk_ps(record) >= settings.max_walk_ps
     return Verdict(converged, stalled, checks, _sentence(converged, stalled, checks, settings))
+
+
+def _enough_labels(record: ConvergenceRecord, settings: ConvergenceSettings) -> tuple[Check, ...]:
+    """Whether more labels would help: judged by the property that the user wants, or by β^(-1/2) and μ_k."""
+    if not settings.property_name:
+        return (
+            _check(
+                f"change of β^(-1/2) over the latest {settings.audits} labels",
+                _error_change(record.fits, settings.audits),
+                high=settings.max_error_change,
+            ),
+            _check("largest μ_k[ε_B] / β^(-1/2)", _bayesian_share(record), high=settings.max_bayesian_share),
+        )
+    name = f"largest error bar of {settings.property_name}, {settings.property_unit},"
+    error = record.fits[-1].property_error if record.fits else math.nan
+    check = _check(name, error, high=settings.property_tolerance)
+    needed = property_labels_needed(record, settings)
+    if not check.held and not math.isnan(needed):
+        check = replace(check, bound=f"{check.bound}; about {needed:.0f} more labels")
+    return (check,)
+
+
+def property_labels_needed(record: ConvergenceRecord, settings: ConvergenceSettings) -> float:
+    """Labels that the property's error bar still needs, by the trend of the fits so far; nan: cannot be told."""
+    counts, errors = [f.n_labels for f in record.fits], [f.property_error for f in record.fits]
+    return labels_needed(counts, errors, settings.property_tolerance) if settings.property_name else math.nan
 
 
 def predicted_rmse(record: ConvergenceRecord) -> float:

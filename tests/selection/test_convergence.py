@@ -131,3 +131,20 @@ def test_the_verdict_does_not_depend_on_the_unit_of_force(record, factor):
         tuple(WalkerProgress(w.walker, w.walked_ps, factor * w.mean_error_eV_A) for w in record.walkers),
     )
     assert [c.held for c in assess(scaled, SETTINGS).checks] == [c.held for c in assess(record, SETTINGS).checks]
+
+
+def test_a_property_decides_in_the_place_of_the_fitting_error() -> None:
+    settings = replace(SETTINGS, property_name="phonons", property_tolerance=0.05, property_unit="THz")
+    errors = (0.4, 0.1, 0.08, 0.06)
+    fits = [FitPoint(f.n_labels, 0.001 * 2**i, e) for i, (f, e) in enumerate(zip(GOOD.fits, errors, strict=True))]
+    moving = replace(GOOD, fits=tuple(fits))
+    open_ = assess(moving, settings)
+    (check,) = [c for c in open_.checks if "phonons" in c.name]
+    assert not check.held
+    assert "THz" in check.name
+    assert "more labels" in check.bound
+    assert not any("β^(-1/2)" in c.name for c in open_.checks)
+    good = replace(moving, fits=(*moving.fits[:-1], replace(moving.fits[-1], property_error=0.05)))
+    assert next(c for c in assess(good, settings).checks if "phonons" in c.name).held
+    unknown = replace(moving, fits=(*moving.fits[:-1], replace(moving.fits[-1], property_error=math.nan)))
+    assert not next(c for c in assess(unknown, settings).checks if "phonons" in c.name).held

@@ -172,3 +172,25 @@ def test_files_that_are_no_campaign(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="structure file") as caught:
         load_campaign(broken)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_tolerance_has_its_unit() -> None:
+    stop = {"property": "phonons", "tolerance": "0.05 THz"}
+    campaign = parse_campaign(changed("convergence", "stop_when", stop))
+    assert campaign.convergence.stop_when is not None
+    assert campaign.convergence.stop_when.value() == 0.05
+
+
+@pytest.mark.parametrize(
+    ("stop", "word"),
+    [
+        ({"property": "phonons", "tolerance": "0.05"}, "THz"),
+        ({"property": "phonons", "tolerance": "0.05 meV"}, "THz"),
+        ({"property": "phonons", "tolerance": "-1 THz"}, "above 0"),
+        ({"property": "free_energy", "tolerance": ""}, "meV/atom"),
+        ({"property": "sigma_A", "tolerance": "0.01"}, "order"),
+        ({"property": "colour", "tolerance": "1"}, "phonons"),
+    ],
+)
+def test_a_tolerance_that_means_nothing_is_refused(stop: dict[str, str], word: str) -> None:
+    assert word in str(refusal(changed("convergence", "stop_when", stop)))
