@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.history import Fit, History
+from workflows.panel import panel_lines
 from workflows.progress import duration
 from workflows.summary import error_text
 
@@ -35,6 +37,7 @@ class Display:
         self._clock = clock
         self._start = clock()
         self._at_start = history
+        self._state: State | None = None
         self._live = Live(get_renderable=self._footer, console=self._console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Display:
@@ -45,8 +48,9 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def on_event(self, state: object, event: Mapping[str, Any]) -> None:
-        """Show one event of the journal; `state` is not needed."""
+    def on_event(self, state: State, event: Mapping[str, Any]) -> None:
+        """Show one event of the journal, and the state after it."""
+        self._state = state
         self.history = self.history.after(event)
         for line in event_lines(event, self.history, self.campaign):
             self.say(line, STYLES.get(event["event"], ""))
@@ -57,7 +61,8 @@ class Display:
 
     def _footer(self) -> Text:
         elapsed = self._clock() - self._start
-        return Text(standing(self.history, self._at_start, self.campaign, elapsed), style="bold")
+        first = Text(standing(self.history, self._at_start, self.campaign, elapsed), style="bold")
+        return first if self._state is None else Text("\n").join([first, *map(Text, panel_lines(self._state))])
 
 
 def event_lines(event: Mapping[str, Any], history: History, campaign: Campaign) -> list[str]:
