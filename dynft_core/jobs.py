@@ -133,8 +133,6 @@ class WalkerStart:
     walker: int
     state: str | None
     output: str
-    pending: tuple[StructureRef, ...] = ()
-    """Structures flagged by these walkers that the force field's covariance does not hold yet."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +155,8 @@ class WalkJob:
     audit_steps: tuple[tuple[int, int], ...] = ()
     """(walker, absolute MD step) at which that walker's structure is taken for an audit."""
     max_seconds: float = 3600.0
+    pending: tuple[StructureRef, ...] = ()
+    """All structures whose labels the force field does not know yet: its covariance shall hold just these."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,14 @@ class WalkerOutcome:
 
 @dataclass(frozen=True)
 class WalkOutcome:
+    """What a batch did, and with what: the force field, how many labels it knew, keys of the pending structures."""
+
     ok: bool
     error: str = ""
     walks: tuple[WalkerOutcome, ...] = ()
+    force_field: str = ""
+    n_labels: int = 0
+    pending: tuple[str, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
 
@@ -276,5 +281,32 @@ class EvaluateOutcome:
     core_seconds: float = 0.0
 
 
-Job = ProposeJob | LabelJob | WalkJob | FitJob | EvaluateJob
-Outcome = ProposeOutcome | LabelOutcome | WalkOutcome | FitOutcome | EvaluateOutcome
+@dataclass(frozen=True)
+class SelectJob:
+    """Choose among candidates those whose labels tell most, beside what is under way."""
+
+    run_dir: str
+    force_field: str
+    candidates: tuple[StructureRef, ...]
+    under_way: tuple[StructureRef, ...]
+    method: Literal["log_det", "maxvol"]
+    n_max: int
+    min_gain: float
+    select_grade: float
+
+
+@dataclass(frozen=True)
+class SelectOutcome:
+    """Keys of the candidates chosen, in that order, with their gains; and of those that are redundant."""
+
+    ok: bool
+    error: str = ""
+    chosen: tuple[str, ...] = ()
+    gains: tuple[float, ...] = ()
+    redundant: tuple[str, ...] = ()
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+
+
+Job = ProposeJob | LabelJob | WalkJob | SelectJob | FitJob | EvaluateJob
+Outcome = ProposeOutcome | LabelOutcome | WalkOutcome | SelectOutcome | FitOutcome | EvaluateOutcome

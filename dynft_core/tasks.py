@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dynft_core.batch_selection import BatchRule, choose
 from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.walk_job import run_walk
 from dynft_core.errors import DynftError, InputError
@@ -32,6 +33,8 @@ from dynft_core.jobs import (
     ProposeJob,
     ProposeOutcome,
     Score,
+    SelectJob,
+    SelectOutcome,
     StructureRef,
     WalkJob,
     WalkOutcome,
@@ -159,6 +162,25 @@ def label(job: LabelJob) -> LabelOutcome:
 def walk(job: WalkJob) -> WalkOutcome:
     """Walk a batch of walkers with ε_B at every step."""
     return run_walk(job, load_force_field(str(Path(job.run_dir) / job.force_field)))
+
+
+@_never_raising(lambda job, error: SelectOutcome(False, error))
+def select(job: SelectJob) -> SelectOutcome:
+    """Choose which candidates are labelled."""
+    run_dir = Path(job.run_dir)
+    force_field = load_force_field(str(run_dir / job.force_field))
+    candidates, under_way = ([read_displacements(run_dir, r) for r in refs] for refs in (job.candidates, job.under_way))
+    shape = (-1, force_field.supercell.n_atoms, 3)
+    training = None
+    if job.method == "maxvol":
+        labels = [read_label(run_dir / relative_label_path(key)) for key in force_field.labels]
+        training = np.array([x.displacements for x in labels]).reshape(shape)
+    rule = BatchRule(job.method, job.n_max, job.min_gain, job.select_grade)
+    u, others = np.array(candidates).reshape(shape), np.array(under_way).reshape(shape)
+    choice = choose(force_field, u, others, rule, training)
+    keys = [ref.key for ref in job.candidates]
+    chosen, redundant = (tuple(keys[i] for i in numbers) for numbers in (choice.chosen, choice.redundant))
+    return SelectOutcome(True, chosen=chosen, gains=choice.gains, redundant=redundant)
 
 
 @_never_raising(lambda job, error: FitOutcome(False, job.version, error=error))

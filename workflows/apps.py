@@ -27,7 +27,10 @@ from workflows.sites import executor_labels
 
 logger = logging.getLogger(__name__)
 
-FUNCTIONS = {"propose": "propose", "label": "label", "walk": "walk", "fit": "fit_labels", "evaluate": "evaluate"}
+FUNCTIONS = {
+    "propose": "propose", "label": "label", "walk": "walk", "select": "select", "fit": "fit_labels",
+    "evaluate": "evaluate",
+}  # fmt: skip
 """Function of the tasks module, by the task's name."""
 
 NO_BLOCK_S = 30.0

@@ -10,8 +10,12 @@ The way of a campaign:
 
 Under the policy 'wait' walking goes in rounds: all batches walk with the same force field, everything they chose is
 labelled, one fit. Labels enter the fit in the order of walker and walk, not of arrival, so the numbers do not depend on
-who was faster. Under 'continue' a batch walks on at once with the newest force field, what it flagged is pending in the
-covariance, and a fit is started whenever none runs and there is something new.
+who was faster.
+
+Under 'continue' nobody waits. A batch walks on at once with the newest force field; whatever is chosen and has no label
+in that force field yet is pending in its covariance, for all walkers. What they flag are candidates: a selection takes
+those that tell most and drops those that the others make redundant. A fit is started whenever none runs and there are
+new labels. Labels may come in any order, fail or be dropped: the covariance then holds what is left.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from dynft_core.jobs import (
     Outcome,
     ProposeJob,
     ProposeOutcome,
+    SelectJob,
+    SelectOutcome,
     WalkJob,
     WalkOutcome,
 )
@@ -219,6 +225,8 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             return replace(state, ledger=state.ledger.attempted(action.job.structure.key, "accepted", answer))
         case WalkJob(), WalkOutcome():
             return _after_walk(state, outcome)
+        case SelectJob(), SelectOutcome():
+            return _after_selection(state, outcome)
         case FitJob() as job, FitOutcome():
             if job.version == 0:
                 return replace(state, harmonic=True)
@@ -233,11 +241,25 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
     raise FileFormatError("journal.jsonl", f"an outcome of {action.id}", type(outcome).__name__, "restore the file")
 
 
+def _after_selection(state: State, outcome: SelectOutcome) -> State:
+    """Candidates become labels to compute, or redundant; one that the user dropped meanwhile stays dropped."""
+    ledger = state.ledger
+    for key, gain in zip(outcome.chosen, outcome.gains, strict=True):
+        if ledger.entries[key].status == "candidate":
+            ledger = ledger.set(key, "queued", gain=gain)
+    for key in outcome.redundant:
+        if ledger.entries[key].status == "candidate":
+            ledger = ledger.set(key, "dropped", cause="redundant beside the structures that were chosen")
+    return replace(state, ledger=ledger, selections=state.selections + 1)
+
+
 def _after_walk(state: State, outcome: WalkOutcome) -> State:
     walkers = list(state.walkers)
     for walk in outcome.walks:
         walkers[walk.walker] = walk
-        state = replace(state, ledger=state.ledger.choose(walk.selected, "queued"))
+        flagged = [ref for ref in walk.selected if ref.role == "flagged"]
+        ledger = state.ledger.choose(flagged, "candidate" if jobs.chooses_batches(state.campaign) else "queued")
+        state = replace(state, ledger=ledger.choose(walk.selected, "queued"))
     batch = next(i for i, b in enumerate(jobs.batches(state.campaign)) if outcome.walks[0].walker in b)
     walks = tuple(n + (i == batch) for i, n in enumerate(state.walks))
     steps = sum(walk.steps_walked for walk in outcome.walks)

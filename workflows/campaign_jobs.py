@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 from dynft_core.jobs import (
     PROPERTY_UNITS,
@@ -14,6 +15,7 @@ from dynft_core.jobs import (
     LabelJob,
     ProposeJob,
     ReferenceSettings,
+    SelectJob,
     StructureRef,
     WalkerOutcome,
     WalkerStart,
@@ -24,7 +26,10 @@ from dynft_core.selection.convergence import ConvergenceSettings
 from dynft_core.selection.random_steps import random_steps
 from workflows.config import Campaign
 
-CHANGEABLE = ("convergence.", "test.", "dynamics.max_task_minutes", "reference.timeout_s")
+CHANGEABLE = (
+    "convergence.", "test.", "dynamics.max_task_minutes", "reference.timeout_s", "reference.max_concurrent",
+    "selection.max_pending",
+)  # fmt: skip
 """Keys that may change when a campaign goes on: bounds, which no number computed so far depends on."""
 
 SUPERCELL = "supercell.xyz"
@@ -39,7 +44,11 @@ def force_field_path(version: int) -> str:
 
 def batches(campaign: Campaign) -> tuple[tuple[int, ...], ...]:
     """The walkers of each walk task."""
-    n, size = campaign.dynamics.walkers, campaign.dynamics.walkers_per_task
+    return _batches(campaign.dynamics.walkers, campaign.dynamics.walkers_per_task)
+
+
+@cache
+def _batches(n: int, size: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(range(first, min(first + size, n))) for first in range(0, n, size))
 
 
@@ -161,8 +170,7 @@ def walk_job(
     n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
     starts, audits = [], []
     for w, last in walkers:
-        own = tuple(ref for ref in pending if ref.segment.startswith(f"walkers/{w:02d}/"))
-        starts.append(WalkerStart(w, last.output if last else None, f"walkers/{w:02d}/{number:06d}.h5", own))
+        starts.append(WalkerStart(w, last.output if last else None, f"walkers/{w:02d}/{number:06d}.h5"))
         step = last.step if last else 0
         schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, dynamics.walkers)
         chosen = {*audit_steps(*schedule), *_random_steps(campaign, w, step, step + n_steps)}
@@ -182,6 +190,24 @@ def walk_job(
         reference=reference_settings(campaign),
         audit_steps=tuple(audits),
         max_seconds=60 * dynamics.max_task_minutes,
+        pending=tuple(pending),
+    )
+
+
+def chooses_batches(campaign: Campaign) -> bool:
+    """Whether flagged structures are candidates, of which only some are labelled. The paper's loop labels all."""
+    return campaign.selection.policy == "continue" and campaign.selection.batch != "all"
+
+
+def select_job(
+    campaign: Campaign, run_dir: str, force_field: str, candidates: Sequence[StructureRef],
+    under_way: Sequence[StructureRef], n_max: int,
+) -> SelectJob:  # fmt: skip
+    """The choice among flagged structures, beside those whose labels are under way."""
+    s = campaign.selection
+    assert s.batch != "all"
+    return SelectJob(
+        run_dir, force_field, tuple(candidates), tuple(under_way), s.batch, n_max, s.min_gain, s.select_grade
     )
 
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import inf, isnan
 
-from dynft_core.jobs import FitJob, Role, StructureRef
+from dynft_core.jobs import FitJob, Role, SelectJob, StructureRef
 from workflows import campaign_jobs as jobs
 from workflows.campaign_state import TRAINING, Action, State
+
+MANY_PENDING = 16
+"""Structures chosen, failed or dropped since the newest force field beyond which a fit without new labels pays: fewer
+are cheaper to put into the covariance at the start of every walk."""
+MOST_CANDIDATES = 100
+"""Candidates of one selection, whose sensing matrices are in memory together."""
 
 
 def go_on(state: State) -> tuple[State, tuple[Action, ...]]:
@@ -46,8 +53,8 @@ def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> 
     refs = state.ledger.of_role(role)
     if not refs:
         return [propose], state
-    if waiting := state.ledger.waiting(role):
-        return [_label(state, ref) for ref in waiting], state
+    if state.ledger.waiting(role):
+        return _labels(state, role), state
     labels = state.ledger.labels(role)
     if not labels:
         return [], replace(state, failure=f"no label for the first fit; {causes(state.ledger.failed)}")
@@ -55,29 +62,43 @@ def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> 
 
 
 def _plan_walking(state: State) -> Plan:
-    waiting = state.ledger.waiting(*TRAINING)
-    actions = [_label(state, ref) for ref in waiting]
-    new = state.ledger.new(*TRAINING)
-    wait = state.campaign.selection.policy == "wait"
-    if wait and (state.tasks or actions):
-        return actions, state
-    fitting = any(isinstance(a.job, FitJob) for a in state.tasks.values())
-    unknown = not wait and any(ref.key not in state.pending for ref in waiting)
-    if not fitting and (new or unknown):
-        actions.append(_fit(state, len(state.fits) + 1, new, waiting))
-        if wait:
-            return actions, state
-    verdict = state.verdict
-    if not (verdict.converged or verdict.stalled):
-        return actions + _walks(state, waiting), state
+    return _plan_round(state) if state.campaign.selection.policy == "wait" else _plan_continuing(state)
+
+
+def _plan_round(state: State) -> Plan:
+    """All walk, then all that they chose is labelled, then one fit."""
+    actions = _labels(state, *TRAINING)
     if state.tasks or actions:
         return actions, state
+    if new := state.ledger.new(*TRAINING):
+        return [_fit(state, len(state.fits) + 1, new, ())], state
+    return _walk_or_end(state, [], ())
+
+
+def _plan_continuing(state: State) -> Plan:
+    """Walks, labels, selections and fits side by side."""
+    waiting, new = state.ledger.waiting(*TRAINING), state.ledger.new(*TRAINING)
+    actions = _labels(state, *TRAINING) + _selection(state, waiting, new)
+    stale = state.pending ^ {ref.key for ref in (*waiting, *new)}
+    if not _runs(state, FitJob) and (new or len(stale) >= MANY_PENDING):
+        actions.append(_fit(state, len(state.fits) + 1, new, waiting))
+    return _walk_or_end(state, actions, (*waiting, *new))
+
+
+def _walk_or_end(state: State, actions: list[Action], pending: Iterable[StructureRef]) -> Plan:
+    """Walks beside these tasks; or, when there is no need to walk on, what remains, then the next phase."""
+    verdict = state.verdict
+    if not (verdict.converged or verdict.stalled):
+        return actions + _walks(state, tuple(pending)), state
+    if state.tasks or actions:
+        return actions, state
+    if state.pending:  # a label in the covariance failed or was dropped: the last force field shall not lean on it
+        return [_fit(state, len(state.fits) + 1, (), ())], state
     return [], replace(state, phase="test", reason=verdict.sentence)
 
 
-def _walks(state: State, waiting: Iterable[StructureRef]) -> list[Action]:
+def _walks(state: State, pending: Iterable[StructureRef]) -> list[Action]:
     """The next walk of every batch that is not walking."""
-    unknown = [ref for ref in waiting if ref.key not in state.pending]
     walking = {i.split(":")[1] for i in state.tasks if i.startswith("walk:")}
     longest = 1000 * state.campaign.convergence.max_walk_ps / state.campaign.dynamics.timestep_fs
     found = []
@@ -87,9 +108,25 @@ def _walks(state: State, waiting: Iterable[StructureRef]) -> list[Action]:
         walkers = [(w, state.walkers[w]) for w in batch]
         if all(last is not None and last.step >= longest for _, last in walkers):
             continue
-        job = jobs.walk_job(state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, unknown)
+        job = jobs.walk_job(state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, tuple(pending))
         found.append(Action(f"walk:{b:02d}:{state.walks[b]:06d}", job))
     return found
+
+
+def _selection(state: State, waiting: Iterable[StructureRef], new: Iterable[StructureRef]) -> list[Action]:
+    """The choice among candidates, one at a time, when there is room in the queue."""
+    entries = state.ledger.entries
+    candidates = [ref for ref in waiting if entries[ref.key].status == "candidate"][:MOST_CANDIDATES]
+    queued = [ref for ref in waiting if entries[ref.key].status == "queued"]
+    room = state.campaign.selection.max_pending - len(queued)
+    if not candidates or room <= 0 or _runs(state, SelectJob):
+        return []
+    job = jobs.select_job(state.campaign, state.run_dir, state.force_field, candidates, (*queued, *new), room)
+    return [Action(f"select:{state.selections:06d}", job)]
+
+
+def _runs(state: State, kind: type) -> bool:
+    return any(isinstance(action.job, kind) for action in state.tasks.values())
 
 
 def _plan_test(state: State) -> Plan:
@@ -98,16 +135,24 @@ def _plan_test(state: State) -> Plan:
     refs = state.ledger.of_role("test")
     if not refs:
         return [Action("propose:test", jobs.test_job(state.campaign, state.run_dir, state.force_field))], state
-    if waiting := state.ledger.waiting("test"):
-        return [_label(state, ref) for ref in waiting], state
+    if state.ledger.waiting("test"):
+        return _labels(state, "test"), state
     labels = state.ledger.labels("test")
     if not labels:
         return [], replace(state, failure=f"no label for the test set; {causes(state.ledger.failed)}")
     return [Action("evaluate:test", jobs.evaluate_job(state.run_dir, len(state.fits), labels))], state
 
 
-def _label(state: State, ref: StructureRef) -> Action:
-    return Action(f"label:{ref.key}", jobs.label_job(state.campaign, state.run_dir, ref))
+def _labels(state: State, *roles: Role) -> list[Action]:
+    """Labels to hand to the site, as many as it may have at one time: audits, then those that tell most."""
+    entries = [state.ledger.entries[ref.key] for ref in state.ledger.waiting(*roles)]
+    idle = [e for e in entries if e.status == "queued" and f"label:{e.structure.key}" not in state.tasks]
+    room = state.campaign.reference.max_concurrent - sum(i.startswith("label:") for i in state.tasks)
+    idle.sort(key=lambda e: -inf if isnan(e.gain) else -e.gain)
+    return [
+        Action(f"label:{e.structure.key}", jobs.label_job(state.campaign, state.run_dir, e.structure))
+        for e in idle[: max(room, 0)]
+    ]
 
 
 def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: Iterable[StructureRef]) -> Action:

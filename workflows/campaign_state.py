@@ -19,6 +19,8 @@ from dynft_core.jobs import (
     ProposeJob,
     ProposeOutcome,
     Role,
+    SelectJob,
+    SelectOutcome,
     WalkerOutcome,
     WalkJob,
     WalkOutcome,
@@ -44,6 +46,7 @@ TASKS: dict[type, tuple[str, type]] = {
     ProposeJob: ("propose", ProposeOutcome),
     LabelJob: ("label", LabelOutcome),
     WalkJob: ("walk", WalkOutcome),
+    SelectJob: ("select", SelectOutcome),
     FitJob: ("fit", FitOutcome),
     EvaluateJob: ("evaluate", EvaluateOutcome),
 }
@@ -59,7 +62,7 @@ class Action:
 
     @property
     def kind(self) -> str:
-        """propose, label, walk, fit or evaluate."""
+        """propose, label, walk, select, fit or evaluate."""
         return TASKS[type(self.job)][0]
 
 
@@ -73,6 +76,7 @@ class State:
         losses: what losing each outstanding task has cost: one, or less where the task is hardly to blame.
         ledger: all structures chosen for a label, and what became of them.
         pending: keys in the newest force field's covariance alone.
+        selections: number of batch selections finished.
         fits: force fields from version 1; harmonic: version 0 is there.
         walkers: each walker's latest walk; walks: number of walks finished, by batch.
         explosions: walks in a row, over all batches, in which every walker exploded.
@@ -87,6 +91,7 @@ class State:
     losses: Mapping[str, float]
     ledger: Ledger
     pending: frozenset[str]
+    selections: int
     harmonic: bool
     fits: tuple[FitOutcome, ...]
     walkers: tuple[WalkerOutcome | None, ...]
@@ -109,6 +114,7 @@ class State:
             losses={},
             ledger=Ledger(),
             pending=frozenset(),
+            selections=0,
             harmonic=False,
             fits=(),
             walkers=(None,) * campaign.dynamics.walkers,

@@ -60,6 +60,14 @@ class SelectionSection(_Section):
     random_interval_ps: Positive = 1.0
     """Mean walked time of one walker between the structures that 'random' takes."""
     policy: Literal["wait", "continue"] = "wait"
+    batch: Literal["log_det", "maxvol", "all"] = "log_det"
+    """Which flagged structures are labelled under 'continue': by information gain, by extrapolation grade, or all."""
+    min_gain: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """'log_det' drops a candidate of whose information what is under way leaves less than this part."""
+    select_grade: Annotated[float, Field(ge=1)] = 2.0
+    """'maxvol' drops a candidate with an extrapolation grade up to this."""
+    max_pending: Count = 100
+    """Most flagged structures whose label is queued or under way; others stay candidates."""
 
 
 class InitialSection(_Section):
@@ -110,6 +118,8 @@ class ReferenceSection(_Section):
     parameters: dict[str, Any] = {}
     timeout_s: Positive = 3600.0
     max_net_force_eV_A: Positive = 0.01
+    max_concurrent: Count = 1000
+    """Most labels handed to the site at one time."""
 
 
 class TestSection(_Section):

@@ -186,17 +186,18 @@ def _lock(descriptor: int, run_dir: Path, wait_s: float = LOCK_WAIT_S) -> None:
 def _refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Path) -> None:
     """The file may have moved; what it says, and the structure that it names, must be what the journal began with."""
     first = read_journal(run_dir / JOURNAL)[0]
-    there, here = _flat(first.get("campaign") or {}), _flat(started_event(campaign)["campaign"])
+    known = Campaign.model_validate(first.get("campaign"))  # keys that came later have their defaults
+    there, here = _flat(started_event(known)["campaign"]), _flat(started_event(campaign)["campaign"])
     different = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
     site = {f"reference.parameters.{name}" for name in site_parameters(reference_settings(campaign))}
     allowed = {"crystal.structure"} | site
     different = [k for k in different if k.lower() not in allowed and not k.startswith(CHANGEABLE)]
     if not different:
-        known = read_perfect_structure(run_dir / SUPERCELL)
+        before = read_perfect_structure(run_dir / SUPERCELL)
         same = (
-            np.array_equal(known.numbers, supercell.numbers)
-            and np.allclose(known.cell[:], supercell.cell, rtol=0, atol=1e-9)
-            and np.allclose(known.positions, supercell.positions, rtol=0, atol=1e-9)
+            np.array_equal(before.numbers, supercell.numbers)
+            and np.allclose(before.cell[:], supercell.cell, rtol=0, atol=1e-9)
+            and np.allclose(before.positions, supercell.positions, rtol=0, atol=1e-9)
         )
         different = [] if same else ["the structure in crystal.structure"]
     if different:

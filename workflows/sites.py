@@ -20,6 +20,7 @@ EXECUTORS = {
     "propose": ("walkers",),
     "walk": ("walkers",),
     "label": ("ab_initio", "walkers"),
+    "select": ("walkers",),
     "fit": ("fitter", "walkers"),
     "evaluate": ("fitter", "walkers"),
 }

@@ -74,13 +74,18 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
     for start, state, report in zip(job.walkers, states_after, reports, strict=True):
         save_walk(run_dir / start.output, state, report)
         walks.append(_outcome(start, state, report, job.temperature_K))
-    return WalkOutcome(True, walks=tuple(walks))
+    return WalkOutcome(True, "", tuple(walks), job.force_field, force_field.n_labels, force_field.pending)
 
 
 def _with_pending(force_field: ForceField, job: WalkJob, run_dir: Path) -> ForceField:
-    """Condition on structures that the walkers flagged and that the force field does not know yet."""
-    known = {*force_field.labels, *force_field.pending}
-    new = {ref.key: ref for start in job.walkers for ref in start.pending if ref.key not in known}
+    """With just the structures in its covariance that the job names, beside its labels.
+
+    What failed or was dropped since the force field was written leaves it; what was flagged since enters.
+    """
+    wanted = {ref.key: ref for ref in job.pending if ref.key not in force_field.labels}
+    if not wanted.keys() >= set(force_field.pending):
+        force_field = force_field.without_pending()
+    new = {key: ref for key, ref in wanted.items() if key not in force_field.pending}
     if not new:
         return force_field
     displacements = np.array([read_displacements(run_dir, ref) for ref in new.values()])

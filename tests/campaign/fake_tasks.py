@@ -27,6 +27,8 @@ from dynft_core.jobs import (
     ProposeJob,
     ProposeOutcome,
     Score,
+    SelectJob,
+    SelectOutcome,
     StructureRef,
     WalkerOutcome,
     WalkJob,
@@ -120,7 +122,16 @@ def walk(job: WalkJob) -> WalkOutcome:
         walks.append(
             WalkerOutcome(start.walker, start.output, step, step - first, ended, refs, 1e-3, 1e-4, 300.0)  # type: ignore[arg-type]
         )
-    return WalkOutcome(True, walks=tuple(walks))
+    known = json.loads(force_field)["labels"]
+    pending = tuple(ref.key for ref in job.pending)
+    return WalkOutcome(True, "", tuple(walks), job.force_field, len(known), pending)
+
+
+def select(job: SelectJob) -> SelectOutcome:
+    """Candidates whose key begins with a digit up to 3 are redundant, others are chosen in order."""
+    redundant = tuple(ref.key for ref in job.candidates if ref.key[0] <= "3")
+    chosen = tuple(ref.key for ref in job.candidates if ref.key not in redundant)[: job.n_max]
+    return SelectOutcome(True, chosen=chosen, gains=tuple(10.0 - i for i in range(len(chosen))), redundant=redundant)
 
 
 def fit_labels(job: FitJob) -> FitOutcome:

@@ -67,8 +67,12 @@ def test_every_campaign_ends_with_each_label_asked_for_once(policy: str, tmp_pat
         assert state.reason.startswith("converged")
         assert max(Counter(a.id for a in submitted).values()) == 1
         labels = {a.job.structure.key for a in submitted if isinstance(a.job, LabelJob)}
-        assert labels == set(state.ledger.entries) == state.ledger.accepted
-        assert set(force_field(state)["labels"]) == {r.key for r in state.ledger.of_role("initial", "flagged", "audit")}
+        dropped = {key for key, e in state.ledger.entries.items() if e.status == "dropped"}
+        assert labels == set(state.ledger.entries) - dropped == state.ledger.accepted
+        assert set(force_field(state)["labels"]) == {
+            r.key for r in state.ledger.of_role("initial", "flagged", "audit") if r.key not in dropped
+        }
+        assert not force_field(state)["pending"]
         assert [e.force_field for e in state.evaluations] == [fit.path for fit in state.fits]
         assert sum(e["event"] == "walk_finished" for e in events) == sum(state.walks)
 
@@ -90,7 +94,7 @@ def test_the_waiting_policy_fits_once_a_round_and_walks_with_its_newest_force_fi
         if isinstance(action.job, WalkJob):
             assert action.job.force_field == newest
             assert number >= 1
-            assert not any(walker.pending for walker in action.job.walkers)
+            assert not action.job.pending
 
 
 def test_the_continuing_policy_never_leaves_a_batch_standing(tmp_path: Path) -> None:
@@ -120,21 +124,30 @@ def test_the_continuing_policy_never_leaves_a_batch_standing(tmp_path: Path) -> 
     assert state.phase == "complete"
 
 
-def test_a_flagged_structure_is_pending_for_its_walkers_until_a_force_field_knows_it(tmp_path: Path) -> None:
-    settings = campaign("continue", walkers=2)
-    state, actions = start(settings, str(tmp_path))
-    outstanding = list(actions)
-    walks: list[WalkJob] = []
-    while len(walks) < 2:
-        action = outstanding.pop(0)
-        outcome = getattr(fake_tasks, FUNCTIONS[action.kind])(action.job)
-        state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
-        outstanding += actions
-        walks += [a.job for a in actions if isinstance(a.job, WalkJob)]
-    pending = {ref.key for start in walks[1].walkers for ref in start.pending}
-    assert pending == {ref.key for ref in state.ledger.of_role("flagged", "audit")}
-    fit = next(a.job for a in outstanding if isinstance(a.job, FitJob))
-    assert {ref.key for ref in fit.pending} == pending
+def test_what_a_force_field_does_not_know_is_pending_for_all_walkers(tmp_path: Path) -> None:
+    state, events, submitted = run(campaign("continue", {"fail": "3"}), tmp_path, seed=8)
+    by_id = {a.id: a for a in submitted}
+    now, _ = start(campaign("continue", {"fail": "3"}), str(tmp_path))
+    n_pending = 0
+    for event in events[1:]:
+        now, actions = advance(now, event)
+        for action in actions:
+            if isinstance(action.job, WalkJob):
+                in_base = set(json.loads((tmp_path / action.job.force_field).read_text())["labels"])
+                entries = now.ledger.entries
+                wanted = {
+                    k for k, e in entries.items() if e.status in ("candidate", "queued", "accepted")
+                    and e.structure.role in ("flagged", "audit") and k not in in_base
+                }  # fmt: skip
+                assert {ref.key for ref in action.job.pending} == wanted
+                n_pending += len(wanted)
+        if event["event"] == "walk_finished":
+            job = by_id[event["id"]].job
+            assert isinstance(job, WalkJob)
+            assert event["outcome"]["force_field"] == job.force_field
+            assert event["outcome"]["pending"] == [ref.key for ref in job.pending]
+            assert event["outcome"]["n_labels"] == len(json.loads((tmp_path / job.force_field).read_text())["labels"])
+    assert n_pending > 10 and state.phase == "complete" and not force_field(state)["pending"]
 
 
 @pytest.mark.parametrize("policy", ["wait", "continue"])

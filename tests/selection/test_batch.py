@@ -1,0 +1,105 @@
+"""Batch selection against brute force: all subsets, all determinants, numpy's own."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dynft_core import ForceField
+from dynft_core.batch_selection import BatchRule, active_set, choose, extrapolation_grades
+from dynft_core.selection.batch import grades, greedy_log_det, maxvol, select_add
+
+Floats = NDArray[np.float64]
+
+
+def information(chosen: list[Floats], size: int) -> float:
+    """½ log det of the posterior's precision, in nats."""
+    gram = np.eye(size) + sum((x.T @ x for x in chosen), np.zeros((size, size)))
+    return float(np.linalg.slogdet(gram)[1]) / 2
+
+
+@pytest.mark.parametrize("rows", [3, 30])  # fewer and more rows than parameters
+def test_the_greedy_choice_is_the_best_at_each_step_and_near_the_best_of_all(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    candidates = [rng.normal(0, rng.uniform(0.1, 2), (rows, 6)) for _ in range(9)]
+    under_way = [rng.normal(0, 1, (rows, 6))]
+    choice = greedy_log_det(candidates, under_way, 4, 0.0)
+    known = list(under_way)
+    for i, gain in zip(choice.chosen, choice.gains, strict=True):
+        before = information(known, 6)
+        gains = [information([*known, x], 6) - before for x in candidates]
+        left = [j for j in range(9) if j not in choice.chosen or choice.chosen.index(j) >= choice.chosen.index(i)]
+        assert i == max(left, key=lambda j: gains[j])
+        assert gain == pytest.approx(gains[i], rel=1e-10)
+        known.append(candidates[i])
+    best = max(information([*under_way, *(candidates[i] for i in four)], 6) for four in combinations(range(9), 4))
+    start = information(under_way, 6)
+    assert information(known, 6) - start >= (1 - 1 / np.e) * (best - start)  # Nemhauser et al. 1978
+
+
+def test_what_the_others_tell_already_is_redundant() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(0, 5, (4, 20)), rng.normal(0, 5, (4, 20))
+    choice = greedy_log_det([x, x + 1e-6, y], [], 10, 0.5)
+    assert set(choice.chosen) in ({0, 2}, {1, 2}) and len(choice.redundant) == 1
+    assert greedy_log_det([x, y], [x], 10, 0.5).chosen == (1,)
+    assert greedy_log_det([x, y], [x], 10, 0.0).redundant == ()
+    assert len(greedy_log_det([x, y], [], 1, 0.5).chosen) == 1
+    assert greedy_log_det([], [x], 10, 0.5).chosen == ()
+
+
+def test_maxvol_finds_a_set_that_no_swap_enlarges() -> None:
+    rng = np.random.default_rng(2)
+    rows = rng.normal(size=(40, 5))
+    active, origin = maxvol(1e-3 * np.eye(5), rows)
+    assert (origin >= 0).all() and np.array_equal(active, rows[origin])
+    volume = abs(np.linalg.det(active))
+    for j in range(5):
+        for row in rows:
+            other = active.copy()
+            other[j] = row
+            assert abs(np.linalg.det(other)) <= volume * (1 + 1.1e-3)
+    assert grades(active, [rows])[0] <= 1 + 1.1e-3
+    assert grades(active, [2.5 * active[:1]])[0] == pytest.approx(2.5)
+
+
+def test_select_add_takes_what_enlarges_the_volume() -> None:
+    active = np.eye(3)
+    inside, outside, further = np.full((1, 3), 0.3), np.array([[4.0, 0, 0]]), np.array([[9.0, 0, 0]])
+    choice = select_add(active, [inside, outside, further], [], 5, 2.0)
+    assert choice.chosen == (2,) and choice.gains == (9.0,) and choice.redundant == (0, 1)
+    assert select_add(active, [inside, outside, further], [further], 5, 2.0).chosen == ()
+    assert select_add(active, [outside, np.array([[0, 5.0, 0]])], [], 1, 2.0).chosen == (1,)
+
+
+def test_a_force_field_chooses_by_the_fall_of_its_own_covariance(force_field: ForceField) -> None:
+    rng = np.random.default_rng(3)
+    u = rng.normal(0, 1, (5, force_field.supercell.n_atoms, 3)) * np.array([0.02, 0.1, 0.15, 0.05, 0.1])[:, None, None]
+    choice = choose(force_field, u, u[:0], BatchRule(n_max=3, min_gain=0.0))
+    known = force_field
+    for i, gain in zip(choice.chosen, choice.gains, strict=True):
+        before = np.linalg.slogdet(known.posterior.covariance)[1]
+        known = known.condition(u[i][None], [str(i)])
+        assert gain == pytest.approx((before - np.linalg.slogdet(known.posterior.covariance)[1]) / 2, rel=1e-6)
+    pending = force_field.condition(u, list("abcde"))
+    assert choose(pending, u, u[:0], BatchRule(n_max=3, min_gain=0.0)).chosen == choice.chosen
+    assert choose(force_field, u[1:2], u[1:2], BatchRule(min_gain=0.9)).redundant == (0,)
+    assert choose(force_field, u[1:2], u[:0], BatchRule(min_gain=0.9)).chosen == (0,)
+
+
+def test_grades_of_a_force_field(force_field: ForceField, labelled: tuple[Floats, Floats]) -> None:
+    training = labelled[0]
+    inside = extrapolation_grades(force_field, training, training)
+    assert (inside <= 1 + 1.1e-3).all()
+    beyond = extrapolation_grades(force_field, 3 * training[:1], training)
+    assert beyond[0] > 2
+    # 1/γ bounds: γ ≤ sqrt(b (AᵀA)⁻¹ bᵀ) ≤ sqrt(M) γ over the rows of the active set A
+    active = active_set(force_field, training)
+    rows = force_field.sensing_matrix(3 * training[0])
+    leverage = np.sqrt(np.einsum("ij,jk,ik->i", rows, np.linalg.inv(active.T @ active), rows)).max()
+    assert beyond[0] <= leverage * (1 + 1e-8) <= np.sqrt(len(active)) * beyond[0] * (1 + 1e-6)
+    choice = choose(force_field, np.array([training[0], 3 * training[1]]), training[:0], BatchRule("maxvol"), training)
+    assert choice.chosen == (1,) and choice.redundant == (0,)
