@@ -19,6 +19,7 @@ from dynft_core.jobs import (
     LabelOutcome,
     ProposeOutcome,
     Score,
+    SelectOutcome,
     StructureRef,
     WalkerOutcome,
     WalkOutcome,
@@ -38,7 +39,8 @@ walk = st.builds(
 outcomes = st.one_of(
     st.builds(ProposeOutcome, st.booleans(), st.text(), st.tuples(ref), number),
     st.builds(LabelOutcome, st.booleans(), key, st.text(), st.text(), st.booleans(), number),
-    st.builds(WalkOutcome, st.booleans(), st.text(), st.tuples(walk, walk), number),
+    st.builds(WalkOutcome, st.booleans(), st.text(), st.tuples(walk, walk), st.text(), count, st.tuples(key), number),
+    st.builds(SelectOutcome, st.booleans(), st.text(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
     st.builds(
         FitOutcome, st.booleans(), count, st.text(), st.text(), count, count, number, st.tuples(number, number), number,
         st.tuples(st.builds(Score, key, st.just("audit"), number, number, number)), number,
