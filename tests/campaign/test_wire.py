@@ -43,7 +43,8 @@ outcomes = st.one_of(
     st.builds(SelectOutcome, st.booleans(), st.text(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
     st.builds(
         FitOutcome, st.booleans(), count, st.text(), st.text(), count, count, number, st.tuples(number, number), number,
-        st.tuples(st.builds(Score, key, st.just("audit"), number, number, number)), number,
+        st.tuples(st.builds(Score, key, st.just("audit"), number, number, number)),
+        st.sampled_from([None, "phonons"]), number, number,
     ),
     st.builds(EvaluateOutcome, st.booleans(), st.text(),
               st.tuples(st.builds(Evaluation, st.text(), number, number, number, number, count, count)), number),
