@@ -37,6 +37,7 @@ from dynft_core.jobs import (
     ProposeOutcome,
     SelectJob,
     SelectOutcome,
+    StructureRef,
     WalkJob,
     WalkOutcome,
 )
@@ -77,6 +78,8 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
         return go_on(_retried(state, event["key"]))
     if kind == "label_dropped":
         return go_on(_dropped(state, event["key"], str(event.get("cause", ""))))
+    if kind == "labels_imported":
+        return go_on(_imported(state, [from_json(StructureRef, plain) for plain in event["structures"]]))
     if kind == "driver_stopped":
         return replace(state, stopped=str(event.get("reason", ""))), ()
     action = state.tasks.get(event.get("id", ""))
@@ -156,6 +159,22 @@ def _changed(state: State, campaign: Campaign) -> State:
 def changed_event(campaign: Campaign) -> dict[str, Any]:
     """What to write to the journal when the user has changed what may be changed."""
     return {"event": "campaign_changed", "campaign": campaign.model_dump(mode="json")}
+
+
+def _imported(state: State, refs: Iterable[StructureRef]) -> State:
+    """With labels that were computed elsewhere; before the first fit, in the place of initial structures."""
+    ledger = state.ledger
+    for ref in refs:
+        if ref.key not in ledger.entries:
+            ledger = ledger.choose((ref,), "queued").set(ref.key, "accepted")
+    first = state.phase in ("harmonic", "initial")
+    tasks = {i: a for i, a in state.tasks.items() if not (first and isinstance(a.job, ProposeJob))}
+    return replace(state, ledger=ledger, tasks=tasks)
+
+
+def imported_event(refs: Iterable[StructureRef]) -> dict[str, Any]:
+    """What to write to the journal when labels that were computed elsewhere lie in labels/<key>/."""
+    return {"event": "labels_imported", "structures": [to_json(ref) for ref in refs]}
 
 
 def _revived(state: State) -> State:

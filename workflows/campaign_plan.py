@@ -36,7 +36,7 @@ Plan = tuple[list[Action], State]
 
 
 def _plan_harmonic(state: State) -> Plan:
-    if state.harmonic:
+    if state.harmonic or state.ledger.labels("initial"):
         return [], replace(state, phase="initial")
     propose = Action("propose:harmonic", jobs.harmonic_job(state.campaign, state.run_dir))
     return _plan_first_fit(state, "harmonic", propose, version=0)

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from workflows.ledger import Entry, Ledger
 
-labels_app = typer.Typer(name="labels", help="List, retry, drop the labels of a campaign.", no_args_is_help=True)
+labels_app = typer.Typer(name="labels", help="List, retry, drop, import labels of a campaign.", no_args_is_help=True)
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -66,6 +66,21 @@ def drop(
     chosen = _matching(ledger, keys)
     _refuse(ledger, chosen, (*OPEN, *GIVEN_UP), "an accepted label is in the force fields: start another campaign")
     _ask(run, [{"event": "label_dropped", "key": key, "cause": cause} for key in chosen], "dropped")
+
+
+@labels_app.command("import")
+def import_(
+    campaign: Annotated[str, typer.Argument(metavar="RUN|CAMPAIGN", help="Run folder; or campaign file or name.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="DIR…", help="VASP, pw.x or extended xyz: files or folders.")],
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder for a campaign file.")] = None,
+    other_settings: Annotated[
+        bool, typer.Option("--other-settings", help="Take also what was computed with other settings.")
+    ] = False,
+) -> None:
+    """Take finished calculations into the training set, each checked."""
+    from workflows.label_import import import_labels
+
+    print(import_labels(campaign, paths, run, other_settings))
 
 
 def _ledger(run: Path) -> Ledger:

@@ -20,7 +20,8 @@ from dynft_core.storage.files import replacing
 logger = logging.getLogger(__name__)
 
 FOLDER = "requests"
-EVENTS = ("label_retried", "label_dropped")
+EVENTS = {"label_retried": ("key", str), "label_dropped": ("key", str), "labels_imported": ("structures", list)}
+"""What may be asked for, with the field that says of what, and its type."""
 
 
 def ask(run_dir: Path, event: Mapping[str, Any]) -> None:
@@ -38,8 +39,13 @@ def requests(run_dir: Path) -> Iterator[dict[str, Any]]:
             event = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             event = None
-        if isinstance(event, dict) and event.get("event") in EVENTS and isinstance(event.get("key"), str):
+        if isinstance(event, dict) and _is_request(event):
             yield event
         else:
             logger.warning("%s is no request and is removed", path)
         path.unlink(missing_ok=True)
+
+
+def _is_request(event: Mapping[str, Any]) -> bool:
+    name, kind = EVENTS.get(event.get("event", ""), ("", object))
+    return bool(name) and isinstance(event.get(name), kind)

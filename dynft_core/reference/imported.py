@@ -1,0 +1,193 @@
+"""Labels that were computed before, elsewhere: what their files say, and how they are kept beside a campaign's own.
+
+Read are VASP's vasprun.xml or OUTCAR, output of Quantum ESPRESSO's pw.x, and every file with forces that ASE reads
+(extended xyz). A file of many ionic steps gives as many structures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from dynft_core.errors import FileFormatError
+from dynft_core.jobs import ReferenceSettings, StructureRef
+from dynft_core.reference.calculators import calculator_name, complete_parameters
+from dynft_core.reference.label import KIND, relative_label_path
+from dynft_core.storage.segments import Attribute, write_segment
+
+Floats = NDArray[np.float64]
+
+_VASP_SETTINGS = {"ENMAX": "encut", "ISMEAR": "ismear", "SIGMA": "sigma", "ISPIN": "ispin", "GGA": "gga"}
+_GGA = {"pbe": "PE", "pbesol": "PS", "ps": "PS", "pw91": "91", "lda": "--"}
+"""GGA in vasprun.xml, by ASE's `xc`."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One file of finished calculations.
+
+    Attributes:
+        path: the file; code: 'vasp', 'espresso', or '' when it does not tell.
+        frames: structures with forces.
+        declared: the settings that the file tells, by the name that they have among the campaign's parameters.
+    """
+
+    path: Path
+    code: str
+    frames: tuple[Atoms, ...]
+    declared: Mapping[str, Any]
+
+
+def finished_files(path: Path) -> list[Path]:
+    """The files with calculations that `path` is or holds, at any depth; of one folder's VASP files, the best."""
+    if not path.is_dir():
+        return [path]
+    found = [p for p in sorted(path.rglob("*")) if p.is_file() and _looks_finished(p)]
+    complete = {p.parent for p in found if p.name == "vasprun.xml"}
+    return [p for p in found if not (p.name == "OUTCAR" and p.parent in complete)]
+
+
+def read_finished(path: Path) -> Finished:
+    """Read a file of finished calculations.
+
+    Raises:
+        FileFormatError: missing, unreadable, truncated, unconverged, or without forces.
+    """
+    try:
+        if path.name.endswith("vasprun.xml"):
+            found = _read_vasprun(path)
+        elif path.name.endswith("OUTCAR"):
+            found = _read_outcar(path)
+        elif _is_pw_output(path):
+            found = _read_pw_output(path)
+        else:
+            found = Finished(path, "", _frames(path, None), {})
+    except FileFormatError:
+        raise
+    except Exception as error:  # ASE's readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
+        raise _bad(path, "finished calculations that ASE can read", f"{type(error).__name__}: {error}") from error
+    if not found.frames:
+        raise _bad(path, "at least one structure", "none")
+    return found
+
+
+def other_settings(found: Finished, settings: ReferenceSettings) -> str:
+    """How the settings that a file tells differ from the campaign's; '' when they do not as far as it tells."""
+    if not found.code:
+        return ""
+    name = calculator_name(settings)
+    if name != found.code:
+        return f"computed with {found.code}, the campaign's calculator is {name}"
+    here = _comparable(name, complete_parameters(settings))
+    different = [
+        f"{key} = {theirs}, the campaign has {here[key]}" for key, theirs in found.declared.items()
+        if key in here and not _equal(theirs, here[key])
+    ]  # fmt: skip
+    return "; ".join(different)
+
+
+def write_imported_label(
+    run_dir: Path, ref: StructureRef, perfect: Atoms, displacements: Floats, forces: Floats, energy_eV: float,
+    found: Finished,
+) -> None:  # fmt: skip
+    """Write labels/<key>/label.h5 of a structure (N, 3) Å with forces (N, 3) eV/Å that were computed elsewhere.
+
+    In the place of the settings' hash stands 'imported:' and the hash of what the file tells of its settings.
+    """
+    told = json.dumps({"code": found.code, **found.declared}, sort_keys=True)
+    arrays = {
+        "displacements": displacements, "positions": perfect.positions + displacements, "cell": perfect.cell[:],
+        "numbers": np.asarray(perfect.numbers, dtype=np.int64), "forces": forces,
+    }  # fmt: skip
+    path = run_dir / relative_label_path(ref.key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    attributes: dict[str, Attribute] = {
+        "kind": KIND, "key": ref.key, "role": ref.role, "energy_eV": energy_eV, "calculator": found.code or "unknown",
+        "settings_hash": f"imported:{hashlib.sha256(told.encode()).hexdigest()[:16]}", "seconds": 0.0,
+    }  # fmt: skip
+    write_segment(path, arrays, attributes)
+
+
+def _looks_finished(path: Path) -> bool:
+    known = path.name in ("vasprun.xml", "OUTCAR") or path.suffix in (".xyz", ".extxyz")
+    return known or (path.suffix in (".pwo", ".out") and _is_pw_output(path))
+
+
+def _is_pw_output(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"Program PWSCF" in file.read(4000)
+
+
+def _frames(path: Path, format_: str | None) -> tuple[Atoms, ...]:
+    return tuple(ase.io.read(path, index=":", format=format_))
+
+
+def _read_vasprun(path: Path) -> Finished:
+    root = ElementTree.parse(path).getroot()
+    told = {str(e.get("name")).strip(): str(e.text or "").strip() for e in root.iterfind("parameters//i")}
+    for step, calculation in enumerate(root.findall("calculation")):
+        if len(calculation.findall("scstep")) >= int(told["NELM"]):
+            raise _bad(path, "converged cycles", f"{told['NELM']} iterations (NELM) in ionic step {step}")
+    there = {ours: told[tag] for tag, ours in _VASP_SETTINGS.items() if told.get(tag)}
+    declared: dict[str, Any] = {key: value if key == "gga" else float(value) for key, value in there.items()}
+    divisions = root.find("kpoints/generation/v[@name='divisions']")
+    if divisions is not None:
+        declared["kpts"] = [int(n) for n in str(divisions.text).split()]
+    return Finished(path, "vasp", _frames(path, "vasp-xml"), declared)
+
+
+def _read_outcar(path: Path) -> Finished:
+    text = path.read_text(errors="replace")
+    frames = _frames(path, "vasp-out")
+    if text.count("aborting loop because EDIFF is reached") < len(frames):
+        raise _bad(path, "converged cycles", "one that did not reach EDIFF")
+    if "General timing and accounting" not in text:
+        raise _bad(path, "a whole file", "one without its timing block")
+    cutoff = re.search(r"ENCUT\s*=\s*([\d.]+)", text)
+    return Finished(path, "vasp", frames, {"encut": float(cutoff[1])} if cutoff else {})
+
+
+def _read_pw_output(path: Path) -> Finished:
+    text = path.read_text(errors="replace")
+    if "convergence NOT achieved" in text:
+        raise _bad(path, "converged cycles", "one that did not converge")
+    if "JOB DONE." not in text:
+        raise _bad(path, "a whole file", "one without 'JOB DONE.'")
+    declared: dict[str, Any] = {}
+    cutoff = re.search(r"kinetic-energy cutoff\s*=\s*(\S+)", text)
+    if cutoff:
+        declared["ecutwfc"] = float(cutoff[1])
+    for symbol, file in re.findall(r"PseudoPot\. #\s*\d+ for\s+(\w+)\s+read from file:\s*\n?\s*(\S+)", text):
+        declared[f"pseudopotential of {symbol}"] = Path(file).name
+    return Finished(path, "espresso", _frames(path, "espresso-out"), declared)
+
+
+def _comparable(name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The campaign's parameters by the names that `Finished.declared` uses."""
+    if name == "vasp":
+        xc = str(parameters.get("gga") or parameters.get("xc") or "lda").lower()
+        return {**parameters, "gga": _GGA.get(xc, xc.upper())}
+    data = parameters.get("input_data", {})
+    potentials = parameters.get("pseudopotentials", {})
+    return {**data, **data.get("system", {}), **{f"pseudopotential of {s}": f for s, f in potentials.items()}}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, int | float):
+        return abs(a - b) < 1e-6
+    return list(a) == list(b) if isinstance(a, list) and isinstance(b, list | tuple) else bool(a == b)
+
+
+def _bad(path: Path, expected: str, got: str) -> FileFormatError:
+    return FileFormatError(str(path), expected, got, "leave it out, or compute it again")
