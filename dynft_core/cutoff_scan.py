@@ -15,10 +15,11 @@ from ase.geometry import get_distances
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field import NOISE_FLOOR_EV_A, statistics_of
+from dynft_core.force_field import NOISE_FLOOR_EV_A
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.folding import fold
+from dynft_core.model.label_sums import statistics_of
 from dynft_core.regression.decaying_prior import Decay, OrderClasses, learn_decay
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
 from dynft_core.regression.statistics import Statistics
@@ -176,7 +177,7 @@ class _Pool:
         forces: Floats,
         floor: float,
     ) -> _Pool:
-        basis = ForceConstantBasis.build(crystal, {n: c[-1] for n, c in cutoffs.items()})
+        basis = ForceConstantBasis.cached(crystal, {n: c[-1] for n, c in cutoffs.items()})
         return cls(basis, cutoffs, statistics_of(fold(basis, supercell), displacements, forces), floor)
 
     def cutoffs_of(self, shells: Shells) -> dict[int, float]:

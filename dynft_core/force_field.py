@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +17,16 @@ from dynft_core.errors import FileFormatError, InputError
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.folding import FoldedBasis, fold
+from dynft_core.model.label_sums import statistics_of
 from dynft_core.model.potential import Potential, sensing_matrix
 from dynft_core.model.rotational_conditions import rotational_conditions
 from dynft_core.regression.decaying_prior import learn_decay, whitening
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
+from dynft_core.regression.left_out import LeftOut, leave_one_out
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.ranks import Ranks
 from dynft_core.regression.soft_conditions import stiffening
-from dynft_core.regression.statistics import Statistics
+from dynft_core.regression.statistics import Statistics, pack_lower, unpack_lower
 from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.symmetry.basis import ForceConstantBasis
 
@@ -34,6 +36,8 @@ Prior = Literal["shared", "per_order", "decaying"]
 of bodies at rates learnt from the data."""
 
 KIND = "force_field"
+MIN_LEFT_OUT, LEFT_OUT_FLOP = 10, 2e12
+"""Structures that are left out in turn: this many at least, and as many more as a minute's work allows."""
 NOISE_FLOOR_EV_A = 1e-5
 """Floor on β^(-1/2): below it the forces of a DFT code are noise."""
 
@@ -48,6 +52,7 @@ class ForceField:
         posterior: of the parameters.
         prior, rotational: how refits learn it (see `fit`).
         labels: keys of the structures fitted; pending: of those in the covariance alone.
+        left_out: leave-one-structure-out errors that the posterior was widened by, if it was.
     """
 
     basis: ForceConstantBasis
@@ -57,6 +62,7 @@ class ForceField:
     rotational: bool = False
     labels: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
+    left_out: LeftOut | None = None
 
     @property
     def n_labels(self) -> int:
@@ -149,8 +155,32 @@ class ForceField:
         """With further labels (S, N, 3) Å and eV/Å, hyperparameters learnt anew; nothing is pending any more."""
         statistics = self.posterior.statistics + statistics_of(self.folded, displacements, forces)
         posterior = learn(self.basis, statistics, self.prior, noise_floor_eV_A)
-        found = replace(self, posterior=posterior, rotational=False, labels=(*self.labels, *keys), pending=())
+        found = ForceField(self.basis, self.supercell, posterior, self.prior, labels=(*self.labels, *keys))
         return found.with_rotational_sum_rules(noise_floor_eV_A) if self.rotational else found
+
+    def widened(
+        self,
+        displacements: ArrayLike,
+        forces: ArrayLike,
+        noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
+        ranks: Ranks | None = None,
+    ) -> ForceField:
+        """With β^(-1/2) and ε_B multiplied by what its labels' leave-one-structure-out errors exceed them by.
+
+        The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many structures
+        (S, N, 3) Å, eV/Å, the labels, an even choice is left out in turn. β^(-1/2) stays above the noise floor.
+        """
+        processes, u, f = ranks or Ranks(), self._checked(displacements), np.asarray(forces)
+        rows, size = 3 * self.supercell.n_atoms, self.basis.size
+        affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
+        step = -(-len(u) // affordable)
+        structures = zip(u[::step][processes.own], f[::step][processes.own], strict=True)
+        with processes.together():
+            own = leave_one_out(self.posterior, ((sensing_matrix(self.folded, x), y.ravel()) for x, y in structures))
+        total = processes.add(np.array([own.square, own.expected, own.n_rows]))
+        found = LeftOut(float(total[0]), float(total[1]), round(total[2]))
+        factor = max(found.ratio, noise_floor_eV_A / self.posterior.beta_inv_sqrt)
+        return replace(self, posterior=self.posterior.scaled(factor), left_out=found)
 
     def with_rotational_sum_rules(self, noise_floor_eV_A: float = NOISE_FLOOR_EV_A) -> ForceField:
         """With the rotational sum rules of order 2 as soft conditions, α and β learnt anew; nothing is pending.
@@ -185,22 +215,21 @@ class ForceField:
         p = self.posterior
         arrays: dict[str, Any] = {f"basis.{name}": value for name, value in self.basis.arrays().items()}
         arrays |= {f"supercell.{name}": value for name, value in self.supercell.describe().items()}
-        lower = np.tril_indices(self.basis.size)
-        arrays |= {"mean": p.mean, "groups": p.groups, "gram": p.statistics.gram[lower], "moment": p.statistics.moment}
-        arrays["alpha"] = np.array(p.alpha)
+        sums, counts = p.statistics.packed()
+        arrays |= {"mean": p.mean, "groups": p.groups, "alpha": np.array(p.alpha), **sums}
         if p.pending is not None:
-            arrays["pending_gram"] = p.pending[lower]
+            arrays["pending_gram"] = pack_lower(p.pending)
         for n, block in zip(self.basis.cutoffs, p.whitening or (), strict=p.whitening is not None):
             arrays[f"whitening.{n}"] = block
+        if self.left_out is not None:
+            arrays["left_out"] = np.array([self.left_out.square, self.left_out.expected, self.left_out.n_rows])
         attributes: dict[str, Any] = {
             "kind": KIND,
             "prior": self.prior,
             "rotational": self.rotational,
             "beta": p.beta,
             "log_evidence": p.log_evidence,
-            "square": p.statistics.square,
-            "n_rows": p.statistics.n_rows,
-            "n_structures": p.statistics.n_structures,
+            **counts,
             "labels": list(self.labels),
             "pending": list(self.pending),
             "basis_hash": self.basis.content_hash,
@@ -220,15 +249,8 @@ class ForceField:
             basis = ForceConstantBasis.from_arrays(_under(a, "basis."))
             cell = _under(a, "supercell.")
             supercell = Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"])
-            size = basis.size
-            statistics = Statistics(
-                _unpack(a["gram"], size),
-                a["moment"],
-                float(attributes["square"]),
-                int(attributes["n_rows"]),
-                int(attributes["n_structures"]),
-            )
-            pending = _unpack(a["pending_gram"], size) if "pending_gram" in a else None
+            statistics = Statistics.unpacked(a, attributes)
+            pending = unpack_lower(a["pending_gram"]) if "pending_gram" in a else None
             found = Hyperparameters(
                 tuple(float(x) for x in a["alpha"]), float(attributes["beta"]), float(attributes["log_evidence"])
             )
@@ -236,7 +258,7 @@ class ForceField:
             posterior = Posterior(a["groups"], found, statistics, a["mean"], pending, blocks)
             return cls(
                 basis, supercell, posterior, attributes["prior"], bool(attributes["rotational"]),
-                tuple(attributes["labels"]), tuple(attributes["pending"]),
+                tuple(attributes["labels"]), tuple(attributes["pending"]), _left_out(a),
             )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(
@@ -244,36 +266,15 @@ class ForceField:
             ) from error
 
 
+def _left_out(arrays: Mapping[str, Floats]) -> LeftOut | None:
+    if "left_out" not in arrays:
+        return None
+    square, expected, rows = arrays["left_out"]
+    return LeftOut(float(square), float(expected), int(rows))
+
+
 def _under(arrays: Any, prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-
-
-def _unpack(lower: Floats, size: int) -> Floats:
-    full = np.zeros((size, size))
-    full[np.tril_indices(size)] = lower
-    return full + np.tril(full, -1).T
-
-
-def statistics_of(folded: FoldedBasis, displacements: ArrayLike, forces: ArrayLike) -> Statistics:
-    """Sums over structures (S, N, 3), one sensing matrix in memory at a time."""
-    u, f = np.asarray(displacements, dtype=np.float64), np.asarray(forces, dtype=np.float64)
-    n_atoms = folded.supercell.n_atoms
-    if u.shape != f.shape or u.ndim != 3 or u.shape[1:] != (n_atoms, 3):  # the kernels do not check their indices
-        raise InputError(
-            "labels",
-            f"displacements and forces of one shape (S, {n_atoms}, 3)",
-            f"shapes {u.shape} and {f.shape}",
-            "give frames of the supercell that is fitted",
-        )
-    bad = np.flatnonzero(~np.isfinite(u).all(axis=(1, 2)) | ~np.isfinite(f).all(axis=(1, 2)))
-    if len(bad):
-        raise InputError(
-            "labels", "finite displacements and forces", f"NaN or infinity in structure {bad[0]}", "leave it out"
-        )
-    total = Statistics.empty(folded.basis.size)
-    for x, y in zip(u, f, strict=True):
-        total = total + Statistics.of(sensing_matrix(folded, x), y)
-    return total
 
 
 def prior_groups(basis: ForceConstantBasis, prior: Prior) -> NDArray[np.int64]:
@@ -318,7 +319,9 @@ def fit(
     processes = ranks or Ranks()
     folded = fold(basis, supercell)
     u, f = np.asarray(displacements), np.asarray(forces)
-    statistics = processes.sum(statistics_of(folded, u[processes.own], f[processes.own]))
+    with processes.together():
+        own = statistics_of(folded, u[processes.own], f[processes.own])
+    statistics = processes.sum(own)
     names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
     posterior = learn(basis, statistics, prior, noise_floor_eV_A)
     force_field = ForceField(basis, supercell, posterior, prior, labels=names)

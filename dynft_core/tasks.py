@@ -195,7 +195,7 @@ def fit_labels(job: FitJob) -> FitOutcome:
     scores = _scores(base, job.labels, displacements, forces) if base is not None else ()
     if base is None or base.basis.cutoffs != job.cutoffs_A:
         crystal = Crystal(read_perfect_structure(run_dir / job.primitive_structure))
-        basis = ForceConstantBasis.build(crystal, job.cutoffs_A)
+        basis = ForceConstantBasis.cached(crystal, job.cutoffs_A)
         supercell = Supercell.match(basis.crystal, read_perfect_structure(run_dir / job.perfect_structure))
         found = fit(basis, supercell, displacements, forces, keys, job.prior, job.noise_floor_eV_A)
     elif labels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -17,6 +17,14 @@ from dynft_core.model.potential import Potential
 Floats = NDArray[np.float64]
 
 NOISE_EV_A = 0.02
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def keating(supercell: Supercell, displacements: Floats) -> tuple[float, Floats]:

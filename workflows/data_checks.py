@@ -81,15 +81,17 @@ def _frames(indices: NDArray[np.int64]) -> str:
     return f"{len(indices)} frames ({named})" if len(indices) > 1 else f"frame {named}"
 
 
-def check_memory(supercell: Supercell, cutoffs_A: Mapping[int, float], available_GiB: float | None = None) -> str:
-    """A warning when the fit may take more than half the memory, else ''.
+def check_memory(
+    supercell: Supercell, cutoffs_A: Mapping[int, float], processes: int = 1, available_GiB: float | None = None
+) -> str:
+    """A warning when the fit by `processes` of one machine may take more than half the memory, else ''.
 
     `available_GiB`: default, what the machine and the job's limits leave.
 
     Raises:
         InputError: it would not suffice.
     """
-    free = available_memory_GiB() if available_GiB is None else available_GiB
+    free = (available_memory_GiB() if available_GiB is None else available_GiB) / processes
     sizes = basis_sizes(supercell.crystal, cutoffs_A)
     m = sum(s.parameters for s in sizes.values())
     classes = sum(min(2**29, 15 * 8 * s.parameters**2) for s in sizes.values())

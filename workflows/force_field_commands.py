@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.cutoff_scan import ScanStep, scan_cutoffs
-from dynft_core.errors import InputError
+from dynft_core.errors import DynftError, InputError
 from dynft_core.force_field import ForceField, Prior, fit
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.rotational_conditions import sums_of
+from dynft_core.regression.left_out import LeftOut
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.ranks import Ranks
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
@@ -45,6 +46,8 @@ class Accuracy:
         beta_inv_sqrt: fitting error β^(-1/2) of the force field, eV/Å.
         mean_bayesian_error: mean ε_B over the structures, eV/Å.
         predicted_rmse: sqrt(1/β + mean ε_B²), what the force field expects of its own rmse, eV/Å.
+        consistent: whether it is within CONSISTENT of the rmse.
+        left_out_rmse: leave-one-structure-out error of the training, eV/Å; NaN where it is not known.
         n_structures: how many.
     """
 
@@ -54,6 +57,8 @@ class Accuracy:
     beta_inv_sqrt: float
     mean_bayesian_error: float
     predicted_rmse: float
+    consistent: bool
+    left_out_rmse: float
     n_structures: int
 
 
@@ -107,6 +112,11 @@ class FitSettings:
     max_order: int = MAX_ORDER
     rotational: bool = False
 
+    @property
+    def automatic(self) -> bool:
+        """Whether the evidence chooses the cutoffs."""
+        return self.cutoffs.strip() == "auto"
+
 
 def fit_command(
     data: Path,
@@ -122,42 +132,61 @@ def fit_command(
         InputError: anything unusable among the arguments; nothing is written then.
     """
     ranks = Ranks.world()
-    say = say if ranks.first else _say_nothing
-    refuse_output(output, data, primitive, reference)
+    try:
+        with ranks.together():
+            refuse_output(output, data, primitive, reference)
+            crystal, frames = _read(data, primitive, settings, reference)
+        force_field, lines = _fit(crystal, frames, settings, ranks, say if ranks.first else _say_nothing)
+    except DynftError:
+        if ranks.first:
+            raise
+        raise SystemExit(2) from None  # the first process tells the user
+    if ranks.first:
+        force_field.save(output)
+        for line in [*lines, f"force field: {output}"]:
+            say(line)
+
+
+def _read(
+    data: Path, primitive: Path, settings: FitSettings, reference: Path | None
+) -> tuple[Crystal, LabelledFrames]:
+    """The crystal and the frames; the cutoffs are looked at before the long file is read."""
     crystal = reduce_to_primitive(Crystal(read_structure(primitive, "--primitive")))
-    automatic = settings.cutoffs.strip() == "auto"
-    if not automatic:
+    if not settings.automatic:
         check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
-    frames = read_labelled_frames(data, crystal, reference)
-    supercell = frames.supercell
+    return crystal, read_labelled_frames(data, crystal, reference)
+
+
+def _fit(
+    crystal: Crystal, frames: LabelledFrames, settings: FitSettings, ranks: Ranks, say: Callable[[str], None]
+) -> tuple[ForceField, list[str]]:
+    """The force field, and what to say of it at the end."""
     for warning in data_warnings(frames.displacements, frames.forces, frames.energies):
         say(warning)
-    if automatic:  # by the first process alone: where time decides, all of them would not agree
-        chosen = _scan(crystal, frames, settings.max_order, say) if ranks.first else {}
-        cutoffs_A = ranks.broadcast(chosen)
-    else:
-        cutoffs_A = parse_cutoffs(settings.cutoffs)
-    for note in (images_note(supercell, cutoffs_A), check_memory(supercell, cutoffs_A)):
-        if note:
-            say(note)
-    basis = ForceConstantBasis.build(crystal, cutoffs_A)
+    chosen: dict[int, float] = {}
+    with ranks.together():
+        if not settings.automatic:
+            chosen = parse_cutoffs(settings.cutoffs)
+        elif ranks.first:  # where time decides, all of them would not agree
+            chosen = _scan(crystal, frames, settings.max_order, say)
+    cutoffs_A = ranks.broadcast(chosen)
+    with ranks.together():
+        for note in (images_note(frames.supercell, cutoffs_A), check_memory(frames.supercell, cutoffs_A, ranks.size)):
+            if note:
+                say(note)
+        basis = ForceConstantBasis.cached(crystal, cutoffs_A)
     force_field = fit(
-        basis, supercell, frames.displacements, frames.forces, prior=settings.prior,
+        basis, frames.supercell, frames.displacements, frames.forces, prior=settings.prior,
         noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks,
     )
-    if not ranks.first:
-        return
     unknown = undetermined(force_field.posterior)
     if settings.rotational:
         free, force_field = force_field, force_field.with_rotational_sum_rules(NOISE_FLOOR_EV_A)
         say(rotational_note(free, force_field))
-    force_field.save(output)
+    force_field = force_field.widened(frames.displacements, frames.forces, NOISE_FLOOR_EV_A, ranks)
     residual = force_field.forces(frames.displacements) - frames.forces
-    for line in _summary(force_field, float(np.sqrt(np.mean(residual**2))), unknown):
-        say(line)
-    if ranks.size > 1:
-        say(f"by {ranks.size} processes")
-    say(f"force field: {output}")
+    lines = _summary(force_field, float(np.sqrt(np.mean(residual**2))), unknown)
+    return force_field, lines if ranks.size == 1 else [*lines, f"by {ranks.size} processes"]
 
 
 def _say_nothing(text: str) -> None:
@@ -215,10 +244,22 @@ def _summary(force_field: ForceField, training_rmse: float, unknown: int) -> lis
         f"{size} parameters ({orders})",
         f"training RMSE {1e3 * training_rmse:.3f} meV/Å, "
         f"fitting error β^(-1/2) {1e3 * posterior.beta_inv_sqrt:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
+        *left_out_lines(force_field.left_out),
     ]
     if unknown:
         lines.insert(2, f"underdetermined: the data leave {unknown} of {size} parameters to the prior")
     return lines
+
+
+def left_out_lines(left_out: LeftOut | None) -> list[str]:
+    """What the leave-one-structure-out errors say of a fit."""
+    if left_out is None:
+        return []
+    line = f"leave-one-structure-out error {1e3 * left_out.rmse:.3f} meV/Å, {left_out.ratio:.2f} times what is expected"
+    if abs(left_out.ratio - 1) <= CONSISTENT:
+        return [line]
+    why = "the expansion is misspecified (longer cutoffs, higher orders)" if left_out.ratio > 1 else "the data are few"
+    return [line, f"not consistent: {why}; β^(-1/2) and ε_B are multiplied by {left_out.ratio:.2f}"]
 
 
 def undetermined(posterior: Posterior) -> int:
@@ -232,13 +273,17 @@ def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_j
     accuracy = evaluate(loaded, data, reference)
     if as_json:
         return json_text(asdict(accuracy))
+    share = "; all forces are zero" if math.isnan(accuracy.relative) else f" ({accuracy.relative:.2%} of the rms force)"
     return "\n".join([
         f"structures          {accuracy.n_structures}",
-        f"RMSE                {1e3 * accuracy.rmse:.3f} meV/Å ({accuracy.relative:.2%} of the rms force)",
+        f"RMSE                {1e3 * accuracy.rmse:.3f} meV/Å{share}",
         f"MAE                 {1e3 * accuracy.mae:.3f} meV/Å",
         f"β^(-1/2)            {1e3 * accuracy.beta_inv_sqrt:.3f} meV/Å",
         f"mean ε_B            {1e3 * accuracy.mean_bayesian_error:.3f} meV/Å",
         f"predicted RMSE      {1e3 * accuracy.predicted_rmse:.3f} meV/Å",
+        *([] if math.isnan(accuracy.left_out_rmse) else [
+            f"leave-one-out       {1e3 * accuracy.left_out_rmse:.3f} meV/Å, in the training"
+        ]),
         consistency(accuracy),
     ])
 
@@ -246,9 +291,9 @@ def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_j
 def consistency(accuracy: Accuracy) -> str:
     """Whether the predicted RMSE is right, and what it means where it is not."""
     if accuracy.rmse == 0:
-        return "consistent: no error at all"
+        return "no error at all: is this what it was fitted to?"
     deviation = accuracy.predicted_rmse / accuracy.rmse - 1
-    if abs(deviation) <= CONSISTENT:
+    if accuracy.consistent:
         return f"consistent: the prediction is {abs(deviation):.0%} {'above' if deviation > 0 else 'below'} the RMSE"
     if deviation > 0:
         return (
@@ -274,20 +319,24 @@ def evaluate(force_field: ForceField, data: Path, reference: Path | None = None)
     rms_force = float(np.sqrt(np.mean(frames.forces**2)))
     noise = float(force_field.posterior.beta_inv_sqrt)
     bayesian = float(np.mean(on_frames.bayesian_error(frames.displacements)))
+    predicted = math.hypot(noise, bayesian)
     return Accuracy(
         rmse=rmse,
         mae=float(np.mean(np.abs(errors))),
         relative=rmse / rms_force if rms_force > 0 else math.nan,
         beta_inv_sqrt=noise,
         mean_bayesian_error=bayesian,
-        predicted_rmse=math.hypot(noise, bayesian),
+        predicted_rmse=predicted,
+        consistent=abs(predicted - rmse) <= CONSISTENT * rmse,
+        left_out_rmse=math.nan if force_field.left_out is None else force_field.left_out.rmse,
         n_structures=len(frames.forces),
     )
 
 
 def info_command(path: Path, as_json: bool) -> str:
     """What a force-field file holds; returns what to print."""
-    values = describe(ForceField.load(path))
+    loaded = ForceField.load(path)
+    values = describe(loaded)
     if as_json:
         return json_text(values)
     counts = ", ".join(f"order {n}: {m}" for n, m in values["n_parameters"].items())
@@ -299,6 +348,8 @@ def info_command(path: Path, as_json: bool) -> str:
         f"free parameters     {counts}; {values['n_parameters_total']} in all",
         f"labels              {values['n_labels']}, pending {values['n_pending']}",
         f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
+        *left_out_lines(loaded.left_out),
+        f"prior               {values['prior']}{', rotational sum rules' if values['rotational'] else ''}",
         f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",
         f"log evidence        {values['log_evidence']:.2f}",
     ])
@@ -318,6 +369,10 @@ def describe(force_field: ForceField) -> dict[str, Any]:
         "n_labels": int(force_field.n_labels),
         "n_pending": len(force_field.pending),
         "beta_inv_sqrt": float(posterior.beta_inv_sqrt),
+        "left_out_rmse": None if force_field.left_out is None else force_field.left_out.rmse,
+        "left_out_ratio": None if force_field.left_out is None else force_field.left_out.ratio,
+        "prior": force_field.prior,
+        "rotational": force_field.rotational,
         "alpha": [float(a) for a in posterior.alpha],
         "log_evidence": float(posterior.log_evidence),
     }

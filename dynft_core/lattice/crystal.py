@@ -50,6 +50,15 @@ class Crystal:
                 "remove the duplicate atom, or check that the cell is in Å",
             )
 
+    @classmethod
+    def from_arrays(
+        cls, cell: NDArray[np.float64], scaled_positions: NDArray[np.float64], numbers: NDArray[np.int64]
+    ) -> Crystal:
+        """A crystal whose attributes a file held, to the last bit: `Atoms` would round the positions again."""
+        found = cls(Atoms(numbers=numbers, cell=cell, scaled_positions=scaled_positions, pbc=True))
+        object.__setattr__(found, "scaled_positions", np.array(scaled_positions, dtype=np.float64))
+        return found
+
     @property
     def n_atoms(self) -> int:
         """Number of atoms in the cell."""

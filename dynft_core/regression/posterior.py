@@ -91,6 +91,12 @@ class Posterior:
         deviation = 1 / np.sqrt(np.array(self.alpha)[self.groups])
         return np.asarray(np.linalg.eigvalsh(self.beta * white.gram * deviation * deviation[:, None]))
 
+    def scaled(self, factor: float) -> Posterior:
+        """The same mean with all standard deviations, the fitting error among them, `factor` times as large."""
+        h = self.hyperparameters
+        wider = replace(h, alpha=tuple(a / factor**2 for a in h.alpha), beta=h.beta / factor**2)
+        return replace(self, hyperparameters=wider)
+
     def sample(self, rng: np.random.Generator, count: int) -> Floats:
         """Parameters (count, M) drawn from the posterior."""
         return np.asarray(self.mean + rng.standard_normal((count, len(self.mean))) @ self.half.T)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.regression.statistics import Statistics
@@ -64,6 +68,22 @@ class Ranks:
         """Which of any list of structures fall to this process: every size-th one."""
         return slice(self.rank, None, self.size)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What each process does on its own inside: an error on one is raised on all, where others would wait for it.
+
+        Nothing inside may speak to the other processes.
+        """
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as raised:  # whatever it is, the others must hear of it
+            error = raised
+        errors = [error] if self.communicator is None else self.communicator.allgather(_sendable(error))
+        for found in [error, *errors]:  # its own error first, which has a traceback
+            if found is not None:
+                raise found
+
     def sum(self, own: Statistics) -> Statistics:
         """Statistics of the structures of all processes, the same on each."""
         if self.communicator is None:
@@ -72,9 +92,22 @@ class Ranks:
         for row, total in zip(own.gram, gram, strict=True):  # row by row: messages of any length, no second matrix
             self.communicator.Allreduce(row, total)
         self.communicator.Allreduce(own.moment, moment)
-        square, rows, structures = self.communicator.allreduce(np.array([own.square, own.n_rows, own.n_structures]))
+        square, rows, structures = self.add(np.array([own.square, own.n_rows, own.n_structures]))
         return Statistics(gram, moment, float(square), round(rows), round(structures))
+
+    def add(self, own: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A few numbers summed over all processes, the same on each."""
+        return own if self.communicator is None else np.asarray(self.communicator.allreduce(own))
 
     def broadcast(self, value: T) -> T:
         """The value of the first process, on each."""
         return value if self.communicator is None else self.communicator.bcast(value)
+
+
+def _sendable(error: Exception | None) -> Exception | None:
+    """The error, or one with its text where it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # any class may fail in its own way
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isqrt
+from typing import Any
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -37,6 +40,42 @@ class Statistics:
         f = np.asarray(forces, dtype=np.float64).ravel()
         return cls(matrix.T @ matrix, matrix.T @ f, float(f @ f), len(f), 1)
 
+    @classmethod
+    def over(
+        cls, size: int, structures: Iterable[tuple[Floats, Floats]], begin: Statistics | None = None
+    ) -> Statistics:
+        """Sums over (sensing matrix (3N, M), forces) pairs, added to those of `begin`; one M × M matrix in memory."""
+        start = begin or cls.empty(size)
+        gram, moment = np.array(start.gram, order="F"), start.moment.copy()
+        square, rows, count = start.square, start.n_rows, start.n_structures
+        for matrix, forces in structures:
+            f = np.asarray(forces, dtype=np.float64).ravel()
+            if size:  # BLAS takes no empty matrix
+                gram = scipy.linalg.blas.dsyrk(1.0, matrix.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
+            moment += matrix.T @ f
+            square, rows, count = square + float(f @ f), rows + len(f), count + 1
+        for i, column in enumerate(gram.T):  # above the diagonal nothing was added
+            gram[i, i:] = column[i:]
+        return cls(gram.T, moment, square, rows, count)  # symmetric, and in the usual order of elements again
+
+    def packed(self) -> tuple[dict[str, Floats], dict[str, float | int]]:
+        """Arrays and attributes for a file, half of the symmetric matrix; `unpacked` reads them back."""
+        arrays = {"gram": pack_lower(self.gram), "moment": self.moment}
+        return arrays, {"square": self.square, "n_rows": self.n_rows, "n_structures": self.n_structures}
+
+    @classmethod
+    def unpacked(cls, arrays: Mapping[str, Floats], attributes: Mapping[str, Any]) -> Statistics:
+        """What `packed` gave.
+
+        Raises:
+            KeyError, ValueError: something is missing, or sizes do not agree.
+        """
+        gram, moment = unpack_lower(arrays["gram"]), arrays["moment"]
+        if len(gram) != len(moment):
+            raise ValueError(f"{len(gram)} rows for {len(moment)} parameters")
+        counts = int(attributes["n_rows"]), int(attributes["n_structures"])
+        return cls(gram, moment, float(attributes["square"]), *counts)
+
     def __add__(self, other: Statistics) -> Statistics:
         return Statistics(
             self.gram + other.gram,
@@ -62,3 +101,20 @@ class Statistics:
     def squared_residual(self, mean: Floats) -> float:
         """Σ |F - A mean|², never negative."""
         return max(self.square - 2 * float(mean @ self.moment) + float(mean @ self.gram @ mean), 0.0)
+
+
+def pack_lower(matrix: Floats) -> Floats:
+    """Lower triangle (M (M + 1) / 2,) of a symmetric matrix, row by row."""
+    return np.asarray(matrix[np.tril_indices(len(matrix))])
+
+
+def unpack_lower(packed: Floats) -> Floats:
+    """The symmetric matrix (M, M) again.
+
+    Raises:
+        ValueError: no triangle has so many elements.
+    """
+    size = (isqrt(8 * len(packed) + 1) - 1) // 2
+    full = np.zeros((size, size))
+    full[np.tril_indices(size)] = packed
+    return full + np.tril(full, -1).T

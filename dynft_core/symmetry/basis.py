@@ -16,12 +16,12 @@ from math import factorial, prod
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.regression.decaying_prior import OrderClasses
+from dynft_core.storage.cache import code_of, keep, key_of, recall
 from dynft_core.symmetry.clusters import encode_sites, enumerate_clusters
 from dynft_core.symmetry.eigentensors import Pattern, Representation, eigentensors, pattern_of
 from dynft_core.symmetry.orbits import find_orbits
@@ -102,6 +102,19 @@ class ForceConstantBasis:
         orders = tuple(_build_order(cell, group, n, cutoffs_A[n]) for n in sorted(cutoffs_A))
         return cls(cell, orders, group.cartesian, group.symbol)
 
+    @classmethod
+    def cached(cls, crystal: Crystal, cutoffs_A: Mapping[int, float]) -> ForceConstantBasis:
+        """The same as `build`, from the cache on disk where it was built before."""
+        cell = primitive(crystal)
+        named = json.dumps([sorted(cutoffs_A.items()), LENGTH_SCALE_A])
+        key = key_of(code_of("symmetry", "lattice"), named, cell.cell, cell.scaled_positions, cell.numbers)
+        found = recall("basis", key)
+        if found is not None:
+            return cls.from_arrays(found.arrays)
+        built = cls.build(crystal, cutoffs_A)
+        keep("basis", key, built.arrays(), {})
+        return built
+
     @property
     def n_parameters(self) -> dict[int, int]:
         """Free parameters by order, after the sum rules."""
@@ -181,13 +194,11 @@ class ForceConstantBasis:
             FileFormatError: an array is missing or does not fit the others.
         """
         try:
-            atoms = Atoms(
-                numbers=arrays["numbers"], cell=arrays["cell"], scaled_positions=arrays["scaled_positions"], pbc=True
-            )
+            crystal = Crystal.from_arrays(*(arrays[name] for name in ("cell", "scaled_positions", "numbers")))
             orders = tuple(_order_from_arrays(arrays, *row) for row in np.atleast_2d(arrays["cutoffs"]))
             symbol = bytes(np.asarray(arrays["symbol"])).decode()
             scale = float(np.asarray(arrays["length_scale_A"]))
-            return cls(Crystal(atoms), orders, np.asarray(arrays["cartesian"]), symbol, scale)
+            return cls(crystal, orders, np.asarray(arrays["cartesian"]), symbol, scale)
         except (KeyError, ValueError, IndexError) as error:
             raise FileFormatError(
                 "basis", "the arrays of a force-constant basis", f"{type(error).__name__}: {error}", "fit it again"

@@ -15,7 +15,7 @@ from ase.build import bulk
 import dynft
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
-from dynft_core.regression.ranks import Ranks
+from dynft_core.regression.ranks import Ranks, _sendable
 from dynft_core.regression.statistics import Statistics
 
 HOME = Path(dynft.__file__).parent
@@ -92,8 +92,6 @@ def test_dynft_fit_under_mpiexec(n: int, tmp_path: Path) -> None:
     assert one.posterior.statistics.square == pytest.approx(other.posterior.statistics.square, rel=1e-12)
 
 
-
-
 def test_one_process_needs_no_mpi(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS"):
         monkeypatch.delenv(name, raising=False)
@@ -113,3 +111,41 @@ def test_mpiexec_without_mpi4py_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         Ranks.world()
 
 
+@needs_mpi
+def test_an_error_of_one_process_ends_them_all(tmp_path: Path) -> None:
+    """The last of three meets a broken structure; without a word to the others they would wait for it for ever."""
+    program = (
+        "from ase.build import bulk\n"
+        "import numpy as np\n"
+        "from dynft_core import Crystal, ForceConstantBasis, Supercell, fit\n"
+        "from dynft_core.errors import InputError\n"
+        "from dynft_core.regression.ranks import Ranks\n"
+        "ranks = Ranks.world()\n"
+        "cell = Supercell.build(Crystal(bulk('Si')), [2, 2, 2])\n"
+        "u = np.random.default_rng(0).normal(0, 0.01, (6, 16, 3))\n"
+        "u[5, 0, 0] = np.nan\n"
+        "try:\n"
+        "    fit(ForceConstantBasis.build(cell.crystal, {2: 4.0}), cell, u, -u, ranks=ranks)\n"
+        "except InputError as error:\n"
+        "    print('told' if 'NaN' in str(error) else error, flush=True)\n"
+    )
+    done = run(3, "-c", program)
+    assert (done.returncode, done.stdout.count("told")) == (0, 3), done.stdout + done.stderr
+
+
+@needs_mpi
+def test_bad_input_is_told_once(tmp_path: Path) -> None:
+    arguments = ["-m", "dynft", "fit", str(tmp_path / "none.xyz"), "--primitive", str(tmp_path / "none.xyz")]
+    done = run(3, *arguments, "--cutoffs", "4.0", "-o", str(tmp_path / "ff.h5"))
+    assert done.returncode == 2
+    assert (done.stdout + done.stderr).count("which is not there") == 1
+
+
+def test_an_error_that_cannot_be_sent_is_sent_as_text() -> None:
+    class Local(Exception):  # noqa: N818
+        pass
+
+    assert str(_sendable(Local("here"))) == "Local: here"
+    assert _sendable(None) is None
+    with pytest.raises(ValueError, match="own"), Ranks().together():
+        raise ValueError("own")

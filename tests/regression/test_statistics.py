@@ -54,3 +54,20 @@ def test_squared_residual_of_an_exact_fit_is_not_negative() -> None:
         mean = 1e3 * np.random.default_rng(seed).normal(size=5)
         found = Statistics.of(matrix, matrix @ mean).squared_residual(mean)
         assert 0.0 <= found < 1e-9 * np.sum((matrix @ mean) ** 2)
+
+
+def test_sums_in_place_are_the_sums() -> None:
+    rng = np.random.default_rng(0)
+    data = [(rng.normal(size=(12, 5)), rng.normal(size=(4, 3))) for _ in range(4)]
+    expected = sum((Statistics.of(*d) for d in data), Statistics.empty(5))
+    part = Statistics.over(5, data[:1])
+    before = part.gram.copy()
+    found = Statistics.over(5, data[1:], part)
+    np.testing.assert_array_equal(part.gram, before)
+    np.testing.assert_allclose(found.gram, expected.gram, rtol=1e-13, atol=1e-13)
+    np.testing.assert_array_equal(found.gram, found.gram.T)
+    np.testing.assert_allclose(found.moment, expected.moment, rtol=1e-13)
+    assert (found.n_rows, found.n_structures) == (48, 4)
+    again = Statistics.unpacked(*found.packed())
+    np.testing.assert_array_equal(again.gram, found.gram)
+    assert Statistics.over(0, [(np.zeros((3, 0)), np.ones(3))]).square == 3

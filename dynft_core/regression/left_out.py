@@ -1,0 +1,57 @@
+"""Leave-one-structure-out errors of a fit, in closed form: every structure predicted by the fit to all the others.
+
+With H = β A Σ Aᵀ of a structure, its error when left out is (1 - H)⁻¹ (F - A φ̄), and the covariance that the posterior
+of the others expects of it β⁻¹ (1 - H)⁻¹ (Woodbury's identity; the hyperparameters stay). Where the errors are larger
+than expected the expansion cannot represent the forces, and what is missing is no noise that averages out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from dynft_core.regression.evidence import cholesky
+from dynft_core.regression.posterior import Posterior
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Sums over the force components of structures, each predicted without itself.
+
+    Attributes:
+        square, expected: Σ errors² and what the posteriors expect of it, (eV/Å)²; n_rows: force components.
+    """
+
+    square: float = 0.0
+    expected: float = 0.0
+    n_rows: int = 0
+
+    @property
+    def rmse(self) -> float:
+        """Leave-one-structure-out error, eV/Å."""
+        return float(np.sqrt(self.square / self.n_rows))
+
+    @property
+    def ratio(self) -> float:
+        """Actual over expected error."""
+        return float(np.sqrt(self.square / self.expected))
+
+
+def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
+    """Errors of `structures`, (sensing matrix (3N, M), forces (3N,)) pairs that are among the posterior's labels."""
+    square, expected, rows = 0.0, 0.0, 0
+    for matrix, forces in structures:
+        spread = matrix @ posterior.half
+        factor = cholesky(np.eye(len(forces)) - posterior.beta * (spread @ spread.T))
+        inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
+        error = inverse.T @ (inverse @ (forces - matrix @ posterior.mean))
+        square += float(error @ error)
+        expected += float(np.sum(inverse**2)) / posterior.beta
+        rows += len(forces)
+    return LeftOut(square, expected, rows)
