@@ -1,7 +1,8 @@
-"""The core's tasks as Parsl apps on a site's executors: started, watched and closed without ever waiting for good.
+"""The core's tasks as Parsl apps on a site's executors: started, watched, replaced and closed without waiting for good.
 
-What Parsl leaves to its user is answered here and in the engine: executors that gave up, an interchange that died,
-blocks that are gone and not replaced, a clean-up that hangs.
+Each executor has a Parsl kernel of its own, so that one can be replaced while the others work. What Parsl leaves to its
+user is answered here and in the engine: executors that gave up, an interchange that died, blocks that are gone and not
+replaced, tasks that do not fit into what is left of a block, a clean-up that hangs.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from types import ModuleType
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from parsl import python_app
@@ -19,11 +22,13 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.futures import AppFuture
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
+from parsl.executors.high_throughput.errors import ManagerLost
 from parsl.executors.status_handling import BlockProviderExecutor
+from parsl.jobs.errors import TooManyJobFailuresError
 from parsl.jobs.states import JobState, JobStatus
 
 from dynft_core.errors import CampaignFailedError
-from workflows.sites import executor_labels
+from workflows.sites import executor_labels, walltime_s
 
 logger = logging.getLogger(__name__)
 
@@ -34,105 +39,237 @@ FUNCTIONS = {
 """Function of the tasks module, by the task's name."""
 
 NO_BLOCK_S = 30.0
-"""How long an executor may be without any block, queued or running, before it is started afresh."""
+"""How long an executor with tasks may be without any block, queued or running, before it is started afresh."""
 CLOSING_S = 10.0
 """How long closing may take before what is left is killed."""
+FAILED_BLOCKS = 3
+"""So many blocks in a row, or all there were, that failed or whose workers never came: the executor gives up."""
+BLOCK_LOSS_COST = 0.25
+"""What the end of its block costs a task: its walltime, a cancelled job, a dead node are hardly its fault."""
 
 
-def make_apps(
-    kernel: DataFlowKernel, labels: Mapping[str, str], tasks: ModuleType
-) -> dict[str, Callable[[Any], AppFuture]]:
-    """One app for each task, by assignment: workers import the functions, none of them travels.
+@dataclass(frozen=True)
+class Trouble:
+    """Why an executor should be started afresh. `gave_up`: it takes no tasks any more (bad partition, bad set-up)."""
 
-    Not cached by Parsl: it would remember failures as well, and the ledger of labels remembers better.
+    words: str
+    gave_up: bool = False
 
-    Args:
-        kernel: where the tasks are submitted.
-        labels: label of the executor for each task.
-        tasks: module with the functions, job in and outcome out; workers import it.
-    """
-    return {
-        name: python_app(getattr(tasks, function), data_flow_kernel=kernel, executors=[labels[name]], cache=False)
-        for name, function in FUNCTIONS.items()
-    }
+
+def loss_cost(error: BaseException) -> float:
+    """How much a task is suspected when nobody could answer for it (see `campaign.MAX_LOSSES`)."""
+    return BLOCK_LOSS_COST if isinstance(error, ManagerLost) else 1.0
 
 
 class Executors:
     """A site's executors, running from construction until `close`."""
 
-    def __init__(self, config: Config, tasks: ModuleType) -> None:
-        """Start them.
+    def __init__(
+        self, load: Callable[[], Config], tasks: object, longest_s: Mapping[str, float] | None = None
+    ) -> None:
+        """Start those that serve a task, after cancelling what an earlier driver has left in the queue.
+
+        Args:
+            load: gives the site's configuration, fresh each time.
+            tasks: module with the functions, job in and outcome out; workers import it.
+            longest_s: how long a task may take, by its name: none starts in a block that has less time left.
 
         Raises:
-            CampaignFailedError: they cannot be started.
+            CampaignFailedError: they cannot be started, or a block is shorter than a task.
         """
+        self._load, self._tasks, self._longest_s = load, tasks, longest_s or {}
+        config = load()
         self.labels = executor_labels(config)
+        self.leftovers = [job for e in config.executors for job in _cancel_leftovers(e)]
+        self._pools: dict[str, _Pool] = {}
         try:
-            self._kernel = DataFlowKernel(config)
-        except Exception as error:  # Parsl raises bare Exception, among others
-            raise CampaignFailedError(f"the site's executors cannot be started: {error}") from error
-        self._apps = make_apps(self._kernel, self.labels, tasks)
-        self._executors = {e.label: e for e in config.executors}
-        self._with_block = dict.fromkeys(self._executors, time.monotonic())
+            for label in dict.fromkeys(self.labels.values()):
+                self._pools[label] = self._pool(config, label)
+        except BaseException:
+            self.close()
+            raise
 
     def submit(self, task: str, job: object) -> AppFuture:
         """Submit a job for a task; the future ends in the outcome, or in an exception when no worker answered."""
-        return self._apps[task](job)
+        return self._pools[self.labels[task]].apps[task](job)
+
+    def is_up(self, label: str) -> bool:
+        """Whether an executor takes tasks, that is: has not been stopped."""
+        return label in self._pools
 
     def has_workers(self, label: str) -> bool:
         """Whether a block of the executor runs, as far as Parsl knows (some seconds late)."""
-        executor = self._executors[label]
-        if not isinstance(executor, BlockProviderExecutor):
-            return True
-        return any(s.state == JobState.RUNNING for s in _blocks(executor))
+        return label in self._pools and self._pools[label].has_workers()
 
-    def trouble(self) -> str:
-        """Why the executors should be started afresh, "" while they are well.
+    def trouble(self, label: str) -> Trouble | None:
+        """Why the executor should be started afresh; None while it is well, or stopped."""
+        return self._pools[label].trouble() if label in self._pools else None
+
+    def waiting_words(self, label: str) -> str:
+        """What the scheduler says about the executor's blocks that wait in its queue; "" when none does."""
+        return self._pools[label].waiting_words() if label in self._pools else ""
+
+    def stop(self, label: str) -> None:
+        """End one executor and its blocks; the others go on."""
+        _close([self._pools.pop(label)])
+
+    def start(self, label: str) -> None:
+        """Start it again.
 
         Raises:
-            CampaignFailedError: an executor gave up for good (bad partition, bad worker set-up), in its own words.
+            CampaignFailedError: it cannot be started.
         """
-        for label, executor in self._executors.items():
-            if not isinstance(executor, BlockProviderExecutor):
-                continue
-            if executor.bad_state_is_set:
-                words = " ".join(str(executor.executor_exception).split())
-                raise CampaignFailedError(f"the site's executor '{label}' gave up: {words}")
-            process = executor.interchange_proc if isinstance(executor, HighThroughputExecutor) else None
-            if process is not None and process.poll() is not None:
-                return f"the interchange of '{label}' ended with code {process.returncode}"
-            blocks = _blocks(executor)
-            if any(not s.terminal for s in blocks) or not executor.outstanding():
-                self._with_block[label] = time.monotonic()
-            elif time.monotonic() - self._with_block[label] > NO_BLOCK_S:
-                return f"'{label}' has no workers left; {'; '.join(_words(s) for s in blocks)}"
-        return ""
+        self._pools[label] = self._pool(self._load(), label)
 
     def close(self) -> None:
         """End them and the tasks that they run. Returns within some CLOSING_S, whatever state they are in."""
-        cleaning = threading.Thread(target=self._clean_up, name="clean-up", daemon=True)
-        cleaning.start()
-        cleaning.join(CLOSING_S)
-        if cleaning.is_alive():
-            logger.warning("Parsl's clean-up hangs: what is left is killed")
-            for executor in self._executors.values():
-                _kill(executor)
+        _close(list(self._pools.values()))
+        self._pools.clear()
 
-    def _clean_up(self) -> None:
+    def _pool(self, config: Config, label: str) -> _Pool:
+        tasks = [task for task, its in self.labels.items() if its == label]
+        longest_s = max((self._longest_s.get(task, 0.0) for task in tasks), default=0.0)
+        executor = next(e for e in config.executors if e.label == label)
+        return _Pool(config, executor, {task: getattr(self._tasks, FUNCTIONS[task]) for task in tasks}, longest_s)
+
+
+class _Pool:
+    """One executor with a Parsl kernel of its own, and one app for each of its tasks."""
+
+    def __init__(
+        self, config: Config, executor: ParslExecutor, functions: Mapping[str, Callable[[Any], Any]], longest_s: float
+    ) -> None:
+        self.executor = executor
+        _adapt(executor, longest_s)
+        own = Config(
+            executors=[executor],
+            strategy=config.strategy,
+            strategy_period=config.strategy_period,
+            max_idletime=config.max_idletime,
+            usage_tracking=0,
+            initialize_logging=False,  # the driver's log takes Parsl's warnings
+            run_dir=config.run_dir,
+        )
+        try:
+            self._kernel = DataFlowKernel(own)
+        except Exception as error:  # Parsl raises bare Exception, among others
+            self.kill()
+            raise CampaignFailedError(f"the site's executor '{executor.label}' cannot be started: {error}") from error
+        # By assignment: workers import the functions, none of them travels. Not cached by Parsl: it would remember
+        # failures as well, and the ledger of labels remembers better.
+        self.apps: dict[str, Callable[[Any], AppFuture]] = {
+            task: python_app(function, data_flow_kernel=self._kernel, executors=[executor.label], cache=False)
+            for task, function in functions.items()
+        }
+        self._with_block = time.monotonic()
+
+    def has_workers(self) -> bool:
+        if not isinstance(self.executor, BlockProviderExecutor):
+            return True
+        return any(s.state == JobState.RUNNING for s in _blocks(self.executor))
+
+    def trouble(self) -> Trouble | None:
+        executor = self.executor
+        if not isinstance(executor, BlockProviderExecutor):
+            return None
+        if executor.bad_state_is_set:
+            return Trouble(_one_line(str(executor.executor_exception)), gave_up=True)
+        process = executor.interchange_proc if isinstance(executor, HighThroughputExecutor) else None
+        if process is not None and process.poll() is not None:
+            return Trouble(f"the interchange of '{executor.label}' ended with code {process.returncode}")
+        blocks = _blocks(executor)
+        if any(not s.terminal for s in blocks) or not executor.outstanding():
+            self._with_block = time.monotonic()
+        elif time.monotonic() - self._with_block > NO_BLOCK_S:
+            return Trouble(f"'{executor.label}' has no workers left; {'; '.join(_words(s) for s in blocks[-3:])}")
+        return None
+
+    def waiting_words(self) -> str:
+        if not isinstance(self.executor, BlockProviderExecutor) or self.has_workers():
+            return ""
+        return "; ".join(s.message for s in _blocks(self.executor) if s.state == JobState.PENDING and s.message)
+
+    def clean_up(self) -> None:
         try:
             self._kernel.cleanup()
-        except Exception:  # the executors may be in any state; what remains is killed afterwards
-            logger.exception("Parsl's clean-up failed")
+            self.cancel_blocks()  # those of an executor that gave up, which Parsl leaves alone
+        except Exception:  # the executor may be in any state; what remains is killed afterwards
+            logger.exception("the clean-up of '%s' failed", self.executor.label)
+            self.kill()
+
+    def kill(self) -> None:
+        """End the interchange and the blocks without asking the one to end the others, as Parsl does."""
+        process = self.executor.interchange_proc if isinstance(self.executor, HighThroughputExecutor) else None
+        if process is not None:
+            process.kill()
+            process.wait()
+        self.cancel_blocks()
+
+    def cancel_blocks(self) -> None:
+        executor = self.executor
+        if not isinstance(executor, BlockProviderExecutor) or executor.provider is None:
+            return
+        blocks = executor.status_facade
+        ended = {block for block, status in blocks.items() if status.terminal}
+        left = [job for job, block in list(executor.job_ids_to_block.items()) if block not in ended]
+        if left:
+            executor.provider.cancel(left)
 
 
-def _kill(executor: ParslExecutor) -> None:
-    """End the interchange and the blocks without asking the one to end the others, as Parsl does."""
-    process = executor.interchange_proc if isinstance(executor, HighThroughputExecutor) else None
-    if process is not None:
-        process.kill()
-        process.wait()
-    if isinstance(executor, BlockProviderExecutor) and executor.provider is not None:
-        executor.provider.cancel(list(executor.job_ids_to_block))
+def _adapt(executor: ParslExecutor, longest_s: float) -> None:
+    """Make an executor, whoever wrote the site file, let nothing start that cannot end, and give up when it should."""
+    if isinstance(executor, BlockProviderExecutor):
+        executor.block_error_handler = _give_up
+    if isinstance(executor, HighThroughputExecutor):
+        limit_s = walltime_s(executor)
+        if executor.drain_period is None and limit_s is not None and longest_s:
+            if limit_s <= longest_s:
+                raise CampaignFailedError(
+                    f"a task of '{executor.label}' may take {longest_s:.0f} s, its blocks end after {limit_s:.0f} s; "
+                    "raise the site's walltime, or lower reference.timeout_s or dynamics.max_task_minutes"
+                )
+            executor.drain_period = int(limit_s - longest_s)
+        # The strategy 'htex_auto_scale' asks for the end of no block as well, and Parsl then ends every idle one.
+        setattr(executor, "scale_in", partial(_scale_in, executor.scale_in))  # noqa: B010 - mypy: it is a method
+
+
+def _scale_in(scale_in: Callable[..., list[str]], blocks: int, max_idletime: float | None = None) -> list[str]:
+    return scale_in(blocks, max_idletime=max_idletime) if blocks > 0 else []
+
+
+def _give_up(executor: BlockProviderExecutor, status: Mapping[str, JobStatus]) -> None:
+    """Parsl's handler of failed blocks, which by itself forgives everything once a block has worked."""
+    if executor.bad_state_is_set:
+        return
+    latest = [status[block] for block in sorted(status, key=int)][-FAILED_BLOCKS:]
+    if latest and all(s.state in (JobState.FAILED, JobState.MISSING) for s in latest):
+        executor.set_bad_state_and_fail_all(TooManyJobFailuresError(" / ".join(dict.fromkeys(map(_words, latest)))))
+
+
+def _cancel_leftovers(executor: ParslExecutor) -> Iterable[str]:
+    """Jobs that an earlier driver of this run folder left in the queue, where the provider knows its jobs again."""
+    provider = executor.provider if isinstance(executor, BlockProviderExecutor) else None
+    found = provider.leftovers() if provider is not None and hasattr(provider, "leftovers") else []
+    if found and provider is not None:
+        logger.warning("cancelling what an earlier driver has left: jobs %s", ", ".join(found))
+        provider.cancel(found)
+    return found
+
+
+def _close(pools: list[_Pool]) -> None:
+    cleaning = [threading.Thread(target=p.clean_up, name=f"clean-up {p.executor.label}", daemon=True) for p in pools]
+    deadline = time.monotonic() + CLOSING_S
+    try:
+        for thread in cleaning:
+            thread.start()
+        for thread in cleaning:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    finally:  # also when a second Ctrl-C comes meanwhile
+        for pool, thread in zip(pools, cleaning, strict=True):
+            if thread.is_alive():
+                logger.warning("Parsl's clean-up of '%s' hangs: what is left is killed", pool.executor.label)
+                with suppress(OSError):
+                    pool.kill()
 
 
 def _blocks(executor: BlockProviderExecutor) -> list[JobStatus]:
@@ -140,6 +277,15 @@ def _blocks(executor: BlockProviderExecutor) -> list[JobStatus]:
 
 
 def _words(status: JobStatus) -> str:
-    """What a block left behind, in one line."""
-    said = [status.message or status.state.name, status.stderr_summary or ""]
-    return " ".join(" ".join(said).split())[-300:]
+    """What a block left behind, in one line, without Parsl's guesses where the scheduler or the shell has spoken."""
+    said = [_submission(status.message or status.state.name), status.stderr_summary or ""]
+    return _one_line(" ".join(said))[-400:]
+
+
+def _submission(message: str) -> str:
+    """Of a refused submission: what sbatch said."""
+    return message.partition("stderr=")[2] or message
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -23,7 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+site_app = typer.Typer(help="Sites: where campaigns run.", no_args_is_help=True)
 app.add_typer(labels_app)
+app.add_typer(site_app, name="site")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example runs/si/force_fields/000007.h5.")]
@@ -111,6 +113,18 @@ def status(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: Js
     from workflows.training import show_status
 
     show_status(run, as_json)
+
+
+@site_app.command("check")
+def site_check(
+    site: Annotated[str, typer.Argument(help="A site's name, or FILE.py.")],
+    timeout_s: Annotated[float, typer.Option("--timeout", help="How long to wait for the scheduler, s.")] = 300.0,
+    command: Annotated[list[str] | None, typer.Option(help="Program that labels need, for example vasp_std.")] = None,
+) -> None:
+    """Run one small job in every executor of a site and say what its worker sees."""
+    from workflows.site_check import check_site
+
+    raise typer.Exit(check_site(site, timeout_s, tuple(command or ())))
 
 
 @app.command()

@@ -5,7 +5,11 @@ labels are found in their folders and walks write the same files again, so nothi
 
 No task is waited for without end. Executors serve in order, so the task that was submitted first among those that have
 not answered must be running by then: when it has been the first for longer than it may take, on an executor that has
-workers, it is given up and the executors are started afresh, for whatever holds it may hold the others.
+workers, it is given up and the executor is started afresh, for whatever holds it may hold the others.
+
+An executor in trouble is replaced while the others go on: at once, then after longer and longer waits. One that never
+worked under this driver stops the campaign soon, in the scheduler's words; one that did is given hours, for clusters
+have their bad nights. A stopped campaign goes on when it is started again.
 """
 
 from __future__ import annotations
@@ -19,17 +23,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
 import dynft_core.tasks
-from dynft_core.errors import CampaignFailedError
+from dynft_core.errors import CampaignFailedError, InputError
 from dynft_core.jobs import Job, LabelJob, Outcome, ProposeJob
 from dynft_core.storage.journal import Journal, read_journal
-from workflows.apps import Executors
+from workflows.apps import FUNCTIONS, Executors, Trouble, loss_cost
 from workflows.campaign import advance, changed_event, lost_event, outcome_event, replay, start, started_event
 from workflows.campaign_state import TASKS, Action, State
 from workflows.config import Campaign
@@ -49,7 +53,11 @@ TICK_S = 1.0
 GRACE_S = 120.0
 """What a task may take beyond its own limit: start-up, files, a busy machine."""
 MAX_RESTARTS = 3
-"""Restarts of the executors in a row, without any answer in between, after which the site has failed."""
+"""Restarts in a row of an executor that has never answered, after which the site has failed."""
+MAX_OUTAGE_S = 6 * 3600.0
+"""How long an executor that has answered before may be out of order before the site has failed."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 900.0
+"""Before the second restart in a row; each further wait is twice as long, up to the longest."""
 
 
 def run_campaign(
@@ -93,7 +101,10 @@ def run_campaign(
             on_event(state, journal.append(started_event(campaign)))
         if state.phase == "complete":
             return state
-        return Engine(state, journal, lambda: Executors(load_site(site, run_dir), tasks), on_event).run(site)
+        longest_s = longest_tasks_s(state.campaign)
+        return Engine(
+            state, journal, lambda: Executors(lambda: load_site(site, run_dir), tasks, longest_s), on_event
+        ).run(site)
 
 
 def _settings(campaign: Campaign) -> dict[str, Any]:
@@ -108,6 +119,19 @@ class _Stop:
     """Put on the engine's queue by a signal."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class _Outage:
+    """An executor that was replaced and has not answered since.
+
+    Attributes:
+        since: when it began; restarts: how many there were; again_at: when it is started again, monotonic seconds.
+    """
+
+    since: float
+    restarts: int
+    again_at: float
 
 
 class Engine:
@@ -125,7 +149,9 @@ class Engine:
         self._inbox: queue.SimpleQueue[_Stop | tuple[str, Future[Outcome]]] = queue.SimpleQueue()
         self._waiting: dict[str, tuple[Action, Future[Outcome]]] = {}
         self._first: dict[str, tuple[str, float]] = {}
-        self._restarts = 0
+        self._outages: dict[str, _Outage] = {}
+        self._answered_labels: set[str] = set()
+        self._said: dict[str, str] = {}
         self._looked = time.monotonic()
 
     def run(self, site: str) -> State:
@@ -139,6 +165,8 @@ class Engine:
             reason = ""
             try:
                 self._executors = self._start_executors()
+                if self._executors.leftovers:
+                    self._record({"event": "leftovers_cancelled", "jobs": self._executors.leftovers})
                 self._submit(self.state.tasks.values())
                 while not (self.state.ended or reason):
                     reason = self._turn()
@@ -174,8 +202,11 @@ class Engine:
         return ""
 
     def _submit(self, actions: Iterable[Action]) -> None:
+        """Hand tasks to their executors; those of an executor that is stopped are submitted when it starts."""
         assert self._executors is not None
         for action in actions:
+            if not self._executors.is_up(self._executors.labels[action.kind]):
+                continue
             future = self._executors.submit(action.kind, action.job)
             self._waiting[action.id] = action, future
             future.add_done_callback(partial(self._answered, action.id))
@@ -188,19 +219,25 @@ class Engine:
         action, current = self._waiting.get(name, (None, None))
         if action is None or current is not future:
             return  # from executors that were given up
+        assert self._executors is not None
         del self._waiting[name]
+        label = self._executors.labels[action.kind]
         error = future.exception()
         if error is not None:
-            assert self._executors is not None
-            self._executors.trouble()  # an executor that gave up is no loss of the task's: it raises
+            trouble = self._executors.trouble(label)
+            if trouble is not None and trouble.gave_up:  # no loss of the task's
+                self._replace(label, trouble)
+                return
             # Tasks answer their own failures; an exception means that nobody could answer (worker or block lost).
-            self._submit(self._record(lost_event(action, f"{type(error).__name__}: {' '.join(str(error).split())}")))
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self._submit(self._record(lost_event(action, why, loss_cost(error))))
             return
         outcome = future.result()
         if not isinstance(outcome, TASKS[type(action.job)][1]):
             self._submit(self._record(lost_event(action, f"answered with a {type(outcome).__name__}")))
             return
-        self._restarts = 0
+        self._outages.pop(label, None)
+        self._answered_labels.add(label)
         self._submit(self._record(outcome_event(action, outcome)))
 
     def _record(self, event: dict[str, Any]) -> tuple[Action, ...]:
@@ -215,48 +252,98 @@ class Engine:
             self._submit(self._record(event))
 
     def _look_after(self) -> None:
-        """Start the executors afresh when they are in trouble or hold a task for too long."""
+        """Replace executors that are in trouble or hold a task for too long; start those again that have waited."""
         executors = self._executors
         assert executors is not None
-        trouble = executors.trouble()
-        overdue = self._overdue(executors)
-        if not (trouble or overdue):
-            return
-        if overdue:
-            trouble = f"{overdue.id} did not answer within {self._limit_s(overdue):.0f} s"
-            # What the loss makes possible is among the outstanding tasks, which the restart submits.
-            self._record(lost_event(overdue, trouble))
-        self._restart(executors, trouble)
+        for label in dict.fromkeys(executors.labels.values()):
+            if not executors.is_up(label):
+                if time.monotonic() >= self._outages[label].again_at:
+                    self._start(label)
+                continue
+            trouble = executors.trouble(label)
+            overdue = self._overdue(label)
+            possible: tuple[Action, ...] = ()
+            if overdue is not None:
+                trouble = Trouble(f"{overdue.id} did not answer within {self._limit_s(overdue):.0f} s")
+                possible = self._record(lost_event(overdue, trouble.words))
+            if trouble is not None:
+                self._replace(label, trouble)
+                self._submit(action for action in possible if action.id not in self._waiting)
+            self._say(label, executors.waiting_words(label))
 
-    def _overdue(self, executors: Executors) -> Action | None:
-        """A task that was first in its executor's line for too long."""
+    def _overdue(self, label: str) -> Action | None:
+        """The task that is first in the executor's line, when it has been so for too long."""
+        assert self._executors is not None
+        labels = self._executors.labels
         now = time.monotonic()
-        first: dict[str, Action] = {}
-        for action, _ in self._waiting.values():
-            first.setdefault(executors.labels[action.kind], action)
-        for label, action in first.items():
-            name, since = self._first.get(label, ("", now))
-            if name != action.id or not executors.has_workers(label):
-                self._first[label] = action.id, now
-            elif now - since > self._limit_s(action):
-                return action
+        action = next((a for a, _ in self._waiting.values() if labels[a.kind] == label), None)
+        if action is None:
+            return None
+        name, since = self._first.get(label, ("", now))
+        if name != action.id or not self._executors.has_workers(label):
+            self._first[label] = action.id, now
+        elif now - since > self._limit_s(action):
+            return action
         return None
 
     def _limit_s(self, action: Action) -> float:
         return time_limit_s(action.job, self.state.campaign.dynamics.max_task_minutes)
 
-    def _restart(self, executors: Executors, why: str) -> None:
-        logger.warning("starting the executors afresh: %s", why)
-        self._restarts += 1
-        if self._restarts > MAX_RESTARTS:
-            raise CampaignFailedError(f"the site does not answer after {MAX_RESTARTS} restarts of its executors: {why}")
-        self._record({"event": "executors_restarted", "reason": why})
-        self._waiting.clear()
-        self._first.clear()
-        executors.close()
-        self._executors = self._start_executors()
+    def _replace(self, label: str, trouble: Trouble) -> None:
+        """Stop an executor; start it again, at once or later.
+
+        Raises:
+            CampaignFailedError: it is hopeless.
+        """
+        assert self._executors is not None
+        now = time.monotonic()
+        outage = self._outages.get(label, _Outage(now, 0, now))
+        worked = label in self._answered_labels
+        hopeless = now - outage.since > MAX_OUTAGE_S if worked else trouble.gave_up or outage.restarts >= MAX_RESTARTS
+        if hopeless:
+            after = f" after {outage.restarts} restarts" if outage.restarts else ""
+            raise CampaignFailedError(
+                f"the site's executor '{label}' gave up{after}: {trouble.words}; mend the site file "
+                "(dynft site check says what works) or ask the cluster's support, and run the same command again"
+            )
+        wait_s = min(FIRST_WAIT_S * 2 ** (outage.restarts - 1), LONGEST_WAIT_S) if outage.restarts else 0.0
+        logger.warning("'%s' is started afresh in %.0f s: %s", label, wait_s, trouble.words)
+        self._record({"event": "executors_restarted", "executor": label, "reason": trouble.words})
+        labels = self._executors.labels
+        self._waiting = {i: (a, f) for i, (a, f) in self._waiting.items() if labels[a.kind] != label}
+        self._first.pop(label, None)
+        self._executors.stop(label)
+        self._outages[label] = _Outage(outage.since, outage.restarts + 1, time.monotonic() + wait_s)
+        if not wait_s:
+            self._start(label)
+
+    def _start(self, label: str) -> None:
+        """Start a stopped executor and hand it its tasks."""
+        assert self._executors is not None
+        try:
+            self._executors.start(label)
+        except (CampaignFailedError, InputError) as error:
+            self._outages[label] = replace(self._outages[label], again_at=time.monotonic() + LONGEST_WAIT_S)
+            if label not in self._answered_labels:
+                raise
+            logger.warning("%s", error)
+            return
+        labels = self._executors.labels
         if not self.state.ended:
-            self._submit(self.state.tasks.values())
+            own = [action for action in self.state.tasks.values() if labels[action.kind] == label]
+            self._submit(action for action in own if action.id not in self._waiting)
+
+    def _say(self, label: str, words: str) -> None:
+        """Log why blocks wait, once."""
+        if words and words != self._said.get(label):
+            logger.info("'%s' waits for its blocks: %s", label, words)
+        self._said[label] = words
+
+
+def longest_tasks_s(campaign: Campaign) -> dict[str, float]:
+    """How long (s) a task may take, by its name; a block with less time left takes none."""
+    walk = 60 * campaign.dynamics.max_task_minutes + GRACE_S
+    return dict.fromkeys(FUNCTIONS, walk) | {"label": campaign.reference.timeout_s + GRACE_S}
 
 
 def time_limit_s(job: Job, max_task_minutes: float) -> float:

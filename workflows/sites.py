@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import pkgutil
+import shlex
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from parsl.config import Config
+from parsl.executors import HighThroughputExecutor, MPIExecutor
+from parsl.executors.base import ParslExecutor
+from parsl.executors.status_handling import BlockProviderExecutor
 
 import site_configs
 from dynft_core.errors import InputError
@@ -26,10 +30,15 @@ EXECUTORS = {
 }
 """Which executor runs a task: the first of these labels that the site has. A site of one pool calls it walkers."""
 
+_KNOWN = {label for labels in EXECUTORS.values() for label in labels}
+
+_PARTS = ("blocks", "tether")
+"""What sites are made of, beside them."""
+
 
 def site_names() -> list[str]:
     """Sites that come with dynft."""
-    return sorted(m.name for m in pkgutil.iter_modules(site_configs.__path__) if m.name != "tether")
+    return sorted(m.name for m in pkgutil.iter_modules(site_configs.__path__) if m.name not in _PARTS)
 
 
 def load_site(site: str, run_dir: Path) -> Config:
@@ -45,7 +54,7 @@ def load_site(site: str, run_dir: Path) -> Config:
         raise
     except Exception as error:  # a site file is the user's program: whatever it raises is told in one line
         raise InputError(
-            "--site", "a site whose config(run_dir) works", f"{type(error).__name__}: {error} in '{site}'",
+            "--site", "a site whose config(run_dir) works", f"{_line(error)} in '{site}'",
             "correct the site file",
         ) from error  # fmt: skip
     _check(found, site)
@@ -83,26 +92,60 @@ def _load_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # as above
         raise InputError(
-            "--site", "a Python file that runs", f"{type(error).__name__}: {error} in '{path}'", "correct the site file"
+            "--site", "a Python file that runs", f"{_line(error)} in '{path}'", "correct the site file"
         ) from error
     return module
 
 
+def walltime_s(executor: ParslExecutor) -> float | None:
+    """Seconds after which the scheduler ends a block of the executor; None: never."""
+    provider = executor.provider if isinstance(executor, BlockProviderExecutor) else None
+    walltime = getattr(provider, "walltime", None)
+    if not walltime:
+        return None
+    hours, minutes, seconds = (int(part) for part in walltime.split(":"))
+    return 3600.0 * hours + 60.0 * minutes + seconds
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def _check(config: object, site: str) -> None:
+    """Refuse what could not serve, or would not be safe."""
     if not isinstance(config, Config):
         raise InputError("--site", "a parsl.Config", f"{type(config).__name__} of '{site}'", "return a parsl.Config")
     labels = [e.label for e in config.executors]
-    if MAIN_EXECUTOR not in labels:
+    if MAIN_EXECUTOR not in labels or set(labels) - _KNOWN:
         raise InputError(
             "--site", "executors labelled walkers and, if there are pools of their own, ab_initio and fitter",
             f"{', '.join(labels)} in '{site}'", "label the executor that shall walk: walkers",
-        )  # fmt: skip
-    if config.strategy == "htex_auto_scale":
-        raise InputError(
-            "--site", "strategy 'simple' or 'none'", f"'htex_auto_scale' in '{site}'",
-            "change it: this one cancels blocks that have not started yet",
         )  # fmt: skip
     if config.retries:
         raise InputError(
             "--site", "retries=0", f"retries={config.retries} in '{site}'", "remove it: the campaign repeats lost tasks"
         )
+    for executor in config.executors:
+        if isinstance(executor, HighThroughputExecutor):
+            _check_pool(executor, site)
+        if walltime_s(executor) is not None and shlex.quote(config.run_dir) != config.run_dir:
+            raise InputError(
+                "--run", "a folder whose path needs no quotes in the shell, for Parsl writes none into its job scripts",
+                f"'{config.run_dir}'", "choose another folder",
+            )  # fmt: skip
+
+
+def _check_pool(executor: HighThroughputExecutor, site: str) -> None:
+    name = f"executor '{executor.label}' of '{site}'"
+    if isinstance(executor, MPIExecutor):
+        raise InputError(
+            "--site", "a HighThroughputExecutor", f"an MPIExecutor as {name}",
+            "give each label a block of its own nodes, as site_configs/slurm_mpi.py does",
+        )  # fmt: skip
+    if not executor.encrypted:
+        raise InputError("--site", "encrypted=True", f"encrypted=False in {name}", "remove it")
+    if executor.prefetch_capacity:
+        raise InputError(
+            "--site", "prefetch_capacity=0", f"{executor.prefetch_capacity} in {name}",
+            "remove it: a task that waits in a block may start too late to end there",
+        )  # fmt: skip

@@ -17,7 +17,10 @@ from dynft_core.errors import InputError
 from site_configs.tether import is_running
 from workflows.sites import executor_labels, load_site, site_names
 
-HEADER = "from parsl.config import Config\nfrom parsl.executors import HighThroughputExecutor as E\n"
+HEADER = (
+    "from parsl.config import Config\nfrom parsl.executors import HighThroughputExecutor as E, MPIExecutor as M\n"
+    "from parsl.launchers import SimpleLauncher as S\nfrom parsl.providers import LocalProvider as L\n"
+)
 WALKERS = "E(label='walkers', address='::1')"
 
 
@@ -79,7 +82,12 @@ def test_each_task_goes_to_the_pool_that_the_site_has_for_it(tmp_path: Path) -> 
         (config_returning("1 / 0"), "ZeroDivisionError"),
         (config_returning("'walkers'"), "expected a parsl.Config, got str"),
         (config_returning("Config(executors=[E(label='cpu', address='::1')])"), "label the executor"),
-        (config_returning(f"Config(executors=[{WALKERS}], strategy='htex_auto_scale')"), "cancels blocks"),
+        (config_returning(f"Config(executors=[{WALKERS}, E(label='dft', address='::1')])"), "walkers, dft"),
+        (config_returning("Config(executors=[E(label='walkers', address='::1', encrypted=False)])"), "encrypted=True"),
+        (config_returning("Config(executors=[E(label='walkers', address='::1', prefetch_capacity=2)])"), "too late"),
+        (config_returning(f"Config(executors=[M({WALKERS[2:-1]}, provider=L(launcher=S()))])"), "an MPIExecutor"),
+        (config_returning("Config(executors=[E(label='walkers', max_workers_per_node='four')])"), "TypeCheckError"),
+        (config_returning(f"Config(executors=[{WALKERS}, {WALKERS}])"), "unique labels"),
         (config_returning(f"Config(executors=[{WALKERS}], retries=2)"), "retries=2"),
     ],
 )

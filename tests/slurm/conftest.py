@@ -1,0 +1,68 @@
+"""A Slurm cluster of four virtual nodes for the session, and site files as a user would edit them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+FAKES = HERE.parent / "campaign"
+sys.path[:0] = [str(HERE), str(FAKES)]
+
+import cluster as slurm_cluster  # noqa: E402 - from this folder
+from cluster import Cluster, Site  # noqa: E402
+
+SITES = HERE.parent.parent / "site_configs"
+
+QUICK: dict[str, Any] = {
+    "ADDRESS": "127.0.0.1", "POLL_S": 1, "HEARTBEAT_S": 1, "PATIENCE_S": 6,
+    "WALK_PARTITION": "walk", "LABEL_PARTITION": "label",
+}  # fmt: skip
+"""Edits that every test makes: partitions of the virtual cluster, and times that a test can wait for."""
+
+
+@pytest.fixture(scope="session")
+def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    missing = slurm_cluster.missing_programs()
+    if missing:
+        pytest.skip(f"no Slurm on this machine ({', '.join(missing)} not found)")
+    cluster = Cluster(tmp_path_factory.mktemp("slurm"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            patch.setenv(name, value)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(FAKES), os.environ.get("PYTHONPATH", "")]))
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@pytest.fixture
+def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, idle; each test must leave it without jobs of its own accord."""
+    running_cluster.wait_until_idle()
+    yield running_cluster
+    try:
+        assert running_cluster.drained(15.0), running_cluster.jobs()
+    finally:
+        running_cluster.run("scancel", "--user", str(os.getuid()))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """Write a copy of a site file with other capitals; returns its path."""
+
+    def write(name: str = "slurm", **capitals: Any) -> str:
+        edits = "".join(f"{key} = {value!r}\n" for key, value in {**QUICK, **capitals}.items())
+        text = (SITES / f"{name}.py").read_text().replace("\n\ndef config(", f"\n{edits}\n\ndef config(", 1)
+        path = tmp_path / f"my_{name}.py"
+        path.write_text(text)
+        return str(path)
+
+    return write

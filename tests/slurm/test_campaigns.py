@@ -1,0 +1,130 @@
+"""Whole campaigns on a real Slurm: walkers and labels in blocks of their own, which end and come again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import fake_tasks
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from cluster import Cluster, Site
+from fake_driver import campaign
+
+from dynft_core.jobs import ReferenceSettings
+from dynft_core.reference.calculators import make_calculator
+from dynft_core.reference.label import read_label
+from dynft_core.storage.journal import read_journal
+from workflows import engine
+from workflows.campaign_state import State
+from workflows.engine import run_campaign, status_of
+
+SILICON = """
+name = "small"
+[crystal]
+structure = "prim.xyz"
+supercell = [3, 3, 3]
+[expansion]
+cutoffs_A = [4.0, 3.0]
+[dynamics]
+temperature_K = 200.0
+walkers = 4
+walkers_per_task = 2
+segment_ps = 0.05
+[selection]
+window_steps = 40
+policy = "continue"
+[initial]
+structures = 2
+[audit]
+first_ps = 0.03
+[convergence]
+min_walk_ps = 0.05
+max_walk_ps = 0.1
+audits = 1
+audit_ratio = [0.2, 5.0]
+max_error_change = 2.0
+[reference]
+calculator = "tersoff-si"
+timeout_s = 60.0
+[test]
+structures = 3
+equilibration_ps = 0.05
+interval_ps = 0.02
+"""
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
+
+def events_of(run_dir: Path) -> list[dict[str, Any]]:
+    return read_journal(run_dir / "journal.jsonl") if (run_dir / "journal.jsonl").exists() else []
+
+
+def write_silicon(folder: Path) -> Path:
+    ase.io.write(folder / "prim.xyz", bulk("Si", "diamond", a=5.432), format="extxyz")
+    (folder / "small.toml").write_text(SILICON)
+    return folder / "small.toml"
+
+
+def run_fakes(
+    run_dir: Path, site: str, parameters: dict[str, object] | None = None, on_event: engine.OnEvent | None = None
+) -> State:
+    found = campaign("continue", parameters)
+    return run_campaign(found, "# fake\n", run_dir, site, on_event or (lambda state, event: None), fake_tasks)
+
+
+def assert_every_label_once(state: State, run_dir: Path) -> None:
+    """None lost, none accepted twice, and the newest force field made of the accepted ones."""
+    finished = [event["key"] for event in events_of(run_dir) if event["event"] == "label_finished"]
+    assert len(finished) == len(set(finished)) and set(finished) == state.labelled
+    labels = json.loads((run_dir / state.fits[-1].path).read_text())["labels"]
+    assert set(labels) <= state.labelled and len(labels) == len(set(labels))
+
+
+def test_a_silicon_campaign_on_four_nodes(cluster: Cluster, site: Site, tmp_path: Path) -> None:
+    path, run_dir = write_silicon(tmp_path), tmp_path / "run"
+    command = [sys.executable, "-m", "dynft", "train", str(path), "--run", str(run_dir), "--site"]
+    driver = subprocess.Popen(
+        [*command, site(WALK_TASKS=1, WALK_THREADS=4, MAX_LABEL_BLOCKS=2)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    nodes: dict[str, set[str]] = {"walkers": set(), "ab_initio": set()}
+    while driver.poll() is None:
+        found = cluster.run("squeue", "--noheader", "--states=running", "--format=%j %N").stdout
+        for name, node in (line.split() for line in found.splitlines()):
+            nodes[name.split(".")[1]].add(node)
+        time.sleep(0.2)
+    output = driver.communicate()[0]
+    status = status_of(run_dir)
+    assert status["state"] == "complete" and status["n_labels"] >= 3 and status["rmse"] < 0.02, output
+    assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
+    assert nodes["walkers"] and nodes["walkers"] <= {"n1", "n2"} and nodes["ab_initio"] == {"n3", "n4"}
+    tersoff = make_calculator(ReferenceSettings("tersoff-si"), tmp_path)
+    for label in map(read_label, run_dir.glob("labels/*/label.h5")):
+        forces = tersoff.get_forces(Atoms(label.numbers, label.positions, cell=label.cell, pbc=True))
+        np.testing.assert_allclose(label.forces, forces, atol=1e-12)
+
+
+def test_a_cancelled_block_costs_no_label(cluster: Cluster, site: Site, tmp_path: Path) -> None:
+    cancelled: list[str] = []
+
+    def cancel_blocks(state: State, event: Mapping[str, Any]) -> None:
+        busy = [job for job, text in cluster.jobs().items() if ".ab_initio." in text and "RUNNING" in text]
+        if event["event"] == "label_finished" and busy and not cancelled:
+            cancelled.extend(busy)
+            cluster.run("scancel", *busy)
+
+    run_dir = tmp_path / "run"
+    state = run_fakes(run_dir, site(MAX_LABEL_BLOCKS=1, PATIENCE_S=3), {"seconds": 0.3}, cancel_blocks)
+    assert cancelled and state.phase == "complete" and not state.failed
+    lost = [event for event in events_of(run_dir) if event["event"] == "task_lost"]
+    assert lost and all("ManagerLost" in e["outcome"]["error"] and e["cost"] < 1 for e in lost)
+    assert_every_label_once(state, run_dir)
