@@ -20,6 +20,7 @@ from dynft_core.model.folding import FoldedBasis, fold
 from dynft_core.model.label_sums import statistics_of
 from dynft_core.model.potential import Potential, sensing_matrix
 from dynft_core.model.rotational_conditions import rotational_conditions
+from dynft_core.model.sketch import Sketch
 from dynft_core.regression.decaying_prior import learn_decay, whitening
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
 from dynft_core.regression.left_out import LeftOut, leave_one_out
@@ -88,6 +89,11 @@ class ForceField:
     def quick_error(self) -> BayesianError:
         """The same in single precision: half the time, right to about 1e-6."""
         return BayesianError(self.folded.in_precision(np.float32), self.posterior.half)
+
+    @cached_property
+    def sketch(self) -> Sketch:
+        """Its Bayesian error, estimated."""
+        return Sketch(self.folded, self.posterior.half)
 
     def on(self, supercell: Supercell) -> ForceField:
         """The same force field on another supercell of the crystal."""

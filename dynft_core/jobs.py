@@ -20,6 +20,9 @@ PROPERTY_UNITS: dict[PropertyName, str] = {
 
 Policy = Literal["wait", "continue"]
 
+MonitorName = Literal["sketch", "exact"]
+"""How ε_B is watched: estimated, with the exact value wherever something is decided, or exact at every step."""
+
 
 @dataclass(frozen=True)
 class StructureRef:
@@ -157,6 +160,9 @@ class WalkJob:
     max_seconds: float = 3600.0
     pending: tuple[StructureRef, ...] = ()
     """All structures whose labels the force field does not know yet: its covariance shall hold just these."""
+    monitor: MonitorName = "sketch"
+    monitor_every: int = 1
+    """MD steps from one look at ε_B to the next."""
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,8 @@ def walk_job(
         audit_steps=tuple(audits),
         max_seconds=60 * dynamics.max_task_minutes,
         pending=tuple(pending),
+        monitor=campaign.selection.monitor,
+        monitor_every=campaign.selection.monitor_every,
     )
 
 

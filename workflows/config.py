@@ -68,6 +68,10 @@ class SelectionSection(_Section):
     """'maxvol' drops a candidate with an extrapolation grade up to this."""
     max_pending: Count = 100
     """Most flagged structures whose label is queued or under way; others stay candidates."""
+    monitor: Literal["sketch", "exact"] = "sketch"
+    """How ε_B is watched. 'sketch': estimated to a few percent, every decision on the exact value."""
+    monitor_every: Count = 1
+    """MD steps from one look at ε_B to the next; `window_steps` counts MD steps all the same."""
 
 
 class InitialSection(_Section):

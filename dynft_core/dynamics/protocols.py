@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, Self
 
 import numpy as np
@@ -18,15 +19,30 @@ class Forces(Protocol):
         ...
 
 
-class ErrorMonitor(Protocol):
-    """The Bayesian error ε_B of one structure (paper eq. 4, second term)."""
+@dataclass(frozen=True)
+class Watched:
+    """What a monitor says of a batch at one step.
 
-    def __call__(self, displacements: Floats, /) -> float:
-        """ε_B in eV/Å at displacements (N, 3) Å, right to a small part of walk.CLOSE."""
+    Attributes:
+        errors_eV_A: (W,) ε_B of each walker, exact or estimated.
+        margin: the exact value lies below (1 + margin) times this one.
+        mean_margin: relative distance that the mean of many such values keeps to the mean of the exact ones.
+    """
+
+    errors_eV_A: Floats
+    margin: float = 0.0
+    mean_margin: float = 0.0
+
+
+class ErrorMonitor(Protocol):
+    """The Bayesian error ε_B of structures (paper eq. 4, second term)."""
+
+    def watch(self, displacements: Floats, /) -> Watched:
+        """ε_B of a batch at displacements (N, 3, W) Å, walkers last: what every step is watched with."""
         ...
 
     def exact(self, displacements: Floats, /) -> float:
-        """The same in full precision: what decisions are taken on."""
+        """ε_B (eV/Å) of one structure (N, 3) Å in full precision: what decisions are taken on."""
         ...
 
     def per_atom(self, displacements: Floats, /) -> Floats:

@@ -1,6 +1,6 @@
 """The monitored walk: molecular dynamics that knows at every step how wrong its forces may be.
 
-Each step: move, compute ε_B, and let the criterion judge. What can happen to a walker:
+Each step: move, watch ε_B, and let the criterion judge. What can happen to a walker:
 
 - *flag*: ε_B passes the select threshold; the structure is chosen for a label. Under the policy 'wait' the walker stops
   there until the refit; under 'continue' the structure enters the covariance at once and the walker goes on.
@@ -8,6 +8,11 @@ Each step: move, compute ε_B, and let the criterion judge. What can happen to a
 - *break*: ε_B passes the break threshold. The walker goes back to its last good snapshot, and its walk ends.
 - *explosion*: a number that is not finite, an atom that has left its site, or a temperature far beyond the target.
   Looked for before a structure can be chosen. The walker goes back as after a break.
+
+*What is decided is exact.* The monitor may watch with an estimate. Where that comes within its margin of the threshold,
+the exact ε_B is computed; and where the threshold itself is a mean of estimates and the decision is close, or is to
+select, the window is made exact too. So a walk selects and breaks where it would with the exact ε_B at every step.
+Estimates in a window from earlier walks stay: their structures are gone.
 
 *Going back without going round in circles.* The step count, and with it the noise, goes on, so that the walker takes
 another way out of the snapshot. Something is learnt each time where that is safe: the structure of the break itself
@@ -28,8 +33,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.dynamics.langevin import Langevin, Thermostat
-from dynft_core.dynamics.protocols import ErrorMonitor, Forces
+from dynft_core.dynamics.protocols import ErrorMonitor, Forces, Watched
 from dynft_core.dynamics.state import Choice, Ending, Role, WalkReport, WalkState
+from dynft_core.dynamics.window import Sighting, Window
 from dynft_core.errors import InputError
 from dynft_core.jobs import CriterionSettings, Policy
 from dynft_core.selection.criteria import N_MINIMA, Decision, Memory, decide
@@ -42,8 +48,6 @@ TEMPERATURE_INTERVAL = 10
 """MD steps between looks at the temperature (which is also looked at before any structure is chosen)."""
 HEATED = 0.9
 """A walker has been heated once its kinetic temperature reached this part of the thermostat's."""
-CLOSE = 1e-3
-"""Relative distance from the threshold within which ε_B is computed again in full precision."""
 CALM = 0.8
 """Part of the limits of an explosion up to which a structure may be learnt from after a break, or be a snapshot."""
 MAX_BREAKS = 3
@@ -57,6 +61,7 @@ class WalkSettings:
     Attributes:
         max_displacement_A: half the nearest-neighbour distance; beyond it an atom has left its site.
         n_steps: MD steps of the walk; max_seconds: wall time after which it ends at the next step.
+        monitor_every: MD steps from one look at ε_B to the next; in between the latest value stands.
     """
 
     thermostat: Thermostat
@@ -65,6 +70,7 @@ class WalkSettings:
     n_steps: int
     max_displacement_A: float
     max_seconds: float = math.inf
+    monitor_every: int = 1
 
     def max_temperature_K(self, n_atoms: int) -> float:
         """Kinetic temperature beyond which a walker has exploded: 3 T and 8 standard deviations of its fluctuation."""
@@ -84,12 +90,13 @@ def walk(
     """Walk a batch: (states, ...) → (states, reports), both in the order given.
 
     Under the policy 'wait' a walker's numbers are the same, bit for bit, in whatever batch it walks and in however many
-    pieces, as far as `forces` treats walkers alike. Under 'continue' the batch shares what its walkers flag.
+    pieces, as far as `forces` and `monitor` treat walkers and pieces alike (a sketch's estimates do not). Under
+    'continue' the batch shares what its walkers flag.
 
     Args:
         states: the walkers, each with a window of `settings.criterion.window` steps.
         forces: of the batch, (N, 3, W) Å → (N, 3, W) eV/Å.
-        monitor: ε_B of one structure.
+        monitor: ε_B of the batch.
         masses: (N,) amu.
         name_structure: displacements (N, 3) Å → content hash.
         audit_steps: (walker, absolute step) pairs at which a structure is taken.
@@ -121,8 +128,13 @@ def walk(
     moving = walkers
     for _ in range(settings.n_steps):
         md.step()
+        watched = None
         for lane, walker in enumerate(moving):
-            monitor = walker.look(md, lane, monitor)
+            if watched is None and walker.due(md.steps[lane]):
+                watched = _watch(monitor, md)
+            before, monitor = monitor, walker.look(md, lane, monitor, watched)
+            if monitor is not before:
+                watched = None
         if time.monotonic() > deadline:
             for lane, walker in enumerate(moving):
                 walker.stop_at(md, lane, "walltime", f"the walk's {settings.max_seconds:g} s are over")
@@ -134,6 +146,11 @@ def walk(
     for lane, walker in enumerate(moving):
         walker.stop_at(md, lane, "finished", f"{settings.n_steps} steps walked")
     return tuple(w.state() for w in walkers), tuple(w.report() for w in walkers)
+
+
+def _watch(monitor: ErrorMonitor, md: Langevin) -> Watched:
+    with np.errstate(over="ignore", invalid="ignore"):  # of walkers that have exploded
+        return monitor.watch(md.displacements)
 
 
 class _Walker:
@@ -159,8 +176,7 @@ class _Walker:
         self._snapshot = state.snapshot_displacements, state.snapshot_velocities
         self._snapshot_step = state.snapshot_step
         self._breaks = state.breaks
-        self._window = state.window.copy()
-        self._window_count = state.window_count
+        self._window = Window(state.window, state.window_count)
         # Without a thermostat nothing heats the walker: it is as warm as it was started.
         thermostat = settings.thermostat
         self._heated = state.heated or not (thermostat.friction_per_ps and thermostat.temperature_K)
@@ -168,6 +184,7 @@ class _Walker:
         self._awaiting_refit = state.awaiting_refit
         self._last_flag_step = state.last_flag_step
         self._errors: list[float] = []
+        self._latest: Sighting | None = None
         self._temperatures: list[tuple[int, float]] = []
         self._choices: list[Choice] = []
 
@@ -177,30 +194,33 @@ class _Walker:
             self._minima.append(monitor.exact(self._start.displacements))
             self._awaiting_refit = False
 
-    def _decide(self, error: float) -> Decision | None:
-        return decide(self._settings.criterion, self._memory(), error) if math.isfinite(error) else None
+    def due(self, step: int) -> bool:
+        """Whether ε_B is looked at at this MD step."""
+        every = self._settings.monitor_every
+        return self._latest is None or step % every == 0 or step in self._audit_steps
 
-    def look(self, md: Langevin, lane: int, monitor: ErrorMonitor) -> ErrorMonitor:
-        """Judge the step just taken. Returns the monitor, with what was chosen pending under 'continue'."""
+    def look(self, md: Langevin, lane: int, monitor: ErrorMonitor, watched: Watched | None) -> ErrorMonitor:
+        """Judge the step just taken. Returns the monitor, with what was chosen pending under 'continue'.
+
+        `watched`: ε_B of the batch at this step; not needed where the walker is not due.
+        """
         self._step = md.steps[lane]
         n_chosen = len(self._choices)
         u = md.structure(lane)
+        audit = self._step in self._audit_steps
         distress = self._displacement_ratio(u)
         if self._step % TEMPERATURE_INTERVAL == 0:
             distress = _worse(distress, self._look_at_temperature(md.temperature(lane)))
+        if distress < 1 and not self.due(self._step):
+            self._note_latest()
+            return monitor
         # No ε_B of a structure beyond the expansion's reach: the kernels may overflow.
-        error = monitor(u) if distress < 1 else math.nan
-        audit = self._step in self._audit_steps
-        decision = self._decide(error)
-        if decision is not None and (audit or error > (1 - CLOSE) * decision.threshold_eV_A):
-            error = monitor.exact(u)  # whatever is chosen or left is decided on this value
-            decision = self._decide(error)
+        decision = self._judge(u, lane, monitor, watched, audit) if distress < 1 else None
         if decision is None or ((decision.select or audit) and not self._distress(md, lane, u) < 1):
             self._errors.append(math.nan)
             self._explode(md, lane, monitor)
         else:
-            self._errors.append(error)
-            self._follow(decision, audit, md, lane, monitor, error)
+            self._follow(decision, audit, md, lane, monitor)
         if self._settings.policy == "continue":
             for choice in self._choices[n_chosen:]:
                 monitor = monitor.condition(choice.displacements, choice.key)
@@ -208,18 +228,40 @@ class _Walker:
                 self._minima.append(monitor.exact(u))
         return monitor
 
+    def _judge(
+        self, u: Floats, lane: int, monitor: ErrorMonitor, watched: Watched | None, audit: bool
+    ) -> Decision | None:
+        """Decide about a sane structure, on exact values where it matters. None: ε_B is not finite."""
+        assert watched is not None
+        error = float(watched.errors_eV_A[lane])
+        highest = error * (1 + watched.margin)
+        decision = self._decide(highest)
+        if decision is not None and (audit or highest > (1 - watched.mean_margin) * decision.threshold_eV_A):
+            error = monitor.exact(u)  # whatever is chosen or left is decided on this value
+            decision = self._decide(error)
+            if decision is not None and error > (1 - watched.mean_margin) * decision.threshold_eV_A:
+                self._window.make_exact()
+                decision = self._decide(error)
+            self._latest = Sighting(error, monitor)
+        else:
+            self._latest = Sighting(error, monitor, u)
+        return decision
+
+    def _decide(self, error: float) -> Decision | None:
+        return decide(self._settings.criterion, self._memory(), error) if math.isfinite(error) else None
+
     def _look_at_temperature(self, temperature_K: float) -> float:
         """Trace it, and return it against its limit."""
         self._temperatures.append((self._step, temperature_K))
         self._heated = self._heated or temperature_K >= HEATED * self._settings.thermostat.temperature_K
         return temperature_K / self._max_temperature_K
 
-    def _follow(
-        self, decision: Decision, audit: bool, md: Langevin, lane: int, monitor: ErrorMonitor, error: float
-    ) -> None:
+    def _follow(self, decision: Decision, audit: bool, md: Langevin, lane: int, monitor: ErrorMonitor) -> None:
         """Do what was decided about a sane structure."""
-        u = md.structure(lane)
+        assert self._latest is not None
+        u, error = md.structure(lane), self._latest.error_eV_A
         if decision.break_:
+            self._errors.append(error)
             calm = self._distress(md, lane, u) < CALM
             self._go_back("broken", decision.reason, u if calm else None, monitor)
             return
@@ -227,7 +269,7 @@ class _Walker:
             flag = f"{decision.reason}, largest at atom {np.argmax(monitor.per_atom(u))}" if decision.select else ""
             reason = "; ".join(text for text in ("audit on schedule" if audit else "", flag) if text)
             self._choose("audit" if audit else "flagged", self._step, u, error, reason)
-        self._remember(error)
+        self._note_latest()
         if decision.select:
             self._last_flag_step = self._step
             if self._settings.policy == "wait":
@@ -241,16 +283,15 @@ class _Walker:
         self._choices.append(Choice(self._name_structure(still), role, step, still, error, reason))
 
     def _memory(self) -> Memory:
-        count = min(self._window_count, len(self._window))
-        mean = float(np.add.reduce(self._window[:count])) / count if count else math.nan
         since = self._step - self._last_flag_step if self._last_flag_step >= 0 else None
-        return Memory(mean, count, not self._heated, since, tuple(self._minima))
+        return Memory(self._window.mean, len(self._window.held), not self._heated, since, tuple(self._minima))
 
-    def _remember(self, error: float) -> None:
-        """Into the window, once the walker is warm."""
+    def _note_latest(self) -> None:
+        """The latest ε_B into the trace and, once the walker is warm, into the window."""
+        assert self._latest is not None
+        self._errors.append(self._latest.error_eV_A)
         if self._heated:
-            self._window[self._window_count % len(self._window)] = error
-            self._window_count += 1
+            self._window.remember(self._latest)
 
     def _explode(self, md: Langevin, lane: int, monitor: ErrorMonitor) -> None:
         limit = self._settings.max_displacement_A
@@ -270,16 +311,17 @@ class _Walker:
         """
         origin = self._snapshot[0]
         if structure is not None:
-            self._choose("flagged", self._step, structure, monitor(structure), reason)
+            self._choose("flagged", self._step, structure, monitor.exact(structure), reason)
             self._last_flag_step = self._step
         elif self._breaks == 0 and np.any(origin):
             why = f"last good snapshot before a walk that was given up ({reason})"
-            self._choose("flagged", self._snapshot_step, origin, monitor(origin), why)
+            self._choose("flagged", self._snapshot_step, origin, monitor.exact(origin), why)
             self._last_flag_step = self._step
         self._breaks += 1
         if self._breaks == MAX_BREAKS:
             self._snapshot = np.zeros_like(origin), np.zeros_like(origin)
-            self._breaks, self._window_count, self._heated = 0, 0, False
+            self._breaks, self._heated = 0, False
+            self._window.forget()
         self._snapshot_step = self._step
         self._now = self._snapshot
         self.ended, self._reason = ended, reason
@@ -310,8 +352,8 @@ class _Walker:
             step=self._step,
             displacements=self._now[0],
             velocities=self._now[1],
-            window=self._window,
-            window_count=self._window_count,
+            window=self._window.values,
+            window_count=self._window.count,
             heated=self._heated,
             minima_eV_A=np.array(self._minima),
             awaiting_refit=self._awaiting_refit,
@@ -325,7 +367,7 @@ class _Walker:
     def report(self) -> WalkReport:
         """What the walker met."""
         assert self.ended is not None
-        window = self._window[: self._window_count]
+        window = self._window.held
         steps, temperatures = zip(*self._temperatures, strict=True) if self._temperatures else ((), ())
         return WalkReport(
             walker=self._start.walker,
@@ -336,7 +378,7 @@ class _Walker:
             temperature_steps=np.array(steps, dtype=np.int64),
             temperatures_K=np.array(temperatures, dtype=np.float64),
             choices=tuple(self._choices),
-            mean_error_eV_A=float(window.mean()) if len(window) else math.nan,
+            mean_error_eV_A=self._window.mean,
             std_error_eV_A=float(window.std()) if len(window) else math.nan,
         )
 

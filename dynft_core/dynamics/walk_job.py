@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.dynamics.langevin import Thermostat
+from dynft_core.dynamics.monitor import make_monitor
 from dynft_core.dynamics.state import WalkReport, WalkState, load_state, save_walk
 from dynft_core.dynamics.walk import WalkSettings, walk
 from dynft_core.force_field import ForceField
@@ -18,29 +17,6 @@ from dynft_core.reference.calculators import structure_key
 from dynft_core.storage.structures import read_displacements, read_perfect_structure
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Monitor:
-    """The ε_B of a force field, as the walk asks for it: watched in single precision, decided in double."""
-
-    force_field: ForceField
-
-    def __call__(self, displacements: Floats) -> float:
-        """ε_B (eV/Å) of displacements (N, 3) Å, right to about 1e-6."""
-        return self.force_field.quick_error.structure(displacements)
-
-    def exact(self, displacements: Floats) -> float:
-        """ε_B in double precision."""
-        return self.force_field.error.structure(displacements)
-
-    def per_atom(self, displacements: Floats) -> Floats:
-        """ε_B (N,) of each atom, eV/Å."""
-        return self.force_field.error.per_atom(displacements)
-
-    def condition(self, displacements: Floats, key: str) -> Self:
-        """With one more structure (N, 3) Å pending."""
-        return type(self)(self.force_field.condition(displacements[None], [key]))
 
 
 def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
@@ -60,11 +36,12 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
         job.n_steps,
         force_field.supercell.max_displacement_A,
         job.max_seconds,
+        job.monitor_every,
     )
     states_after, reports = walk(
         states,
         force_field.potential.batch_forces,
-        Monitor(force_field),
+        make_monitor(job.monitor, force_field),
         settings,
         force_field.supercell.masses,
         lambda u: structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u, job.reference),

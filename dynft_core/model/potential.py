@@ -29,18 +29,24 @@ def padded_sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
     return padded
 
 
+def coefficients(folded: FoldedBasis, parameters: Floats) -> list[Floats]:
+    """Energy coefficients (K, m) of the clusters of every order and shape, for parameters φ (M',), eV."""
+    basis, found = folded.basis, []
+    for order in basis.orders:
+        n = order.order
+        theta = order.null_space @ parameters[basis.slices[n]] / basis.length_scale_A**n
+        found += [block.coefficients(theta) for block in folded.blocks[n]]
+    return found
+
+
 class Potential:
     """One force field (or one sample of a posterior) on a supercell: parameters turned into cluster coefficients."""
 
     def __init__(self, folded: FoldedBasis, parameters: Floats) -> None:
         """`parameters`: φ (M',), eV."""
         self.folded = folded
-        basis = folded.basis
-        self._coefficients: dict[int, list[Floats]] = {}
-        for order in basis.orders:
-            n = order.order
-            theta = order.null_space @ parameters[basis.slices[n]] / basis.length_scale_A**n
-            self._coefficients[n] = [block.coefficients(theta) for block in folded.blocks[n]]
+        tables = iter(coefficients(folded, parameters))
+        self._coefficients = {n: [next(tables) for _ in blocks] for n, blocks in folded.blocks.items()}
 
     @cached_property
     def _width(self) -> int:

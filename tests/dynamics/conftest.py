@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dynft_core.dynamics.langevin import Thermostat
+from dynft_core.dynamics.protocols import Watched
 from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import WalkSettings, walk
 from dynft_core.jobs import CriterionSettings
@@ -39,10 +40,12 @@ class ScriptedError:
     history: list[tuple[str, Floats]] = field(default_factory=list)
 
     coarse: float = 0.0
-    """Relative error of the value that every step is watched with."""
+    """Largest relative error of the value that every step is watched with."""
 
-    def __call__(self, u: Floats) -> float:
-        return self.exact(u) * (1 + self.coarse * np.sign(u[0, 0]))
+    def watch(self, u: Floats) -> Watched:
+        exact = np.array([self.exact(u[:, :, w]) for w in range(u.shape[2])])
+        wrong = self.coarse * np.sin(1e6 * u[0, 0])
+        return Watched(exact * (1 + wrong), margin=2 * self.coarse, mean_margin=self.coarse)
 
     def exact(self, u: Floats) -> float:
         base = self.function(u) if self.function else self.scale * float(np.sqrt(np.mean(u**2))) ** self.power
@@ -75,8 +78,9 @@ class Bench:
         policy = options.pop("policy", "wait")
         max_seconds = options.pop("max_seconds", float("inf"))
         max_displacement_A = options.pop("max_displacement_A", 2.0)
+        every = options.pop("monitor_every", 1)
         return WalkSettings(
-            thermostat, CriterionSettings(**options), policy, n_steps, max_displacement_A, max_seconds
+            thermostat, CriterionSettings(**options), policy, n_steps, max_displacement_A, max_seconds, every
         )
 
     def start(self, n_walkers: int = 1, window: int = 1000, seed: int = 11) -> tuple[WalkState, ...]:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dynft_core.dynamics.langevin import Langevin
+from dynft_core.dynamics.protocols import Watched
 from dynft_core.dynamics.state import WalkState
-from dynft_core.dynamics.walk import CLOSE
 from dynft_core.errors import InputError
 
 
@@ -37,7 +37,7 @@ def test_the_trace_is_the_error_of_every_step(bench):
     states, reports = bench.walk(bench.start(2), monitor, 120, gamma=100.0)
     for walker in (0, 1):
         u, v = replay(bench, 120, walker)
-        assert reports[walker].errors_eV_A.tolist() == [monitor(x) for x in u]
+        assert reports[walker].errors_eV_A.tolist() == [monitor.exact(x) for x in u]
         assert np.array_equal(states[walker].displacements, u[-1])
         assert np.array_equal(states[walker].velocities, v[-1])
         assert reports[walker].ended == "finished"
@@ -158,7 +158,7 @@ def test_under_wait_the_walker_goes_on_from_its_flag_and_is_not_flagged_at_once_
     # the same force field: nothing was learnt, ε_B is as high as before
     after, (report,) = bench.walk(states, monitor, 15, **options)
     assert report.ended == "finished" and not report.choices
-    assert report.errors_eV_A.tolist() == [monitor(x) for x in u[states[0].step :]]
+    assert report.errors_eV_A.tolist() == [monitor.exact(x) for x in u[states[0].step :]]
     assert after[0].step == states[0].step + 15
 
 
@@ -181,7 +181,7 @@ def test_under_continue_flags_enter_the_shared_covariance_and_the_walk_goes_on(b
     for s in range(1, 2001):
         if s in steps:
             continue  # order within the step matters there
-        expected = bare(u[s - 1]) * 0.8 ** np.sum(steps < s)
+        expected = bare.exact(u[s - 1]) * 0.8 ** np.sum(steps < s)
         assert reports[2].errors_eV_A[s - 1] == pytest.approx(expected, rel=1e-12)
     assert own or states[2].last_flag_step == -1
 
@@ -192,7 +192,7 @@ def test_epsilon_min_is_noted_after_the_refit_at_the_structure_that_caused_it(be
     states, (report,) = bench.walk(bench.start(), poor, 1000, **options)
     assert report.ended == "selected" and states[0].minima_eV_A.size == 0 and states[0].awaiting_refit
     after, (report,) = bench.walk(states, better, 5, **options)
-    assert after[0].minima_eV_A.tolist() == [better(states[0].displacements)]
+    assert after[0].minima_eV_A.tolist() == [better.exact(states[0].displacements)]
     assert not after[0].awaiting_refit
     again, _ = bench.walk(after, better, 5, **options)
     assert again[0].minima_eV_A.tolist() == after[0].minima_eV_A.tolist()
@@ -234,13 +234,53 @@ def test_a_state_with_another_window_is_refused(bench):
         bench.walk(bench.start(window=500), bench.error(), 10)
 
 
-def test_flags_are_decided_on_the_exact_error(bench):
-    """Watched with a value that is coarse by a part of CLOSE, a walk flags what it flags with the exact one."""
-    options = {"gamma": 1.6, "window": 150, "policy": "continue"}
-    exact, coarse = (
-        bench.walk(bench.start(window=150), bench.error(power=3.0, coarse=c), 3000, **options)[1][0]
-        for c in (0.0, 0.3 * CLOSE)
+@pytest.mark.parametrize("coarse", [0.001, 0.05, 0.3])
+@pytest.mark.parametrize("policy", ["wait", "continue"])
+def test_flags_are_those_of_the_exact_error_however_coarse_the_watch(bench, coarse, policy):
+    options = {"gamma": 1.6, "window": 150, "policy": policy, "audits": [(0, 310)]}
+    exact, estimated = (
+        bench.walk(bench.start(3, window=150), bench.error(power=3.0, coarse=c), 3000, **options)[1]
+        for c in (0.0, coarse)
     )
-    assert len(exact.choices) >= 3
-    assert [c.step for c in coarse.choices] == [c.step for c in exact.choices]
-    assert [c.bayesian_error_eV_A for c in coarse.choices] == [c.bayesian_error_eV_A for c in exact.choices]
+    assert sum(len(report.choices) for report in exact) >= 4
+    for one, other in zip(exact, estimated, strict=True):
+        assert [(c.step, c.bayesian_error_eV_A) for c in one.choices] == [
+            (c.step, c.bayesian_error_eV_A) for c in other.choices
+        ]
+        assert [c.reason for c in one.choices] == [c.reason for c in other.choices]
+
+
+def test_breaks_are_those_of_the_exact_error(bench):
+    options = {"gamma": 1.6, "break_factor": 1.2, "window": 150, "policy": "continue"}
+    exact, estimated = (
+        bench.walk(bench.start(window=150), bench.error(power=3.0, coarse=c), 3000, **options)[1][0] for c in (0.0, 0.2)
+    )
+    assert exact.ended == estimated.ended == "broken"
+    assert (estimated.reason, estimated.steps_walked) == (exact.reason, exact.steps_walked)
+
+
+def test_an_error_far_from_its_threshold_is_never_computed_exactly(bench):
+    """That is the whole point of an estimate."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Estimate(bench.error):
+        def exact(self, u):
+            raise AssertionError
+
+        def watch(self, u):
+            return Watched(np.full(u.shape[2], 1.0), margin=0.5, mean_margin=0.1)
+
+    states, (report,) = bench.walk(bench.start(), Estimate(), 500, gamma=1.7)
+    assert report.ended == "finished" and states[0].window_count > 300
+
+
+def test_between_looks_the_latest_error_stands(bench):
+    monitor = bench.error()
+    _, (every,) = bench.walk(bench.start(), monitor, 200, gamma=100.0)
+    states, (third,) = bench.walk(bench.start(), monitor, 200, gamma=100.0, monitor_every=3, audits=[(0, 100)])
+    looks = [s for s in range(1, 201) if s % 3 == 0 or s in (1, 100)]
+    stands = [max(look for look in looks if look <= s) for s in range(1, 201)]
+    assert third.errors_eV_A.tolist() == [every.errors_eV_A[s - 1] for s in stands]
+    warm = next(s for s, t in zip(third.temperature_steps, third.temperatures_K, strict=True) if t >= 270.0)
+    assert states[0].window_count == 200 - warm + 1  # the window is in MD steps
+    assert [c.step for c in third.choices] == [100]

@@ -15,10 +15,10 @@ from ase.build import bulk
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.dynamics.langevin import Thermostat
+from dynft_core.dynamics.monitor import SketchMonitor
 from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import WalkSettings, walk
-from dynft_core.dynamics.walk_job import Monitor
 from dynft_core.initial.rattled import rattled
 from dynft_core.jobs import CriterionSettings, ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
@@ -81,7 +81,7 @@ def train(
             thermostat, criterion, "wait", min(next_audit, N_STEPS) - state.step, supercell.max_displacement_A
         )
         (state,), (report,) = walk(
-            [state], force_field.potential.batch_forces, Monitor(force_field), settings, supercell.masses,
+            [state], force_field.potential.batch_forces, SketchMonitor(force_field), settings, supercell.masses,
             lambda x: str(x.tobytes())[:16], [(0, a) for a in audits],
         )  # fmt: skip
         mean_error = report.mean_error_eV_A

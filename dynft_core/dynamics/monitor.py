@@ -1,0 +1,105 @@
+"""How a walk watches ε_B: exactly, or by a sketch that is right to a few percent at a fraction of the time.
+
+The sketch evaluates a few of its probes at each step, others at the next, so that no direction of the parameters stays
+unseen and the mean over a window averages all of them. Every SURVEY_INTERVAL steps all probes are evaluated at once:
+their scatter is the error of one probe, measured on the structures that the walkers are at. From it follow the number
+of probes of the steps to come, more where few directions dominate the posterior, and the margin within which a
+threshold calls for the exact value.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.dynamics.protocols import ErrorMonitor, Watched
+from dynft_core.force_field import ForceField
+from dynft_core.jobs import MonitorName
+from dynft_core.model.sketch import PROBES
+
+Floats = NDArray[np.float64]
+
+SURVEY_INTERVAL = 100
+"""Steps between two evaluations of all probes."""
+TARGET_ERROR = 0.06
+"""Relative error of one step's sketch that decides how many probes it takes."""
+SAFETY = 6.0
+"""Margin of the sketch in its standard errors."""
+
+
+@dataclass(frozen=True)
+class _Decisive:
+    """What both monitors share: the exact ε_B of a force field."""
+
+    force_field: ForceField
+
+    def exact(self, displacements: Floats) -> float:
+        """ε_B in double precision."""
+        return self.force_field.error.structure(displacements)
+
+    def per_atom(self, displacements: Floats) -> Floats:
+        """ε_B (N,) of each atom, eV/Å."""
+        return self.force_field.error.per_atom(displacements)
+
+    def condition(self, displacements: Floats, key: str) -> Self:
+        """With one more structure (N, 3) Å pending."""
+        return type(self)(self.force_field.condition(displacements[None], [key]))
+
+
+class ExactMonitor(_Decisive):
+    """ε_B at every step, in single precision: right to about 1e-6."""
+
+    def watch(self, displacements: Floats) -> Watched:
+        """As ErrorMonitor.watch."""
+        quick = self.force_field.quick_error
+        errors = [quick.structure(displacements[:, :, w]) for w in range(displacements.shape[2])]
+        return Watched(np.array(errors), margin=1e-3)
+
+
+class SketchMonitor(_Decisive):
+    """ε_B estimated at every step."""
+
+    def __init__(self, force_field: ForceField) -> None:
+        super().__init__(force_field)
+        self._sketch = force_field.sketch
+        self._calls = 0
+        self._next = 0
+        self.probes_a_step = PROBES
+        self.probe_error = math.nan
+        """Relative standard error of ε_B from one probe, as last measured."""
+
+    def watch(self, displacements: Floats) -> Watched:
+        """As ErrorMonitor.watch."""
+        survey = self._calls % SURVEY_INTERVAL == 0
+        self._calls += 1
+        count = PROBES if survey else self.probes_a_step
+        probes = [(self._next + i) % PROBES for i in range(count)]
+        self._next = (self._next + count) % PROBES
+        squares = self._sketch.mean_squares(displacements, probes)
+        if survey:
+            self.probe_error = probe_error(squares)
+            self.probes_a_step = min(PROBES, max(1, math.ceil((self.probe_error / TARGET_ERROR) ** 2)))
+        spread = SAFETY * self.probe_error
+        return Watched(np.sqrt(squares.mean(axis=0)), spread / math.sqrt(count), spread / math.sqrt(PROBES))
+
+
+def probe_error(squares: Floats) -> float:
+    """Relative standard error of ε_B from one probe, given ε_B² by each probe for each walker (P, W)."""
+    mean = squares.mean(axis=0)
+    warm = (mean > 0) & np.isfinite(mean)
+    if not warm.any():
+        return 0.0
+    relative = squares[:, warm].std(axis=0, ddof=1) / mean[warm]
+    return float(np.sqrt(np.mean(relative**2)) / 2)
+
+
+MONITORS: dict[MonitorName, type[ExactMonitor] | type[SketchMonitor]] = {"exact": ExactMonitor, "sketch": SketchMonitor}
+
+
+def make_monitor(name: MonitorName, force_field: ForceField) -> ErrorMonitor:
+    """The monitor called `name`."""
+    return MONITORS[name](force_field)
