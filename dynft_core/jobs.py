@@ -113,6 +113,8 @@ class LabelJob:
     perfect_structure: str
     """File with the supercell's perfect structure (cell, species, reference positions)."""
     reference: ReferenceSettings
+    force_field: str | None = None
+    """The newest one: a label far from what it expects is computed twice."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +124,13 @@ class LabelOutcome:
     path: str = ""
     """labels/<key>/label.h5"""
     error: str = ""
-    """Why it failed: a class ('timeout', 'net force', 'not finite', 'moved', 'calculator', …) and a sentence."""
+    """Why it failed: a class ('timeout', 'net force', …, see `reference.label.run_label`) and a sentence."""
     harvested: bool = False
     """True when a finished label was found and nothing was computed."""
     seconds: float = 0.0
     core_seconds: float = 0.0
+    note: str = ""
+    """One sentence for the user about a label that is accepted all the same."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.potential import padded_sensing_matrix
 from dynft_core.properties import PropertySettings, largest_error
-from dynft_core.reference.calculators import make_calculator, structure_key
+from dynft_core.reference.calculators import make_calculator, runs_in_process, structure_key
+from dynft_core.reference.guard import Expectation
 from dynft_core.reference.label import Label, read_label, relative_label_path, run_label
 from dynft_core.storage.structures import read_displacements, read_perfect_structure, write_structures
 from dynft_core.symmetry.basis import ForceConstantBasis
@@ -155,7 +156,17 @@ _STREAMS = {"rattled": 1 << 32, "phonons": 2 << 32, "reference_md": 3 << 32, "fo
 @_never_raising(lambda job, error: LabelOutcome(False, job.structure.key, error=error))
 def label(job: LabelJob) -> LabelOutcome:
     """Compute one label in labels/<key>/, or take the finished one that lies there."""
-    return run_label(job)
+    return run_label(job, _expectation(job))
+
+
+def _expectation(job: LabelJob) -> Expectation | None:
+    """What the newest force field expects of a label; embedded potentials are above such suspicion."""
+    if job.force_field is None or runs_in_process(job.reference):
+        return None
+    force_field = load_force_field(str(Path(job.run_dir) / job.force_field))
+    u = read_displacements(job.run_dir, job.structure)
+    errors = np.hypot(force_field.bayesian_error(u, per_atom=True), force_field.posterior.beta_inv_sqrt)
+    return Expectation(force_field.forces(u), errors)
 
 
 @_never_raising(lambda job, error: WalkOutcome(False, error))

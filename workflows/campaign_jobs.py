@@ -133,9 +133,9 @@ def _propose(
     )
 
 
-def label_job(campaign: Campaign, run_dir: str, ref: StructureRef) -> LabelJob:
-    """The reference calculation of one structure."""
-    return LabelJob(run_dir, ref, SUPERCELL, reference_settings(campaign))
+def label_job(campaign: Campaign, run_dir: str, ref: StructureRef, force_field: str | None = None) -> LabelJob:
+    """The reference calculation of one structure, which `force_field` is to find plausible."""
+    return LabelJob(run_dir, ref, SUPERCELL, reference_settings(campaign), force_field)
 
 
 def fit_job(

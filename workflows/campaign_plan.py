@@ -149,8 +149,9 @@ def _labels(state: State, *roles: Role) -> list[Action]:
     idle = [e for e in entries if e.status == "queued" and f"label:{e.structure.key}" not in state.tasks]
     room = state.campaign.reference.max_concurrent - sum(i.startswith("label:") for i in state.tasks)
     idle.sort(key=lambda e: -inf if isnan(e.gain) else -e.gain)
+    force_field = state.force_field if state.fits else None
     return [
-        Action(f"label:{e.structure.key}", jobs.label_job(state.campaign, state.run_dir, e.structure))
+        Action(f"label:{e.structure.key}", jobs.label_job(state.campaign, state.run_dir, e.structure, force_field))
         for e in idle[: max(room, 0)]
     ]
 

@@ -73,7 +73,8 @@ def event_lines(event: Mapping[str, Any], history: History, campaign: Campaign) 
             return [_walk_line(walk, campaign) for walk in outcome["walks"]]
         case "label_finished":
             word = "found finished" if outcome.get("harvested") else f"{outcome.get('seconds') or 0.0:.2f} s"
-            return [f"label {event['key'][:8]}: {word}; {len(history.labelled)} reference calculations"]
+            line = f"label {event['key'][:8]}: {word}; {len(history.labelled)} reference calculations"
+            return [line, *([f"label {event['key'][:8]}: {outcome['note']}"] if outcome.get("note") else [])]
         case "label_failed":
             return [f"label {event['key'][:8]} failed: {outcome.get('error', '')}"]
         case "fit_finished":

@@ -349,7 +349,7 @@ def longest_tasks_s(campaign: Campaign) -> dict[str, float]:
 def time_limit_s(job: Job, max_task_minutes: float) -> float:
     """Wall time (s) after which a running task is given up: beyond the limit that it keeps to itself, if it has one."""
     if isinstance(job, LabelJob):
-        return job.reference.timeout_s + GRACE_S
+        return 2 * job.reference.timeout_s + GRACE_S  # it may be computed twice
     if isinstance(job, ProposeJob) and job.method == "reference_md":
         n_calculations = job.equilibration_steps + job.n_structures * job.interval_steps
         return n_calculations * job.reference.timeout_s + GRACE_S

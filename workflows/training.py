@@ -10,9 +10,11 @@ from dynft_core.errors import RunFolderError
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import check_calculator
+from dynft_core.reference.guard import differences
 from dynft_core.storage.journal import read_journal
+from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.symmetry.basis import check_cutoffs
-from workflows.campaign_jobs import reference_settings
+from workflows.campaign_jobs import SUPERCELL, reference_settings
 from workflows.config import Campaign, load_campaign
 from workflows.display import Display
 from workflows.engine import run_campaign
@@ -38,6 +40,7 @@ def train_campaign(source: str, site: str, run: Path | None) -> int:
     notes = check_campaign(campaign)
     folder = (run or Path("runs") / campaign.name).absolute()
     check_run_folder(folder)
+    check_reference(campaign, folder)
     journal = folder / "journal.jsonl"
     history = History.of(read_journal(journal)) if journal.exists() else History()
     with Display(campaign, history, sys.stdout) as display:
@@ -63,6 +66,23 @@ def check_campaign(campaign: Campaign) -> list[str]:
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
     note = images_note(supercell, cutoffs_A)
     return [*notes, note] if note else notes
+
+
+def check_reference(campaign: Campaign, folder: Path) -> None:
+    """Refuse to go on with another reference than the one of the labels that lie in the run folder.
+
+    Raises:
+        RunFolderError: saying what differs.
+    """
+    if not (folder / SUPERCELL).exists():
+        return
+    atoms = read_perfect_structure(folder / SUPERCELL)
+    different = differences(folder, reference_settings(campaign), atoms)
+    if different:
+        raise RunFolderError(
+            "reference", "the settings and pseudopotentials of the labels that are there", "; ".join(different),
+            "undo the change, or choose another folder with --run",
+        )
 
 
 def check_run_folder(folder: Path) -> None:

@@ -145,8 +145,8 @@ def _explained(
         return told
     found = re.search(r"returned an error: (-?\d+)|exit status (-?\d+)|error code (-?\d+)", str(error))
     exit_code = int(next(g for g in found.groups() if g)) if found else None
-    last_words = " | ".join(text for text in map(tail, files) if text)
-    how = f"{how_it_ended(exit_code)}: {last_words or 'it printed nothing'}" if exit_code else ""
+    last_words = next(filter(None, map(tail, files)), "it printed nothing")
+    how = f"{how_it_ended(exit_code)}: {last_words}" if exit_code else ""
     kind = classified([str(error), *printed], exit_code)
     if kind is None and engine is not None and not exit_code:
         try:

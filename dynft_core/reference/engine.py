@@ -54,7 +54,7 @@ class Engine:
             incomplete or was computed with other settings.
         other_cycle: changes for the second attempt at a label: another way through the self-consistency cycle to the
             same forces.
-        printed: files in the folder with what the code printed.
+        printed: files in the folder with what the code printed; that with its errors first.
         messages: what it prints when a calculation is of no use.
     """
 

@@ -1,9 +1,14 @@
 """The label job: forces of one structure by the reference, computed once, checked, kept in labels/<key>/.
 
+A calculation that fails is tried once more, in another fresh folder and by another way through the self-consistency
+cycle, where the code has one; one that the force field doubts is repeated too. What fails then has failed, and the
+campaign goes on without it.
+
     labels/<key>/lock             held (flock) while somebody works on this label
     labels/<key>/attempts.jsonl   one line for every computation started
     labels/<key>/attempt-001/     the calculator's working directory, fresh for every computation
     labels/<key>/label.h5         the finished label
+    labels/first.h5               the campaign's first label: all others must agree with it
 """
 
 from __future__ import annotations
@@ -14,9 +19,9 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +32,17 @@ from numpy.typing import NDArray
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.jobs import LabelJob, LabelOutcome, ReferenceSettings
 from dynft_core.reference.calculation import Calculation, calculate, finished_calculation
-from dynft_core.reference.calculators import calculator_name, settings_hash
-from dynft_core.reference.failures import LabelError
+from dynft_core.reference.calculators import calculator_name, complete_parameters, engine_of, settings_hash
+from dynft_core.reference.failures import NOT_RETRIED, LabelError
+from dynft_core.reference.guard import (
+    Expectation,
+    agree_with_first,
+    check_calculation,
+    check_confirmed,
+    check_structure,
+    differences,
+    doubt,
+)
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
 from dynft_core.storage.structures import read_displacements, read_perfect_structure
@@ -38,8 +52,6 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 
 KIND = "label"
-MOVED_TOLERANCE_A = 1e-5
-"""Largest accepted difference of positions and cell from those sent: codes print about eight digits."""
 _WAIT_BEYOND_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 
@@ -60,6 +72,8 @@ class Label:
         settings_hash: of calculator and parameters.
         calculator: the calculator's name.
         seconds: how long the computation took.
+        version: of the code, where it is known.
+        results: what else it gave, by name (`Calculation.results`): stress, magnetic moments, Born charges, …
     """
 
     key: str
@@ -73,20 +87,27 @@ class Label:
     settings_hash: str
     calculator: str
     seconds: float
+    version: str = ""
+    results: Mapping[str, Floats] = field(default_factory=dict)
 
 
-def run_label(job: LabelJob) -> LabelOutcome:
+def run_label(job: LabelJob, expected: Expectation | None = None) -> LabelOutcome:
     """Compute the reference forces of one structure, or take them from a finished label. Never raises.
 
-    The outcome of a failure starts with its class: 'setup' (calculator unknown, not installed, bad parameters),
-    'calculator' (it raised), 'killed' (its process died), 'timeout', 'not converged', 'not finite', 'moved' (positions,
-    cell or species differ from those sent), 'net force', 'busy' (another process holds the label for too long),
-    'storage' (a file cannot be read or written), 'unexpected' (anything else: a defect of dynft).
+    `expected`: what a force field expects; far from it, the label is computed twice.
+
+    The outcome of a failure starts with its class. Of the setup: 'setup' (calculator unknown, not installed, bad
+    parameters), 'settings' (other settings, pseudopotentials or version than the campaign's first label), 'licence'. Of
+    the run: 'timeout', 'killed' (from outside), 'crashed' (by itself), 'memory', 'disk', 'calculator' (it raised or
+    printed an error). Of the output: 'incomplete', 'contradiction' (two of its files differ), 'not converged', 'not
+    finite', 'moved' (positions, cell or species differ from those sent), 'net force', 'magnetic state', 'implausible'.
+    And 'busy' (another process holds the label for too long), 'storage' (a file cannot be read or written),
+    'unexpected' (anything else: a defect of dynft).
     """
     start = time.monotonic()
     key = job.structure.key
     try:
-        harvested = _label(job)
+        harvested, note = _label(job, expected)
     except LabelError as error:
         failure = error
     except (FileFormatError, OSError) as error:
@@ -97,7 +118,8 @@ def run_label(job: LabelJob) -> LabelOutcome:
         logger.exception("label %s", key)
         failure = LabelError("unexpected", f"{type(error).__name__}: {error}")
     else:
-        return LabelOutcome(True, key, relative_label_path(key), harvested=harvested, seconds=time.monotonic() - start)
+        seconds = time.monotonic() - start
+        return LabelOutcome(True, key, relative_label_path(key), harvested=harvested, seconds=seconds, note=note)
     return LabelOutcome(False, key, error=str(failure), seconds=time.monotonic() - start)
 
 
@@ -112,17 +134,19 @@ def read_label(path: Path | str) -> Label:
     Raises:
         FileFormatError: missing, damaged, or not a label.
     """
-    names = ["displacements", "positions", "cell", "numbers", "forces"]
-    segment = read_segment(path, KIND, names)
+    segment = read_segment(path, KIND)
+    own = {item.name for item in dataclasses.fields(Label)}
     fields: dict[str, Any] = {**segment.arrays, **segment.attributes}
-    absent = [item.name for item in dataclasses.fields(Label) if item.name not in fields]
+    fields = {"version": "", **{k: v for k, v in fields.items() if k in own}}
+    fields["results"] = {name: array for name, array in segment.arrays.items() if name not in own}
+    absent = sorted(own - fields.keys())
     if absent:
         raise FileFormatError(str(path), f"a label with '{absent[0]}'", "one without it", "restore the file")
     return Label(**fields)
 
 
-def _label(job: LabelJob) -> bool:
-    """Make sure that the label exists; True when nothing had to be computed."""
+def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
+    """Make sure that the label exists; True when nothing had to be computed, and a note for the user."""
     run_dir = Path(job.run_dir)
     folder = run_dir / "labels" / job.structure.key
     perfect = read_perfect_structure(run_dir / job.perfect_structure)
@@ -134,18 +158,61 @@ def _label(job: LabelJob) -> bool:
         )
     atoms = Atoms(perfect, positions=perfect.positions + displacements)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock", job.reference.timeout_s + _WAIT_BEYOND_TIMEOUT_S):
+    with _locked(folder / "lock", 2 * job.reference.timeout_s + _WAIT_BEYOND_TIMEOUT_S):
         path = run_dir / relative_label_path(job.structure.key)
         if path.exists():
             _check_same(read_label(path), job, atoms)
-            return True
-        found = _harvest_attempt(folder, job.reference, atoms)
-        calculation = found if found is not None else _attempt(folder, job.reference, atoms)
+            return True, ""
+        different = differences(run_dir, job.reference, atoms)
+        if different:
+            raise LabelError("settings", f"other than those of the campaign's first label: {'; '.join(different)}")
+
+        def check(calculation: Calculation) -> None:
+            check_calculation(calculation, atoms, job.reference)
+            with _locked(run_dir / "labels" / "first.lock", _WAIT_BEYOND_TIMEOUT_S):
+                key = job.structure.key
+                agree_with_first(run_dir, key, calculation, displacements, job.reference, atoms)
+
+        found = _harvest_attempt(folder, check)
+        calculation = found or _calculated(folder, job.reference, atoms, check, expected)
         _write(path, job, displacements, atoms, calculation)
-        return found is not None
+        return found is not None, calculation.note
 
 
-def _attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms) -> Calculation:
+Check = Callable[[Calculation], None]
+"""Raises LabelError when a calculation is no label."""
+
+
+def _calculated(
+    folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Check, expected: Expectation | None
+) -> Calculation:
+    """Compute, and once more after a failure or in doubt.
+
+    Raises:
+        LabelError: the second failure, with the first one's class; or one that a second attempt does not mend.
+    """
+    engine, first, why = engine_of(settings), None, ""
+    try:
+        first = _attempt(folder, settings, atoms, check)
+        why = doubt(first, expected) if expected is not None else ""
+        if not why:
+            return first
+    except LabelError as error:
+        if engine is None or error.kind in NOT_RETRIED:
+            raise
+        why = f"first attempt: {error.kind}"
+    logger.info("%s: a second attempt (%s)", folder, why)
+    changes = engine.other_cycle(complete_parameters(settings)) if engine is not None else {}
+    try:
+        second = _attempt(folder, replace(settings, parameters={**settings.parameters, **changes}), atoms, check)
+    except LabelError as error:
+        raise LabelError(error.kind, f"{error.sentence} ({why})") from error
+    if first is not None:
+        check_confirmed(first, second, why)
+    return first or second
+
+
+def _attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Check) -> Calculation:
     """Compute in a fresh folder, and check."""
     number = 1 + len(_attempts(folder))
     directory = folder / f"attempt-{number:03d}"
@@ -154,14 +221,15 @@ def _attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms) -> Calcula
         attempts.append({"event": "attempt", "attempt": number, "host": platform.node(), "process": os.getpid()})
     try:
         calculation = calculate(atoms, settings, directory)
-        check_calculation(calculation, atoms, settings)
+        check(calculation)
     except LabelError as error:
-        (directory / "failed.txt").write_text(f"{error}\n")
+        with suppress(OSError):  # the disk may be full, and that may be the failure
+            (directory / "failed.txt").write_text(f"{error}\n")
         raise
     return calculation
 
 
-def _harvest_attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms) -> Calculation | None:
+def _harvest_attempt(folder: Path, check: Check) -> Calculation | None:
     """The calculation of an attempt that finished although the process that waited for it was killed."""
     for directory in reversed(_attempts(folder)):
         if (directory / "failed.txt").exists():
@@ -169,39 +237,11 @@ def _harvest_attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms) ->
         try:
             calculation = finished_calculation(directory)
             if calculation is not None:
-                check_calculation(calculation, atoms, settings)
+                check(calculation)
                 return calculation
         except (LabelError, FileFormatError) as error:
             logger.warning("%s is of no use (%s): computed again", directory, error)
     return None
-
-
-def check_calculation(found: Calculation, sent: Atoms, settings: ReferenceSettings) -> None:
-    """Refuse what is no label of the structure sent.
-
-    Raises:
-        LabelError: 'not converged', 'not finite', 'moved' or 'net force'.
-    """
-    if not found.converged:
-        raise LabelError("not converged", "the calculator says that it did not converge")
-    if found.forces.shape != sent.positions.shape:
-        raise LabelError("calculator", f"forces of shape {found.forces.shape} for {len(sent)} atoms")
-    if not (np.isfinite(found.forces).all() and np.isfinite(found.energy_eV)):
-        raise LabelError("not finite", f"NaN or infinity in the forces or in the energy ({found.energy_eV} eV)")
-    _check_structure(found.numbers, found.cell, found.positions, sent)
-    net = float(np.linalg.norm(found.net_force)) / len(sent)
-    if net > settings.max_net_force_eV_A:
-        bound = settings.max_net_force_eV_A
-        raise LabelError("net force", f"{net:.3g} eV/Å per atom, more than {bound:g}: the forces are not accurate")
-
-
-def _check_structure(numbers: NDArray[np.int64], cell: Floats, positions: Floats, sent: Atoms) -> None:
-    if not np.array_equal(numbers, sent.numbers):
-        raise LabelError("moved", "the species came back changed or reordered")
-    for name, there, here in (("cell", cell, sent.cell[:]), ("positions", positions, sent.positions)):
-        largest = np.abs(there - here).max()
-        if not largest <= MOVED_TOLERANCE_A:  # so that a NaN is refused too
-            raise LabelError("moved", f"{name} came back changed by {largest:.3g} Å: does the calculator relax them?")
 
 
 def _check_same(label: Label, job: LabelJob, atoms: Atoms) -> None:
@@ -209,11 +249,12 @@ def _check_same(label: Label, job: LabelJob, atoms: Atoms) -> None:
     if label.key != job.structure.key or label.settings_hash != settings_hash(job.reference):
         path = relative_label_path(job.structure.key)
         raise LabelError("storage", f"{path} is the label of another structure or of other reference settings")
-    _check_structure(label.numbers, label.cell, label.positions, atoms)
+    check_structure(label.numbers, label.cell, label.positions, atoms)
 
 
 def _write(path: Path, job: LabelJob, displacements: Floats, atoms: Atoms, calculation: Calculation) -> None:
     arrays = {
+        **calculation.results,
         "displacements": displacements,
         "positions": atoms.positions,
         "cell": atoms.cell[:],
@@ -228,6 +269,7 @@ def _write(path: Path, job: LabelJob, displacements: Floats, atoms: Atoms, calcu
         "settings_hash": settings_hash(job.reference),
         "calculator": calculator_name(job.reference),
         "seconds": calculation.seconds,
+        "version": calculation.version,
     }
     write_segment(path, arrays, attributes)
 

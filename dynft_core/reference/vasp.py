@@ -60,7 +60,8 @@ class Potcar:
 
 def make_vasp(parameters: Parameters, directory: Path) -> Any:
     """ASE's VASP, which writes the mesh of any supercell, starts vasp_gam for Γ alone, and keeps what VASP prints."""
-    return _vasp_class()(directory=str(directory), txt=None, **parameters)
+    # txt="-" keeps ASE from writing the output, which the command does: ASE would write it when VASP has ended.
+    return _vasp_class()(directory=str(directory), txt="-", **parameters)
 
 
 def check_vasp(parameters: Parameters, atoms: Atoms) -> list[str]:
@@ -84,6 +85,8 @@ def check_vasp(parameters: Parameters, atoms: Atoms) -> list[str]:
                 f"{encut_eV:g} eV", "raise it",
             )
     notes = ["POTCARs: " + ", ".join(potcar.title for potcar in potcars.values())]
+    if parameters.get("ispin") == 2 and parameters.get("lorbit", 0) < 10:
+        notes.append("reference.parameters.lorbit = 11 would keep the magnetic moment of each atom with its label")
     if parameters.get("ismear") == 0 and not NO_METALS & set(atoms.symbols):
         notes.append(
             f"reference.parameters.ismear is 0, but {atoms.symbols.formula.reduce()[0]} may be a metal: ismear = 1 and "
@@ -150,7 +153,7 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
 
 
 VASP = Engine(
-    make_vasp, ACCURATE_FORCES, SITE, check_vasp, vasp_potentials, vasp_report, other_cycle, (OUTPUT, STDERR), MESSAGES
+    make_vasp, ACCURATE_FORCES, SITE, check_vasp, vasp_potentials, vasp_report, other_cycle, (STDERR, OUTPUT), MESSAGES
 )
 
 

@@ -136,6 +136,8 @@ def _check_mesh(root: Element, calculator: Any) -> None:
 def _check_outcar(outcar: str, final: Element, forces: Floats) -> None:
     """Refuse two files that do not belong to one calculation."""
     energy = float(str(_found(final, "energy/i[@name='e_fr_energy']").text))
+    if not (np.isfinite(energy) and np.isfinite(forces).all()):
+        raise LabelError("not finite", f"NaN or infinity in the forces or in the energy ({energy} eV)")
     theirs = float(re.findall(r"free  energy   TOTEN  =\s*(\S+)", outcar)[-1])
     if not abs(energy - theirs) <= _ENERGY_TOLERANCE_EV:
         raise LabelError("contradiction", f"vasprun.xml has the energy {energy} eV, OUTCAR {theirs} eV")

@@ -1,12 +1,8 @@
-"""Makes tests/reference/fake_calculators.py importable, as a user's module on PYTHONPATH would be."""
+"""Makes the fake calculators and the stand-in for VASP importable, as a user's modules on PYTHONPATH would be."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def _fake_calculators(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+sys.path.insert(0, str(Path(__file__).parent))

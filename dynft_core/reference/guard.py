@@ -1,0 +1,189 @@
+"""What makes a calculation a label: checks of its numbers, alone and against the campaign's first label.
+
+No code's word is taken for it. Three things are known of every right label without knowing the code: it is of the
+structure sent; its forces balance; and its energy is the work of its forces. The last one is the sharpest: between two
+structures of one crystal, E₂ - E₁ = -½ (f₁ + f₂)·(u₂ - u₁) up to the odd anharmonic terms.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from dynft_core.jobs import ReferenceSettings
+from dynft_core.reference.calculation import Calculation
+from dynft_core.reference.calculators import calculator_name, complete_parameters, engine_of, physical_parameters
+from dynft_core.reference.failures import LabelError
+from dynft_core.storage.segments import Segment, read_segment, write_segment
+
+Floats = NDArray[np.float64]
+
+MOVED_TOLERANCE_A = 1e-5
+"""Largest accepted difference of positions and cell from those sent: codes print about eight digits."""
+MAX_FORCE_EV_A = 100.0
+"""Atoms that feel more than this sit on top of each other."""
+WORK_TOLERANCE = 0.25
+"""Largest accepted |E₂ - E₁ - work| / (½|f₁·u₁| + ½|f₂·u₂|). DFT data of Si (300 to 1000 K), NaCl and CsPbI₃ at 300 K
+have at most 0.04; forces in other units, of another structure or of other atoms have 0.5 and more."""
+ENERGY_NOISE_EV = 1e-4
+"""An atom's share of the energy that a converged cycle may be wrong by."""
+MOMENT_TOLERANCE = 0.5
+"""Largest accepted change of the total magnetic moment, μ_B, and a tenth of it."""
+DOUBT = 20.0
+"""Forces farther than so many expected errors from their prediction are computed twice."""
+
+FIRST = "labels/first.h5"
+KIND = "first label"
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """What a force field expects of a label.
+
+    Attributes:
+        forces: (N, 3) eV/Å.
+        error_eV_A: (N,) expected error of a component, atom by atom: sqrt(1/β + ε_B²).
+    """
+
+    forces: Floats
+    error_eV_A: Floats
+
+
+def check_calculation(found: Calculation, sent: Atoms, settings: ReferenceSettings) -> None:
+    """Refuse what is no label of the structure sent.
+
+    Raises:
+        LabelError: 'not converged', 'incomplete', 'not finite', 'moved', 'net force' or 'implausible'.
+    """
+    if not found.converged:
+        raise LabelError("not converged", "the calculator says that it did not converge")
+    if found.forces.shape != sent.positions.shape:
+        raise LabelError("incomplete", f"forces of shape {found.forces.shape} for {len(sent)} atoms")
+    if not (np.isfinite(found.forces).all() and np.isfinite(found.energy_eV)):
+        raise LabelError("not finite", f"NaN or infinity in the forces or in the energy ({found.energy_eV} eV)")
+    check_structure(found.numbers, found.cell, found.positions, sent)
+    net = float(np.linalg.norm(found.net_force)) / len(sent)
+    if not net <= settings.max_net_force_eV_A:
+        bound = settings.max_net_force_eV_A
+        raise LabelError("net force", f"{net:.3g} eV/Å per atom, more than {bound:g}: the forces are not accurate")
+    largest = float(np.abs(found.forces).max())
+    if largest > MAX_FORCE_EV_A:
+        raise LabelError("implausible", f"a force of {largest:.4g} eV/Å")
+
+
+def check_structure(numbers: NDArray[np.int64], cell: Floats, positions: Floats, sent: Atoms) -> None:
+    """Refuse another structure than the one sent.
+
+    Raises:
+        LabelError: 'moved'.
+    """
+    if not np.array_equal(numbers, sent.numbers):
+        raise LabelError("moved", "the species came back changed or reordered")
+    for name, there, here in (("cell", cell, sent.cell[:]), ("positions", positions, sent.positions)):
+        largest = np.abs(there - here).max()
+        if not largest <= MOVED_TOLERANCE_A:  # so that a NaN is refused too
+            raise LabelError("moved", f"{name} came back changed by {largest:.3g} Å: does the calculator relax them?")
+
+
+def doubt(found: Calculation, expected: Expectation) -> str:
+    """Why the forces may be wrong, in the eyes of a force field; "" when they may be right."""
+    distance = np.linalg.norm(found.forces - expected.forces, axis=1)
+    error = np.sqrt(3.0) * expected.error_eV_A
+    allowed = np.maximum(DOUBT * error, 0.5 * np.linalg.norm(expected.forces, axis=1).max())
+    atom = int(np.argmax(distance / allowed))
+    if distance[atom] <= allowed[atom]:
+        return ""
+    return f"the force on atom {atom} is {distance[atom]:.3g} eV/Å from its prediction, ± {error[atom]:.2g} expected"
+
+
+def check_confirmed(first: Calculation, second: Calculation, why: str) -> None:
+    """Refuse a doubtful calculation that another one does not confirm.
+
+    Raises:
+        LabelError: 'implausible'.
+    """
+    difference = float(np.abs(first.forces - second.forces).max())
+    if difference > 0.01 + 0.01 * float(np.abs(second.forces).max()):
+        raise LabelError("implausible", f"{why}; computed twice, the forces differ by {difference:.3g} eV/Å")
+
+
+def identity(settings: ReferenceSettings, atoms: Atoms) -> dict[str, Any]:
+    """All that must be the same for all labels of a campaign: calculator, parameters, pseudopotentials."""
+    engine = engine_of(settings)
+    potentials = engine.potentials(complete_parameters(settings), atoms) if engine else {}
+    plain = {"calculator": calculator_name(settings), **physical_parameters(settings), "pseudopotentials": potentials}
+    found: dict[str, Any] = json.loads(json.dumps(plain))
+    return found
+
+
+def differences(run_dir: Path, settings: ReferenceSettings, atoms: Atoms) -> list[str]:
+    """How the settings differ from those of the campaign's first label: 'encut = 350, now 400'. Empty before it.
+
+    Raises:
+        InputError: a pseudopotential is missing.
+        FileFormatError: the first label cannot be read.
+    """
+    if not (run_dir / FIRST).exists():
+        return []
+    was = json.loads(read_segment(run_dir / FIRST, KIND, []).attributes["identity"])
+    now = identity(settings, atoms)
+    return [f"{k} = {was.get(k)}, now {now.get(k)}" for k in sorted(was.keys() | now) if was.get(k) != now.get(k)]
+
+
+def agree_with_first(
+    run_dir: Path, key: str, found: Calculation, displacements: Floats, settings: ReferenceSettings, atoms: Atoms
+) -> None:
+    """Refuse a label that cannot be of one campaign with its first label; the first one becomes it. Hold a lock.
+
+    Raises:
+        LabelError: 'settings' (another version of the code), 'magnetic state' or 'implausible' (energy against work).
+    """
+    path = run_dir / FIRST
+    moment = float(found.results["magnetic_moment"]) if "magnetic_moment" in found.results else float("nan")
+    if not path.exists():
+        _check_zero(found, displacements)
+        arrays = {"displacements": displacements, "forces": found.forces}
+        same = json.dumps(identity(settings, atoms), sort_keys=True)
+        write_segment(path, arrays, {
+            "kind": KIND, "key": key, "identity": same, "version": found.version, "energy_eV": found.energy_eV,
+            "magnetic_moment": moment,
+        })  # fmt: skip
+        return
+    first = read_segment(path, KIND)
+    was = first.attributes
+    if was["key"] == key:
+        return
+    if found.version != was["version"]:
+        got = f"computed by version {found.version}, the campaign's first label by {was['version']}"
+        raise LabelError("settings", f"{got}: use one version, or remove {FIRST} if you know that they agree")
+    if abs(moment - was["magnetic_moment"]) > MOMENT_TOLERANCE + 0.1 * abs(was["magnetic_moment"]):
+        got = f"a magnetic moment of {moment:.2f} μ_B, {was['magnetic_moment']:.2f} in the campaign's first label"
+        raise LabelError("magnetic state", got)
+    _check_zero(found, displacements)
+    _check_work(found, displacements, first)
+
+
+def _check_zero(found: Calculation, displacements: Floats) -> None:
+    moved = float(np.abs(displacements - displacements.mean(axis=0)).max())
+    if moved > 1e-3 and float(np.abs(found.forces).max()) < 1e-6:
+        raise LabelError("implausible", f"no forces, with atoms displaced by {moved:.2g} Å")
+
+
+def _check_work(found: Calculation, displacements: Floats, first: Segment) -> None:
+    """The energy must be the work of the forces, from the first label to this one."""
+    u, f = first.arrays["displacements"], first.arrays["forces"]
+    change = found.energy_eV - first.attributes["energy_eV"]
+    work = -0.5 * float(np.sum((f + found.forces) * (displacements - u)))
+    scale = 0.5 * abs(float(np.sum(f * u))) + 0.5 * abs(float(np.sum(found.forces * displacements)))
+    if not abs(change - work) <= WORK_TOLERANCE * scale + ENERGY_NOISE_EV * len(u):
+        raise LabelError(
+            "implausible",
+            f"the energy differs from the first label's by {change:.4g} eV, the work of the forces is {work:.4g} eV: "
+            "energy or forces are wrong, in another unit, or of another structure",
+        )

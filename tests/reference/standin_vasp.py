@@ -1,0 +1,244 @@
+"""Stands in for vasp_std: reads INCAR, KPOINTS, POSCAR and POTCAR of its folder, computes with Tersoff's potential, and
+writes vasprun.xml, OUTCAR, CONTCAR and OSZICAR as VASP lays them out.
+
+As a program it takes the fault from the environment variable STANDIN_FAULT; in a test's own process, `run` does the
+same but tells signals by its exit code, as `subprocess` does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from matscipy.calculators.manybody import Manybody
+from matscipy.calculators.manybody.explicit_forms import TersoffBrenner
+from matscipy.calculators.manybody.explicit_forms.tersoff_brenner import Tersoff_PRB_39_5566_Si_C
+
+KBAR_EV_A3 = 6.241509125883258e-4
+TIMING = """
+ General timing and accounting informations for this job:
+ ========================================================
+
+                  Total CPU time used (sec):       12.345
+                         Elapsed time (sec):       13.456
+
+                   Maximum memory used (kb):       54321.
+                 Voluntary context switches:          678
+"""
+
+
+@dataclass
+class Run:
+    """What is about to be written; faults change it."""
+
+    folder: Path
+    incar: dict[str, str]
+    atoms: Atoms
+    species: list[str]
+    titles: list[str]
+    mesh: list[int]
+    forces: np.ndarray
+    energy_eV: float
+    stress_kbar: np.ndarray
+    version: str = "6.4.2"
+    n_electronic_steps: int = 12
+    converged: bool = True
+    drift: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    moment: float = 0.0
+    moments: tuple[float, ...] = ()
+    partial: bool = False
+    ionic_steps: int = 1
+    xml_extra: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    exit_code: int = 0
+    written: bool = True
+    edits: list[tuple[str, Callable[[bytes], bytes | None]]] = field(default_factory=list)
+    """File and what becomes of its bytes once written; None: no file."""
+
+
+def tersoff(atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
+    """Energy (eV), forces (eV/Å) and stress (3, 3) eV/Å³."""
+    copy = atoms.copy()
+    copy.calc = Manybody(**TersoffBrenner(Tersoff_PRB_39_5566_Si_C))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # matscipy's, about np.where
+        return copy.get_potential_energy(), copy.get_forces(), copy.get_stress(voigt=False)
+
+
+def read_incar(path: Path) -> dict[str, str]:
+    """Tags and values of an INCAR."""
+    pairs = [line.split("#")[0].partition("=") for line in path.read_text().splitlines() if "=" in line]
+    return {tag.strip().upper(): value.strip() for tag, _, value in pairs}
+
+
+def read_inputs(folder: Path) -> Run:
+    """Read what VASP reads, and compute."""
+    incar = read_incar(folder / "INCAR")
+    atoms = ase.io.read(folder / "POSCAR", format="vasp")
+    titles = [title.strip() for title in re.findall(r"TITEL\s*=(.*)", (folder / "POTCAR").read_text())]
+    kpoints = (folder / "KPOINTS").read_text().splitlines()
+    energy, forces, stress = tersoff(atoms)
+    species = list(dict.fromkeys(atoms.get_chemical_symbols()))
+    assert [title.split()[1].split("_")[0] for title in titles] == species, "POTCAR and POSCAR differ"
+    mesh = [int(n) for n in kpoints[3].split()]
+    return Run(folder, incar, atoms, species, titles, mesh, forces, energy, -stress / KBAR_EV_A3)
+
+
+def write_outputs(run: Run) -> None:
+    """vasprun.xml, OUTCAR, CONTCAR, OSZICAR, and then what the fault does to them."""
+    (run.folder / "vasprun.xml").write_text(vasprun(run))
+    (run.folder / "OUTCAR").write_text(outcar(run))
+    ase.io.write(run.folder / "CONTCAR", run.atoms, format="vasp", direct=True)
+    (run.folder / "OSZICAR").write_text(f"   1 F= {run.energy_eV:.8E} E0= {run.energy_eV:.8E}  d E =0.000000E+00\n")
+    for name, edit in run.edits:
+        content = edit((run.folder / name).read_bytes())
+        if content is None:
+            (run.folder / name).unlink()
+        else:
+            (run.folder / name).write_bytes(content)
+
+
+def rows(array: np.ndarray) -> str:
+    """Lines of three numbers, eight digits behind the point."""
+    return "".join("    <v>" + "".join(f"{x:17.8f}" for x in row) + " </v>\n" for row in np.atleast_2d(array))
+
+
+def structure(run: Run, name: str = "") -> str:
+    """A structure as vasprun.xml has it: positions in the unit cell."""
+    scaled = run.atoms.get_scaled_positions(wrap=True)
+    return (
+        f' <structure{name}>\n  <crystal>\n   <varray name="basis" >\n{rows(run.atoms.cell[:])}   </varray>\n'
+        f'  </crystal>\n  <varray name="positions" >\n{rows(scaled)}  </varray>\n </structure>\n'
+    )
+
+
+def energies(run: Run) -> str:
+    """An <energy> block."""
+    names = ("e_fr_energy", "e_wo_entrp", "e_0_energy")
+    return "<energy>\n" + "".join(f'<i name="{n}">{run.energy_eV:16.8f} </i>\n' for n in names) + "</energy>\n"
+
+
+def vasprun(run: Run) -> str:
+    """The text of vasprun.xml."""
+    incar = run.incar
+    parameters = {
+        "PREC": incar.get("PREC", "Normal"), "ENMAX": float(incar.get("ENCUT", 300)), "ISMEAR": incar["ISMEAR"],
+        "SIGMA": float(incar["SIGMA"]), "ISPIN": incar.get("ISPIN", "1"), "NSW": incar.get("NSW", "0"), "PSTRESS": 0.0,
+        "GGA    ": incar.get("GGA", "--"),
+    }  # fmt: skip
+    symbols = run.atoms.get_chemical_symbols()
+    kinds = [i for i in range(len(run.species)) if run.species[i] in symbols]
+    occupied = 2 * len(symbols)
+    bands = [(0.5 * b - occupied, 1.0 if b < occupied else 0.5 if run.partial else 0.0) for b in range(occupied + 2)]
+    n_spins = int(parameters["ISPIN"])
+    eigenvalues = "".join(
+        f'<set comment="spin {s + 1}">\n<set comment="kpoint 1">\n'
+        + "".join(f"<r>{e:10.4f} {o:9.4f} </r>\n" for e, o in bands)
+        + "</set>\n</set>\n"
+        for s in range(n_spins)
+    )
+    calculation = (
+        " <calculation>\n"
+        + ("  <scstep>\n" + energies(run) + "  </scstep>\n") * run.n_electronic_steps
+        + structure(run)
+        + f'  <varray name="forces" >\n{rows(run.forces)}  </varray>\n'
+        + f'  <varray name="stress" >\n{rows(run.stress_kbar)}  </varray>\n'
+        + energies(run)
+        + run.xml_extra
+        + "<eigenvalues>\n<array>\n<set>\n" + eigenvalues + "</set>\n</array>\n</eigenvalues>\n"
+        + '<dos>\n<i name="efermi">      5.00000000 </i>\n</dos>\n </calculation>\n'
+    )  # fmt: skip
+    return (
+        '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n<generator>\n'
+        f'<i name="program" type="string">vasp </i>\n<i name="version" type="string">{run.version} </i>\n</generator>\n'
+        '<kpoints>\n<generation param="Gamma">\n<v type="int" name="divisions">'
+        + " ".join(str(n) for n in run.mesh)
+        + ' </v>\n</generation>\n<varray name="kpointlist" >\n<v> 0.0 0.0 0.0 </v>\n</varray>\n'
+        '<varray name="weights" >\n<v> 1.0 </v>\n</varray>\n</kpoints>\n<parameters>\n'
+        + "".join(parameter(name, value) for name, value in parameters.items())
+        + f'</parameters>\n<atominfo>\n<atoms> {len(symbols)} </atoms>\n<array name="atoms" >\n<set>\n'
+        + "".join(f"<rc><c>{s:2}</c><c> {run.species.index(s) + 1}</c></rc>\n" for s in symbols)
+        + '</set>\n</array>\n<array name="atomtypes" >\n<set>\n'
+        + "".join(
+            f"<rc><c>{symbols.count(run.species[i])}</c><c>{run.species[i]:2}</c><c> 1.0</c><c> 4.0</c>"
+            f"<c>  {run.titles[i]:40}</c></rc>\n"
+            for i in kinds
+        )
+        + "</set>\n</array>\n</atominfo>\n"
+        + structure(run, ' name="initialpos" ') + calculation * run.ionic_steps
+        + structure(run, ' name="finalpos" ') + "</modeling>\n"
+    )  # fmt: skip
+
+
+def parameter(name: str, value: object) -> str:
+    """A parameter as vasprun.xml has it; since 6.4.3 some names end with blanks."""
+    if isinstance(value, float):
+        return f'<i name="{name}">{value:16.8f}</i>\n'
+    kind = "int" if str(value).lstrip("-").isdigit() else "string"
+    return f'<i type="{kind}" name="{name}">{value}</i>\n'
+
+
+def outcar(run: Run) -> str:
+    """The text of OUTCAR."""
+    end = "because EDIFF is reached" if run.converged else "EDIFF was not reached (unconverged)"
+    x, y, z = run.drift
+    table = "".join(
+        "".join(f"{x:13.5f}" for x in position) + "    " + "".join(f"{f:14.6f}" for f in force) + "\n"
+        for position, force in zip(run.atoms.positions, run.forces, strict=True)
+    )
+    moments = "".join(f"{i + 1:5d} {0:11.3f} {m:7.3f} {m:7.3f}\n" for i, m in enumerate(run.moments))
+    return (
+        f" vasp.{run.version} 20Jul23 (stand-in) complex\n   ISPIN  = {run.incar.get('ISPIN', '1'):>6}\n"
+        f"   k-points NKPTS = 1  number of bands    NBANDS= {2 * len(run.atoms) + 2:6d}\n"
+        f"------------------------ aborting loop {end} ----------------------------------------\n"
+        f" number of electron   {4 * len(run.atoms):.7f} magnetization {run.moment:12.7f}\n"
+        + (f"\n magnetization (x)\n\n# of ion       s       p       tot\n{'-' * 34}\n{moments}" if len(moments) else "")
+        + " POSITION                                       TOTAL-FORCE (eV/Angst)\n " + "-" * 83 + "\n"
+        f"{table} " + "-" * 83 + f"\n    total drift:     {x:16.6f} {y:15.6f} {z:15.6f}\n\n"
+        f"  free  energy   TOTEN  = {run.energy_eV:18.8f} eV\n{TIMING}"
+    )  # fmt: skip
+
+
+def run(folder: Path, fault: str) -> tuple[int, str, str]:
+    """Compute in `folder`; returns exit code, standard output and standard error."""
+    from standin_faults import FAULTS  # which knows this module
+
+    data = read_inputs(folder)
+    data.stdout = " running on    1 total cores\n vasp.6.4.2 (stand-in)\n"
+    for one in filter(None, fault.split("+")):
+        FAULTS[one](data)
+    if data.written:
+        write_outputs(data)
+    return data.exit_code, data.stdout, data.stderr
+
+
+def main() -> None:
+    """As a program, in the working folder."""
+    fault = os.environ.get("STANDIN_FAULT", "")
+    if fault == "hang":
+        print(" running on    1 total cores", flush=True)
+        time.sleep(600)
+    code, out, err = run(Path.cwd(), fault)
+    sys.stdout.write(out)
+    sys.stderr.write(err)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code < 0:
+        os.kill(os.getpid(), signal.Signals(-code))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    main()

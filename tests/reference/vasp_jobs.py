@@ -1,0 +1,56 @@
+"""A campaign in silicon carbide with VASP as its reference, and the stand-in in the place of VASP."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from dynft_core.jobs import LabelJob, ReferenceSettings, StructureRef
+from dynft_core.reference.calculators import structure_key
+from dynft_core.storage.structures import write_perfect_structure, write_structures
+
+PERFECT: Atoms = bulk("SiC", "zincblende", a=4.32, cubic=True)
+"""Its species alternate, so that what VASP writes is in another order."""
+DISPLACEMENTS = np.random.default_rng(11).normal(0, 0.03, (3, len(PERFECT), 3))
+SETTINGS = ReferenceSettings("vasp", {"encut": 400.0, "kpts": [2, 2, 2]})
+STANDIN = Path(__file__).parent / "standin_vasp.py"
+ENMAX_EV = {"Si": 245.345, "C": 400.0, "Cu": 295.446, "B": 318.614, "As": 208.702, "Sn": 103.236, "Se": 211.555}
+
+
+def write_potcars(folder: Path, functional: str = "PE", **enmax_eV: float) -> None:
+    """Heads of POTCARs, which is all that anybody but VASP reads of them."""
+    for symbol, energy in {**ENMAX_EV, **enmax_eV}.items():
+        path = folder / "potpaw_PBE" / symbol / "POTCAR"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        title = f"PAW_PBE {symbol} 05Jan2001"
+        path.write_text(
+            f"  {title}\n   4.00000000000000\n parameters from PSCTR are:\n   VRHFIN ={symbol}: s2p2\n"
+            f"   LEXCH  = {functional}\n   TITEL  = {title}\n   ENMAX  =  {energy:.3f}; ENMIN  =  184.009 eV\n"
+            " END of PSCTR-controll parameters\n"
+        )
+
+
+def use_potcars(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """POTCARs, and a command that starts the stand-in."""
+    write_potcars(folder / "potentials")
+    monkeypatch.setenv("VASP_PP_PATH", str(folder / "potentials"))
+    monkeypatch.setenv("ASE_VASP_COMMAND", f"{sys.executable} {STANDIN}")
+
+
+def vasp_job(run_dir: Path, index: int = 1, settings: ReferenceSettings = SETTINGS) -> LabelJob:
+    """The label job of one of the structures."""
+    write_perfect_structure(run_dir / "supercell.xyz", PERFECT)
+    keys = [structure_key(PERFECT.numbers, PERFECT.cell[:], PERFECT.positions + u, settings) for u in DISPLACEMENTS]
+    write_structures(run_dir / "structures" / "a.h5", DISPLACEMENTS, keys)
+    ref = StructureRef(keys[index], "structures/a.h5", index, "flagged")
+    return LabelJob(str(run_dir), ref, "supercell.xyz", settings)
+
+
+def structure(index: int) -> Atoms:
+    """The structure that `vasp_job` labels."""
+    return Atoms(PERFECT, positions=PERFECT.positions + DISPLACEMENTS[index])
