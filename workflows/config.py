@@ -152,6 +152,9 @@ class Campaign(_Section):
 BUILT_IN = Path(__file__).parent / "builtin"
 """Campaigns that come with dynft: NAME.toml and the structure it names."""
 
+_PATHS = {"espresso": ("pseudo_dir",), "force_field": ("path",)}
+"""Parameters that are paths, by calculator."""
+
 _UNITS = {
     "_meV_A": "meV/Å", "_eV_A": "eV/Å", "_per_ps": "1/ps", "_minutes": "minutes", "_steps": "MD steps",
     "_ps": "ps", "_fs": "fs", "_A": "Å", "_K": "K", "_s": "s",
@@ -217,7 +220,16 @@ def load_campaign(source: str | Path) -> tuple[Campaign, str]:
             f"'{structure}', which is not there", "correct the path, or put the file there",
         )
     crystal = campaign.crystal.model_copy(update={"structure": str(structure)})
-    return campaign.model_copy(update={"crystal": crystal}), text
+    parameters = _with_absolute_paths(campaign.reference, path.parent)
+    reference = campaign.reference.model_copy(update={"parameters": parameters})
+    return campaign.model_copy(update={"crystal": crystal, "reference": reference}), text
+
+
+def _with_absolute_paths(reference: ReferenceSection, folder: Path) -> dict[str, Any]:
+    """The reference's parameters, paths relative to the campaign's folder made absolute: labels run elsewhere."""
+    names = _PATHS.get(reference.calculator.strip().lower(), ())
+    paths = {name: reference.parameters[name] for name in names if name in reference.parameters}
+    return reference.parameters | {name: str((folder / str(path)).resolve()) for name, path in paths.items()}
 
 
 def load_run_campaign(run_dir: Path) -> Campaign:

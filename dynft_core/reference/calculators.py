@@ -38,9 +38,9 @@ POSITION_RESOLUTION_A = 1e-8
 def make_calculator(settings: ReferenceSettings, directory: Path | str) -> Any:
     """The ASE calculator that `settings` name, working in `directory` if it works with files.
 
-    Names: 'tersoff-si' (Tersoff, PRB 39, 5566), 'stillinger-weber-si' (PRB 31, 5262), 'emt', 'lj', 'morse', every
-    other calculator that ASE knows by name, or 'module:callable', called with the parameters (and with `directory`
-    if it has such an argument).
+    Names: 'tersoff-si' (Tersoff, PRB 39, 5566), 'stillinger-weber-si' (PRB 31, 5262), 'emt', 'lj', 'morse', 'bonds'
+    (`reference.bonds`), 'force_field' (`path`: a force field of dynft), every other calculator that ASE knows by name,
+    or 'module:callable', called with the parameters (and with `directory` if it has such an argument).
 
     A code of `ENGINES` gets its default parameters, then those of `settings`, then those of the site from the
     environment (DYNFT_VASP_NCORE=4).
@@ -107,6 +107,8 @@ def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> list[str]:
                 f"'{settings.calculator}', which knows {', '.join(sorted(potential.elements))}",
                 "choose another calculator, or check the species of the structure",
             )
+    if potential is not None and potential.tried:
+        make_calculator(settings, ".").get_forces(atoms)
     return []
 
 

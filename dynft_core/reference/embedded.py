@@ -11,7 +11,12 @@ from typing import Any
 
 import ase.calculators.calculator
 
+from dynft_core.reference.bonds import AnharmonicBonds
+
 ase_calculators: Any = ase.calculators.calculator
+
+
+BONDS_PARAMETERS = frozenset({"cell", "scaled_positions", "numbers", "stiffness_eV_A2"})
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,13 @@ class EmbeddedPotential:
         make: builds the calculator from the parameters.
         parameters: the parameter names it accepts.
         elements: the species it knows; None: any.
+        tried: it is of one crystal: whether it is the campaign's shows when the perfect supercell is computed.
     """
 
     make: Callable[..., Any]
     parameters: frozenset[str] = frozenset()
     elements: frozenset[str] | None = None
+    tried: bool = False
 
 
 @cache
@@ -40,7 +47,14 @@ def embedded_potentials() -> Mapping[str, EmbeddedPotential]:
         "emt": EmbeddedPotential(emt, frozenset(emt.default_parameters), frozenset(emt_elements)),
         "lj": EmbeddedPotential(lj, frozenset(lj.default_parameters)),
         "morse": EmbeddedPotential(morse, frozenset(morse.default_parameters)),
+        "bonds": EmbeddedPotential(AnharmonicBonds, BONDS_PARAMETERS, tried=True),
+        "force_field": EmbeddedPotential(_force_field, frozenset({"path"}), tried=True),
     }
+
+
+def _force_field(path: str) -> Any:
+    """By name: force fields lie in a layer above this one."""
+    return importlib.import_module("dynft_core.teacher").ForceFieldTeacher(path)
 
 
 def _tersoff() -> Any:
