@@ -79,8 +79,25 @@ def train(
     campaign: Annotated[str, typer.Argument(help="Campaign file, or a built-in campaign (si).")],
     site: Annotated[str, typer.Option(help="Where to run: local, another site's name, or FILE.py.")] = "local",
     run: Annotated[Path | None, typer.Option("--run", help="Run folder; default: runs/NAME. Resumes one.")] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="With labels by a teacher; says what the real campaign would cost.")
+    ] = False,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Force field that labels in a rehearsal; default: bonds made for the crystal.")
+    ] = None,
+    label_seconds: Annotated[float | None, typer.Option(min=0, help="Wall time of one real label, s.")] = None,
+    label_cores: Annotated[int, typer.Option(min=1, help="Cores of one real label.")] = 1,
+    measure_label: Annotated[bool, typer.Option("--measure-label", help="Time one real label.")] = False,
 ) -> None:
     """Train a force field until more data would not help."""
+    if rehearse:
+        from workflows.rehearsal import RehearsalSettings
+        from workflows.rehearsal import rehearse as rehearse_campaign
+
+        settings = RehearsalSettings(teacher, label_seconds, label_cores, measure_label)
+        raise typer.Exit(rehearse_campaign(campaign, site, run, settings))
+    if teacher is not None or label_seconds is not None or measure_label:
+        raise InputError("--teacher, --label-seconds, --measure-label", "--rehearse with them", "none", "add it")
     from workflows.training import train_campaign
 
     raise typer.Exit(train_campaign(campaign, site, run))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 import pkgutil
 import shlex
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from parsl.config import Config
 from parsl.executors import HighThroughputExecutor, MPIExecutor
@@ -65,6 +67,16 @@ def executor_labels(config: Config) -> dict[str, str]:
     """Label of the executor that runs each kind of task."""
     there = {e.label for e in config.executors}
     return {task: next(label for label in labels if label in there) for task, labels in EXECUTORS.items()}
+
+
+def label_slots(config: Config) -> int:
+    """How many labels the site computes at a time, when it has as many blocks as it may."""
+    label = executor_labels(config)["label"]
+    executor: Any = next(e for e in config.executors if e.label == label)
+    provider: Any = getattr(executor, "provider", None)
+    blocks = float(getattr(provider, "max_blocks", 1) * getattr(provider, "nodes_per_block", 1))
+    workers: Any = getattr(executor, "max_workers_per_node", None) or getattr(executor, "max_threads", 1)
+    return int(max(1.0, blocks * (workers if math.isfinite(workers) else 1)))
 
 
 def _config_function(site: str) -> Callable[[str], Config]:

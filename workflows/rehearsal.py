@@ -1,0 +1,174 @@
+"""`dynft train --rehearse`: the whole campaign with labels by a teacher, and what the real one would cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dynft_core.errors import InputError
+from dynft_core.jobs import LabelJob
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.reference.label import read_label
+from dynft_core.storage.journal import read_journal
+from dynft_core.tasks import label, propose
+from workflows.campaign_jobs import SUPERCELL, harmonic_job, reference_settings
+from workflows.config import Campaign, ReferenceSection, load_campaign
+from workflows.display import Display
+from workflows.engine import run_campaign
+from workflows.history import History
+from workflows.progress import duration
+from workflows.run_folder import status_of
+from workflows.sites import label_slots, load_site
+from workflows.structure_files import read_structure
+from workflows.summary import closing_lines, exit_code
+from workflows.training import check_campaign, check_run_folder
+
+MEASURED = "measured"
+
+
+@dataclass(frozen=True)
+class LabelCost:
+    """One label of the real reference: wall time (s) and cores; `measured`: whether dynft computed one."""
+
+    seconds: float
+    cores: int
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class RehearsalSettings:
+    """How to rehearse.
+
+    Attributes:
+        teacher: force-field file that labels; None: anharmonic bonds made for the crystal (`reference.bonds`).
+        label_seconds: wall time of a real label; None: unknown, or measured.
+        label_cores: cores of a real label.
+        measure: compute one real label and take its time.
+    """
+
+    teacher: Path | None = None
+    label_seconds: float | None = None
+    label_cores: int = 1
+    measure: bool = False
+
+
+def rehearse(source: str, site: str, run: Path | None, settings: RehearsalSettings) -> int:
+    """Run the campaign `source` with a teacher's labels in a run folder of its own; returns the exit code.
+
+    Raises:
+        InputError: anything wrong with campaign, teacher, site or run folder; or the label to be measured failed.
+    """
+    real, _ = load_campaign(source)
+    campaign = rehearsal_of(real, settings.teacher)
+    check_campaign(campaign)
+    folder = (run or Path("runs") / campaign.name).absolute()
+    check_run_folder(folder)
+    notes = [f"rehearsal: labels by {settings.teacher or 'anharmonic bonds made for the crystal'}"]
+    try:
+        notes += check_campaign(real)
+    except InputError as error:
+        notes.append(f"before the real campaign, mend this: {error}")
+    journal = folder / "journal.jsonl"
+    history = History.of(read_journal(journal)) if journal.exists() else History()
+    with Display(campaign, history, sys.stdout) as display:
+        for note in notes:
+            display.say(note)
+        run_campaign(campaign, campaign_toml(campaign), folder, site, display.on_event)
+    status, events = status_of(folder), read_journal(journal)
+    print("\n".join(closing_lines(status, History.of(events), folder, _command(source, site, run, settings))))
+    if status["state"] == "complete":
+        cost = _cost(real, folder, settings)
+        print("\n".join(cost_lines(events, cost, label_slots(load_site(site, folder)), real.selection.policy)))
+    return exit_code(status)
+
+
+def rehearsal_of(campaign: Campaign, teacher: Path | None) -> Campaign:
+    """The same campaign with a teacher as its reference."""
+    if teacher is not None:
+        reference = ReferenceSection(calculator="force_field", parameters={"path": str(teacher.absolute())})
+    else:
+        crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+        parameters = {
+            "cell": crystal.cell.tolist(), "scaled_positions": crystal.scaled_positions.tolist(),
+            "numbers": crystal.numbers.tolist(),
+        }  # fmt: skip
+        reference = ReferenceSection(calculator="bonds", parameters=parameters)
+    return campaign.model_copy(update={"name": f"{campaign.name}-rehearsal", "reference": reference})
+
+
+def cost_lines(events: Iterable[Mapping[str, Any]], cost: LabelCost | None, slots: int, policy: str) -> list[str]:
+    """What the campaign of this journal would cost with labels at `cost`, `slots` of them at a time.
+
+    Under the policy 'wait' walkers stand still in every round until its last label; otherwise labels only queue.
+    """
+    rounds, walking_s = [0], 0.0
+    for event in events:
+        seconds = float((event.get("outcome") or {}).get("seconds") or 0.0)
+        if event["event"] == "label_finished":
+            rounds[-1] += 1
+        elif event["event"] in ("walk_finished", "fit_finished"):
+            walking_s += seconds
+        if event["event"] == "fit_finished":
+            rounds.append(0)
+    n_labels = sum(rounds)
+    lines = [f"the real campaign: about {n_labels} labels, if its crystal is as anharmonic as the teacher"]
+    if cost is None:
+        return [*lines, "its cost: give --label-seconds and --label-cores, or --measure-label to compute one label"]
+    turns = sum(math.ceil(n / slots) for n in rounds) if policy == "wait" else math.ceil(n_labels / slots)
+    how = "measured" if cost.measured else "as given"
+    core_hours = n_labels * cost.seconds * cost.cores / 3600
+    return [
+        *lines,
+        f"a label: {duration(cost.seconds)} on {cost.cores} core{'' if cost.cores == 1 else 's'}, {how}",
+        f"labels: {core_hours:.3g} core-hours, {duration(turns * cost.seconds)} of wall time with {slots} at a time",
+        f"walks and fits: {walking_s / 3600:.2g} core-hours on this machine",
+    ]
+
+
+def campaign_toml(campaign: Campaign) -> str:
+    """A campaign as TOML."""
+    plain = campaign.model_dump(mode="json")
+    lines = [f"name = {json.dumps(plain.pop('name'))}"]
+    for section, values in plain.items():
+        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+        lines += ["", f"[{section}]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if key not in tables and value is not None]
+        for key, table in tables.items():
+            lines += ["", f"[{section}.{key}]", *(f"{name} = {_toml(value)}" for name, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
+
+
+def _cost(real: Campaign, folder: Path, settings: RehearsalSettings) -> LabelCost | None:
+    if settings.label_seconds is not None:
+        return LabelCost(settings.label_seconds, settings.label_cores)
+    return LabelCost(_measured_seconds(real, folder), settings.label_cores, True) if settings.measure else None
+
+
+def _measured_seconds(real: Campaign, folder: Path) -> float:
+    """Wall time (s) of the real campaign's first label, computed here once and kept."""
+    structures = propose(replace(harmonic_job(real, str(folder)), output=f"structures/{MEASURED}.h5", n_structures=1))
+    reference = reference_settings(real)
+    outcome = label(LabelJob(str(folder), structures.structures[0], SUPERCELL, reference))
+    if not outcome.ok:
+        raise InputError("--measure-label", "a label by the real reference", outcome.error, "mend it")
+    return read_label(folder / outcome.path).seconds
+
+
+def _command(source: str, site: str, run: Path | None, settings: RehearsalSettings) -> str:
+    words = ["dynft", "train", source, "--rehearse"]
+    words += [] if site == "local" else ["--site", site]
+    words += [] if run is None else ["--run", str(run)]
+    words += [] if settings.teacher is None else ["--teacher", str(settings.teacher)]
+    return shlex.join(words)
