@@ -45,6 +45,7 @@ from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.potential import padded_sensing_matrix
 from dynft_core.properties import PropertySettings, largest_error
 from dynft_core.reference.calculators import make_calculator, runs_in_process, structure_key
+from dynft_core.reference.checked import CheckedCalculator
 from dynft_core.reference.guard import Expectation
 from dynft_core.reference.label import Label, read_label, relative_label_path, run_label
 from dynft_core.storage.structures import read_displacements, read_perfect_structure, write_structures
@@ -136,7 +137,9 @@ def _proposed(job: ProposeJob, run_dir: Path) -> Floats:
     supercell = Supercell.build(Crystal(atoms), (1, 1, 1))  # its atoms are its sites, in order
     if job.method == "rattled":
         return rattled(supercell, job.n_structures, job.amplitude_A, rng)
-    calculator = make_calculator(job.reference, run_dir / "structures" / "reference_md")
+    folder = run_dir / "structures" / "reference_md"
+    embedded = runs_in_process(job.reference)
+    calculator = make_calculator(job.reference, folder) if embedded else CheckedCalculator(job.reference, folder)
     return reference_md(
         supercell,
         calculator,

@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import shutil
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -125,12 +126,14 @@ def read_potcars(parameters: Parameters, atoms: Atoms) -> dict[str, Potcar]:
     """
     ase_calculator = make_vasp({k: v for k, v in parameters.items() if k not in ("kpts", "command")}, Path())
     try:
-        ase_calculator.initialize(atoms)
+        with warnings.catch_warnings(action="ignore"):  # of LDA with other POTCARs, which is refused below
+            ase_calculator.initialize(atoms)
     except Exception as error:  # ASE raises RuntimeError, NotImplementedError, KeyError, …
-        where = f"VASP_PP_PATH={os.environ['VASP_PP_PATH']}" if "VASP_PP_PATH" in os.environ else "no VASP_PP_PATH"
+        file = re.search(r"Looking for (\S+)", str(error))
+        unset = "" if "VASP_PP_PATH" in os.environ else "VASP_PP_PATH is not set; "
         raise InputError(
             "VASP_PP_PATH", f"a folder with the POTCARs of {', '.join(sorted(set(atoms.symbols)))}",
-            f"{where} ({' '.join(str(error).split())[:150]})",
+            unset + (f"no file {file[1]}" if file else " ".join(str(error).split())[:150]),
             "set it to the folder that holds potpaw_PBE, and choose variants with setups",
         ) from error
     found = {}

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import standin_vasp
-from ase.calculators.vasp import Vasp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from standin_faults import FAULTS
-from vasp_jobs import SETTINGS, structure, use_potcars, vasp_job
+from vasp_jobs import SETTINGS, in_this_process, structure, use_potcars, vasp_job
 
 from dynft_core.jobs import LabelJob, LabelOutcome
-from dynft_core.reference import label as label_module
 from dynft_core.reference.calculation import compute
 from dynft_core.reference.failures import LabelError
 from dynft_core.reference.guard import Expectation
@@ -139,19 +135,6 @@ def run_dir(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     use_potcars(tmp_path, monkeypatch)
     in_this_process(monkeypatch)
     return tmp_path / "run"
-
-
-def in_this_process(patch: pytest.MonkeyPatch) -> None:
-    """Neither the calculation nor the stand-in gets a process of its own: 30 ms a label instead of 3 s."""
-
-    def started(self: Vasp, command: Any = None, out: Any = None, directory: Any = None) -> tuple[int, str]:
-        code, stdout, stderr = standin_vasp.run(Path(directory), os.environ.get("STANDIN_FAULT", ""))
-        (Path(directory) / "vasp.out").write_text(stdout)
-        (Path(directory) / "stderr.txt").write_text(stderr)
-        return code, ""
-
-    patch.setattr(Vasp, "_run", started)
-    patch.setattr(label_module, "calculate", compute)
 
 
 def n_attempts(job: LabelJob) -> int:
