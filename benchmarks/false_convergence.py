@@ -3,8 +3,8 @@
     nice -n 10 python benchmarks/false_convergence.py [--seeds 3] [--only NAME,…] [--json FILE]
 
 Silicon, the embedded Tersoff potential as truth, 300 K, small cells (64 atoms unless the start says otherwise), so that
-a campaign takes half a minute on one core. Each runs in this process, without Parsl. Ratio: predicted over true RMSE, the true
-one on 40 structures of a run of its own. A campaign that did not converge has said that it cannot vouch for the ratio.
+a campaign takes half a minute on one core. Each runs in this process, without Parsl. Ratio: predicted over true RMSE,
+the true one on 40 structures of a run of its own. A campaign that did not converge says that it cannot vouch for it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 import dynft_core.tasks
-from dynft_core.selection.convergence import predicted_rmse
+from dynft_core.selection.convergence import error_interval
 from workflows.apps import FUNCTIONS
 from workflows.campaign import advance, outcome_event, start
+from workflows.campaign_jobs import convergence_settings
 from workflows.campaign_state import State
 from workflows.config import BUILT_IN, Campaign, parse_campaign
 from workflows.run_folder import prepared
@@ -83,7 +84,7 @@ def row_of(state: State) -> dict[str, Any]:
     """What the table shows of one campaign (meV/Å)."""
     if state.failure:
         return {"verdict": "failed", "labels": state.n_labels, "reason": state.failure}
-    predicted = 1e3 * predicted_rmse(state.record)
+    predicted = 1e3 * error_interval(state.record, convergence_settings(state.campaign))[1]
     true = 1e3 * max(state.evaluations, key=lambda e: e.force_field).rmse_eV_A
     return {
         "predicted": predicted, "true": true, "ratio": predicted / true, "labels": state.n_labels,

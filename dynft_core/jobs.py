@@ -188,6 +188,8 @@ class WalkerOutcome:
     """Mean over the walk."""
     last_flag_step: int = -1
     """Absolute step of the walker's latest flag (-1: never)."""
+    error_counts: tuple[tuple[int, int], ...] = ()
+    """(bin, how many) of ε_B over the walk, see `selection.histogram`."""
 
 
 @dataclass(frozen=True)
@@ -226,11 +228,24 @@ class FitJob:
     """Property whose largest error bar the outcome shall tell."""
     temperature_K: float = 300.0
     """Of that property."""
+    audits: tuple[StructureRef, ...] = ()
+    """Labels drawn from the walks whatever their ε_B, in `base` or new: they tell the error of the outcome."""
+    initial: tuple[StructureRef, ...] = ()
+    """Labels of the start: set aside once the audits contradict them."""
+
+
+@dataclass(frozen=True)
+class SpeciesScore:
+    """A label's force components of one species: residual over predicted standard deviation, by size."""
+
+    species: str
+    z_counts: tuple[tuple[int, int], ...]
+    """(bin, how many), see `selection.histogram`."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """One label against the prediction made before it was included (eV/Å)."""
+    """One label against a prediction made without it (eV/Å)."""
 
     key: str
     role: Role
@@ -238,6 +253,8 @@ class Score:
     predicted_eV_A: float
     """sqrt(1/β + ε_B²) of the force field that did not know the label."""
     bayesian_error_eV_A: float
+    temperature_K: float = float("nan")
+    species: tuple[SpeciesScore, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -252,6 +269,11 @@ class FitOutcome:
     alpha: tuple[float, ...] = ()
     log_evidence: float = float("nan")
     scores: tuple[Score, ...] = ()
+    """New labels against the prediction of `base`."""
+    left_out: tuple[Score, ...] = ()
+    """The job's audits, each against the prediction of all other labels."""
+    set_aside: tuple[str, ...] = ()
+    """Keys of the initial labels that are in the fit no more."""
     property_name: PropertyName | None = None
     property_error: float = float("nan")
     """The property of the job, and its largest error bar in its unit."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -32,13 +32,13 @@ from dynft_core.jobs import (
     LabelOutcome,
     ProposeJob,
     ProposeOutcome,
-    Score,
     SelectJob,
     SelectOutcome,
     StructureRef,
     WalkJob,
     WalkOutcome,
 )
+from dynft_core.label_tests import predicted_scores, tested
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
@@ -206,7 +206,7 @@ def fit_labels(job: FitJob) -> FitOutcome:
     forces = np.array([x.forces for x in labels])
     keys = [x.key for x in labels]
     base = load_force_field(str(run_dir / job.base)) if job.base else None
-    scores = _scores(base, job.labels, displacements, forces) if base is not None else ()
+    scores = predicted_scores(base, job.labels, labels) if base is not None else ()
     if base is None or base.basis.cutoffs != job.cutoffs_A:
         crystal = Crystal(read_perfect_structure(run_dir / job.primitive_structure))
         basis = ForceConstantBasis.cached(crystal, job.cutoffs_A)
@@ -216,6 +216,7 @@ def fit_labels(job: FitJob) -> FitOutcome:
         found = base.refit(displacements, forces, keys, job.noise_floor_eV_A)
     else:
         found = base.without_pending()
+    found, left_out, set_aside = tested(found, job, lambda ref: _read_label(run_dir, ref))
     property_error = float("nan")
     if job.property_name:  # of what is known from labels: pending ones may fail
         property_error = largest_error(found, job.property_name, PropertySettings(job.temperature_K))
@@ -234,6 +235,8 @@ def fit_labels(job: FitJob) -> FitOutcome:
         alpha=p.alpha,
         log_evidence=p.log_evidence,
         scores=scores,
+        left_out=left_out,
+        set_aside=set_aside,
         property_name=job.property_name,
         property_error=property_error,
     )
@@ -241,17 +244,6 @@ def fit_labels(job: FitJob) -> FitOutcome:
 
 def _read_label(run_dir: Path, ref: StructureRef) -> Label:
     return read_label(run_dir / relative_label_path(ref.key))
-
-
-def _scores(base: ForceField, refs: Sequence[StructureRef], displacements: Floats, forces: Floats) -> tuple[Score, ...]:
-    """Each label against the prediction of a force field that did not know it."""
-    found = []
-    for ref, u, f in zip(refs, displacements, forces, strict=True):
-        rmse = float(np.sqrt(np.mean((base.forces(u) - f) ** 2)))
-        error = float(base.bayesian_error(u))
-        predicted = float(np.hypot(error, base.posterior.beta_inv_sqrt))
-        found.append(Score(ref.key, ref.role, rmse, predicted, error))
-    return tuple(found)
 
 
 @_never_raising(lambda job, error: EvaluateOutcome(False, error))

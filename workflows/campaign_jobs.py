@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -71,7 +71,15 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
     c = campaign.convergence
     low, high = c.audit_ratio
     settings = ConvergenceSettings(
-        c.min_walk_ps, c.max_walk_ps, c.audits, (low, high), c.max_error_change, c.max_bayesian_share
+        min_walk_ps=c.min_walk_ps,
+        max_walk_ps=c.max_walk_ps,
+        quiet_ps=min(c.quiet_ps, c.min_walk_ps) if campaign.selection.criterion == "trajectory_average" else 0.0,
+        audits=c.audits,
+        audit_ratio=(low, high),
+        certainty=c.certainty,
+        recalibrate=c.recalibrate,
+        max_error_change=c.max_error_change,
+        max_bayesian_share=c.max_bayesian_share,
     )
     if (stop := c.stop_when) is None:
         return settings
@@ -163,9 +171,12 @@ def fit_job(
 
 def walk_job(
     campaign: Campaign, run_dir: str, number: int, force_field: str,
-    walkers: Sequence[tuple[int, WalkerOutcome | None]], pending: Sequence[StructureRef],
+    walkers: Sequence[tuple[int, WalkerOutcome | None]], pending: Sequence[StructureRef], audited: Container[int] = (),
 ) -> WalkJob:  # fmt: skip
-    """The next walk of a batch; `walkers` with how their last walk ended, `number` of the walk in this batch."""
+    """The next walk of a batch; `walkers` with how their last walk ended, `number` of the walk in this batch.
+
+    `audited`: walkers that are audited at the end of this walk besides the schedule.
+    """
     dynamics, audit = campaign.dynamics, campaign.audit
     n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
     starts, audits = [], []
@@ -174,6 +185,7 @@ def walk_job(
         step = last.step if last else 0
         schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, dynamics.walkers)
         chosen = {*audit_steps(*schedule), *_random_steps(campaign, w, step, step + n_steps)}
+        chosen |= {step + n_steps} if w in audited else set()
         audits += [(w, at) for at in sorted(chosen)]
     return WalkJob(
         run_dir=run_dir,

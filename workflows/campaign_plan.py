@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import inf, isnan
 
 from dynft_core.jobs import FitJob, Role, SelectJob, StructureRef
+from dynft_core.selection.convergence import MAX_AUDITS
 from workflows import campaign_jobs as jobs
 from workflows.campaign_state import TRAINING, Action, State
 
@@ -101,6 +102,7 @@ def _walks(state: State, pending: Iterable[StructureRef]) -> list[Action]:
     """The next walk of every batch that is not walking."""
     walking = {i.split(":")[1] for i in state.tasks if i.startswith("walk:")}
     longest = 1000 * state.campaign.convergence.max_walk_ps / state.campaign.dynamics.timestep_fs
+    audited = range(state.verdict.audits_wanted)  # the first walkers
     found = []
     for b, batch in enumerate(jobs.batches(state.campaign)):
         if f"{b:02d}" in walking:
@@ -108,7 +110,9 @@ def _walks(state: State, pending: Iterable[StructureRef]) -> list[Action]:
         walkers = [(w, state.walkers[w]) for w in batch]
         if all(last is not None and last.step >= longest for _, last in walkers):
             continue
-        job = jobs.walk_job(state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, tuple(pending))
+        job = jobs.walk_job(
+            state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, tuple(pending), audited
+        )
         found.append(Action(f"walk:{b:02d}:{state.walks[b]:06d}", job))
     return found
 
@@ -158,6 +162,9 @@ def _labels(state: State, *roles: Role) -> list[Action]:
 
 def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: Iterable[StructureRef]) -> Action:
     job = jobs.fit_job(state.campaign, state.run_dir, version, tuple(labels), tuple(pending))
+    if version > 1:
+        audits = sorted(state.ledger.labels("audit"), key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))
+        job = replace(job, audits=tuple(audits[-MAX_AUDITS:]), initial=state.ledger.labels("initial"))
     return Action(f"fit:{version:06d}", job)
 
 

@@ -145,7 +145,7 @@ class State:
     @property
     def record(self) -> ConvergenceRecord:
         """What convergence is judged by."""
-        scores = [s for fit in self.fits for s in fit.scores if s.role == "audit"]
+        audits = self.fits[-1].left_out if self.fits else ()
         stop = self.campaign.convergence.stop_when
         wanted = stop.property if stop else None
         ps = self.campaign.dynamics.timestep_fs / 1000
@@ -154,9 +154,11 @@ class State:
                 FitPoint(f.n_labels, f.beta_inv_sqrt_eV_A, f.property_error if f.property_name == wanted else math.nan)
                 for f in self.fits
             ),
-            tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A) for s in scores),
+            tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A, s.temperature_K) for s in audits),
             tuple(
-                WalkerProgress(i, w.step * ps if w else 0.0, w.mean_error_eV_A if w else float("nan"))
+                WalkerProgress(i, w.step * ps, w.mean_error_eV_A, ps * (w.step - max(w.last_flag_step, 0)))
+                if w
+                else WalkerProgress(i, 0.0, math.nan)
                 for i, w in enumerate(self.walkers)
             ),
         )

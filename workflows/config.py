@@ -105,10 +105,17 @@ class ConvergenceSection(_Section):
     """Each walker walks at least this long."""
     max_walk_ps: Positive = 50.0
     """A campaign that has not converged when every walker has walked this long stops, and says so."""
+    quiet_ps: Annotated[float, Field(ge=0)] = 0.25
+    """No walker may have been flagged for this long, or for `min_walk_ps` if that is less. Asked of 'trajectory_average'
+    alone: other criteria flag for ever."""
     audits: Count = 4
-    """The latest audits that must agree with their prediction."""
-    audit_ratio: list[Positive] = [0.85, 1.18]
-    """Bounds on (rms of those audits' errors) / (rms of their predictions), widened by two standard errors."""
+    """Fewest audits."""
+    audit_ratio: list[Positive] = [0.85, 1.15]
+    """Bounds on true error / predicted error, as the audits find it."""
+    certainty: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """How certain it must be that the ratio lies within them; audits are taken until it is."""
+    recalibrate: bool = False
+    """Multiply the predicted errors by the ratio that the audits found, and judge by these."""
     max_error_change: Positive = 0.1
     """Largest relative change of β^(-1/2) over the latest `audits` labels."""
     max_bayesian_share: Positive = 0.5
@@ -341,7 +348,7 @@ def _check_values(campaign: Campaign) -> None:
     if len(campaign.convergence.audit_ratio) != 2 or not low < 1 < high:
         raise InputError(
             "convergence.audit_ratio", "two bounds, one below 1 and one above", repr(campaign.convergence.audit_ratio),
-            "for example [0.85, 1.18]",
+            "for example [0.85, 1.15]",
         )
     if campaign.convergence.max_walk_ps < campaign.convergence.min_walk_ps:
         raise InputError(

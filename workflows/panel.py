@@ -6,6 +6,8 @@ import math
 from collections import Counter
 
 from dynft_core.jobs import WalkerOutcome
+from dynft_core.selection.convergence import error_interval
+from workflows.campaign_jobs import convergence_settings
 from workflows.campaign_state import State
 from workflows.summary import error_text
 
@@ -50,11 +52,9 @@ def _queue(state: State) -> str:
 
 def _interval(state: State) -> str:
     """Paper, section III B: between the fitting error and that with the Bayesian error added."""
-    low = state.fits[-1].beta_inv_sqrt_eV_A
-    mu = [w.mean_error_eV_A for w in state.walkers if w is not None and math.isfinite(w.mean_error_eV_A)]
-    if not mu:
+    low, high = error_interval(state.record, convergence_settings(state.campaign))
+    if math.isnan(high):
         return f"at least {error_text(low)}, by β^(-1/2)"
-    high = math.hypot(low, math.sqrt(sum(m * m for m in mu) / len(mu)))
     return f"between {1e3 * low:.2f} and {error_text(high)}, by β^(-1/2) and μ_k"
 
 

@@ -18,7 +18,7 @@ from dynft_core.jobs import LabelJob
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import site_parameters
-from dynft_core.selection.convergence import audited_rmse, predicted_rmse
+from dynft_core.selection.convergence import audited_rmse, error_interval
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
@@ -135,6 +135,7 @@ _NOTHING = {
 def _status(state: State, running: bool) -> dict[str, Any]:
     settled = "failed" if state.failure else "complete" if state.ended else ""
     record, settings = state.record, convergence_settings(state.campaign)
+    interval = error_interval(record, settings)
     mu = [w.mean_error_eV_A for w in record.walkers if math.isfinite(w.mean_error_eV_A)]
     status: dict[str, Any] = {
         "state": settled or ("running" if running else "paused"),
@@ -145,8 +146,8 @@ def _status(state: State, running: bool) -> dict[str, Any]:
         "walked_ps": state.walked_steps * state.campaign.dynamics.timestep_fs / 1000,
         "beta_inv_sqrt": _known(state.fits[-1].beta_inv_sqrt_eV_A) if state.fits else None,
         "mu_k": sum(mu) / len(mu) if mu else None,
-        "predicted_rmse": _known(predicted_rmse(record)),
-        "audited_rmse": _known(audited_rmse(record, settings)),
+        "predicted_rmse": _known(interval[1]),
+        "audited_rmse": _known(audited_rmse(record)),
         "reason": state.failure or state.reason or state.stopped,
     }
     if state.evaluations:

@@ -43,15 +43,23 @@ class LeftOut:
         return float(np.sqrt(self.square / self.expected))
 
 
+def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floats, Floats]:
+    """Errors A φ̄ - F (eV/Å) of a label by the fit to all others, and the variances expected of them; (3N,) both.
+
+    Args:
+        matrix: A (3N, M) of a structure that is among the posterior's labels; forces: F (3N,) eV/Å.
+    """
+    spread = matrix @ posterior.half
+    factor = cholesky(np.eye(len(forces)) - posterior.beta * (spread @ spread.T))
+    inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
+    errors = inverse.T @ (inverse @ (matrix @ posterior.mean - forces))
+    return np.asarray(errors), np.asarray(np.sum(inverse**2, axis=0) / posterior.beta)
+
+
 def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
     """Errors of `structures`, (sensing matrix (3N, M), forces (3N,)) pairs that are among the posterior's labels."""
     square, expected, rows = 0.0, 0.0, 0
     for matrix, forces in structures:
-        spread = matrix @ posterior.half
-        factor = cholesky(np.eye(len(forces)) - posterior.beta * (spread @ spread.T))
-        inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
-        error = inverse.T @ (inverse @ (forces - matrix @ posterior.mean))
-        square += float(error @ error)
-        expected += float(np.sum(inverse**2)) / posterior.beta
-        rows += len(forces)
+        errors, variances = left_out(posterior, matrix, forces)
+        square, expected, rows = square + float(errors @ errors), expected + float(variances.sum()), rows + len(errors)
     return LeftOut(square, expected, rows)

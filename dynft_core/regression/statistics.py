@@ -85,6 +85,16 @@ class Statistics:
             self.n_structures + other.n_structures,
         )
 
+    def __sub__(self, other: Statistics) -> Statistics:
+        """Without `other`, which is among these."""
+        return Statistics(
+            self.gram - other.gram,
+            self.moment - other.moment,
+            max(self.square - other.square, 0.0),
+            self.n_rows - other.n_rows,
+            self.n_structures - other.n_structures,
+        )
+
     def transformed(self, blocks: Sequence[Floats]) -> Statistics:
         """The same data for parameters ψ with φ = T ψ; `blocks`: T's diagonal blocks (M_n, m_n), in turn."""
         new = np.cumsum([0] + [b.shape[1] for b in blocks])

@@ -1,12 +1,110 @@
-"""When audits are taken: structures labelled because of the time, not because ε_B is large.
+"""Audits: structures labelled because of the time, not because ε_B is large; they measure the true error.
 
-Audits measure the true error while the campaign runs. They cost labels, so the campaign has one schedule for all its
-walkers, geometric in walked time: the force field changes most at the beginning, and by less and less.
+*When they are taken.* They cost labels, so the campaign has one schedule for all its walkers, geometric in walked time:
+the force field changes most at the beginning, and by less and less.
+
+*How many are needed.* The errors of the components of one structure rise and fall together, so a structure counts as
+few independent ones. With (error / prediction)² of an audit distributed as θ² χ²_ν / ν, ν from the scatter between
+audits, the true ratio θ given n audits is known: n ν R² / θ² is χ² of n ν degrees of freedom, R being their ratio. The
+test is sequential: it goes on until θ lies within the bounds with the certainty asked for, and says how many audits
+that will take at the ratio found so far.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.special import chdtr, chdtri, fdtrc  # scipy.stats takes half a second to import
+
 from dynft_core.errors import InputError
+
+PRIOR_SCATTER, PRIOR_AUDITS = 0.25, 4
+"""Relative variance of (error / prediction)² between structures assumed before there are audits (a quarter in the
+error, as measured for cells of 64 atoms), and how many audits that assumption is worth."""
+MOST_NEEDED = 1000
+"""Audits beyond which it makes no sense to count."""
+
+
+@dataclass(frozen=True)
+class AuditTest:
+    """What audits say of θ, the true (rms error) / (predicted error).
+
+    Attributes:
+        ratio: R, of the audits; nan before the first.
+        n_audits: how many there are.
+        degrees: ν, independent force components that one audit counts as.
+        certainty: probability that θ lies within the bounds asked for.
+    """
+
+    ratio: float
+    n_audits: int
+    degrees: float
+    certainty: float
+
+    def interval(self, probability: float = 0.9) -> tuple[float, float]:
+        """Where θ lies with this probability."""
+        total = self.n_audits * self.degrees
+        if not total:
+            return 0.0, math.inf
+        tail = (1 - probability) / 2
+        low, high = (self.ratio * math.sqrt(total / float(chdtri(total, p))) for p in (tail, 1 - tail))
+        return low, high
+
+
+def audit_test(squared_ratios: Sequence[float], bounds: tuple[float, float]) -> AuditTest:
+    """Test audits by their (error / prediction)² against bounds on θ."""
+    n = len(squared_ratios)
+    mean = sum(squared_ratios) / n if n else math.nan
+    if not mean > 0:
+        return AuditTest(mean, n, 2 / PRIOR_SCATTER, 0.0)
+    spread = sum((q / mean - 1) ** 2 for q in squared_ratios)
+    degrees = 2 * (PRIOR_AUDITS + n - 1) / (PRIOR_AUDITS * PRIOR_SCATTER + spread)
+    ratio = math.sqrt(mean)
+    return AuditTest(ratio, n, degrees, _certainty(ratio, n * degrees, bounds))
+
+
+def _certainty(ratio: float, degrees: float, bounds: tuple[float, float]) -> float:
+    low, high = (float(chdtr(degrees, degrees * (ratio / bound) ** 2)) for bound in reversed(bounds))
+    return high - low
+
+
+def audits_needed(test: AuditTest, bounds: tuple[float, float], certainty: float) -> float:
+    """Further audits until θ lies within the bounds with this certainty, at the present ratio; nan: none will do."""
+    if test.certainty >= certainty:
+        return 0.0
+    if not bounds[0] < test.ratio < bounds[1]:
+        return math.nan
+    few, enough = test.n_audits, MOST_NEEDED
+    if _certainty(test.ratio, enough * test.degrees, bounds) < certainty:
+        return math.nan
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        if _certainty(test.ratio, middle * test.degrees, bounds) < certainty:
+            few = middle
+        else:
+            enough = middle
+    return float(enough - test.n_audits)
+
+
+CONTRADICTION, CONTRADICTING_FACTOR = 0.001, 1.5
+"""Two groups of labels contradict each other when chance explains that with less than this probability, and the errors
+relative to their predictions differ by more than this factor."""
+
+
+def contradict(audits: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether (error / prediction)² of other labels is not that of audits, by an F test."""
+    if len(audits) < 2 or not others:
+        return False
+    audited, other = sum(audits) / len(audits), sum(others) / len(others)
+    if not audited > 0 or not other > 0:
+        return False
+    degrees = audit_test(audits, (0.5, 2.0)).degrees
+    large, small = (other, audited) if other > audited else (audited, other)
+    counts = (len(others), len(audits)) if other > audited else (len(audits), len(others))
+    chance = 2 * float(fdtrc(*(n * degrees for n in counts), large / small))
+    return bool(chance < CONTRADICTION and large / small > CONTRADICTING_FACTOR**2)
 
 
 def audit_steps(

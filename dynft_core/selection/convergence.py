@@ -1,7 +1,8 @@
 """Whether a campaign is done: would more labels still help, and is the error that it claims the true one?
 
 Two questions that the paper answers by ε_B and β^(-1/2) together (section III B), and one that it leaves open: whether
-both are true. Audits answer that. Each answer is a check with a value and a bound; all must hold.
+both are true. Audits answer that, each against the prediction of all other labels. Each answer is a check with a value
+and a bound; all must hold.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from dynft_core.selection.audits import AuditTest, audit_test, audits_needed
 from dynft_core.selection.forecast import labels_needed
 
 
@@ -19,8 +21,11 @@ class ConvergenceSettings:
 
     Attributes:
         min_walk_ps, max_walk_ps: walked time that each walker needs; after which the campaign stops unconverged.
-        audits: fewest audits that must agree with their prediction; the latest half of them is judged, if that is more.
-        audit_ratio: bounds on (rms of their errors) / (rms of their predictions), widened by two standard errors.
+        quiet_ps: time for which no walker must have been flagged.
+        audits: fewest audits.
+        audit_ratio, certainty: bounds on (true error) / (predicted error), and how certain it must be that it is
+            within them.
+        recalibrate: multiply predicted errors by the ratio that the audits found, and judge by these.
         max_error_change: largest relative change of β^(-1/2) over the latest `audits` labels.
         max_bayesian_share: largest μ_k[ε_B] β^(1/2).
         property_name, property_tolerance, property_unit: a property whose error bar decides, in the place of the two
@@ -29,8 +34,11 @@ class ConvergenceSettings:
 
     min_walk_ps: float = 2.0
     max_walk_ps: float = 50.0
+    quiet_ps: float = 0.0
     audits: int = 4
-    audit_ratio: tuple[float, float] = (0.85, 1.18)
+    audit_ratio: tuple[float, float] = (0.85, 1.15)
+    certainty: float = 0.9
+    recalibrate: bool = False
     max_error_change: float = 0.1
     max_bayesian_share: float = 0.5
     property_name: str = ""
@@ -49,19 +57,21 @@ class FitPoint:
 
 @dataclass(frozen=True)
 class AuditScore:
-    """An audit's true force error (rms, eV/Å), and sqrt(1/β + ε_B²) predicted before its label was known."""
+    """An audit's true force error (rms, eV/Å), and sqrt(1/β + ε_B²) predicted by the newest force field without it."""
 
     rmse_eV_A: float
     predicted_eV_A: float
+    temperature_K: float = math.nan
 
 
 @dataclass(frozen=True)
 class WalkerProgress:
-    """How far a walker is: walked time, and μ_k[ε_B] over its window (nan while that is empty)."""
+    """How far a walker is: walked time, μ_k[ε_B] over its window (nan while that is empty), time since a flag."""
 
     walker: int
     walked_ps: float
     mean_error_eV_A: float
+    quiet_ps: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -93,33 +103,46 @@ class Verdict:
 
     Attributes:
         sentence: both in words, for the user.
+        audits_wanted: audits to take on the next walks besides the schedule, as they alone are missing.
     """
 
     converged: bool
     stalled: bool
     checks: tuple[Check, ...]
     sentence: str
+    audits_wanted: int
 
 
 def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
     """Judge a campaign by its record. What is not known yet does not hold."""
-    latest = judged_audits(record, settings)
-    low, high = settings.audit_ratio
-    widening = 1 + 2 * ratio_error(latest)
-    checks = (
+    test = audits_test(record, settings)
+    waits = (
         _check("walked time of each walker, ps,", shortest_walk_ps(record), low=settings.min_walk_ps),
+        _check("time without a flag, ps,", quiet_ps(record), low=settings.quiet_ps),
+    )
+    labels = (
         _check("number of audits", float(len(record.audits)), low=settings.audits),
-        _check(
-            f"error / prediction of the latest {len(latest)} audits",
-            _audit_ratio(latest),
-            low=low / widening,
-            high=high * widening,
-        ),
+        _audit_check(test, settings),
         *_enough_labels(record, settings),
     )
+    checks = (*waits, *labels)
     converged = all(check.held for check in checks)
     stalled = not converged and shortest_walk_ps(record) >= settings.max_walk_ps
-    return Verdict(converged, stalled, checks, _sentence(converged, stalled, checks, settings))
+    wanted = 0
+    if all(check.held for check in waits) and not converged and len(record.audits) < MAX_AUDITS:
+        needed = audits_needed(test, settings.audit_ratio, settings.certainty)
+        wanted = min(int(max(1, settings.audits - len(record.audits), 0 if math.isnan(needed) else needed)), MAX_AUDITS)
+    return Verdict(converged, stalled, checks, _sentence(converged, stalled, checks, settings), wanted)
+
+
+def _audit_check(test: AuditTest, settings: ConvergenceSettings) -> Check:
+    low, high = settings.audit_ratio
+    bound = f"between {low:.3g} and {high:.3g} with {settings.certainty:.0%} certainty, has {test.certainty:.0%}"
+    needed = audits_needed(test, settings.audit_ratio, settings.certainty)
+    if needed > 0:
+        bound += f"; about {needed:.0f} more audit{'s' if needed > 1 else ''}"
+    held = test.certainty >= settings.certainty
+    return Check(f"error / prediction of {test.n_audits} audits", test.ratio, bound, held)
 
 
 def _enough_labels(record: ConvergenceRecord, settings: ConvergenceSettings) -> tuple[Check, ...]:
@@ -148,39 +171,53 @@ def property_labels_needed(record: ConvergenceRecord, settings: ConvergenceSetti
     return labels_needed(counts, errors, settings.property_tolerance) if settings.property_name else math.nan
 
 
-def predicted_rmse(record: ConvergenceRecord) -> float:
-    """The error that the campaign claims, sqrt(1/β + μ_k²), eV/Å, μ_k² averaged over walkers; nan before that."""
-    if not record.fits or not record.walkers:
-        return math.nan
-    mu = _rms([w.mean_error_eV_A for w in record.walkers])
-    return math.hypot(record.fits[-1].beta_inv_sqrt_eV_A, mu)
+def error_interval(record: ConvergenceRecord, settings: ConvergenceSettings) -> tuple[float, float]:
+    """Where the test error lies, eV/Å: [β^(-1/2), sqrt(1/β + μ_k²)], μ_k² averaged over walkers (section III B).
 
-
-def audited_rmse(record: ConvergenceRecord, settings: ConvergenceSettings) -> float:
-    """The error that the latest audits found, rms, eV/Å. nan before the first."""
-    return _rms([audit.rmse_eV_A for audit in judged_audits(record, settings)])
-
-
-def judged_audits(record: ConvergenceRecord, settings: ConvergenceSettings) -> tuple[AuditScore, ...]:
-    """The latest half of all audits, at least `settings.audits`: early ones judged a force field that is gone."""
-    return record.audits[-max(settings.audits, len(record.audits) // 2) :]
-
-
-MAX_RATIO_ERROR = 0.25
-"""A scatter of the audits beyond this widens the bounds no further: it would let anything pass."""
-
-
-def ratio_error(audits: Sequence[AuditScore]) -> float:
-    """Relative standard error of (rms of the errors) / (rms of the predictions), from the audits' own scatter.
-
-    Structures differ: their errors scatter by a fifth and more about the mean, so a few audits cannot agree better.
+    Recalibrated where the settings say so; nan where it is not known yet.
     """
-    squares = [(a.rmse_eV_A / a.predicted_eV_A) ** 2 for a in audits if a.predicted_eV_A > 0]
-    if len(squares) < 2:
-        return MAX_RATIO_ERROR
-    mean = sum(squares) / len(squares)
-    variance = sum((s - mean) ** 2 for s in squares) / (len(squares) - 1)
-    return min(0.5 * math.sqrt(variance / len(squares)) / mean, MAX_RATIO_ERROR) if mean else MAX_RATIO_ERROR
+    if not record.fits:
+        return math.nan, math.nan
+    scale = recalibration(record) if settings.recalibrate else 1.0
+    low = scale * record.fits[-1].beta_inv_sqrt_eV_A
+    return low, math.hypot(low, scale * _rms([w.mean_error_eV_A for w in record.walkers]))
+
+
+def recalibration(record: ConvergenceRecord) -> float:
+    """What predicted errors should be multiplied by, as the audits say; 1 before there are any."""
+    ratio = audit_test(_squared_ratios(record.audits), UNBOUNDED).ratio
+    return 1.0 if math.isnan(ratio) else ratio
+
+
+def audited_rmse(record: ConvergenceRecord) -> float:
+    """The error that the audits found, rms, eV/Å. nan before the first."""
+    return _rms([audit.rmse_eV_A for audit in record.audits])
+
+
+MAX_AUDITS = 24
+"""Audits that are judged, the latest ones; beyond as many, certainty is left to the schedule."""
+UNBOUNDED = (1e-6, 1e6)
+
+
+def audits_test(record: ConvergenceRecord, settings: ConvergenceSettings) -> AuditTest:
+    """The test of the audits; that of the temperature with the least certainty, where there are several."""
+    scale = recalibration(record) if settings.recalibrate else 1.0
+    groups: dict[float, list[AuditScore]] = {}
+    for audit in record.audits:
+        groups.setdefault(0.0 if math.isnan(audit.temperature_K) else audit.temperature_K, []).append(audit)
+    tests = [
+        audit_test([q / scale**2 for q in _squared_ratios(own)], settings.audit_ratio) for own in groups.values()
+    ] or [audit_test((), settings.audit_ratio)]
+    return min(tests, key=lambda test: test.certainty)
+
+
+def _squared_ratios(audits: Sequence[AuditScore]) -> list[float]:
+    return [(a.rmse_eV_A / a.predicted_eV_A) ** 2 for a in audits if a.predicted_eV_A > 0]
+
+
+def quiet_ps(record: ConvergenceRecord) -> float:
+    """Time for which no walker has been flagged, ps."""
+    return min((min(w.quiet_ps, w.walked_ps) for w in record.walkers), default=0.0)
 
 
 def shortest_walk_ps(record: ConvergenceRecord) -> float:
@@ -188,13 +225,13 @@ def shortest_walk_ps(record: ConvergenceRecord) -> float:
     return min((w.walked_ps for w in record.walkers), default=0.0)
 
 
-def _audit_ratio(audits: Sequence[AuditScore]) -> float:
-    predicted = _rms([a.predicted_eV_A for a in audits])
-    return _rms([a.rmse_eV_A for a in audits]) / predicted if predicted > 0 else math.nan
-
-
 def _error_change(fits: Sequence[FitPoint], n_labels: int) -> float:
-    """Largest |β^(-1/2) / its latest value - 1| over the latest `n_labels` labels; nan before there are as many."""
+    """Largest |β^(-1/2) / its latest value - 1| over the latest `n_labels` labels; nan before there are as many.
+
+    Labels are set aside at most once, and then it is begun anew.
+    """
+    begun = max((i for i in range(1, len(fits)) if fits[i].n_labels < fits[i - 1].n_labels), default=0)
+    fits = fits[begun:]
     if not fits:
         return math.nan
     latest = fits[-1]
@@ -233,5 +270,6 @@ def _sentence(converged: bool, stalled: bool, checks: Sequence[Check], settings:
         return "converged: " + "; ".join(str(check) for check in checks)
     missing = "; ".join(str(check) for check in checks if not check.held)
     if stalled:
-        return f"not converged after the longest walk, {settings.max_walk_ps:g} ps: {missing}"
+        held = "; ".join(str(check) for check in checks if check.held) or "nothing"
+        return f"not converged after the longest walk, {settings.max_walk_ps:g} ps: {missing}; what held: {held}"
     return f"not converged yet: {missing}"

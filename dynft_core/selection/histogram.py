@@ -1,4 +1,4 @@
-"""Distributions of positive numbers in bins of equal width on a logarithmic scale: small, and mergeable in any order."""
+"""Distributions of positive numbers, in bins of equal width on a logarithmic scale: small, mergeable in any order."""
 
 from __future__ import annotations
 

@@ -148,6 +148,7 @@ def fit_labels(job: FitJob) -> FitOutcome:
     return FitOutcome(
         True, job.version, job.output, n_labels=len(labels), n_pending=len(pending), beta_inv_sqrt_eV_A=3e-3,
         alpha=(1.0,), log_evidence=1.0, scores=scores,
+        left_out=tuple(Score(ref.key, ref.role, 3e-3, 3.1e-3, 1e-3) for ref in job.audits),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from dynft_core.jobs import (
     ProposeOutcome,
     Score,
     SelectOutcome,
+    SpeciesScore,
     StructureRef,
     WalkerOutcome,
     WalkOutcome,
@@ -35,7 +36,10 @@ ref = st.builds(StructureRef, key, st.just("structures/a.h5"), count, st.sampled
 walk = st.builds(
     WalkerOutcome, count, st.just("walkers/00/000000.h5"), count, count, st.sampled_from(["finished", "broken"]),
     st.tuples(ref, ref), number, number, number, st.integers(-1, 5),
+    st.tuples(st.tuples(st.integers(-9, 9), count)),
 )  # fmt: skip
+species = st.builds(SpeciesScore, st.just("Si"), st.tuples(st.tuples(st.integers(-9, 9), count)))
+score = st.builds(Score, key, st.just("audit"), number, number, number, number, st.tuples(species))
 outcomes = st.one_of(
     st.builds(ProposeOutcome, st.booleans(), st.text(), st.tuples(ref), number),
     st.builds(LabelOutcome, st.booleans(), key, st.text(), st.text(), st.booleans(), number),
@@ -43,7 +47,7 @@ outcomes = st.one_of(
     st.builds(SelectOutcome, st.booleans(), st.text(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
     st.builds(
         FitOutcome, st.booleans(), count, st.text(), st.text(), count, count, number, st.tuples(number, number), number,
-        st.tuples(st.builds(Score, key, st.just("audit"), number, number, number)),
+        st.tuples(score), st.tuples(score, score), st.tuples(key),
         st.sampled_from([None, "phonons"]), number, number,
     ),
     st.builds(EvaluateOutcome, st.booleans(), st.text(),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dynft_core.errors import InputError
-from dynft_core.selection.audits import audit_steps
+from dynft_core.selection.audits import audit_steps, audit_test, audits_needed, contradict
+
+BOUNDS = (0.85, 1.15)
 
 
 def all_audits(first_ps: float, ratio: float, to_step: int, n_walkers: int, timestep_fs: float = 1.0):
@@ -65,3 +68,52 @@ def test_their_number_grows_with_the_logarithm_of_the_time(case):
 def test_a_schedule_without_end_is_refused(first_ps, ratio):
     with pytest.raises(InputError):
         audit_steps(first_ps, ratio, 1.0, 0, 1000, 0, 4)
+
+
+def drawn(rng: np.random.Generator, ratio: float, degrees: float, n: int) -> list[float]:
+    """(error / prediction)² of n audits whose components count as `degrees` independent ones."""
+    return [float(q) for q in ratio**2 * rng.chisquare(degrees, n) / degrees]
+
+
+def test_the_interval_holds_the_true_ratio_as_often_as_it_says() -> None:
+    """The model of the test is the truth here; with ν learnt, not known."""
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(2000):
+        low, high = audit_test(drawn(rng, 1.3, 8.0, 10), BOUNDS).interval(0.9)
+        inside += low < 1.3 < high
+    assert 0.87 < inside / 2000 < 0.93  # a tenth, its error 0.007, and that of ν
+
+
+@pytest.mark.parametrize(("ratio", "most"), [(1.0, 1.0), (0.7, 0.02), (1.4, 0.02)])
+def test_sequential_audits_accept_the_right_ratio_and_no_wrong_one(ratio: float, most: float) -> None:
+    """From 4 audits on, one more at a time until it is certain or there are 24."""
+    rng = np.random.default_rng(2)
+    accepted, used = 0, []
+    for _ in range(300):
+        q = drawn(rng, ratio, 8.0, 24)
+        n = next((n for n in range(4, 25) if audit_test(q[:n], BOUNDS).certainty >= 0.9), None)
+        accepted += n is not None
+        used.append(n or 24)
+    assert accepted / 300 <= most
+    if ratio == 1.0:
+        assert accepted / 300 > 0.9 and 6 < np.mean(used) < 14
+
+
+def test_the_number_needed_is_what_it_takes_at_the_same_ratio() -> None:
+    q = [0.8, 1.2, 1.0, 1.1]
+    test = audit_test(q, BOUNDS)
+    needed = audits_needed(test, BOUNDS, 0.9)
+    assert needed > 0
+    enough = audit_test(q * round((4 + needed) / 4 + 1), BOUNDS)
+    assert enough.certainty > 0.9 and audits_needed(enough, BOUNDS, 0.9) == 0
+    assert math.isnan(audits_needed(audit_test([4.0] * 4, BOUNDS), BOUNDS, 0.9))
+    assert math.isnan(audit_test([], BOUNDS).ratio) and audit_test([], BOUNDS).certainty == 0
+
+
+def test_labels_of_another_kind_contradict_the_audits_and_such_of_the_same_kind_seldom() -> None:
+    rng = np.random.default_rng(3)
+    pairs = [(drawn(rng, 1.0, 8.0, 5), drawn(rng, 1.0, 8.0, 2)) for _ in range(500)]
+    assert np.mean([contradict(*pair) for pair in pairs]) < 0.02
+    assert contradict([9.0, 8.0, 11.0], [0.1] * 4) and contradict([0.2, 0.3, 0.25], [2.0, 2.5])
+    assert not contradict([9.0], [0.1] * 4) and not contradict([1.0, 1.0], [])

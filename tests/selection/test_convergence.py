@@ -17,14 +17,15 @@ from dynft_core.selection.convergence import (
     WalkerProgress,
     assess,
     audited_rmse,
-    predicted_rmse,
+    error_interval,
+    recalibration,
 )
 
-SETTINGS = ConvergenceSettings(min_walk_ps=2.0, max_walk_ps=10.0)
+SETTINGS = ConvergenceSettings(min_walk_ps=2.0, max_walk_ps=10.0, quiet_ps=0.5)
 GOOD = ConvergenceRecord(
     fits=(FitPoint(2, 0.0010), FitPoint(5, 0.0026), FitPoint(7, 0.0025), FitPoint(9, 0.0025)),
-    audits=tuple(AuditScore(0.0026, 0.0026) for _ in range(5)),
-    walkers=tuple(WalkerProgress(w, 2.5, 0.0006) for w in range(4)),
+    audits=tuple(AuditScore(0.0026, 0.0026) for _ in range(10)),
+    walkers=tuple(WalkerProgress(w, 2.5, 0.0006, 1.0) for w in range(4)),
 )
 
 
@@ -39,13 +40,15 @@ def test_a_good_campaign_is_converged():
 
 
 def test_each_condition_alone_holds_it_back():
-    slow = replace(GOOD, walkers=(WalkerProgress(0, 1.9, 0.0006), *GOOD.walkers[1:]))
+    slow = replace(GOOD, walkers=(WalkerProgress(0, 1.9, 0.0006, 1.0), *GOOD.walkers[1:]))
     assert failing(slow) == ["walked time of each walker, ps,"]
     few = replace(GOOD, audits=GOOD.audits[:3])
-    assert failing(few) == ["number of audits"]
+    assert failing(few) == ["number of audits", "error / prediction of 3 audits"]
+    flagged = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0006, 0.2)))
+    assert failing(flagged) == ["time without a flag, ps,"]
     moving = replace(GOOD, fits=(*GOOD.fits[:1], FitPoint(5, 0.0019), *GOOD.fits[2:]))
     assert failing(moving) == ["change of β^(-1/2) over the latest 4 labels"]
-    unsure = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0013)))
+    unsure = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0013, 1.0)))
     assert failing(unsure) == ["largest μ_k[ε_B] / β^(-1/2)"]
 
 
@@ -56,22 +59,50 @@ def test_false_convergence_is_not_believed():
         audits=tuple(AuditScore(0.00327, 0.00060) for _ in range(4)),
         walkers=(WalkerProgress(0, 3.0, 0.0001),),
     )
-    assert failing(trapped) == ["error / prediction of the latest 4 audits"]
-    assert assess(trapped, SETTINGS).checks[2].value == pytest.approx(5.45)
+    assert failing(trapped) == ["error / prediction of 4 audits"]
+    assert assess(trapped, SETTINGS).checks[3].value == pytest.approx(5.45)
 
 
-def test_audits_worse_than_predicted_and_better_than_predicted_both_count_and_old_ones_do_not():
-    for actual in (0.0022, 0.0031):
-        wrong = replace(GOOD, audits=(*GOOD.audits, *(AuditScore(actual, 0.0026) for _ in range(4))))
-        assert failing(wrong) == ["error / prediction of the latest 4 audits"]
-    old = replace(GOOD, audits=(AuditScore(0.5, 0.001), *GOOD.audits))
-    assert assess(old, SETTINGS).converged
+@pytest.mark.parametrize("actual", [0.0021, 0.0031])
+def test_audits_worse_and_better_than_predicted_both_count_unless_the_prediction_is_recalibrated(actual):
+    wrong = replace(GOOD, audits=tuple(AuditScore(actual, 0.0026) for _ in range(20)))
+    assert failing(wrong) == ["error / prediction of 20 audits"]
+    recalibrated = replace(SETTINGS, recalibrate=True)
+    assert assess(wrong, recalibrated).converged
+    assert recalibration(wrong) == pytest.approx(actual / 0.0026)
+    low, high = error_interval(wrong, recalibrated)
+    assert low == pytest.approx(0.0025 * actual / 0.0026)
+    assert high / low == pytest.approx(math.hypot(0.0025, 0.0006) / 0.0025)
+
+
+def test_the_temperature_with_the_worst_prediction_decides():
+    cold = tuple(AuditScore(0.0026, 0.0026, 100.0) for _ in range(10))
+    hot = tuple(AuditScore(0.0040, 0.0026, 600.0) for _ in range(10))
+    assert failing(replace(GOOD, audits=cold + hot)) == ["error / prediction of 10 audits"]
+    assert assess(replace(GOOD, audits=cold), SETTINGS).converged
+
+
+def test_audits_are_wanted_when_labels_alone_are_missing_and_as_many_as_the_test_needs():
+    few = replace(GOOD, audits=GOOD.audits[:4])
+    assert 1 <= assess(few, SETTINGS).audits_wanted <= 6
+    enough = replace(GOOD, audits=GOOD.audits[:4] + GOOD.audits[: assess(few, SETTINGS).audits_wanted])
+    assert assess(enough, SETTINGS).converged
+    early = replace(few, walkers=tuple(WalkerProgress(w, 1.0, 0.0006, 1.0) for w in range(4)))
+    assert assess(early, SETTINGS).audits_wanted == 0
+    assert assess(GOOD, SETTINGS).audits_wanted == 0
+    endless = replace(GOOD, audits=tuple(AuditScore(0.1, 0.0026) for _ in range(24)))
+    assert assess(endless, SETTINGS).audits_wanted == 0
 
 
 def test_only_the_labels_since_matter_for_the_change():
     """The first fit is far off, four labels ago is not."""
     assert GOOD.fits[0].beta_inv_sqrt_eV_A < 0.5 * GOOD.fits[-1].beta_inv_sqrt_eV_A
-    assert assess(GOOD, SETTINGS).checks[3].value == pytest.approx(0.04)
+    assert assess(GOOD, SETTINGS).checks[4].value == pytest.approx(0.04)
+
+
+def test_the_change_begins_anew_when_labels_are_set_aside():
+    aside = (FitPoint(60, 0.0003), FitPoint(64, 0.0005), *GOOD.fits)
+    assert assess(replace(GOOD, fits=aside), SETTINGS).checks[4].value == pytest.approx(0.04)
 
 
 def test_an_empty_record_is_neither_converged_nor_stalled_and_its_sentence_says_what_is_unknown():
@@ -81,7 +112,7 @@ def test_an_empty_record_is_neither_converged_nor_stalled_and_its_sentence_says_
 
 
 def test_a_window_that_is_still_empty_holds_it_back():
-    heating = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, math.nan)))
+    heating = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, math.nan, 1.0)))
     assert failing(heating) == ["largest μ_k[ε_B] / β^(-1/2)"]
 
 
@@ -95,12 +126,11 @@ def test_the_longest_walk_ends_a_campaign_that_does_not_converge():
 
 
 def test_claimed_and_found_errors():
-    assert predicted_rmse(GOOD) == pytest.approx(math.sqrt(0.0025**2 + 0.0006**2))
-    mixed = replace(GOOD, audits=(AuditScore(9.0, 1.0), *(AuditScore(e, 1.0) for e in (0.001, 0.002, 0.003, 0.004))))
-    assert audited_rmse(mixed, SETTINGS) == pytest.approx(math.sqrt(30 / 4) * 1e-3)
-    assert math.isnan(predicted_rmse(ConvergenceRecord((), (), ()))) and math.isnan(
-        audited_rmse(ConvergenceRecord((), (), ()), SETTINGS)
-    )
+    assert error_interval(GOOD, SETTINGS) == pytest.approx((0.0025, math.sqrt(0.0025**2 + 0.0006**2)))
+    mixed = replace(GOOD, audits=tuple(AuditScore(e, 1.0) for e in (0.001, 0.002, 0.003, 0.004)))
+    assert audited_rmse(mixed) == pytest.approx(math.sqrt(30 / 4) * 1e-3)
+    nothing = ConvergenceRecord((), (), ())
+    assert all(math.isnan(x) for x in (*error_interval(nothing, SETTINGS), audited_rmse(nothing)))
 
 
 positive = st.floats(1e-6, 1.0)

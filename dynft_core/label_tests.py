@@ -1,0 +1,88 @@
+"""What labels say of a force field that did not know them, and which initial labels to set aside.
+
+Audits are drawn from the walks whatever their ε_B, so their errors are those of the walks. Each is compared with the
+prediction of all *other* labels, in closed form: so all audits judge the newest force field, none an older one.
+
+Initial structures are not drawn from the walks. Small displacements, or such that the crystal never makes, have another
+error, and one noise level β for both would be wrong for the walks. When the audits show that, they are set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+
+from dynft_core.force_field import ForceField, learn
+from dynft_core.jobs import FitJob, Score, StructureRef
+from dynft_core.model.label_sums import statistics_of
+from dynft_core.reference.label import Label
+from dynft_core.regression.left_out import left_out
+from dynft_core.selection.audits import contradict
+from dynft_core.selection.calibration import species_scores
+
+Floats = NDArray[np.float64]
+
+MAX_TESTED = 24
+"""Initial labels that are looked at."""
+
+
+def predicted_scores(base: ForceField, refs: Sequence[StructureRef], labels: Sequence[Label]) -> tuple[Score, ...]:
+    """New labels against the prediction of a force field that did not know them."""
+    found = []
+    for ref, label in zip(refs, labels, strict=True):
+        residual = base.forces(label.displacements) - label.forces
+        variance = base.error.per_component(label.displacements) + 1 / base.posterior.beta
+        found.append(_score(base, ref, residual, variance))
+    return tuple(found)
+
+
+def left_out_scores(fitted: ForceField, refs: Sequence[StructureRef], labels: Sequence[Label]) -> tuple[Score, ...]:
+    """Labels of a force field, each against the prediction of the others."""
+    found = []
+    for ref, label in zip(refs, labels, strict=True):
+        matrix = fitted.sensing_matrix(label.displacements)
+        residual, variance = left_out(fitted.posterior, matrix, label.forces.ravel())
+        found.append(_score(fitted, ref, residual.reshape(-1, 3), variance.reshape(-1, 3)))
+    return tuple(found)
+
+
+def _score(force_field: ForceField, ref: StructureRef, residual: Floats, variance: Floats) -> Score:
+    symbols = [chemical_symbols[z] for z in force_field.supercell.numbers]
+    predicted = float(np.sqrt(variance.mean()))
+    bayesian = float(np.sqrt(max(variance.mean() - 1 / force_field.posterior.beta, 0.0)))
+    rmse, species = float(np.sqrt(np.mean(residual**2))), species_scores(symbols, residual, variance)
+    return Score(ref.key, ref.role, rmse, predicted, bayesian, ref.temperature_K, species)
+
+
+def tested(
+    fitted: ForceField, job: FitJob, read: Callable[[StructureRef], Label]
+) -> tuple[ForceField, tuple[Score, ...], tuple[str, ...]]:
+    """Test a fit of labels alone by its audits: (force field, their scores, keys of the initial labels set aside)."""
+    audits = [ref for ref in job.audits if ref.key in fitted.labels]
+    initial = [ref for ref in job.initial if ref.key in fitted.labels]
+    audited = [read(ref) for ref in audits]
+    scores = left_out_scores(fitted, audits, audited)
+    begun = left_out_scores(fitted, initial[:MAX_TESTED], [read(ref) for ref in initial[:MAX_TESTED]])
+    if not contradict(_squares(scores), _squares(begun)):
+        return fitted, scores, ()
+    changed = _without(fitted, [read(ref) for ref in initial], job.noise_floor_eV_A)
+    return changed, left_out_scores(changed, audits, audited), tuple(ref.key for ref in initial)
+
+
+def _squares(scores: Sequence[Score]) -> list[float]:
+    return [(s.rmse_eV_A / s.predicted_eV_A) ** 2 for s in scores]
+
+
+def _without(fitted: ForceField, labels: Sequence[Label], noise_floor_eV_A: float) -> ForceField:
+    """The force field of its other labels; nothing is pending."""
+    gone = {label.key for label in labels}
+    u, f = np.array([x.displacements for x in labels]), np.array([x.forces for x in labels])
+    statistics = fitted.posterior.statistics - statistics_of(fitted.folded, u, f)
+    posterior = learn(fitted.basis, statistics, fitted.prior, noise_floor_eV_A)
+    kept = tuple(key for key in fitted.labels if key not in gone)
+    found = replace(fitted, posterior=posterior, rotational=False, labels=kept, pending=())
+    return found.with_rotational_sum_rules(noise_floor_eV_A) if fitted.rotational else found
