@@ -106,7 +106,7 @@ class ConvergenceSection(_Section):
     max_walk_ps: Positive = 50.0
     """A campaign that has not converged when every walker has walked this long stops, and says so."""
     quiet_ps: Annotated[float, Field(ge=0)] = 0.25
-    """No walker may have been flagged for this long, or for `min_walk_ps` if that is less. Asked of 'trajectory_average'
+    """No walker may have been flagged for this long, or for `min_walk_ps` if that is less. Asked of trajectory_average
     alone: other criteria flag for ever."""
     audits: Count = 4
     """Fewest audits."""
