@@ -17,9 +17,7 @@ import tomli_w
 from dynft_core.errors import CampaignFailedError, InputError
 from dynft_core.jobs import EvaluateJob, Evaluation
 from dynft_core.storage.files import replacing
-from dynft_core.storage.journal import read_journal
 from dynft_core.tasks import evaluate
-from workflows.campaign import replay
 from workflows.campaign_jobs import SUPERCELL, force_field_path
 from workflows.campaign_state import State
 from workflows.comparison import Curve, as_values, summary, summary_lines
@@ -30,7 +28,7 @@ from workflows.force_field_commands import json_text
 from workflows.history import History
 from workflows.progress import Progress
 from workflows.report_figures import comparison_figure
-from workflows.run_folder import JOURNAL
+from workflows.run_folder import state_of
 from workflows.training import check_campaign, check_run_folder
 
 CRITERIA: tuple[str, ...] = get_args(SelectionSection.model_fields["criterion"].annotation)
@@ -137,14 +135,10 @@ def _run(campaign: Campaign, folder: Path, site: str, title: str) -> State:
 
 def _scored(run: Path, state: State, first: Path) -> tuple[Evaluation, ...]:
     """All force fields of `run` on the test labels of the run in `first`."""
-    test = _state(first)
+    test = state_of(first)
     labels = test.ledger.labels("test")
     paths = tuple(str(run.absolute() / force_field_path(v)) for v in range(1, len(state.fits) + 1))
     outcome = evaluate(EvaluateJob(str(first.absolute()), paths, labels, SUPERCELL))
     if not outcome.ok:
         raise CampaignFailedError(f"scores of '{run}': {outcome.error}")
     return outcome.evaluations
-
-
-def _state(run: Path) -> State:
-    return replay(read_journal(run / JOURNAL), str(run.absolute()))

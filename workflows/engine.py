@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,14 +32,15 @@ from typing import Any
 import dynft_core.tasks
 from dynft_core.errors import CampaignFailedError, InputError
 from dynft_core.jobs import Job, LabelJob, Outcome, ProposeJob
-from dynft_core.storage.journal import Journal, read_journal
+from dynft_core.storage.journal import Journal
 from workflows.apps import FUNCTIONS, Executors, Trouble, loss_cost
-from workflows.campaign import advance, changed_event, lost_event, outcome_event, replay, start, started_event
+from workflows.campaign import advance, changed_event, lost_event, outcome_event, start, started_event
 from workflows.campaign_state import TASKS, Action, State
 from workflows.config import Campaign
 from workflows.requests import requests
-from workflows.run_folder import JOURNAL, prepared, status_of
+from workflows.run_folder import prepared, status_of
 from workflows.sites import load_site
+from workflows.snapshot import EVERY, JOURNAL, Snapshots
 
 __all__ = ["Engine", "OnEvent", "run_campaign", "status_of"]
 
@@ -88,11 +89,12 @@ def run_campaign(
     with (
         prepared(campaign, campaign_text, run_dir),
         _logging_to(run_dir / "dynft.log"),
-        Journal.open(run_dir / JOURNAL) as journal,
+        ExitStack() as stack,
     ):
-        events = read_journal(run_dir / JOURNAL)
-        if events:
-            state = replay(events, str(run_dir))
+        snapshots = Snapshots(run_dir)
+        state = snapshots.restore()
+        journal = stack.enter_context(Journal.open(run_dir / JOURNAL, snapshots.n_bytes))
+        if state is not None:
             if _settings(campaign) != _settings(state.campaign):
                 state, _ = advance(state, event := journal.append(changed_event(campaign)))
                 on_event(state, event)
@@ -102,9 +104,8 @@ def run_campaign(
         if state.phase == "complete":
             return state
         longest_s = longest_tasks_s(state.campaign)
-        return Engine(
-            state, journal, lambda: Executors(lambda: load_site(site, run_dir), tasks, longest_s), on_event
-        ).run(site)
+        executors = partial(Executors, partial(load_site, site, run_dir), tasks, longest_s)
+        return Engine(state, journal, snapshots, executors, on_event).run(site)
 
 
 def _settings(campaign: Campaign) -> dict[str, Any]:
@@ -138,10 +139,17 @@ class Engine:
     """One driver of one campaign, which holds the run folder's lock and its journal."""
 
     def __init__(
-        self, state: State, journal: Journal, start_executors: Callable[[], Executors], on_event: OnEvent
+        self,
+        state: State,
+        journal: Journal,
+        snapshots: Snapshots,
+        start_executors: Callable[[], Executors],
+        on_event: OnEvent,
     ) -> None:
         self.state = state
         self._journal = journal
+        self._snapshots = snapshots
+        self._n_events = 0
         self._start_executors = start_executors
         self._on_event = on_event
         self._executors: Executors | None = None
@@ -177,6 +185,7 @@ class Engine:
                 # Told first: closing takes seconds, and what comes back meanwhile is found again by the next driver.
                 try:
                     self._record({"event": "driver_stopped", "reason": self._last_words(reason)})
+                    self._snapshots.write(self.state)
                 finally:
                     if self._executors is not None:
                         self._executors.close()
@@ -244,7 +253,16 @@ class Engine:
         """Event to journal, then to the state, then to whoever watches; returns what is to be submitted."""
         written = self._journal.append(event)
         self.state, actions = advance(self.state, written)
-        self._on_event(self.state, written)
+        what = (written.get("outcome") or {}).get("error") or written.get("reason") or ""
+        logger.info(" ".join(f"{written['event']} {written.get('id', '')} {what}".split()))
+        try:
+            self._on_event(self.state, written)
+        except BrokenPipeError:  # train | head: nobody reads any more
+            self._on_event = lambda state, event: None
+            self._inbox.put(_Stop("the reader of its output went away"))
+        self._n_events += 1
+        if self._n_events % EVERY == 0:
+            self._snapshots.write(self.state)
         return actions
 
     def _take_requests(self) -> None:

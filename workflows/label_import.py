@@ -24,7 +24,7 @@ from dynft_core.reference.imported import (
     write_imported_label,
 )
 from dynft_core.reference.label import read_label, relative_label_path
-from dynft_core.storage.journal import Journal, read_journal
+from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import read_perfect_structure, write_structures
 from workflows.campaign import imported_event, started_event
 from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, reference_settings
@@ -32,7 +32,8 @@ from workflows.campaign_state import State
 from workflows.config import load_campaign
 from workflows.data_checks import data_warnings
 from workflows.requests import ask
-from workflows.run_folder import JOURNAL, prepared, state_of, take_requests
+from workflows.run_folder import first_event, prepared, state_of, take_requests
+from workflows.snapshot import JOURNAL
 
 Floats = NDArray[np.float64]
 
@@ -99,7 +100,7 @@ def _run_folder(source: str, run: Path | None) -> Path:
     campaign, text = load_campaign(source)
     folder = (run or Path("runs") / campaign.name).absolute()
     with prepared(campaign, text, folder), Journal.open(folder / JOURNAL) as journal:
-        if not read_journal(folder / JOURNAL):
+        if first_event(folder) is None:
             journal.append(started_event(campaign))
     return folder
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import nan
 from typing import Any, Literal, get_args
 
 from dynft_core.jobs import Role, StructureRef
@@ -40,7 +41,7 @@ class Entry:
     attempts: int = 0
     seconds: float = 0.0
     core_seconds: float = 0.0
-    gain: float = float("nan")
+    gain: float = nan
 
 
 @dataclass(frozen=True)

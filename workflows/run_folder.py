@@ -20,16 +20,16 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import site_parameters
 from dynft_core.selection.convergence import audited_rmse, error_interval
 from dynft_core.storage.files import replacing
-from dynft_core.storage.journal import Journal, read_journal
+from dynft_core.storage.journal import Event, Journal, iter_journal
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
-from workflows.campaign import replay, started_event
+from workflows.campaign import started_event
 from workflows.campaign_jobs import CHANGEABLE, PRIMITIVE, SUPERCELL, convergence_settings, reference_settings
 from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.requests import requests
+from workflows.snapshot import JOURNAL, Snapshots
 from workflows.structure_files import read_structure
 
-JOURNAL = "journal.jsonl"
 LOCK = "driver.lock"
 LOCK_WAIT_S = 2.0
 """How long a driver waits for the lock: whoever only looks whether it is held has it for a moment."""
@@ -55,7 +55,7 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         raise RunFolderError("--run", "a folder that can be written to", got, "choose another") from error
     try:
         _lock(descriptor, run_dir)
-        if (run_dir / JOURNAL).exists() and read_journal(run_dir / JOURNAL):
+        if first_event(run_dir):
             _refuse_other_campaign(campaign, supercell, run_dir)
         else:  # new, or its first driver was killed before the journal had its first line
             _write_text(run_dir / "campaign.toml", campaign_text)
@@ -90,10 +90,15 @@ def status_of(run_dir: Path) -> dict[str, Any]:
         FileFormatError: the journal cannot be read.
     """
     running = is_running(run_dir)
-    events = read_journal(run_dir / JOURNAL) if (run_dir / JOURNAL).exists() else []
-    if not events:
+    state = Snapshots(run_dir).restore()
+    if state is None:
         return {**_NOTHING, "state": "running" if running else "paused"}
-    return _status(replay(events, str(run_dir)), running)
+    return _status(state, running)
+
+
+def first_event(run_dir: Path) -> Event | None:
+    """The first line of the folder's journal, if there is one."""
+    return next(iter_journal(run_dir / JOURNAL), None) if (run_dir / JOURNAL).exists() else None
 
 
 def state_of(run_dir: Path) -> State:
@@ -103,12 +108,12 @@ def state_of(run_dir: Path) -> State:
         RunFolderError: no campaign there, or one of which nothing has happened yet.
         FileFormatError: the journal cannot be read.
     """
-    events = read_journal(run_dir / JOURNAL) if (run_dir / JOURNAL).exists() else []
-    if not events:
+    state = Snapshots(run_dir.absolute()).restore()
+    if state is None:
         raise RunFolderError(
             "RUN", "a run folder with a campaign that has begun", f"'{run_dir}'", "give the folder of dynft train --run"
         )
-    return replay(events, str(run_dir.absolute()))
+    return state
 
 
 def take_requests(run_dir: Path) -> bool:
@@ -186,7 +191,7 @@ def _lock(descriptor: int, run_dir: Path, wait_s: float = LOCK_WAIT_S) -> None:
 
 def _refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Path) -> None:
     """The file may have moved; what it says, and the structure that it names, must be what the journal began with."""
-    first = read_journal(run_dir / JOURNAL)[0]
+    first = first_event(run_dir) or {}
     known = Campaign.model_validate(first.get("campaign"))  # keys that came later have their defaults
     there, here = _flat(started_event(known)["campaign"]), _flat(started_event(campaign)["campaign"])
     different = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from math import nan
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel
 
 from dynft_core.errors import FileFormatError
 
 Record = TypeVar("Record")
+Decoder = Callable[[Any], Any]
 
 
 def to_json(record: Any) -> dict[str, Any]:
@@ -28,9 +31,8 @@ def from_json(kind: type[Record], data: Mapping[str, Any]) -> Record:
         FileFormatError: a field without a default is missing, or has another type.
     """
     key: Any = kind
-    hints = _hints(key)
     try:
-        return kind(**{f: _decode(hints[f], data[f]) for f in hints if f in data})
+        return kind(**{name: decode(data[name]) for name, decode in _fields(key) if name in data})
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise FileFormatError(
             "journal.jsonl", f"a {kind.__name__}", f"{dict(data)!r:.200} ({error})", "restore the file"
@@ -38,23 +40,64 @@ def from_json(kind: type[Record], data: Mapping[str, Any]) -> Record:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _fields(kind: type) -> tuple[tuple[str, Decoder], ...]:
     hints = get_type_hints(kind)
-    return {f.name: hints[f.name] for f in fields(kind)}
+    return tuple((f.name, _decoder(hints[f.name])) for f in fields(kind))
 
 
-def _decode(hint: Any, value: Any) -> Any:
-    if is_dataclass(hint) and isinstance(hint, type):
-        return from_json(hint, value)
-    if hint is float:
-        return nan if value is None else float(value)
+@cache
+def _decoder(hint: Any) -> Decoder:
+    """How to read a value of this type: looked up once, not for every value of a long journal."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if is_dataclass(hint) and isinstance(hint, type):
+        return partial(from_json, hint)
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint.model_validate
+    if hint is float:
+        return _float
+    if hint in (int, str, bool):
+        return partial(_checked, hint)
     if origin is tuple:
-        return tuple(_decode(arguments[0], item) for item in value)
-    if origin is Literal and value not in arguments:
-        raise ValueError(f"{value!r} is none of {arguments}")
+        return partial(_many, tuple, _decoder(arguments[0]))
+    if origin is frozenset:
+        return partial(_many, frozenset, _decoder(arguments[0]))
+    if origin in (dict, Mapping):
+        return partial(_mapping, _key(arguments[0]), _decoder(arguments[1]))
+    if origin is Literal:
+        return partial(_literal, arguments)
     if origin in (Union, types.UnionType):  # only "or None" occurs
-        return None if value is None else _decode(next(a for a in arguments if a is not types.NoneType), value)
-    if hint in (int, str, bool) and not isinstance(value, hint):
-        raise TypeError(f"{value!r} is no {hint.__name__}")
+        return partial(_optional, _decoder(next(a for a in arguments if a is not types.NoneType)))
+    return lambda value: value
+
+
+def _float(value: Any) -> float:
+    return nan if value is None else float(value)
+
+
+def _checked(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
+
+
+def _many(kind: type, decode: Decoder, value: Any) -> Any:
+    return kind([decode(item) for item in value])
+
+
+def _mapping(key: Decoder, decode: Decoder, value: Any) -> dict[Any, Any]:
+    return {key(name): decode(item) for name, item in value.items()}
+
+
+def _key(hint: Any) -> Decoder:
+    """JSON has no other keys than text."""
+    return int if hint is int else str
+
+
+def _literal(allowed: tuple[Any, ...], value: Any) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{value!r} is none of {allowed}")
+    return value
+
+
+def _optional(decode: Decoder, value: Any) -> Any:
+    return None if value is None else decode(value)

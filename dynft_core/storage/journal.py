@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,8 +30,10 @@ class Journal:
         self._descriptor = descriptor
 
     @classmethod
-    def open(cls, path: Path | str) -> Journal:
+    def open(cls, path: Path | str, known_bytes: int = 0) -> Journal:
         """Open a journal to append to it, an empty one when there is none. A torn last line is cut off, with a warning.
+
+        `known_bytes`: of its beginning, known to be whole events.
 
         Raises:
             FileFormatError: the file holds something else than events before its last line.
@@ -40,7 +42,7 @@ class Journal:
         path = Path(path)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
-            _mend_end(path, descriptor)
+            _mend_end(path, descriptor, known_bytes)
             os.fsync(descriptor)
             sync_folder(path.parent)
         except BaseException:
@@ -90,44 +92,55 @@ def read_journal(path: Path | str) -> list[Event]:
     Raises:
         FileFormatError: no such file, or something else than an event before the last line.
     """
-    path = Path(path)
+    return list(iter_journal(path))
+
+
+def iter_journal(path: Path | str, start: int = 0) -> Iterator[Event]:
+    """The events of a journal one by one, from byte `start` on; otherwise as `read_journal`.
+
+    Raises:
+        FileFormatError: as there, once the iteration comes to that place.
+    """
+    for event, _ in _parsed(Path(path), start):
+        yield event
+
+
+def _parsed(path: Path, start: int) -> Iterator[tuple[Event, int]]:
+    """Events from byte `start` on, each with where its line ends."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            file.seek(start)
+            end, bad, n_lines = start, b"", 0
+            for line in file:
+                if bad:
+                    break
+                n_lines += 1
+                event = _decode(line)
+                if event is None:  # allowed as the last line: its writer was killed
+                    bad = line
+                    continue
+                end += len(line)
+                yield event, end
+            else:
+                return
     except OSError as error:
         raise FileFormatError(str(path), "a journal", error.strerror or str(error), "check the run folder") from error
-    return _parse(path, content)[0]
+    raise FileFormatError(
+        f"{path} line {n_lines}{f' after byte {start}' if start else ''}", 'a JSON object with "event"',
+        _shortened(bad.removesuffix(b"\n")),
+        "the file was edited or damaged: restore it, or start in another run folder",
+    )  # fmt: skip
 
 
-def _parse(path: Path, content: bytes) -> tuple[list[Event], int]:
-    """Events, and how many bytes of `content` they take."""
-    lines = content.split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    events: list[Event] = []
-    taken = 0
-    for number, line in enumerate(lines, start=1):
-        event = _decode(line)
-        if event is None:
-            if number == len(lines):
-                break
-            raise FileFormatError(
-                f"{path} line {number}", 'a JSON object with "event"', _shortened(line),
-                "the file was edited or damaged: restore it, or start in another run folder",
-            )
-        events.append(event)
-        taken += len(line) + 1
-    return events, min(taken, len(content))
-
-
-def _mend_end(path: Path, descriptor: int) -> None:
+def _mend_end(path: Path, descriptor: int, known_bytes: int) -> None:
     """Cut off a torn last line; end a whole one that lacks its newline (a power failure, an editor)."""
-    content = path.read_bytes()
-    _, taken = _parse(path, content)
-    if taken < len(content):
-        torn = _shortened(content[taken:])
+    taken = max((end for _, end in _parsed(path, known_bytes)), default=known_bytes)
+    size = os.fstat(descriptor).st_size
+    if taken < size:
+        torn = _shortened(os.pread(descriptor, 200, taken))
         logger.warning("%s: the last line is torn (its writer was killed) and is dropped: %s", path, torn)
         os.ftruncate(descriptor, taken)
-    elif content and not content.endswith(b"\n"):
+    elif size and os.pread(descriptor, 1, size - 1) != b"\n":
         os.write(descriptor, b"\n")
 
 

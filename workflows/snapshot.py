@@ -1,0 +1,162 @@
+"""Snapshots of the campaign's state beside its journal: a long journal need not be replayed from its first line.
+
+A snapshot says to which bytes of the journal it belongs, by their number and hash, and by which code it was folded. It
+is used when all of that fits, and the rest of the journal is replayed on top; otherwise it is as if it were not there.
+The journal alone decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import fields, is_dataclass, replace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from dynft_core.errors import FileFormatError
+from dynft_core.storage.files import replacing
+from dynft_core.storage.journal import Event, iter_journal
+from workflows.campaign import advance, replay
+from workflows.campaign_state import TASKS, Action, State
+from workflows.wire import from_json
+
+logger = logging.getLogger(__name__)
+
+JOURNAL = "journal.jsonl"
+SNAPSHOT = "state.json"
+EVERY = 5000
+"""Events between snapshots: their replay takes some seconds."""
+_FOLD = (
+    "workflows.campaign", "workflows.campaign_plan", "workflows.campaign_jobs", "workflows.campaign_state",
+    "workflows.ledger", "workflows.wire", "workflows.config", "dynft_core.jobs", "dynft_core.selection.convergence",
+    "dynft_core.selection.audits",
+)  # fmt: skip
+"""The modules that a state depends on."""
+
+
+class Snapshots:
+    """Reading and writing the snapshot of one run folder.
+
+    Attributes:
+        n_bytes: bytes of the journal that are folded in the state last restored or written.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self._hash = hashlib.sha256()
+        self.n_bytes = 0
+
+    def restore(self) -> State | None:
+        """The state that the journal leads to; None while it is empty. Changes nothing.
+
+        Raises:
+            FileFormatError: the journal cannot be read.
+        """
+        journal = self._run_dir / JOURNAL
+        if not journal.exists():
+            return None
+        state = self._verified(journal)
+        events = iter_journal(journal, self.n_bytes)
+        if state is not None:
+            for event in events:
+                state, _ = advance(state, event)
+            return state
+        first = next(events, None)
+        return None if first is None else replay(_chained(first, events), str(self._run_dir))
+
+    def write(self, state: State) -> None:
+        """Write the state, which all of the journal has led to. A full disk is no harm: there is no snapshot then."""
+        with (self._run_dir / JOURNAL).open("rb") as file:
+            file.seek(self.n_bytes)
+            while block := file.read(1 << 20):
+                self._hash.update(block)
+                self.n_bytes += len(block)
+        plain = {
+            "fold": _fold(),
+            "n_bytes": self.n_bytes,
+            "sha256": self._hash.hexdigest(),
+            "state": state_to_json(state),
+        }
+        text = json.dumps(plain)
+        with suppress(OSError), replacing(self._run_dir / SNAPSHOT) as temporary:
+            temporary.write_text(json.dumps([hashlib.sha256(text.encode()).hexdigest(), text]), encoding="utf-8")
+
+    def _verified(self, journal: Path) -> State | None:
+        """The snapshot's state, if it is undamaged, by this code, of this folder and of the journal's beginning."""
+        try:
+            digest, text = json.loads((self._run_dir / SNAPSHOT).read_text(encoding="utf-8"))
+            plain = json.loads(text)
+            sound = digest == hashlib.sha256(text.encode()).hexdigest() and plain["fold"] == _fold()
+            sound = sound and plain["state"]["run_dir"] == str(self._run_dir)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        if not sound:
+            return None
+        found = hashlib.sha256()
+        with journal.open("rb") as file:
+            left = int(plain["n_bytes"])
+            while left and (block := file.read(min(left, 1 << 20))):
+                found.update(block)
+                left -= len(block)
+        if left or found.hexdigest() != plain["sha256"]:
+            logger.warning("%s is not of this journal and is not used", self._run_dir / SNAPSHOT)
+            return None
+        try:
+            state = state_from_json(plain["state"])
+        except FileFormatError as error:
+            logger.warning("%s: %s", self._run_dir / SNAPSHOT, error)
+            return None
+        self._hash, self.n_bytes = found, int(plain["n_bytes"])
+        return state
+
+
+def state_to_json(state: State) -> dict[str, Any]:
+    """A state as plain data."""
+    plain: dict[str, Any] = {f.name: _plain(getattr(state, f.name)) for f in fields(state) if f.name != "tasks"}
+    return {**plain, "tasks": {name: [action.kind, _plain(action.job)] for name, action in state.tasks.items()}}
+
+
+def state_from_json(plain: dict[str, Any]) -> State:
+    """The state that `state_to_json` made `plain` of.
+
+    Raises:
+        FileFormatError: something else.
+    """
+    jobs = {name: job for job, (name, _) in TASKS.items()}
+    tasks = {name: Action(name, from_json(jobs[kind], job)) for name, (kind, job) in plain["tasks"].items()}
+    return replace(from_json(State, {**plain, "tasks": {}}), tasks=tasks)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if value != value else value  # JSON knows no nan
+
+
+def _chained(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
+    yield first
+    yield from rest
+
+
+@cache
+def _fold() -> str:
+    """Which code folds the journal."""
+    digest = hashlib.sha256()
+    for name in _FOLD:
+        digest.update(Path(str(import_module(name).__file__)).read_bytes())
+    return digest.hexdigest()
