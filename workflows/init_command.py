@@ -13,29 +13,36 @@ from ase import Atoms
 
 from dynft_core.errors import InputError, RunFolderError
 from dynft_core.lattice.crystal import Crystal
+from dynft_core.reference.calculators import is_installed
 from dynft_core.storage.structures import write_perfect_structure
 from workflows.config import BUILT_IN, built_in_names
 from workflows.structure_files import read_structure
 
+VACUUM_A = 6.0
+"""A gap between planes of atoms beyond which no crystal is dense."""
 MIN_HEIGHT_A = 10.0
 """Shortest height of a proposed supercell: correlations of a crystal's forces reach about half of it."""
 
-_VASP = """
-xc = "pbesol"
-prec = "Accurate"
+_PARAMETERS = {
+    "vasp": """
+# The INCAR is dynft's for accurate forces: PBEsol, EDIFF = 1E-8, …; any tag, in lower case, changes it.
 encut = 500.0          # eV: converge it for your potentials
-ediff = 1e-8
-ismear = 0
-sigma = 0.05
-lreal = false
-addgrid = true
-lasph = true
-isym = 0
-nelm = 100
-lwave = false
-lcharg = false
 kpts = [2, 2, 2]       # converge it for your supercell
-"""
+""",
+    "espresso": """
+kpts = [2, 2, 2]       # converge it for your supercell; without it: Γ alone
+
+[reference.parameters.pseudopotentials]
+{pseudopotentials}
+
+[reference.parameters.input_data.system]
+ecutwfc = 60.0         # Ry: converge it for your pseudopotentials
+
+[reference.parameters.input_data.electrons]
+conv_thr = 1e-9        # Ry
+""",
+}
+"""What the parameters of a reference must say at least."""
 
 _TEMPLATE = """\
 # A campaign of dynamic training. Every key that is left out has its default.
@@ -78,8 +85,9 @@ def init_campaign(source: str, output: Path | None, calculator: str) -> str:
         calculator: name of the reference calculator, for a structure file.
 
     Raises:
-        InputError: no such source, or a folder that holds a campaign already.
+        InputError: no such source or calculator, a structure that is no crystal, or a folder that holds a campaign.
     """
+    notes: list[str] = []
     if source in built_in_names():
         folder = output or Path(source)
         _make_folder(folder)
@@ -88,6 +96,7 @@ def init_campaign(source: str, output: Path | None, calculator: str) -> str:
         shutil.copyfile(BUILT_IN / f"{source}.xyz", folder / f"{source}.xyz")
     else:
         atoms = _read(source)
+        notes = _notes(atoms, calculator)
         name = Path(source).stem if not Path(Path(source).stem).is_file() else Crystal(atoms).formula
         text = campaign_text(name, atoms, calculator)
         folder = output or Path(name)
@@ -95,7 +104,8 @@ def init_campaign(source: str, output: Path | None, calculator: str) -> str:
         write_perfect_structure(folder / "structure.xyz", Crystal(atoms).atoms())
         (folder / "campaign.toml").write_text(text, encoding="utf-8")
     path = str(folder / "campaign.toml")
-    return f"campaign: {path}\nrun it: {shlex.join(['dynft', 'train', path])}"
+    run, rehearse = (shlex.join(["dynft", "train", path, *more]) for more in ([], ["--rehearse"]))
+    return "\n".join([*notes, f"campaign: {path}", f"run it: {run}", f"what would it cost: {rehearse}"])
 
 
 def campaign_text(name: str, atoms: Atoms, calculator: str) -> str:
@@ -103,12 +113,13 @@ def campaign_text(name: str, atoms: Atoms, calculator: str) -> str:
     crystal = Crystal(atoms)
     heights = 1.0 / np.linalg.norm(np.linalg.inv(crystal.cell), axis=0)
     repeats = np.maximum(1, np.ceil(MIN_HEIGHT_A / heights - 1e-6)).astype(int)
+    potentials = "\n".join(f'{symbol} = "{symbol}.UPF"' for symbol in sorted(set(atoms.symbols)))
     allowed = re.sub("[^A-Za-z0-9._+-]+", "-", name).strip("._+-") or "crystal"
     return _TEMPLATE.format(
         name=json.dumps(allowed), formula=crystal.formula, n_cell=crystal.n_atoms, supercell=repeats.tolist(),
         n_supercell=crystal.n_atoms * int(repeats.prod()), height=float((heights * repeats).min()),
         cutoffs=propose_cutoffs(crystal, 0.5 * float((heights * repeats).min())), calculator=json.dumps(calculator),
-        parameters=_VASP if calculator == "vasp" else "\n",
+        parameters=_PARAMETERS.get(calculator, "\n").format(pseudopotentials=potentials),
     )
 
 
@@ -118,7 +129,33 @@ def propose_cutoffs(crystal: Crystal, half_height_A: float) -> list[float]:
     lengths = np.sort(np.concatenate([np.linalg.norm(v, axis=1) for v in vectors]))
     shells = lengths[np.concatenate([[True], np.diff(lengths) > 0.1])]
     third, second = (float(np.ceil(10 * shells[min(k, len(shells) - 1)] + 1) / 10) for k in (2, 1))
-    return [max(round(half_height_A, 1), third), third, second]
+    within = np.floor(10 * half_height_A + 1e-6) / 10
+    return [max(float(within), third), third, second]
+
+
+def _notes(atoms: Atoms, calculator: str) -> list[str]:
+    """What the user should know before anything is computed.
+
+    Raises:
+        InputError: no calculator of that name.
+    """
+    notes = []
+    if not is_installed(calculator):
+        notes.append(f"note: '{calculator}' is not installed in this environment; labels need it where they run")
+    for axis, gap_A in zip("abc", vacuum_A(atoms), strict=True):
+        if gap_A > VACUUM_A:
+            notes.append(f"note: {gap_A:.1f} Å of vacuum along {axis}: taken as it is; repeats along {axis} cost much")
+    return notes
+
+
+def vacuum_A(atoms: Atoms) -> list[float]:
+    """Widest slab without atoms between the planes of each pair of lattice vectors, Å."""
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell[:]), axis=0)
+    gaps = []
+    for axis, height in enumerate(heights):
+        z = np.sort(atoms.get_scaled_positions()[:, axis])
+        gaps.append(float(np.diff(np.append(z, z[0] + 1)).max() * height))
+    return gaps
 
 
 def _read(source: str) -> Atoms:

@@ -80,10 +80,17 @@ def read_structure(path: Path, argument: str) -> Atoms:
 
     Raises:
         FileFormatError: missing, unreadable, or several structures.
+        StructureError: it says that it is periodic in one or two directions only.
     """
     frames = read_frames(path, argument)
     if len(frames) > 1:
         raise FileFormatError(argument, "one structure", f"'{path}' with {len(frames)}", "write that one to a file")
+    if 0 < frames[0].pbc.sum() < 3:
+        raise StructureError(
+            argument, "a crystal, periodic along all three lattice vectors",
+            f"'{path}', periodic along {' and '.join(np.array(list('abc'))[frames[0].pbc])} alone",
+            "for a slab or sheet with vacuum around it, set pbc to T T T: the vacuum is repeated with it",
+        )
     return frames[0]
 
 

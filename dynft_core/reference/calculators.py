@@ -85,6 +85,24 @@ def _called(name: str, make: Callable[[], Any]) -> Any:
     return calculator
 
 
+def is_installed(name: str) -> bool:
+    """Whether a calculator of this name can be made in this environment.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    settings = ReferenceSettings(name)
+    if engine_of(settings) is not None or runs_in_process(settings):
+        return True
+    try:
+        _factory(calculator_name(settings))
+    except InputError as error:
+        if isinstance(error.__cause__, ImportError):
+            return False
+        raise
+    return True
+
+
 def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> list[str]:
     """Check everything that can be checked for the supercell `atoms` without computing; returns notes for the user.
 

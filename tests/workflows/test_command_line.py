@@ -13,6 +13,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 import dynft
@@ -455,3 +456,26 @@ def test_an_input_is_not_overwritten(
         assert "another file than the input" in capsys.readouterr().err
     assert copy.read_bytes() == force_field.read_bytes()
     assert data.read_bytes() == (silicon_files / "train.xyz").read_bytes()
+
+
+def test_init_says_what_is_doubtful_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slab = bulk("Si", "diamond", a=5.432, cubic=True)
+    slab.center(vacuum=5.0, axis=2)
+    slab.pbc = (True, True, False)
+    ase.io.write(tmp_path / "slab.xyz", slab, format="extxyz")
+    assert "periodic along a and b alone" in refused(["init", str(tmp_path / "slab.xyz")], capsys)
+    slab.pbc = True
+    ase.io.write(tmp_path / "sheet.xyz", slab, format="extxyz")
+    folder = tmp_path / "sheet"
+    assert main(["init", str(tmp_path / "sheet.xyz"), "-o", str(folder), "--calculator", "espresso"]) == 0
+    assert "10.0 Å of vacuum along c" in capsys.readouterr().out
+    campaign, _ = load_campaign(folder / "campaign.toml")
+    assert campaign.reference.parameters["pseudopotentials"] == {"Si": "Si.UPF"}
+    misspelt = ["init", str(tmp_path / "sheet.xyz"), "--calculator", "espreso"]
+    assert "did you mean 'espresso'?" in refused(misspelt, capsys)
+    # 5.49 Å repeated twice: a cutoff of 5.5 Å would reach beyond half of it
+    ase.io.write(tmp_path / "si.xyz", bulk("Si", "diamond", a=5.49, cubic=True), format="extxyz")
+    assert main(["init", str(tmp_path / "si.xyz"), "-o", str(tmp_path / "si")]) == 0
+    assert load_campaign(tmp_path / "si" / "campaign.toml")[0].expansion.cutoffs_A[0] == 5.4
