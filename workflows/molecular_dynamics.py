@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -16,8 +18,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from dynft_core.dynamics.langevin import Langevin, Thermostat, kinetic_temperature, maxwell_velocities
+from dynft_core.dynamics.monitor import make_monitor
+from dynft_core.dynamics.protocols import ErrorMonitor
 from dynft_core.errors import DynftError, InputError
 from dynft_core.force_field import ForceField
+from dynft_core.jobs import MonitorName
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from workflows.progress import Progress
@@ -28,7 +33,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MdSettings:
-    """One run: K, ps, fs, 1/ps (0: NVE); a frame every `interval` steps, with ε_B if `bayesian_error`."""
+    """One run: K, ps, fs, 1/ps (0: NVE); a frame every `interval` steps; ε_B at every step if there is a `monitor`."""
 
     temperature_K: float = 300.0
     time_ps: float = 1.0
@@ -36,7 +41,7 @@ class MdSettings:
     friction_per_ps: float = 10.0
     seed: int = 1
     interval: int = 100
-    bayesian_error: bool = False
+    monitor: MonitorName | None = None
 
     def __post_init__(self) -> None:
         positive = {"--temperature": (self.temperature_K, "K"), "--time-ps": (self.time_ps, "ps"),
@@ -57,13 +62,25 @@ class MdSettings:
 
 @dataclass
 class _Observed:
-    """What was seen at the frames: K, eV, eV/Å."""
+    """What was seen: K and eV at the frames, eV/Å at every step; the structure (N, 3) of the largest ε_B; seconds."""
 
     temperatures_K: list[float] = field(default_factory=list)
     energies_eV: list[float] = field(default_factory=list)
     errors_eV_A: list[float] = field(default_factory=list)
+    largest_eV_A: float = -math.inf
+    worst: Floats | None = None
+    seconds: float = 0.0
+
+    def watch(self, monitor: ErrorMonitor, displacements: Floats) -> None:
+        """Note ε_B of the one walker at displacements (N, 3, 1)."""
+        error = float(monitor.watch(displacements).errors_eV_A[0])
+        self.errors_eV_A.append(error)
+        if error > self.largest_eV_A:
+            self.largest_eV_A, self.worst = error, displacements[:, :, 0].copy()
 
 
+BLOCKS = 10
+"""Parts of a run whose means give the standard error of the whole."""
 VELOCITY_STREAM = 5 << 40
 """Random numbers of the first velocities: far from the walker's own stream, 0, whose first kick would repeat them."""
 
@@ -73,7 +90,8 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
 
     Half of that kinetic energy goes into the displacements (equipartition), so that also an NVE run is near the
     temperature asked for. Frames are extended xyz with energy (eV, relative to the perfect crystal), forces (eV/Å),
-    momenta (ASE units), and in the header time_ps, temperature_K and, if asked for, bayesian_error (eV/Å).
+    momenta (ASE units), and in the header time_ps, temperature_K and, if asked for, bayesian_error (eV/Å), as the
+    monitor sees it. The largest one is printed exactly.
 
     Raises:
         InputError: anything unusable among the arguments; nothing is written then.
@@ -129,6 +147,8 @@ def _walk(
 ) -> _Observed:
     observed = _Observed()
     limit = force_field.supercell.max_displacement_A
+    monitor = make_monitor(settings.monitor, force_field) if settings.monitor else None
+    start = time.perf_counter()
     for step in range(1, settings.n_steps + 1):
         walker.step()
         largest = float(np.linalg.norm(walker.displacements, axis=1).max())
@@ -138,10 +158,15 @@ def _walk(
                 f"{largest:.2f} Å (half the nearest-neighbour distance is {limit:.2f} Å); "
                 "train at this temperature, lower it, or take a shorter time step"
             )
+        if monitor is not None:
+            observed.watch(monitor, walker.displacements)
         if step % settings.interval == 0 or step == settings.n_steps:
             stream.write(_frame(walker, force_field, step, settings, observed))
             stream.flush()
         progress.update(step)
+    observed.seconds = time.perf_counter() - start
+    if monitor is not None and observed.worst is not None:
+        observed.largest_eV_A = monitor.exact(observed.worst)
     return observed
 
 
@@ -151,16 +176,14 @@ def _frame(
     displacements, velocities = walker.structure(0), walker.velocity(0)
     atoms = force_field.supercell.atoms(displacements)
     energy = float(force_field.energy(displacements))
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=force_field.forces(displacements))
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=walker.force(0))
     atoms.set_momenta(atoms.get_masses()[:, None] * velocities / units.fs)
     temperature = kinetic_temperature(velocities, walker.masses)
     atoms.info |= {"time_ps": step * settings.timestep_fs / 1000, "temperature_K": temperature}
     observed.temperatures_K.append(temperature)
     observed.energies_eV.append(energy + float(atoms.get_kinetic_energy()))
-    if settings.bayesian_error:
-        error = float(force_field.bayesian_error(displacements))
-        atoms.info["bayesian_error"] = error
-        observed.errors_eV_A.append(error)
+    if observed.errors_eV_A:
+        atoms.info["bayesian_error"] = observed.errors_eV_A[-1]
     buffer = io.StringIO()
     ase.io.write(buffer, atoms, format="extxyz")
     return buffer.getvalue()
@@ -171,11 +194,21 @@ def _summary(observed: _Observed, cell: Supercell, output: Path, settings: MdSet
     lines = [
         f"{settings.n_steps} steps of {settings.timestep_fs:g} fs, {cell.n_atoms} atoms, "
         f"{'NVE' if settings.friction_per_ps == 0 else f'Langevin at {settings.temperature_K:g} K'}",
-        f"mean temperature over {len(energies)} frames: {np.mean(observed.temperatures_K):.1f} K",
+        f"mean temperature over {len(energies)} frames: {_mean_and_error(observed.temperatures_K)} K",
     ]
     if settings.friction_per_ps == 0:
         lines.append(f"spread of the total energy: {np.ptp(energies):.5f} meV an atom")
     if observed.errors_eV_A:
-        errors = 1000 * np.array(observed.errors_eV_A)
-        lines.append(f"ε_B: mean {errors.mean():.3f}, largest {errors.max():.3f} meV/Å")
+        mean = np.mean(observed.errors_eV_A)
+        lines.append(f"ε_B over all steps: mean {1e3 * mean:.3f}, largest {1e3 * observed.largest_eV_A:.3f} meV/Å")
+    ns_a_day = settings.n_steps * settings.timestep_fs * 1e-6 * 86400 / observed.seconds
+    lines.append(f"{1e3 * observed.seconds / settings.n_steps:.3f} ms a step, {ns_a_day:.2f} ns/day")
     return [*lines, f"trajectory: {output}"]
+
+
+def _mean_and_error(values: Sequence[float]) -> str:
+    """Mean of a correlated series and, where it is long enough, its standard error from the means of its blocks."""
+    if len(values) < 10 * BLOCKS:
+        return f"{np.mean(values):.1f}"
+    blocks = [float(np.mean(block)) for block in np.array_split(np.asarray(values), BLOCKS)]
+    return f"{np.mean(values):.2f} ± {np.std(blocks, ddof=1) / math.sqrt(BLOCKS):.2f}"

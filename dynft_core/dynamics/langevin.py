@@ -183,6 +183,10 @@ class Langevin:
         """(N, 3) Å/fs: a copy of one walker's velocities."""
         return self.velocities[:, :, lane].copy()
 
+    def force(self, lane: int) -> Floats:
+        """(N, 3) eV/Å: a copy of the forces on one walker where it is."""
+        return self._current[:, :, lane].copy()
+
     def temperature(self, lane: int) -> float:
         """Kinetic temperature of one walker, K."""
         return kinetic_temperature(self.velocity(lane), self.masses)

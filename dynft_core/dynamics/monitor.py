@@ -1,10 +1,11 @@
 """How a walk watches ε_B: exactly, or by a sketch that is right to a few percent at a fraction of the time.
 
 The sketch evaluates a few of its probes at each step, others at the next, so that no direction of the parameters stays
-unseen and the mean over a window averages all of them. Every SURVEY_INTERVAL steps all probes are evaluated at once:
-their scatter is the error of one probe, measured on the structures that the walkers are at. From it follow the number
-of probes of the steps to come, more where few directions dominate the posterior, and the margin within which a
-threshold calls for the exact value.
+unseen and the mean over a window averages all of them. Every SURVEY_INTERVAL steps there is a survey: all probes are
+evaluated, and for one walker the exact ε_B. The scatter of the probes is the error of one, measured on the structures
+that the walkers are at; from it follow the number of probes of the steps to come, more where few directions dominate
+the posterior, and the margin within which a threshold calls for the exact value. The exact value takes out the error
+that all probes together have.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dynft_core.model.sketch import PROBES
 Floats = NDArray[np.float64]
 
 SURVEY_INTERVAL = 100
-"""Steps between two evaluations of all probes."""
+"""Steps between two surveys."""
 TARGET_ERROR = 0.06
 """Relative error of one step's sketch that decides how many probes it takes."""
 SAFETY = 6.0
@@ -69,22 +70,37 @@ class SketchMonitor(_Decisive):
         self._calls = 0
         self._next = 0
         self.probes_a_step = PROBES
+        self._exact_squares = self._sketched_squares = 0.0
         self.probe_error = math.nan
         """Relative standard error of ε_B from one probe, as last measured."""
 
     def watch(self, displacements: Floats) -> Watched:
         """As ErrorMonitor.watch."""
         survey = self._calls % SURVEY_INTERVAL == 0
-        self._calls += 1
         count = PROBES if survey else self.probes_a_step
         probes = [(self._next + i) % PROBES for i in range(count)]
         self._next = (self._next + count) % PROBES
         squares = self._sketch.mean_squares(displacements, probes)
         if survey:
-            self.probe_error = probe_error(squares)
-            self.probes_a_step = min(PROBES, max(1, math.ceil((self.probe_error / TARGET_ERROR) ** 2)))
+            self._survey(squares, displacements)
+        self._calls += 1
         spread = SAFETY * self.probe_error
-        return Watched(np.sqrt(squares.mean(axis=0)), spread / math.sqrt(count), spread / math.sqrt(PROBES))
+        errors = np.sqrt(self._scale * squares.mean(axis=0))
+        return Watched(errors, spread / math.sqrt(count), spread / math.sqrt(PROBES))
+
+    def _survey(self, squares: Floats, displacements: Floats) -> None:
+        """Learn from all probes' `squares` (P, W); the walkers are compared with the exact value in turn."""
+        self.probe_error = probe_error(squares)
+        self.probes_a_step = min(PROBES, max(1, math.ceil((self.probe_error / TARGET_ERROR) ** 2)))
+        walker = self._calls // SURVEY_INTERVAL % displacements.shape[2]
+        sketched = float(squares[:, walker].mean())
+        if math.isfinite(sketched):
+            self._sketched_squares += sketched
+            self._exact_squares += self.force_field.quick_error.structure(displacements[:, :, walker]) ** 2
+
+    @property
+    def _scale(self) -> float:
+        return self._exact_squares / self._sketched_squares if self._sketched_squares else 1.0
 
 
 def probe_error(squares: Floats) -> float:

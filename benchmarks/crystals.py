@@ -1,0 +1,92 @@
+"""What is measured: silicon, and argon near melting as a strongly anharmonic crystal; embedded references."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.calculator import Calculator
+from ase.calculators.lj import LennardJones
+from numpy.typing import NDArray
+
+from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.dynamics.langevin import Langevin, Thermostat
+from dynft_core.jobs import ReferenceSettings
+from dynft_core.reference.calculators import make_calculator
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A crystal with a reference to learn from."""
+
+    name: str
+    primitive: Atoms
+    conventional: Atoms
+    repeat: int
+    cutoffs_A: dict[int, float]
+    temperature_K: float
+    timestep_fs: float
+    reference: Callable[[], Calculator]
+
+    def supercell(self, basis: ForceConstantBasis, repeat: int | None = None) -> Supercell:
+        """`repeat` (default: its own) conventional cells along each axis."""
+        return Supercell.match(basis.crystal, self.conventional.repeat(repeat or self.repeat))
+
+    def thermostat(self, friction_per_ps: float = 10.0) -> Thermostat:
+        return Thermostat(self.temperature_K, friction_per_ps, self.timestep_fs)
+
+    def basis(self) -> ForceConstantBasis:
+        return ForceConstantBasis.build(Crystal(self.primitive), self.cutoffs_A)
+
+    def labels(self, cell: Supercell, count: int, seed: int = 3) -> tuple[Floats, Floats]:
+        """Displacements and forces (count, N, 3) from molecular dynamics with the reference itself, 0.2 ps apart."""
+        atoms, calculator = cell.atoms(), self.reference()
+        atoms.calc = calculator
+
+        def forces(u: Floats) -> Floats:
+            atoms.positions = cell.positions + u[:, :, 0]
+            return np.asarray(atoms.get_forces())[:, :, None]
+
+        still = np.zeros((1, cell.n_atoms, 3))
+        md = Langevin(self.thermostat(20.0), cell.masses, forces, still, still, [(seed, 0)], [0])
+        gap = max(1, round(200 / self.timestep_fs))
+        md.advance(3 * gap)
+        found = []
+        for _ in range(count):
+            md.advance(gap)
+            found.append((md.structure(0), forces(md.displacements)[:, :, 0]))
+        u, f = (np.array(part) for part in zip(*found, strict=True))
+        return u - u.mean(axis=1, keepdims=True), f
+
+    def force_fields(self, cell: Supercell, basis: ForceConstantBasis, counts: tuple[int, ...]) -> list[ForceField]:
+        """Fitted to the first 1, 2, … of the same labels."""
+        u, f = self.labels(cell, max(counts))
+        return [fit(basis, cell, u[:n], f[:n]) for n in counts]
+
+
+def _tersoff() -> Calculator:
+    calculator: Calculator = make_calculator(ReferenceSettings("tersoff-si"), tempfile.gettempdir())
+    return calculator
+
+
+def _argon() -> Calculator:
+    return LennardJones(sigma=3.405, epsilon=0.010324, rc=8.5, smooth=True)
+
+
+def silicon(repeat: int, cutoffs_A: dict[int, float]) -> Case:
+    """Diamond silicon at 300 K, 8 · repeat³ atoms, labelled by Tersoff's potential."""
+    atoms = bulk("Si", "diamond", a=5.432)
+    cube = bulk("Si", "diamond", a=5.432, cubic=True)
+    return Case(f"Si-{8 * repeat**3}", atoms, cube, repeat, cutoffs_A, 300.0, 1.0, _tersoff)
+
+
+def argon(repeat: int, cutoffs_A: dict[int, float]) -> Case:
+    """Solid argon at 70 K (it melts at 84 K), 4 · repeat³ atoms, labelled by a Lennard-Jones potential."""
+    cube = bulk("Ar", "fcc", a=5.40, cubic=True)
+    return Case(f"Ar-{4 * repeat**3}", bulk("Ar", "fcc", a=5.40), cube, repeat, cutoffs_A, 70.0, 4.0, _argon)

@@ -1,0 +1,131 @@
+"""Flags with the sketch against flags with the exact ε_B at every step: `python -m benchmarks.flags`.
+
+The same molecular dynamics is walked twice, watched by each monitor, with posteriors of few, some and many labels and
+for several γ, so that there are many flags to compare. Fails when a flag is missed, or in excess.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.crystals import Case, argon, silicon
+from dynft_core import ForceField
+from dynft_core.dynamics.monitor import ExactMonitor, SketchMonitor
+from dynft_core.dynamics.protocols import ErrorMonitor, Watched
+from dynft_core.dynamics.state import WalkState
+from dynft_core.dynamics.walk import WalkSettings, walk
+from dynft_core.jobs import CriterionSettings
+
+Floats = NDArray[np.float64]
+WALKERS = 8
+
+
+class Exact(ExactMonitor):
+    """Watches with the exact value itself, and remembers those it has computed: the walks are repeated."""
+
+    def __init__(self, force_field: ForceField) -> None:
+        super().__init__(force_field)
+        self._known: dict[bytes, float] = {}
+
+    def watch(self, displacements: Floats) -> Watched:
+        return Watched(np.array([self.exact(u) for u in displacements.transpose(2, 0, 1)]))
+
+    def exact(self, displacements: Floats) -> float:
+        key = displacements.tobytes()
+        if key not in self._known:
+            self._known[key] = super().exact(displacements)
+        return self._known[key]
+
+
+class Sketched(SketchMonitor):
+    """Takes its exact values from `exact`, and counts them."""
+
+    def __init__(self, exact: Exact) -> None:
+        super().__init__(exact.force_field)
+        self._exact = exact
+        self.exact_calls = 0
+
+    def exact(self, displacements: Floats) -> float:
+        self.exact_calls += 1
+        return self._exact.exact(displacements)
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Flags as (walker, step), and ε_B of every step (W, n) eV/Å."""
+
+    flags: set[tuple[int, int]]
+    errors_eV_A: Floats
+
+
+def walked(
+    case: Case, mover: ForceField, monitor: ErrorMonitor, gamma: float, n_steps: int, walk_steps: int
+) -> Walked:
+    """Walk until each walker has made `n_steps`, at most `walk_steps` at once. After a flag the walker goes on."""
+    cell = mover.supercell
+    criterion = CriterionSettings(gamma=gamma)
+    states = [WalkState.at_rest(w, 1, cell.n_atoms, criterion.window) for w in range(WALKERS)]
+    flags, traces = set(), [[] for _ in states]  # type: ignore[var-annotated]
+    while moving := [w for w, state in enumerate(states) if state.step < n_steps]:
+        left = n_steps - max(states[w].step for w in moving)
+        settings = WalkSettings(
+            case.thermostat(), criterion, "wait", min(walk_steps, left), cell.max_displacement_A
+        )
+        after, reports = walk(
+            [states[w] for w in moving], mover.potential.batch_forces, monitor, settings, cell.masses, str
+        )
+        for w, state, report in zip(moving, after, reports, strict=True):
+            if report.ended not in ("finished", "selected"):
+                raise SystemExit(f"{case.name}: {report.reason}")
+            states[w] = state
+            traces[w].append(report.errors_eV_A)
+            flags |= {(w, choice.step) for choice in report.choices}
+    errors = np.array([np.concatenate(trace) for trace in traces])
+    return Walked(flags, errors)
+
+
+def compare(case: Case, counts: tuple[int, ...], gammas: tuple[float, ...], n_steps: int, walk_steps: int) -> bool:
+    """Print a line for each posterior and γ; whether all flags agree."""
+    basis = case.basis()
+    cell = case.supercell(basis)
+    force_fields = case.force_fields(cell, basis, counts)
+    agree = True
+    for n, force_field in zip(counts, force_fields, strict=True):
+        reference = Exact(force_field)
+        for gamma in gammas:
+            monitor = Sketched(reference)
+            exact, sketch = (
+                walked(case, force_fields[-1], each, gamma, n_steps, walk_steps) for each in (reference, monitor)
+            )
+            missed, excess = exact.flags - sketch.flags, sketch.flags - exact.flags
+            ratio = sketch.errors_eV_A / exact.errors_eV_A
+            print(
+                f"{case.name:6} {n:3} labels  γ {gamma:4.2f}  {exact.errors_eV_A.size:7} steps  "
+                f"flags {len(exact.flags):4}  missed {len(missed):2}  in excess {len(excess):2}  "
+                f"sketch/exact: mean {ratio.mean():.4f}, rms deviation {ratio.std():.3f}, "
+                f"{ratio.min():.2f}-{ratio.max():.2f}  exact at {monitor.exact_calls / ratio.size:.1%} of steps",
+                flush=True,
+            )
+            agree &= not missed and not excess
+    return agree
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--steps", type=int, default=3000, help="MD steps of each of the 8 walkers, for each line")
+    parser.add_argument("--walk-steps", type=int, default=10**9, help="MD steps of one walk; a campaign's: 500")
+    arguments = parser.parse_args()
+    cases = (silicon(2, {2: 5.4, 3: 3.9, 4: 2.5}), argon(2, {2: 7.7, 3: 5.5, 4: 3.9}))
+    agree = [
+        compare(case, (1, 4, 20), (3.0, 1.5, 1.25), arguments.steps, arguments.walk_steps) for case in cases
+    ]
+    sys.exit(0 if all(agree) else "flags differ")
+
+
+if __name__ == "__main__":
+    main()
