@@ -32,6 +32,13 @@ ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example r
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
 
 
+class Monitor(StrEnum):
+    """How `dynft md --bayesian-error` watches."""
+
+    sketch = "sketch"
+    exact = "exact"
+
+
 class Prior(StrEnum):
     """Prior precision: one for all orders, one for each, or one for each that rises with distance and bodies."""
 
@@ -216,13 +223,15 @@ def md(
     nve: Annotated[bool, typer.Option("--nve", help="Constant energy instead of a thermostat.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
     interval: Annotated[int, typer.Option(help="Steps between frames.")] = 100,
-    bayesian_error: Annotated[bool, typer.Option("--bayesian-error", help="Write ε_B with every frame.")] = False,
+    bayesian_error: Annotated[bool, typer.Option("--bayesian-error", help="Watch ε_B at every step.")] = False,
+    monitor: Annotated[Monitor, typer.Option(help="Estimate ε_B to a few percent, or compute it.")] = Monitor.sketch,
 ) -> None:
     """Run molecular dynamics with a force field, in a cell of any size."""
     from workflows.molecular_dynamics import MdSettings, run_md
 
     settings = MdSettings(
-        temperature_K, time_ps, timestep_fs, 0.0 if nve else friction_per_ps, seed, interval, bayesian_error
+        temperature_K, time_ps, timestep_fs, 0.0 if nve else friction_per_ps, seed, interval,
+        monitor.value if bayesian_error else None,
     )
     print(run_md(force_field, supercell, structure, output, settings))
 

@@ -19,6 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 import dynft
 from dynft_core.force_field import ForceField
 from dynft_core.jobs import ReferenceSettings
+from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.storage.segments import write_segment
 from workflows.command_line import main
@@ -295,6 +296,31 @@ def test_md_writes_a_trajectory_of_frames_that_ase_reads(
     assert np.allclose(frames[-1].get_forces(), written, atol=1e-5)
     assert "meV an atom" in said
     assert str(path) in said
+
+
+def test_md_watches_the_error_of_every_step(
+    force_field: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The estimate against the exact value at the frames, and the largest one against that of every step."""
+    arguments = ["md", str(force_field), "--supercell", "3 3 3", "--bayesian-error", "--interval", "1"]
+    arguments += ["--time-ps", "0.1", "--temperature", "100"]
+    largest, found = {}, {}
+    for monitor in ("exact", "sketch"):
+        path = tmp_path / f"{monitor}.xyz"
+        assert main([*arguments, "--monitor", monitor, "-o", str(path)]) == 0
+        said = capsys.readouterr().out
+        assert "ns/day" in said
+        (line,) = [line for line in said.splitlines() if line.startswith("ε_B over all steps")]
+        largest[monitor] = float(line.split("largest ")[1].split()[0])
+        found[monitor] = np.array([frame.info["bayesian_error"] for frame in read_frames(path, "frames")])
+    assert 1e3 * found["exact"].max() == pytest.approx(largest["exact"], abs=5.1e-4)
+    assert largest["sketch"] <= largest["exact"] + 1e-3
+    frames = read_frames(tmp_path / "exact.xyz", "frames")
+    loaded = ForceField.load(force_field)
+    repeated = loaded.on(Supercell.build(loaded.basis.crystal, [3, 3, 3]))
+    u = frames[60].positions - repeated.supercell.positions
+    assert found["exact"][60] == pytest.approx(float(repeated.bayesian_error(u)), rel=1e-3)
+    assert found["sketch"].mean() == pytest.approx(found["exact"].mean(), rel=0.3)
 
 
 def test_md_conserves_energy_to_second_order_in_the_time_step(force_field: Path, tmp_path: Path) -> None:
