@@ -103,14 +103,17 @@ def doubt(found: Calculation, expected: Expectation) -> str:
 
 
 def check_confirmed(first: Calculation, second: Calculation, why: str) -> None:
-    """Refuse a doubtful calculation that another one does not confirm.
+    """Refuse a calculation that another one of the same structure does not confirm.
 
     Raises:
         LabelError: 'implausible'.
     """
-    difference = float(np.abs(first.forces - second.forces).max())
-    if difference > 0.01 + 0.01 * float(np.abs(second.forces).max()):
-        raise LabelError("implausible", f"{why}; computed twice, the forces differ by {difference:.3g} eV/Å")
+    forces = float(np.abs(first.forces - second.forces).max())
+    energy = abs(first.energy_eV - second.energy_eV)
+    allowed = 0.01 + 0.01 * float(np.abs(second.forces).max())
+    if forces > allowed or energy > ENERGY_NOISE_EV * len(first.forces):
+        got = f"the forces differ by {forces:.3g} eV/Å and the energies by {energy:.3g} eV"
+        raise LabelError("implausible", f"{why}; computed twice, {got}")
 
 
 def identity(settings: ReferenceSettings, atoms: Atoms) -> dict[str, Any]:
@@ -136,43 +139,49 @@ def differences(run_dir: Path, settings: ReferenceSettings, atoms: Atoms) -> lis
     return [f"{k} = {was.get(k)}, now {now.get(k)}" for k in sorted(was.keys() | now) if was.get(k) != now.get(k)]
 
 
-def agree_with_first(
+def has_first(run_dir: Path) -> bool:
+    """Whether the campaign has its first label."""
+    return (run_dir / FIRST).exists()
+
+
+def write_first(
     run_dir: Path, key: str, found: Calculation, displacements: Floats, settings: ReferenceSettings, atoms: Atoms
 ) -> None:
-    """Refuse a label that cannot be of one campaign with its first label; the first one becomes it. Hold a lock.
+    """Make a label the campaign's first, with which all others must agree."""
+    write_segment(run_dir / FIRST, {"displacements": displacements, "forces": found.forces}, {
+        "kind": KIND, "key": key, "identity": json.dumps(identity(settings, atoms), sort_keys=True),
+        "version": found.version, "energy_eV": found.energy_eV, "magnetic_moment": _moment(found),
+    })  # fmt: skip
+
+
+def check_against_first(run_dir: Path, key: str, found: Calculation, displacements: Floats) -> None:
+    """Refuse a label that cannot be of one campaign with its first label.
 
     Raises:
         LabelError: 'settings' (another version of the code), 'magnetic state' or 'implausible' (energy against work).
     """
-    path = run_dir / FIRST
-    moment = float(found.results["magnetic_moment"]) if "magnetic_moment" in found.results else float("nan")
-    if not path.exists():
-        _check_zero(found, displacements)
-        arrays = {"displacements": displacements, "forces": found.forces}
-        same = json.dumps(identity(settings, atoms), sort_keys=True)
-        write_segment(path, arrays, {
-            "kind": KIND, "key": key, "identity": same, "version": found.version, "energy_eV": found.energy_eV,
-            "magnetic_moment": moment,
-        })  # fmt: skip
+    moved = float(np.abs(displacements - displacements.mean(axis=0)).max())
+    if moved > 1e-3 and float(np.abs(found.forces).max()) < 1e-6:
+        raise LabelError("implausible", f"no forces, with atoms displaced by {moved:.2g} Å")
+    if not has_first(run_dir):
         return
-    first = read_segment(path, KIND)
+    first = read_segment(run_dir / FIRST, KIND)
     was = first.attributes
     if was["key"] == key:
         return
     if found.version != was["version"]:
         got = f"computed by version {found.version}, the campaign's first label by {was['version']}"
         raise LabelError("settings", f"{got}: use one version, or remove {FIRST} if you know that they agree")
-    if abs(moment - was["magnetic_moment"]) > MOMENT_TOLERANCE + 0.1 * abs(was["magnetic_moment"]):
-        got = f"a magnetic moment of {moment:.2f} μ_B, {was['magnetic_moment']:.2f} in the campaign's first label"
+    here, there = _moment(found), was["magnetic_moment"]
+    if abs(here - there) > MOMENT_TOLERANCE + 0.1 * abs(there):
+        got = f"a magnetic moment of {here:.2f} μ_B, {there:.2f} in the campaign's first label"
         raise LabelError("magnetic state", got)
-    _check_zero(found, displacements)
     _check_work(found, displacements, first)
 
 
-def _check_zero(found: Calculation, displacements: Floats) -> None:
-    moved = float(np.abs(displacements - displacements.mean(axis=0)).max())
-    if moved > 1e-3 and float(np.abs(found.forces).max()) < 1e-6:
-        raise LabelError("implausible", f"no forces, with atoms displaced by {moved:.2g} Å")
+def _moment(found: Calculation) -> float:
+    """Total magnetic moment, μ_B; nan where the code gives none."""
+    return float(found.results.get("magnetic_moment", np.nan))
 
 
 def _check_work(found: Calculation, displacements: Floats, first: Segment) -> None:

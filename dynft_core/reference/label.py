@@ -1,8 +1,8 @@
 """The label job: forces of one structure by the reference, computed once, checked, kept in labels/<key>/.
 
 A calculation that fails is tried once more, in another fresh folder and by another way through the self-consistency
-cycle, where the code has one; one that the force field doubts is repeated too. What fails then has failed, and the
-campaign goes on without it.
+cycle, where the code has one. One that the force field doubts is repeated too, and so is a DFT code's first one of a
+campaign, because all others are measured by it. What fails then has failed, and the campaign goes on without it.
 
     labels/<key>/lock             held (flock) while somebody works on this label
     labels/<key>/attempts.jsonl   one line for every computation started
@@ -36,12 +36,14 @@ from dynft_core.reference.calculators import calculator_name, complete_parameter
 from dynft_core.reference.failures import NOT_RETRIED, LabelError
 from dynft_core.reference.guard import (
     Expectation,
-    agree_with_first,
+    check_against_first,
     check_calculation,
     check_confirmed,
     check_structure,
     differences,
     doubt,
+    has_first,
+    write_first,
 )
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
@@ -169,24 +171,35 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
 
         def check(calculation: Calculation) -> None:
             check_calculation(calculation, atoms, job.reference)
-            with _locked(run_dir / "labels" / "first.lock", _WAIT_BEYOND_TIMEOUT_S):
-                key = job.structure.key
-                agree_with_first(run_dir, key, calculation, displacements, job.reference, atoms)
+            check_against_first(run_dir, job.structure.key, calculation, displacements)
 
-        found = _harvest_attempt(folder, check)
-        calculation = found or _calculated(folder, job.reference, atoms, check, expected)
+        def why_twice(calculation: Calculation) -> str:
+            if engine_of(job.reference) is not None and not has_first(run_dir):
+                return FIRST_LABEL
+            return doubt(calculation, expected) if expected is not None else ""
+
+        found = _harvest_attempt(folder, check, why_twice)
+        calculation = found or _calculated(folder, job.reference, atoms, check, why_twice)
+        with _locked(run_dir / "labels" / "first.lock", _WAIT_BEYOND_TIMEOUT_S):
+            if has_first(run_dir):  # which another label may have become meanwhile
+                check(calculation)
+            else:
+                write_first(run_dir, job.structure.key, calculation, displacements, job.reference, atoms)
         _write(path, job, displacements, atoms, calculation)
         return found is not None, calculation.note
 
 
 Check = Callable[[Calculation], None]
 """Raises LabelError when a calculation is no label."""
+WhyTwice = Callable[[Calculation], str]
+"""Why a calculation wants a second one that confirms it; "" when it does not."""
+FIRST_LABEL = "the campaign's first label"
 
 
 def _calculated(
-    folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Check, expected: Expectation | None
+    folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Check, why_twice: WhyTwice
 ) -> Calculation:
-    """Compute, and once more after a failure or in doubt.
+    """Compute, and once more after a failure or for confirmation.
 
     Raises:
         LabelError: the second failure, with the first one's class; or one that a second attempt does not mend.
@@ -194,7 +207,7 @@ def _calculated(
     engine, first, why = engine_of(settings), None, ""
     try:
         first = _attempt(folder, settings, atoms, check)
-        why = doubt(first, expected) if expected is not None else ""
+        why = why_twice(first)
         if not why:
             return first
     except LabelError as error:
@@ -206,6 +219,8 @@ def _calculated(
     try:
         second = _attempt(folder, replace(settings, parameters={**settings.parameters, **changes}), atoms, check)
     except LabelError as error:
+        if first is not None and why == FIRST_LABEL:  # nothing speaks against it
+            return first
         raise LabelError(error.kind, f"{error.sentence} ({why})") from error
     if first is not None:
         check_confirmed(first, second, why)
@@ -229,8 +244,11 @@ def _attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Che
     return calculation
 
 
-def _harvest_attempt(folder: Path, check: Check) -> Calculation | None:
-    """The calculation of an attempt that finished although the process that waited for it was killed."""
+def _harvest_attempt(folder: Path, check: Check, why_twice: WhyTwice) -> Calculation | None:
+    """The calculation of an attempt that finished although the process that waited for it was killed.
+
+    None that wants a second one: what was never confirmed lies there too.
+    """
     for directory in reversed(_attempts(folder)):
         if (directory / "failed.txt").exists():
             continue
@@ -238,7 +256,8 @@ def _harvest_attempt(folder: Path, check: Check) -> Calculation | None:
             calculation = finished_calculation(directory)
             if calculation is not None:
                 check(calculation)
-                return calculation
+                if not why_twice(calculation):
+                    return calculation
         except (LabelError, FileFormatError) as error:
             logger.warning("%s is of no use (%s): computed again", directory, error)
     return None

@@ -8,6 +8,7 @@ same but tells signals by its exit code, as `subprocess` does.
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 import sys
@@ -211,9 +212,15 @@ def outcar(run: Run) -> str:
 
 
 def run(folder: Path, fault: str) -> tuple[int, str, str]:
-    """Compute in `folder`; returns exit code, standard output and standard error."""
+    """Compute in `folder`; returns exit code, standard output and standard error.
+
+    `fault`: names joined by "+"; or "one in three": a fault in a third of all calculations, by the input's hash.
+    """
     from standin_faults import FAULTS  # which knows this module
 
+    if fault == "one in three":
+        draw = random.Random((folder / "POSCAR").read_bytes() + (folder / "INCAR").read_bytes())
+        fault = draw.choice(sorted(FAULTS)) if draw.random() < 1 / 3 else ""
     data = read_inputs(folder)
     data.stdout = " running on    1 total cores\n vasp.6.4.2 (stand-in)\n"
     for one in filter(None, fault.split("+")):

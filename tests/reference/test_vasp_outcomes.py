@@ -12,13 +12,13 @@ import pytest
 import standin_vasp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from standin_faults import FAULTS
+from standin_faults import FAULTS, unless_all
 from vasp_jobs import SETTINGS, in_this_process, structure, use_potcars, vasp_job
 
 from dynft_core.jobs import LabelJob, LabelOutcome
 from dynft_core.reference.calculation import compute
 from dynft_core.reference.failures import LabelError
-from dynft_core.reference.guard import Expectation
+from dynft_core.reference.guard import FIRST, Expectation
 from dynft_core.reference.label import read_label, run_label
 from dynft_core.storage.journal import read_journal
 
@@ -203,6 +203,23 @@ def test_a_file_cut_at_any_byte_gives_the_right_forces_or_none(
     assert name == "OUTCAR" or share > 0.99  # the end of OUTCAR's timing block may be missing
 
 
+@pytest.mark.parametrize("fault", ["energy of another cycle", "wrong force on two atoms"])
+def test_a_wrong_first_label_does_not_become_the_measure_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Nothing shows in it alone; a second calculation does not confirm it."""
+    use_potcars(tmp_path, monkeypatch)
+    in_this_process(monkeypatch)
+    monkeypatch.setitem(FAULTS, "once", unless_all(FAULTS[fault]))
+    outcome = labelled(vasp_job(tmp_path), "once", monkeypatch)
+    assert outcome.error.startswith("implausible: the campaign's first label; computed twice, "), outcome.error
+    assert not (tmp_path / FIRST).exists()
+    for index in (1, 2, 0):
+        good = labelled(vasp_job(tmp_path, index), "", monkeypatch)
+        assert good.ok, good.error
+    assert n_attempts(vasp_job(tmp_path, 0)) == 1
+
+
 def test_a_second_attempt_goes_another_way_to_the_same_label(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = vasp_job(run_dir)
     outcome = labelled(job, "unconverged with Davidson", monkeypatch)
@@ -228,8 +245,9 @@ def test_forces_far_from_their_prediction_are_computed_twice(run_dir: Path, monk
     monkeypatch.setenv("STANDIN_FAULT", "wrong force on two atoms with Davidson")
     outcome = run_label(job, expectation(1, 0.05))
     assert outcome.error.startswith("implausible: the force on atom"), outcome.error
-    assert "computed twice, the forces differ by 4 eV/Å" in outcome.error
+    assert "computed twice, the forces differ by 4 eV/Å and" in outcome.error
     assert n_attempts(job) == 2
+    assert not run_label(job, expectation(1, 0.05)).ok  # nor is the first attempt taken later on
 
 
 def test_a_force_field_that_is_wrong_itself_costs_a_repetition_and_no_label(
