@@ -356,8 +356,7 @@ class ForceFieldCalculator(Calculator):
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         u = self.force_field.supercell.displacements(self.atoms)  # type: ignore[arg-type]
-        self.results["forces"] = self.force_field.forces(u)
-        if "energy" in properties:
-            self.results["energy"] = float(self.force_field.energy(u))
+        forces, energy = self.force_field.potential.forces_and_energies(u)
+        self.results |= {"forces": forces, "energy": float(energy)}
         if "bayesian_error" in properties:
             self.results["bayesian_error"] = float(self.force_field.bayesian_error(u))

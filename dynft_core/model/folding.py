@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.cell_energy import CellEnergy, Clusters, Placement, lay_out
 from dynft_core.model.kernels.terms import LANES, Terms
 from dynft_core.symmetry.basis import ForceConstantBasis, OrderBasis
 from dynft_core.symmetry.eigentensors import Pattern, Representation, energy_factors, monomials
@@ -24,6 +25,7 @@ class Block:
     """The clusters of one shape of one order on a supercell, grouped by orbit.
 
     Attributes:
+        atoms, cells: (K, s), (K, s, 3) distinct sites of the clusters of the home cell.
         sites, orbit, rotation, starts: as in Terms.
         theta: (O) which of the order's eigentensor coefficients belong to each orbit.
         eigentensors: (O) energy coefficients (m, e) of each orbit's eigentensors on its representative.
@@ -32,6 +34,8 @@ class Block:
 
     order: int
     shape: tuple[int, ...]
+    atoms: Ints
+    cells: Ints
     sites: NDArray[np.int32]
     orbit: Ints
     rotation: Floats
@@ -73,6 +77,17 @@ class FoldedBasis:
     padded_null_space: dict[int, Floats]
     columns: dict[int, slice]
     dtype: type[np.floating]
+    _energies: dict[tuple[int, ...], tuple[CellEnergy, Placement]] = field(default_factory=dict)
+
+    def energy(self, orders: tuple[int, ...]) -> tuple[CellEnergy, Placement]:
+        """What the force kernel runs over, for some orders."""
+        if orders not in self._energies:
+            blocks = [block for n in orders for block in self.blocks[n]]
+            cell = lay_out([Clusters(block.shape, block.atoms, block.cells) for block in blocks])
+            images = cell.cells[:, None] + _translations(self.supercell)
+            index = self.supercell.site_index(np.broadcast_to(cell.atoms[:, None], images.shape[:2]), images)
+            self._energies[orders] = cell, Placement.of(index, self.supercell.n_atoms)
+        return self._energies[orders]
 
     @property
     def n_columns(self) -> int:
@@ -158,7 +173,8 @@ def _fold_shape(
         tensors.append((factors[:, None] * order.tensors[o])[_descending(pattern)[1]])
         theta.append(np.arange(order.offsets[o], order.offsets[o + 1]))
     translations = _translations(supercell)
-    sites = np.empty((len(members), len(translations), len(shape)), dtype=np.int32)
+    atoms = np.empty((len(members), len(shape)), dtype=np.int64)
+    cells = np.empty((len(members), len(shape), 3), dtype=np.int64)
     groups: dict[tuple[int, Pattern], list[int]] = defaultdict(list)
     for k, cluster in enumerate(members):
         o = int(order.orbit[cluster])
@@ -166,13 +182,14 @@ def _fold_shape(
         slot_of_rep = np.empty(order.order, dtype=np.int64)
         slot_of_rep[order.slots[cluster]] = np.arange(order.order)  # sites in the order of the representative's
         chosen = slot_of_rep[_distinct_slots(rep)][list(_descending(rep)[0])]
-        cells = order.cells[cluster][chosen][None] + translations[:, None]
-        sites[k] = supercell.site_index(np.broadcast_to(order.atoms[cluster][chosen], cells.shape[:2]), cells)
+        atoms[k], cells[k] = order.atoms[cluster][chosen], order.cells[cluster][chosen]
         groups[int(order.operation[cluster]), rep].append(k)
+    images = cells[:, None] + translations[:, None]
+    sites = supercell.site_index(np.broadcast_to(atoms[:, None], images.shape[:3]), images).astype(np.int32)
     rotation = basis.cartesian[order.operation[members]]
     counts = np.concatenate([[0], np.cumsum(np.bincount(orbit))])
     linear = tuple((np.array(k), _linear_map(representation, *key)) for key, k in groups.items())
-    return Block(order.order, shape, sites, orbit, rotation, counts, tuple(theta), tuple(tensors), linear)
+    return Block(order.order, shape, atoms, cells, sites, orbit, rotation, counts, tuple(theta), tuple(tensors), linear)
 
 
 def _linear_map(representation: Representation, operation: int, pattern: Pattern) -> Floats:

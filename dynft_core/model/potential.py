@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,68 +29,69 @@ def padded_sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
     return padded
 
 
-def coefficients(folded: FoldedBasis, parameters: Floats) -> list[Floats]:
-    """Energy coefficients (K, m) of the clusters of every order and shape, for parameters φ (M',), eV."""
-    basis, found = folded.basis, []
-    for order in basis.orders:
-        n = order.order
-        theta = order.null_space @ parameters[basis.slices[n]] / basis.length_scale_A**n
-        found += [block.coefficients(theta) for block in folded.blocks[n]]
-    return found
-
-
 class Potential:
-    """One force field (or one sample of a posterior) on a supercell: parameters turned into cluster coefficients."""
+    """One force field (or one sample of a posterior) on a supercell: parameters turned into cluster coefficients.
 
-    def __init__(self, folded: FoldedBasis, parameters: Floats) -> None:
-        """`parameters`: φ (M',), eV."""
+    In single precision the kernel takes half the time. Displacements are then counted from their mean before they are
+    rounded, so that a drift of the crystal costs no digits; forces come back in double precision, right to about 1e-6
+    of the largest one. What is integrated, averaged or decided on should stay in double precision.
+    """
+
+    def __init__(self, folded: FoldedBasis, parameters: Floats, dtype: type[np.floating] = np.float64) -> None:
+        """`parameters`: φ (M',), eV; `dtype`: float64, or float32 for forces in single precision."""
         self.folded = folded
-        tables = iter(coefficients(folded, parameters))
-        self._coefficients = {n: [next(tables) for _ in blocks] for n, blocks in folded.blocks.items()}
+        self.dtype = dtype
+        basis = folded.basis
+        self._by_shape: dict[int, list[Floats]] = {}
+        for order in basis.orders:
+            n = order.order
+            theta = order.null_space @ parameters[basis.slices[n]] / basis.length_scale_A**n
+            self._by_shape[n] = [block.coefficients(theta) for block in folded.blocks[n]]
+        self._coefficients: dict[tuple[int, ...], NDArray[np.floating]] = {}
 
-    @cached_property
-    def _width(self) -> int:
-        return compiled.vector_width()
+    def in_precision(self, dtype: type[np.floating]) -> Potential:
+        """The same force field, evaluated in another precision."""
+        other = copy(self)
+        other.dtype, other._coefficients = dtype, {}
+        return other
+
+    def batch(self, displacements: Floats, orders: tuple[int, ...] = ()) -> tuple[Floats, Floats]:
+        """Forces (N, 3, W) eV/Å and energies (W,) eV at displacements (N, 3, W) Å, walkers last.
+
+        Energies are relative to the perfect crystal. A walker's numbers do not depend on the others in its batch.
+
+        Args:
+            orders: leave out all others.
+        """
+        chosen = orders or tuple(self.folded.blocks)
+        cell, placement = self.folded.energy(chosen)
+        if chosen not in self._coefficients:
+            flat = np.zeros(cell.n_coefficients, dtype=self.dtype)
+            shapes = [table for n in chosen for table in self._by_shape[n]]
+            for places, table in zip(cell.places, shapes, strict=True):
+                flat[places] = table
+            self._coefficients[chosen] = flat
+        if self.dtype != np.float64:
+            displacements = displacements - displacements.mean(axis=0)
+        u = np.ascontiguousarray(displacements, dtype=self.dtype)
+        forces, energies = compiled.forces_and_energies(cell, placement, self._coefficients[chosen], u)
+        return forces.astype(np.float64, copy=False), energies
 
     def batch_forces(self, displacements: Floats, orders: tuple[int, ...] = ()) -> Floats:
-        """Forces (N, 3, W) eV/Å at displacements (N, 3, W) Å, walkers last; of some `orders` alone if named."""
-        n_atoms, _, walkers = displacements.shape
-        width = 1 if walkers == 1 else self._width
-        forces = np.empty_like(displacements, order="C", dtype=np.float64)
-        for first in range(0, walkers, width):
-            here = displacements[:, :, first : first + width]
-            block = np.zeros((n_atoms, 3, width))
-            block[:, :, : here.shape[2]] = here
-            forces[:, :, first : first + width] = self._block_forces(block, orders)[:, :, : here.shape[2]]
-        return forces
-
-    def _block_forces(self, block: Floats, orders: tuple[int, ...]) -> Floats:
-        forces = np.zeros_like(block)
-        for n in orders or tuple(self.folded.blocks):
-            for terms, coefficients in zip(self.folded.terms[n], self._coefficients[n], strict=True):
-                compiled.add_forces(terms, coefficients, block, forces)
-        return forces
+        """Forces alone, as `batch` gives them."""
+        return self.batch(displacements, orders)[0]
 
     def forces(self, displacements: Floats) -> Floats:
         """Forces (…, N, 3) eV/Å at displacements (…, N, 3) Å, structures first."""
-        return _structures_first(self.batch_forces(_walkers_last(displacements)), displacements.shape)
+        return self.forces_and_energies(displacements)[0]
 
     def energy(self, displacements: Floats) -> Floats:
-        """Energies (…) eV of structures (…, N, 3), relative to the perfect crystal.
+        """Energies (…) eV of structures (…, N, 3), relative to the perfect crystal."""
+        return self.forces_and_energies(displacements)[1]
 
-        The terms of order n are homogeneous of degree n: E_n = -u · f_n / n (Euler).
-        """
-        u = _walkers_last(displacements)
-        total = np.zeros(u.shape[2])
-        for n in self.folded.blocks:
-            total -= np.einsum("icw,icw->w", u, self.batch_forces(u, (n,))) / n
-        return total.reshape(displacements.shape[:-2])
-
-
-def _walkers_last(displacements: Floats) -> Floats:
-    flat = np.asarray(displacements, dtype=np.float64).reshape(-1, *displacements.shape[-2:])
-    return np.ascontiguousarray(flat.transpose(1, 2, 0))
-
-
-def _structures_first(values: Floats, shape: tuple[int, ...]) -> Floats:
-    return np.ascontiguousarray(values.transpose(2, 0, 1)).reshape(shape)
+    def forces_and_energies(self, displacements: Floats) -> tuple[Floats, Floats]:
+        """Both, of structures (…, N, 3)."""
+        u = np.asarray(displacements, dtype=np.float64)
+        walkers_last = u.reshape(-1, *u.shape[-2:]).transpose(1, 2, 0)
+        forces, energies = self.batch(walkers_last)
+        return np.ascontiguousarray(forces.transpose(2, 0, 1)).reshape(u.shape), energies.reshape(u.shape[:-2])

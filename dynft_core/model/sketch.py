@@ -14,9 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.model.folding import FoldedBasis, all_terms
-from dynft_core.model.kernels import compiled
-from dynft_core.model.potential import coefficients
+from dynft_core.model.folding import FoldedBasis
+from dynft_core.model.potential import Potential
 
 Floats = NDArray[np.float64]
 
@@ -31,22 +30,14 @@ class Sketch:
         """`half`: (M', M') H with Σ = H Hᵀ."""
         rng = np.random.Generator(np.random.Philox(key=PROBES))
         signs = rng.choice((-1.0, 1.0), (PROBES, len(half)))
-        self._terms = tuple(all_terms(folded))
-        self._tables = [[c.astype(np.float32) for c in coefficients(folded, half @ row)] for row in signs]
+        self._probes = tuple(Potential(folded, half @ row, np.float32) for row in signs)
 
     def mean_squares(self, displacements: Floats, probes: Sequence[int]) -> Floats:
         """(P, W) mean square force (eV/Å)² of each of `probes` at displacements (N, 3, W) Å, walkers last."""
-        n_atoms, _, walkers = displacements.shape
-        width = compiled.vector_width()
-        found = np.empty((len(probes), walkers))
-        for first in range(0, walkers, width):
-            here = displacements[:, :, first : first + width]
-            block = np.zeros((n_atoms, 3, width), dtype=np.float32)
-            block[:, :, : here.shape[2]] = here
-            for row, probe in enumerate(probes):
-                forces = np.zeros_like(block)
-                for terms, table in zip(self._terms, self._tables[probe], strict=True):
-                    compiled.add_forces(terms, table, block, forces)
-                squares = np.einsum("icw,icw->w", forces, forces, dtype=np.float64) / (3 * n_atoms)
-                found[row, first : first + width] = squares[: here.shape[2]]
+        found = np.empty((len(probes), displacements.shape[2]))
+        for row, probe in enumerate(probes):
+            forces = self._probes[probe].batch_forces(displacements)
+            for walker in range(displacements.shape[2]):
+                own = np.ascontiguousarray(forces[:, :, walker]).ravel()  # one order of summation in every batch
+                found[row, walker] = own @ own / own.size
         return found

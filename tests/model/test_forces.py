@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.units import kB
 from numpy.typing import NDArray
 
-from dynft_core import Crystal, ForceConstantBasis, Supercell
+from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell
+from dynft_core.dynamics.langevin import ACCELERATION, Langevin, Thermostat, maxwell_velocities
 from dynft_core.model.folding import FoldedBasis, fold
-from dynft_core.model.kernels import compiled
 from dynft_core.model.potential import Potential, sensing_matrix
 from dynft_core.symmetry.space_group import space_group
 
@@ -57,14 +58,44 @@ def test_forces_are_the_sensing_matrix_times_the_parameters(truth: Potential, ba
     np.testing.assert_allclose(truth.forces(u), expected, atol=1e-11 * np.abs(expected).max(), rtol=0)
 
 
-def test_forces_of_a_batch_are_those_of_each_whatever_the_batch(truth: Potential) -> None:
-    n = truth.folded.supercell.n_atoms
-    u = np.random.default_rng(0).normal(0, 0.1, (n, 3, compiled.vector_width() + 3))
-    together = truth.batch_forces(u)
-    alone = truth.forces(np.ascontiguousarray(u.transpose(2, 0, 1)))
-    np.testing.assert_array_equal(together, alone.transpose(1, 2, 0))
-    for k in (0, 5, u.shape[2] - 1):
-        np.testing.assert_allclose(truth.forces(u[:, :, k]), together[:, :, k], rtol=0, atol=1e-12)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["double", "single"])
+def test_a_walker_feels_the_same_forces_in_any_batch(truth: Potential, dtype: type[np.floating]) -> None:
+    """To the last bit: cells and walkers share vectors in one way in a batch, in another alone."""
+    potential = truth.in_precision(dtype)
+    u = np.random.default_rng(0).normal(0, 0.1, (truth.folded.supercell.n_atoms, 3, 19))
+    together = potential.batch(u)
+    for walkers in (slice(0, 1), slice(5, 6), slice(18, 19), slice(0, 8), slice(3, 19), slice(8, 13)):
+        forces, energies = potential.batch(u[:, :, walkers])
+        np.testing.assert_array_equal(forces, together[0][:, :, walkers])
+        np.testing.assert_array_equal(energies, together[1][walkers])
+
+
+def test_forces_in_single_precision_are_near_those_in_double(truth: Potential) -> None:
+    u = np.random.default_rng(0).normal(0, 0.1, (truth.folded.supercell.n_atoms, 3, 9))
+    expected, energies = truth.batch(u)
+    for drift_A in (0.0, 50.0):  # a crystal that has drifted loses no digits
+        forces, found = truth.in_precision(np.float32).batch(u + drift_A)
+        np.testing.assert_allclose(forces, expected, atol=2e-6 * np.abs(expected).max(), rtol=0)
+        np.testing.assert_allclose(found, energies, rtol=1e-5)
+
+
+def test_forces_in_single_precision_keep_the_energy(keating_force_field: ForceField) -> None:
+    """2 ps of NVE at 600 K, the state in double precision: the total energy stays where double precision keeps it."""
+    potential, masses = keating_force_field.potential, keating_force_field.supercell.masses
+    rng = np.random.default_rng(1)
+    start = np.stack([maxwell_velocities(masses, 600.0, rng) for _ in range(4)])
+    drifts = []
+    for dtype in (np.float64, np.float32):
+        forces, streams = potential.in_precision(dtype).batch_forces, [(0, k) for k in range(4)]
+        md = Langevin(Thermostat(0.0, 0.0, 1.0), masses, forces, np.zeros_like(start), start, streams, [0] * 4)
+        total = []
+        for _ in range(200):
+            md.advance(10)
+            kinetic = 0.5 * np.einsum("i,icw->w", masses, md.velocities**2) / ACCELERATION
+            total.append(kinetic + potential.batch(md.displacements)[1])
+        drifts.append(np.mean(total[-50:], axis=0) - np.mean(total[:50], axis=0))
+    thermal = 3 * len(masses) * kB * 300
+    np.testing.assert_allclose(drifts[1], drifts[0], rtol=0, atol=1e-6 * thermal)
 
 
 def test_the_perfect_crystal_feels_no_force(truth: Potential) -> None:

@@ -6,14 +6,18 @@ from math import comb, prod
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.stats import special_ortho_group
 
 from dynft_core import ForceConstantBasis, Supercell
+from dynft_core.model.cell_energy import Clusters, Placement, lay_out
 from dynft_core.model.folding import all_terms, fold
 from dynft_core.model.kernels import compiled, reference
 from dynft_core.model.kernels.terms import LANES as LANES_OF
 from dynft_core.model.kernels.terms import Terms
 from dynft_core.model.potential import Potential, padded_sensing_matrix
+
+Floats = NDArray[np.float64]
 
 N_ATOMS = 5
 LANES = LANES_OF[np.dtype(np.float64)]
@@ -51,25 +55,41 @@ def test_every_shape_is_here() -> None:
     assert [sum(sum(s) == n for s in SHAPES) for n in range(2, 7)] == [2, 3, 5, 7, 11]
 
 
-def check_forces(shape: tuple[int, ...], width: int) -> None:
-    terms, rng = random_terms(shape), np.random.default_rng(1)
-    coefficients = rng.normal(size=(3, terms.tables.shape[1]))
-    u, start = rng.normal(0, 0.7, (N_ATOMS, 3, width)), rng.normal(size=(N_ATOMS, 3, width))
-    fast, slow = start.copy(), start.copy()
-    compiled.add_forces(terms, coefficients, u, fast)
-    reference.add_forces(terms, coefficients, u, slow)
-    assert np.abs(slow - start).max() > 1e-3
-    np.testing.assert_allclose(fast, slow, atol=1e-10 * np.abs(slow).max(), rtol=0)
+def on_two_cells(atoms: NDArray[np.integer], cells: NDArray[np.integer]) -> NDArray[np.integer]:
+    """(…, 2) atoms that sites fall on, in a crystal of three atoms on two cells along x, for both translations."""
+    return 2 * atoms[..., None] + (cells[..., :1] + np.arange(2)) % 2
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_forces_of_a_vector_of_walkers_equal_the_reference(shape: tuple[int, ...]) -> None:
-    check_forces(shape, compiled.vector_width())
-
-
-@pytest.mark.parametrize("shape", [s for s in SHAPES if sum(s) <= 4], ids=str)
-def test_forces_of_one_walker_equal_the_reference(shape: tuple[int, ...]) -> None:
-    check_forces(shape, 1)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["double", "single"])
+@pytest.mark.parametrize("order", range(2, 7))
+def test_forces_of_cell_energies_equal_the_reference(order: int, dtype: type[np.floating]) -> None:
+    """All shapes of one order and of the one below; some sites fall on one atom."""
+    rng = np.random.default_rng(order)
+    clusters, tables = [], []
+    for shape in (s for s in SHAPES if order - 1 <= sum(s) <= order):
+        sites = np.array([rng.choice(9, len(shape), replace=False) for _ in range(3)])
+        cells = np.stack([sites // 3, *np.zeros((2, *sites.shape), dtype=np.int64)], axis=-1)
+        clusters.append(Clusters(shape, sites % 3, cells))
+        tables.append(rng.normal(size=(3, prod(comb(k + 2, 2) for k in shape))))
+    cell = lay_out(clusters)
+    flat = np.zeros(cell.n_coefficients, dtype=dtype)
+    for places, table in zip(cell.places, tables, strict=True):
+        flat[places] = table
+    assert np.count_nonzero(flat) == sum(table.size for table in tables)
+    placement = Placement.of(on_two_cells(cell.atoms, cell.cells), 6)
+    u = rng.normal(0, 0.7, (6, 3, 19))
+    forces, energies = compiled.forces_and_energies(cell, placement, flat, u.astype(dtype))
+    some = [0, 6, 18]
+    expected, energy = np.zeros((6, 3, 3)), np.zeros(3)
+    for own, table in zip(clusters, tables, strict=True):
+        part = np.zeros_like(expected)
+        sites = np.moveaxis(on_two_cells(own.atoms, own.cells), 2, 1)
+        reference.add_forces(own.shape, sites, table, u[..., some], part)
+        expected += part
+        energy -= np.einsum("icw,icw->w", u[..., some], part) / sum(own.shape)  # homogeneous: Euler
+    tolerance = (1e-12 if dtype is np.float64 else 1e-5) * np.abs(expected).max()
+    np.testing.assert_allclose(forces[..., some], expected, atol=tolerance, rtol=0)
+    np.testing.assert_allclose(energies[some], energy, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -107,14 +127,9 @@ def test_the_reference_is_the_gradient_of_the_polynomial(shape: tuple[int, ...])
         moved = u.astype(complex)
         moved[site, axis] += 1e-30j
         expected[site, axis] = -energy(moved).imag / 1e-30
-    terms = random_terms(shape)
-    sites = np.arange(n_sites, dtype=np.int32).reshape(1, 1, -1)
-    one = Terms(
-        terms.order, shape, sites, np.array([0]), terms.rotation[:1], np.array([0, 1]), terms.tables[:1],
-        np.array([0, 1]), np.array([0]),
-    )  # fmt: skip
+    sites = np.arange(n_sites).reshape(1, 1, -1)
     found = np.zeros((n_sites, 3, 1))
-    reference.add_forces(one, coefficients, u[:, :, None], found)
+    reference.add_forces(shape, sites, coefficients, u[:, :, None], found)
     np.testing.assert_allclose(found[:, :, 0], expected, rtol=1e-12, atol=1e-13)
 
 
@@ -133,6 +148,6 @@ def test_folded_orders_two_to_six_equal_the_reference(order_six_basis: ForceCons
         slow[:, folded.columns[n]] @ folded.padded_null_space[n] @ parameters[order_six_basis.slices[n]]
         for n in folded.blocks
     ).reshape(-1, 3)
-    found = Potential(folded, parameters).batch_forces(np.repeat(u[:, :, None], compiled.vector_width(), axis=2))
+    found = Potential(folded, parameters).batch_forces(np.repeat(u[:, :, None], 3, axis=2))
     scale = max(np.abs(expected).max(), np.abs(slow).max())
     np.testing.assert_allclose(found[:, :, 0], expected, atol=1e-10 * scale, rtol=0)

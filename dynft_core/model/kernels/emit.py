@@ -15,11 +15,12 @@ compiles and caches one version each.
 
 from __future__ import annotations
 
+from itertools import product
 from math import prod
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from dynft_core.symmetry.eigentensors import monomials
@@ -49,6 +50,10 @@ class _Emitter:
     def number(self, value: float) -> Any:
         return ir.Constant(self.scalar, value)
 
+    def zero(self) -> Any:
+        """A variable, first zero, that is changed in a loop."""
+        return cgutils.alloca_once_value(self.builder, ir.Constant(self.vector, [0.0] * self.lanes))  # type: ignore[no-untyped-call]
+
     def broadcast(self, x: Any) -> Any:
         if isinstance(x.type, ir.VectorType):
             return x
@@ -73,6 +78,10 @@ class _Emitter:
 
     def address(self, base: Any, index: Any) -> Any:
         return self.builder.add(base, self.builder.mul(index, ir.Constant(_INT64, self.size)))
+
+    def row(self, base: Any, number: int) -> Any:
+        """Address of the vector `number` vectors after the one at `base`."""
+        return self.builder.add(base, ir.Constant(_INT64, number * self.lanes * self.size))
 
     def load(self, address: Any, vector: bool) -> Any:
         kind = self.vector if vector else self.scalar
@@ -177,34 +186,6 @@ def _multiplicities(shape: Any) -> tuple[int, ...]:
 
 
 @intrinsic
-def subtract_gradient(typingctx, shape, lanes, table, sites, u, forces):  # type: ignore[no-untyped-def]
-    """forces[site] -= dE/du[site] of one cluster for `lanes` walkers.
-
-    Addresses of: table (m,), sites int32, u (N, 3, W), forces (N, 3, W).
-    """
-    multiplicities, width = _multiplicities(shape), len(lanes)
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        e = _Emitter(builder, lanes)
-        _, _, table_, sites_, u_, forces_ = arguments
-        step = ir.Constant(_INT64, 3 * width)
-        starts = [builder.mul(_site(e, sites_, k), step) for k in range(len(multiplicities))]
-
-        def component(base: Any, start: Any, c: int) -> Any:
-            return e.address(base, builder.add(start, ir.Constant(_INT64, c * width)))
-
-        displacements = [[e.load(component(u_, s, c), True) for c in range(3)] for s in starts]
-        gradients = _gradients(e, multiplicities, displacements, table_, vector=False)
-        for start, gradient in zip(starts, gradients, strict=True):
-            for c in range(3):
-                place = component(forces_, start, c)
-                e.store(e.sub(e.load(place, True), gradient[c]), place)
-        return context.get_dummy_value()
-
-    return types.void(shape, lanes, table, sites, u, forces), codegen
-
-
-@intrinsic
 def subtract_columns(typingctx, shape, lanes, table, sites, u, rotation, strip):  # type: ignore[no-untyped-def]
     """strip[site rows] -= rotated dE/du of one cluster whose table belongs to the representative.
 
@@ -242,3 +223,146 @@ def subtract_columns(typingctx, shape, lanes, table, sites, u, rotation, strip):
         return context.get_dummy_value()
 
     return types.void(shape, lanes, table, sites, u, rotation, strip), codegen
+
+
+@intrinsic
+def contract(typingctx, rows, lanes, values, adjoints, first, coefficients, columns, n_columns, energy):  # type: ignore[no-untyped-def]
+    """energy += p · C v, adjoint of p += C v, adjoint of v += Cᵀ p, for one group p of `rows` monomials.
+
+    Addresses of: values and adjoints (R, lanes), coefficients (n_columns, rows), columns int32, energy (lanes,);
+    p begins at row `first`, and the columns of C belong to rows `columns`.
+    """
+    height, width = len(rows), len(lanes)
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = _Emitter(builder, lanes)
+        _, _, values_, adjoints_, first_, coefficients_, columns_, n_columns_, energy_ = arguments
+        start = builder.mul(first_, ir.Constant(_INT64, width))
+        p = [e.load(e.row(e.address(values_, start), a), True) for a in range(height)]
+        sums = [e.zero() for _ in p]
+        with cgutils.for_range(builder, n_columns_) as loop:
+            entry = builder.add(columns_, builder.mul(loop.index, ir.Constant(_INT64, 4)))
+            row = builder.mul(_site(e, entry, 0), ir.Constant(_INT64, width))
+            own = e.address(coefficients_, builder.mul(loop.index, ir.Constant(_INT64, height)))
+            value, adjoint = e.load(e.address(values_, row), True), e.load(e.address(adjoints_, row), True)
+            for a in range(height):
+                c = e.load(builder.add(own, ir.Constant(_INT64, a * e.size)), False)
+                builder.store(e.add(builder.load(sums[a]), e.mul(c, value)), sums[a])
+                adjoint = e.add(adjoint, e.mul(c, p[a]))
+            e.store(adjoint, e.address(adjoints_, row))
+        total = e.load(energy_, True)
+        for a in range(height):
+            s = builder.load(sums[a])
+            total = e.add(total, e.mul(p[a], s))
+            place = e.row(e.address(adjoints_, start), a)
+            e.store(e.add(e.load(place, True), s), place)
+        e.store(total, energy_)
+        return context.get_dummy_value()
+
+    return types.void(rows, lanes, values, adjoints, first, coefficients, columns, n_columns, energy), codegen
+
+
+@intrinsic
+def copy(typingctx, lanes, source, target):  # type: ignore[no-untyped-def]
+    """target = source, addresses of vectors."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = _Emitter(builder, lanes)
+        e.store(e.load(arguments[1], True), arguments[2])
+        return context.get_dummy_value()
+
+    return types.void(lanes, source, target), codegen
+
+
+def _factors(n_sites: int) -> list[tuple[int, int]]:
+    """Axes of the two factors of each monomial of second degree, of two sites or of one."""
+    axes = range(3)
+    return list(product(axes, axes)) if n_sites == 2 else [(m[0], m[1]) for m in monomials(2)]
+
+
+@intrinsic
+def form_products(typingctx, sites, lanes, a, b, result):  # type: ignore[no-untyped-def]
+    """The monomials of second degree of two sites, or of one (a = b); addresses of (3, lanes) and (9 or 6, lanes)."""
+    pairs = _factors(len(sites))
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = _Emitter(builder, lanes)
+        first, second = ([e.load(e.row(base, k), True) for k in range(3)] for base in arguments[2:4])
+        for k, (i, j) in enumerate(pairs):
+            e.store(e.mul(first[i], second[j]), e.row(arguments[4], k))
+        return context.get_dummy_value()
+
+    return types.void(sites, lanes, a, b, result), codegen
+
+
+@intrinsic
+def add_product_rule(typingctx, sites, lanes, a, b, adjoint, a_adjoint, b_adjoint):  # type: ignore[no-untyped-def]
+    """Adjoints of the displacements, given those of the monomials that form_products makes."""
+    pairs = _factors(len(sites))
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = _Emitter(builder, lanes)
+        first, second = ([e.load(e.row(base, k), True) for k in range(3)] for base in arguments[2:4])
+        sums: tuple[list[Any], list[Any]] = ([None] * 3, [None] * 3)
+        for k, (i, j) in enumerate(pairs):
+            g = e.load(e.row(arguments[4], k), True)
+            sums[0][i] = e.add(sums[0][i], e.mul(g, second[j]))
+            sums[1][j] = e.add(sums[1][j], e.mul(g, first[i]))
+        for base, values in zip(arguments[5:7], sums, strict=True):
+            for k, value in enumerate(values):
+                e.store(e.add(e.load(e.row(base, k), True), value), e.row(base, k))
+        return context.get_dummy_value()
+
+    return types.void(sites, lanes, a, b, adjoint, a_adjoint, b_adjoint), codegen
+
+
+@intrinsic
+def multiply(typingctx, lanes, a, b, result):  # type: ignore[no-untyped-def]
+    """result = a b, addresses of vectors."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = _Emitter(builder, lanes)
+        _, a_, b_, result_ = arguments
+        e.store(e.mul(e.load(a_, True), e.load(b_, True)), result_)
+        return context.get_dummy_value()
+
+    return types.void(lanes, a, b, result), codegen
+
+
+@intrinsic
+def add_product(typingctx, lanes, a, b, result):  # type: ignore[no-untyped-def]
+    """result += a b, addresses of vectors."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = _Emitter(builder, lanes)
+        _, a_, b_, result_ = arguments
+        e.store(e.add(e.load(result_, True), e.mul(e.load(a_, True), e.load(b_, True))), result_)
+        return context.get_dummy_value()
+
+    return types.void(lanes, a, b, result), codegen
+
+
+@intrinsic
+def subtract_rows(typingctx, lanes, table, stride, rows, offsets, count, result, step):  # type: ignore[no-untyped-def]
+    """Three vectors at `result`, `step` numbers apart: minus the sum over `count` entries of three rows of `table`.
+
+    Addresses of: table, `stride` numbers a row; the entries' first rows, and offsets in them, int32; result.
+    """
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = _Emitter(builder, lanes)
+        _, table_, stride_, rows_, offsets_, count_, result_, step_ = arguments
+        sums = [e.zero() for _ in range(3)]
+        with cgutils.for_range(builder, count_) as loop:
+            entry = builder.mul(loop.index, ir.Constant(_INT64, 4))
+            row, offset = (_site(e, builder.add(base, entry), 0) for base in (rows_, offsets_))
+            place = builder.add(builder.mul(row, stride_), offset)
+            for x in range(3):
+                here = e.address(table_, builder.add(place, builder.mul(stride_, ir.Constant(_INT64, x))))
+                builder.store(e.sub(builder.load(sums[x]), e.load(here, True)), sums[x])
+        for x in range(3):
+            place = e.address(result_, builder.mul(step_, ir.Constant(_INT64, x)))
+            e.store(builder.load(sums[x]), place)
+        return context.get_dummy_value()
+
+    return types.void(lanes, table, stride, rows, offsets, count, result, step), codegen

@@ -31,12 +31,14 @@ def _gradient(shape: tuple[int, ...], u: Floats) -> Floats:
     return found
 
 
-def add_forces(terms: Terms, coefficients: Floats, displacements: Floats, forces: Floats) -> None:
-    """As compiled.add_forces."""
+def add_forces(
+    shape: tuple[int, ...], sites: NDArray[np.integer], coefficients: Floats, displacements: Floats, forces: Floats
+) -> None:
+    """forces (N, 3, W) += those of clusters of one shape: atoms `sites` (K, T, s), energy coefficients (K, m)."""
     for w in range(displacements.shape[2]):
-        for k, sites in enumerate(terms.sites):
-            gradient = _gradient(terms.shape, displacements[sites, :, w])  # (T, m, s, 3)
-            np.subtract.at(forces[:, :, w], sites, np.einsum("m,tmsc->tsc", coefficients[k], gradient))
+        for k, atoms in enumerate(sites):
+            gradient = _gradient(shape, displacements[atoms, :, w])  # (T, m, s, 3)
+            np.subtract.at(forces[:, :, w], atoms, np.einsum("m,tmsc->tsc", coefficients[k], gradient))
 
 
 def write_columns(terms: Terms, displacements: Floats, matrix: Floats) -> None:
