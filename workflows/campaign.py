@@ -204,8 +204,9 @@ def _dropped(state: State, key: str, cause: str) -> State:
 
 def _without_task(state: State, name: str) -> State:
     """With one task fewer outstanding, its losses forgotten."""
-    tasks = {i: a for i, a in state.tasks.items() if i != name}
-    losses = {i: n for i, n in state.losses.items() if i != name} if name in state.losses else state.losses
+    tasks, losses = dict(state.tasks), dict(state.losses)
+    tasks.pop(name, None)
+    losses.pop(name, None)
     return replace(state, tasks=tasks, losses=losses)
 
 
@@ -279,14 +280,14 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
         flagged = [ref for ref in walk.selected if ref.role == "flagged"]
         ledger = state.ledger.choose(flagged, "candidate" if jobs.chooses_batches(state.campaign) else "queued")
         state = replace(state, ledger=ledger.choose(walk.selected, "queued"))
-    batch = next(i for i, b in enumerate(jobs.batches(state.campaign)) if outcome.walks[0].walker in b)
-    walks = tuple(n + (i == batch) for i, n in enumerate(state.walks))
+    walks = list(state.walks)
+    walks[outcome.walks[0].walker // state.campaign.dynamics.walkers_per_task] += 1
     steps = sum(walk.steps_walked for walk in outcome.walks)
     explosions = state.explosions + 1 if all(walk.ended == "exploded" for walk in outcome.walks) else 0
     state = replace(
         state,
         walkers=tuple(walkers),
-        walks=walks,
+        walks=tuple(walks),
         walked_steps=state.walked_steps + steps,
         explosions=explosions,
     )

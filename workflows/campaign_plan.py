@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf, isnan
 
-from dynft_core.jobs import FitJob, Role, SelectJob, StructureRef
+from dynft_core.jobs import Role, StructureRef
 from dynft_core.selection.convergence import MAX_AUDITS
 from workflows import campaign_jobs as jobs
 from workflows.campaign_state import TRAINING, Action, State
@@ -81,16 +81,18 @@ def _plan_continuing(state: State) -> Plan:
     waiting, new = state.ledger.waiting(*TRAINING), state.ledger.new(*TRAINING)
     actions = _labels(state, *TRAINING) + _selection(state, waiting, new)
     stale = state.pending ^ {ref.key for ref in (*waiting, *new)}
-    if not _runs(state, FitJob) and (new or len(stale) >= MANY_PENDING):
+    if f"fit:{len(state.fits) + 1:06d}" not in state.tasks and (new or len(stale) >= MANY_PENDING):
         actions.append(_fit(state, len(state.fits) + 1, new, waiting))
     return _walk_or_end(state, actions, (*waiting, *new))
 
 
 def _walk_or_end(state: State, actions: list[Action], pending: Iterable[StructureRef]) -> Plan:
     """Walks beside these tasks; or, when there is no need to walk on, what remains, then the next phase."""
+    if not state.may_end:
+        return actions + _walks(state, tuple(pending), 0), state
     verdict = state.verdict
     if not (verdict.converged or verdict.stalled):
-        return actions + _walks(state, tuple(pending)), state
+        return actions + _walks(state, tuple(pending), verdict.audits_wanted), state
     if state.tasks or actions:
         return actions, state
     if state.pending:  # a label in the covariance failed or was dropped: the last force field shall not lean on it
@@ -98,14 +100,14 @@ def _walk_or_end(state: State, actions: list[Action], pending: Iterable[Structur
     return [], replace(state, phase="test", reason=verdict.sentence)
 
 
-def _walks(state: State, pending: Iterable[StructureRef]) -> list[Action]:
+def _walks(state: State, pending: Iterable[StructureRef], audits_wanted: int) -> list[Action]:
     """The next walk of every batch that is not walking."""
-    walking = {i.split(":")[1] for i in state.tasks if i.startswith("walk:")}
     longest = 1000 * state.campaign.convergence.max_walk_ps / state.campaign.dynamics.timestep_fs
-    audited = range(state.verdict.audits_wanted)  # the first walkers
+    audited = range(audits_wanted)  # the first walkers
     found = []
     for b, batch in enumerate(jobs.batches(state.campaign)):
-        if f"{b:02d}" in walking:
+        name = f"walk:{b:02d}:{state.walks[b]:06d}"
+        if name in state.tasks:
             continue
         walkers = [(w, state.walkers[w]) for w in batch]
         if all(last is not None and last.step >= longest for _, last in walkers):
@@ -113,7 +115,7 @@ def _walks(state: State, pending: Iterable[StructureRef]) -> list[Action]:
         job = jobs.walk_job(
             state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, tuple(pending), audited
         )
-        found.append(Action(f"walk:{b:02d}:{state.walks[b]:06d}", job))
+        found.append(Action(name, job))
     return found
 
 
@@ -123,14 +125,10 @@ def _selection(state: State, waiting: Iterable[StructureRef], new: Iterable[Stru
     candidates = [ref for ref in waiting if entries[ref.key].status == "candidate"][:MOST_CANDIDATES]
     queued = [ref for ref in waiting if entries[ref.key].status == "queued"]
     room = state.campaign.selection.max_pending - len(queued)
-    if not candidates or room <= 0 or _runs(state, SelectJob):
+    if not candidates or room <= 0 or f"select:{state.selections:06d}" in state.tasks:
         return []
     job = jobs.select_job(state.campaign, state.run_dir, state.force_field, candidates, (*queued, *new), room)
     return [Action(f"select:{state.selections:06d}", job)]
-
-
-def _runs(state: State, kind: type) -> bool:
-    return any(isinstance(action.job, kind) for action in state.tasks.values())
 
 
 def _plan_test(state: State) -> Plan:
@@ -150,8 +148,9 @@ def _plan_test(state: State) -> Plan:
 def _labels(state: State, *roles: Role) -> list[Action]:
     """Labels to hand to the site, as many as it may have at one time: audits, then those that tell most."""
     entries = [state.ledger.entries[ref.key] for ref in state.ledger.waiting(*roles)]
-    idle = [e for e in entries if e.status == "queued" and f"label:{e.structure.key}" not in state.tasks]
-    room = state.campaign.reference.max_concurrent - sum(i.startswith("label:") for i in state.tasks)
+    queued = [e for e in entries if e.status == "queued"]
+    idle = [e for e in queued if f"label:{e.structure.key}" not in state.tasks]
+    room = state.campaign.reference.max_concurrent - (len(queued) - len(idle))
     idle.sort(key=lambda e: -inf if isnan(e.gain) else -e.gain)
     force_field = state.force_field if state.fits else None
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from dynft_core.jobs import (
@@ -164,6 +165,13 @@ class State:
         )
 
     @property
+    def may_end(self) -> bool:
+        """Whether a verdict is worth its time: not before every walker has walked min_walk_ps."""
+        bounds = self.campaign.convergence
+        least = min(bounds.min_walk_ps, bounds.max_walk_ps) * 1000 / self.campaign.dynamics.timestep_fs
+        return not any(w is None or w.step < least * (1 - 1e-9) for w in self.walkers)
+
+    @cached_property
     def verdict(self) -> Verdict:
         """Whether the campaign has converged."""
         return assess(self.record, jobs.convergence_settings(self.campaign))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import nan
 from typing import Any, Literal, get_args
 
@@ -129,11 +130,19 @@ class Ledger:
 
     def waiting(self, *roles: Role) -> tuple[StructureRef, ...]:
         """Those of these roles whose label neither came nor was given up."""
-        return _sorted(e.structure for k in self.open if (e := self.entries[k]).structure.role in roles)
+        return tuple(ref for ref in self._open if ref.role in roles)
 
     def new(self, *roles: Role) -> tuple[StructureRef, ...]:
         """Labels of these roles that no force field was fitted to."""
-        return _sorted(e.structure for k in self.unfitted if (e := self.entries[k]).structure.role in roles)
+        return tuple(ref for ref in self._unfitted if ref.role in roles)
+
+    @cached_property
+    def _open(self) -> tuple[StructureRef, ...]:
+        return _sorted(self.entries[key].structure for key in self.open)
+
+    @cached_property
+    def _unfitted(self) -> tuple[StructureRef, ...]:
+        return _sorted(self.entries[key].structure for key in self.unfitted)
 
 
 def refusal(cause: str) -> LabelStatus:

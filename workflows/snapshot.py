@@ -12,20 +12,18 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from dynft_core.errors import FileFormatError
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Event, iter_journal
 from workflows.campaign import advance, replay
 from workflows.campaign_state import TASKS, Action, State
-from workflows.wire import from_json
+from workflows.wire import from_json, to_json
 
 logger = logging.getLogger(__name__)
 
@@ -119,8 +117,8 @@ class Snapshots:
 
 def state_to_json(state: State) -> dict[str, Any]:
     """A state as plain data."""
-    plain: dict[str, Any] = {f.name: _plain(getattr(state, f.name)) for f in fields(state) if f.name != "tasks"}
-    return {**plain, "tasks": {name: [action.kind, _plain(action.job)] for name, action in state.tasks.items()}}
+    plain: dict[str, Any] = {f.name: to_json(getattr(state, f.name)) for f in fields(state) if f.name != "tasks"}
+    return {**plain, "tasks": {name: [action.kind, to_json(action.job)] for name, action in state.tasks.items()}}
 
 
 def state_from_json(plain: dict[str, Any]) -> State:
@@ -132,20 +130,6 @@ def state_from_json(plain: dict[str, Any]) -> State:
     jobs = {name: job for job, (name, _) in TASKS.items()}
     tasks = {name: Action(name, from_json(jobs[kind], job)) for name, (kind, job) in plain["tasks"].items()}
     return replace(from_json(State, {**plain, "tasks": {}}), tasks=tasks)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if value != value else value  # JSON knows no nan
 
 
 def _chained(first: Event, rest: Iterator[Event]) -> Iterator[Event]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache, partial
-from math import nan
+from math import isfinite, nan
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
@@ -17,9 +17,27 @@ Record = TypeVar("Record")
 Decoder = Callable[[Any], Any]
 
 
-def to_json(record: Any) -> dict[str, Any]:
-    """The fields of a dataclass, nested ones too."""
-    return asdict(record)
+def to_json(record: Any) -> Any:
+    """A record as plain data: fields by name, nested ones too, sets sorted, not-a-number null."""
+    if isinstance(record, (str, int)) or record is None:
+        return record
+    if isinstance(record, float):
+        return record if isfinite(record) else None
+    if isinstance(record, (list, tuple)):
+        return [to_json(item) for item in record]
+    if isinstance(record, Mapping):
+        return {str(key): to_json(item) for key, item in record.items()}
+    if isinstance(record, (set, frozenset)):
+        return sorted(record)
+    if isinstance(record, BaseModel):
+        return record.model_dump(mode="json")
+    kind: Any = type(record)
+    return {name: to_json(getattr(record, name)) for name in _names(kind)}
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(f.name for f in fields(kind))
 
 
 def from_json(kind: type[Record], data: Mapping[str, Any]) -> Record:
