@@ -50,12 +50,12 @@ class Finished:
 
 
 def finished_files(path: Path) -> list[Path]:
-    """The files with calculations that `path` is or holds, at any depth; of one folder's VASP files, the best."""
+    """The files with calculations that `path` is or holds, at any depth; of one folder, those of the best kind."""
     if not path.is_dir():
         return [path]
-    found = [p for p in sorted(path.rglob("*")) if p.is_file() and _looks_finished(p)]
-    complete = {p.parent for p in found if p.name == "vasprun.xml"}
-    return [p for p in found if not (p.name == "OUTCAR" and p.parent in complete)]
+    found = [(p, rank) for p in sorted(path.rglob("*")) if p.is_file() and (rank := _rank(p)) is not None]
+    best = {p.parent: min(r for q, r in found if q.parent == p.parent) for p, _ in found}
+    return [p for p, rank in found if rank == best[p.parent]]
 
 
 def read_finished(path: Path) -> Finished:
@@ -119,9 +119,13 @@ def write_imported_label(
     write_segment(path, arrays, attributes)
 
 
-def _looks_finished(path: Path) -> bool:
-    known = path.name in ("vasprun.xml", "OUTCAR") or path.suffix in (".xyz", ".extxyz")
-    return known or (path.suffix in (".pwo", ".out") and _is_pw_output(path))
+def _rank(path: Path) -> int | None:
+    """0 for what tells most of a calculation, and so on; None for other files."""
+    if path.name == "vasprun.xml" or (path.suffix in (".pwo", ".out") and _is_pw_output(path)):
+        return 0
+    if path.name == "OUTCAR":
+        return 1
+    return 2 if path.suffix in (".xyz", ".extxyz") else None
 
 
 def _is_pw_output(path: Path) -> bool:
@@ -135,10 +139,12 @@ def _frames(path: Path, format_: str | None) -> tuple[Atoms, ...]:
 
 def _read_vasprun(path: Path) -> Finished:
     root = ElementTree.parse(path).getroot()
-    told = {str(e.get("name")).strip(): str(e.text or "").strip() for e in root.iterfind("parameters//i")}
+    items = [*root.iterfind("incar/i"), *root.iterfind("parameters//i")]
+    told = {str(e.get("name")).strip(): str(e.text or "").strip() for e in items}
+    most = int(told.get("NELM", 60))  # VASP's own default
     for step, calculation in enumerate(root.findall("calculation")):
-        if len(calculation.findall("scstep")) >= int(told["NELM"]):
-            raise _bad(path, "converged cycles", f"{told['NELM']} iterations (NELM) in ionic step {step}")
+        if len(calculation.findall("scstep")) >= most:
+            raise _bad(path, "converged cycles", f"{most} iterations (NELM) in ionic step {step}")
     there = {ours: told[tag] for tag, ours in _VASP_SETTINGS.items() if told.get(tag)}
     declared: dict[str, Any] = {key: value if key == "gga" else float(value) for key, value in there.items()}
     divisions = root.find("kpoints/generation/v[@name='divisions']")
