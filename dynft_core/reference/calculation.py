@@ -152,7 +152,8 @@ def _explained(
         try:
             engine.report(directory, calculator, atoms)
         except LabelError as reported:
-            return reported
+            errors = tail(files[0]) if reported.kind == "incomplete" else ""
+            return LabelError(reported.kind, reported.sentence + (f"; last printed: {errors}" if errors else ""))
         except Exception as unreadable:  # ASE's error says more then
             error.add_note(str(unreadable))
     return LabelError(kind or "calculator", how or f"{type(error).__name__}: {error}")

@@ -40,7 +40,7 @@ OUTCOMES = {
     "missing library": "setup: exit code 127",
     "exit code 1, output complete": "calculator: exit code 1",
     "exit code 1, nothing said": "calculator: exit code 1",
-    "standard error alone": "incomplete: VASP wrote no OUTCAR",
+    "standard error alone": "incomplete: VASP wrote no OUTCAR; last printed: Fatal error in PMPI_Init_thread",
     "silent": "incomplete: VASP wrote no OUTCAR",
     "EDDDAV": "calculator: the eigensolver failed (EDDDAV): Error EDDDAV: Call to ZHEGV failed",
     "EDDDAV, output complete": "calculator: the eigensolver failed (EDDDAV)",
