@@ -190,6 +190,8 @@ class WalkerOutcome:
     """Absolute step of the walker's latest flag (-1: never)."""
     error_counts: tuple[tuple[int, int], ...] = ()
     """(bin, how many) of ε_B over the walk, see `selection.histogram`."""
+    watch_deviation: float = 0.0
+    """Relative standard error of ε_B as it was watched: measured on the walk, with this posterior."""
 
 
 @dataclass(frozen=True)

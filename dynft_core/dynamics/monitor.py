@@ -28,8 +28,8 @@ SURVEY_INTERVAL = 100
 """Steps between two surveys."""
 TARGET_ERROR = 0.06
 """Relative error of one step's sketch that decides how many probes it takes."""
-SAFETY = 6.0
-"""Margin of the sketch in its standard errors."""
+SINGLE_PRECISION = 1e-5
+"""Relative error of ε_B in single precision, with room."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ExactMonitor(_Decisive):
         """As ErrorMonitor.watch."""
         quick = self.force_field.quick_error
         errors = [quick.structure(displacements[:, :, w]) for w in range(displacements.shape[2])]
-        return Watched(np.array(errors), margin=1e-3)
+        return Watched(np.array(errors), deviation=SINGLE_PRECISION)
 
 
 class SketchMonitor(_Decisive):
@@ -84,9 +84,8 @@ class SketchMonitor(_Decisive):
         if survey:
             self._survey(squares, displacements)
         self._calls += 1
-        spread = SAFETY * self.probe_error
         errors = np.sqrt(self._scale * squares.mean(axis=0))
-        return Watched(errors, spread / math.sqrt(count), spread / math.sqrt(PROBES))
+        return Watched(errors, self.probe_error / math.sqrt(count), self.probe_error / math.sqrt(PROBES))
 
     def _survey(self, squares: Floats, displacements: Floats) -> None:
         """Learn from all probes' `squares` (P, W); the walkers are compared with the exact value in turn."""

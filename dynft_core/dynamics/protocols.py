@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+SAFETY = 6.0
+"""Margin of an estimate in its standard errors."""
+
 
 class Forces(Protocol):
     """Forces of a batch. The array handed in is overwritten by the next step: do not keep it."""
@@ -25,13 +28,22 @@ class Watched:
 
     Attributes:
         errors_eV_A: (W,) ε_B of each walker, exact or estimated.
-        margin: the exact value lies below (1 + margin) times this one.
-        mean_margin: relative distance that the mean of many such values keeps to the mean of the exact ones.
+        deviation: relative standard error of each of these values; mean_deviation: of the mean of many steps' values.
     """
 
     errors_eV_A: Floats
-    margin: float = 0.0
-    mean_margin: float = 0.0
+    deviation: float = 0.0
+    mean_deviation: float = 0.0
+
+    @property
+    def margin(self) -> float:
+        """The exact value lies below (1 + margin) times this one."""
+        return SAFETY * self.deviation
+
+    @property
+    def mean_margin(self) -> float:
+        """Relative distance within which the mean of many steps' exact values lies."""
+        return SAFETY * self.mean_deviation
 
 
 class ErrorMonitor(Protocol):

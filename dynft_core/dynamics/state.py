@@ -127,10 +127,11 @@ class WalkReport:
     Attributes:
         ended: how the walk ended; reason: in a sentence.
         first_step: absolute step of errors_eV_A[0].
-        errors_eV_A: (n,) ε_B of every step walked; nan where the walker had exploded.
+        errors_eV_A: (n,) ε_B of every step walked, as watched; nan where the walker had exploded.
         temperature_steps: (t,) absolute steps of temperatures_K: (t,) kinetic temperatures.
         choices: in the order they were met.
         mean_error_eV_A, std_error_eV_A: μ_k and σ_k over the window at the end; nan when it is empty.
+        watch_deviation: relative standard error of an estimate in errors_eV_A, as measured on the walk.
     """
 
     walker: int
@@ -143,6 +144,7 @@ class WalkReport:
     choices: tuple[Choice, ...]
     mean_error_eV_A: float
     std_error_eV_A: float
+    watch_deviation: float = 0.0
 
     @property
     def steps_walked(self) -> int:
@@ -179,6 +181,7 @@ def save_walk(path: Path | str, state: WalkState, report: WalkReport) -> str:
         "first_step": report.first_step,
         "mean_error_eV_A": report.mean_error_eV_A,
         "std_error_eV_A": report.std_error_eV_A,
+        "watch_deviation": report.watch_deviation,
         "keys": [c.key for c in choices],
         "roles": [c.role for c in choices],
         "reasons": [c.reason for c in choices],
@@ -237,4 +240,5 @@ def load_report(path: Path | str) -> WalkReport:
         choices=tuple(Choice(key, role, int(step), u, float(e), why) for key, role, step, u, e, why in rows),
         mean_error_eV_A=texts["mean_error_eV_A"],
         std_error_eV_A=texts["std_error_eV_A"],
+        watch_deviation=texts["watch_deviation"],
     )

@@ -185,6 +185,7 @@ class _Walker:
         self._last_flag_step = state.last_flag_step
         self._errors: list[float] = []
         self._latest: Sighting | None = None
+        self._watch_deviation = math.nan
         self._temperatures: list[tuple[int, float]] = []
         self._choices: list[Choice] = []
 
@@ -233,6 +234,7 @@ class _Walker:
     ) -> Decision | None:
         """Decide about a sane structure, on exact values where it matters. None: ε_B is not finite."""
         assert watched is not None
+        self._watch_deviation = watched.deviation
         error = float(watched.errors_eV_A[lane])
         highest = error * (1 + watched.margin)
         decision = self._decide(highest)
@@ -379,6 +381,7 @@ class _Walker:
             temperatures_K=np.array(temperatures, dtype=np.float64),
             choices=tuple(self._choices),
             mean_error_eV_A=self._window.mean,
+            watch_deviation=self._watch_deviation,
             std_error_eV_A=float(window.std()) if len(window) else math.nan,
         )
 

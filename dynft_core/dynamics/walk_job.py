@@ -93,4 +93,5 @@ def _outcome(start: WalkerStart, state: WalkState, report: WalkReport, temperatu
         std_error_eV_A=report.std_error_eV_A,
         temperature_K=report.mean_temperature_K,
         last_flag_step=state.last_flag_step,
+        watch_deviation=report.watch_deviation,
     )

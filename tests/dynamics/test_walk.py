@@ -268,7 +268,7 @@ def test_an_error_far_from_its_threshold_is_never_computed_exactly(bench):
             raise AssertionError
 
         def watch(self, u):
-            return Watched(np.full(u.shape[2], 1.0), margin=0.5, mean_margin=0.1)
+            return Watched(np.full(u.shape[2], 1.0), deviation=0.08, mean_deviation=0.02)
 
     states, (report,) = bench.walk(bench.start(), Estimate(), 500, gamma=1.7)
     assert report.ended == "finished" and states[0].window_count > 300

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from dynft_core import ForceField
 from dynft_core.dynamics.langevin import Langevin, Thermostat
-from dynft_core.dynamics.monitor import SAFETY, SURVEY_INTERVAL, ExactMonitor, SketchMonitor, probe_error
+from dynft_core.dynamics.monitor import SURVEY_INTERVAL, ExactMonitor, SketchMonitor, probe_error
+from dynft_core.dynamics.protocols import SAFETY
 from dynft_core.model.potential import Potential
 from dynft_core.model.sketch import PROBES, Sketch
 
