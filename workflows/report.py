@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from dynft_core.errors import RunFolderError
+from dynft_core.selection.calibration import calibrations
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import read_journal
 from workflows.config import load_run_campaign
@@ -74,6 +75,7 @@ def render(run: Path, status: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         seconds=duration(working_seconds(events)),
         label_seconds=duration(sum(row.seconds for row in rows if math.isfinite(row.seconds))),
         plots=[(plot, data_uri(plot.figure)) for plot in drawn],
+        calibration=calibrations(list(history.scores.values())),
         rows=rows[-MAX_ROWS:],
         hidden=max(len(rows) - MAX_ROWS, 0),
         evaluations=sorted(history.evaluations, key=lambda e: e.force_field),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -22,10 +23,12 @@ from dynft_core.jobs import (
     LabelOutcome,
     ProposeOutcome,
     Score,
+    SpeciesScore,
     StructureRef,
     WalkerOutcome,
     WalkOutcome,
 )
+from dynft_core.selection.histogram import counts_of
 from dynft_core.storage.journal import Journal
 from workflows.command_line import main
 from workflows.config import load_campaign
@@ -39,6 +42,8 @@ STATUS: dict[str, Any] = {
     "audited_rmse": 0.0029,
 }
 REASON = "ε_B 4.2 > 3 × 1.1 meV/Å"
+Z = [0.1, 1.2, 1.5, math.sqrt(5.3)]
+"""Residuals over predicted errors: their mean square is 1.5²."""
 KEYS = {"flagged": "f" * 24, "audit": "a" * 24, "lost": "c" * 24}
 
 
@@ -73,7 +78,7 @@ def run(tmp_path: Path) -> Path:
         walked(tmp_path, 0, 0, 500, (flagged,)), walked(tmp_path, 1, 0, 500, (lost,)),
         walked(tmp_path, 0, 500, 700, (audit,)),
     ]
-    score = Score(KEYS["audit"], "audit", 0.00333, 0.00222, 0.0012)
+    score = Score(KEYS["audit"], "audit", 0.00333, 0.00222, 0.0012, 300.0, (SpeciesScore("Si", counts_of(Z)),))
     evaluation = Evaluation("force_fields/000002.h5", 0.003456, 0.002345, 0.0026, 0.001111, 7, 50)
     events: list[tuple[str, Any, dict[str, str]]] = [
         *(("walk_finished", WalkOutcome(True, walks=(walk,)), {}) for walk in walks),
@@ -139,6 +144,11 @@ def test_its_tables_hold_the_numbers_of_the_campaign(run: Path) -> None:
     assert ["aaaaaaaa", "audit", "0", "0.700", "1.200", "2.220", "3.330", "12.5", "labelled", "audit 1"] in rows
     assert ["cccccccc", "audit", "1", "0.300", "1.300", "–", "–", "600.0", "timeout: 600 s", "audit 2"] in rows
     assert ["walked by all walkers", "2.400 ps"] in rows
+
+
+def test_the_calibration_is_that_of_the_scores(run: Path) -> None:
+    row = next(row for row in Page(render(run, STATUS)[0]).rows if row[0] == "all")
+    assert row == ["all", "1", "4", "1.50", "25.0 %", "75.0 %"]
 
 
 def test_text_from_outside_is_escaped(run: Path) -> None:
