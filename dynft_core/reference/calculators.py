@@ -24,11 +24,12 @@ from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.embedded import embedded_potentials
 from dynft_core.reference.engine import Engine
 from dynft_core.reference.espresso import ESPRESSO
+from dynft_core.reference.gpaw import GPAW
 from dynft_core.reference.vasp import VASP
 
 ase_calculators: Any = ase.calculators.calculator
 
-ENGINES: dict[str, Engine] = {"vasp": VASP, "espresso": ESPRESSO}
+ENGINES: dict[str, Engine] = {"vasp": VASP, "espresso": ESPRESSO, "gpaw": GPAW}
 """The codes that dynft knows more about than ASE's name."""
 
 POSITION_RESOLUTION_A = 1e-8
