@@ -157,9 +157,16 @@ class ForceField:
         forces: ArrayLike,
         keys: Sequence[str],
         noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
+        ranks: Ranks | None = None,
     ) -> ForceField:
-        """With further labels (S, N, 3) Å and eV/Å, hyperparameters learnt anew; nothing is pending any more."""
-        statistics = self.posterior.statistics + statistics_of(self.folded, displacements, forces)
+        """With further labels (S, N, 3) Å and eV/Å, hyperparameters learnt anew; nothing is pending any more.
+
+        `ranks`: processes that share the sums over structures, as in `fit`.
+        """
+        processes, u, f = ranks or Ranks(), np.asarray(displacements), np.asarray(forces)
+        with processes.together():
+            own = statistics_of(self.folded, u[processes.own], f[processes.own])
+        statistics = self.posterior.statistics + processes.sum(own)
         posterior = learn(self.basis, statistics, self.prior, noise_floor_eV_A)
         found = ForceField(self.basis, self.supercell, posterior, self.prior, labels=(*self.labels, *keys))
         return found.with_rotational_sum_rules(noise_floor_eV_A) if self.rotational else found

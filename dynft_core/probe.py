@@ -16,11 +16,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dynft_core.errors import DynftError
+from dynft_core.fit_ranks import LAUNCHER
 from dynft_core.regression.ranks import Ranks
 
 PACKAGES = ("dynft", "parsl", "numpy", "scipy", "numba", "h5py", "ase", "spglib", "mpi4py")
-LAUNCHER = "DYNFT_MPI_LAUNCHER"
-"""Environment variable of a worker: the words before a program that start it on the ranks of the worker's block."""
 RANKS_TIMEOUT_S = 60.0
 
 _SHARED = re.compile("nfs|lustre|gpfs|beegfs|panfs|cifs|smb|ceph|afs|glusterfs|orangefs|wekafs|9p")

@@ -18,6 +18,7 @@ from dynft_core.batch_selection import BatchRule, choose
 from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.walk_job import run_walk
 from dynft_core.errors import DynftError, InputError
+from dynft_core.fit_ranks import LAUNCHER, fit_over_ranks
 from dynft_core.force_field import ForceField, fit
 from dynft_core.initial.phonon_modes import thermal_displacements
 from dynft_core.initial.rattled import rattled
@@ -48,6 +49,7 @@ from dynft_core.reference.calculators import make_calculator, runs_in_process, s
 from dynft_core.reference.checked import CheckedCalculator
 from dynft_core.reference.guard import Expectation
 from dynft_core.reference.label import Label, read_label, relative_label_path, run_label
+from dynft_core.regression.ranks import Ranks
 from dynft_core.storage.structures import read_displacements, read_perfect_structure, write_structures
 from dynft_core.symmetry.basis import ForceConstantBasis
 
@@ -199,23 +201,37 @@ def select(job: SelectJob) -> SelectOutcome:
 
 @_never_raising(lambda job, error: FitOutcome(False, job.version, error=error))
 def fit_labels(job: FitJob) -> FitOutcome:
-    """Compute the posterior of all labels so far, with the pending structures in its covariance."""
+    """Compute the posterior of all labels so far, over MPI ranks where the site has a launcher for them."""
+    launcher = os.environ.get(LAUNCHER)
+    return fit_over_ranks(job, launcher) if launcher else fit_as_rank(job, Ranks())
+
+
+def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
+    """Compute the posterior of all labels so far, with the pending structures in its covariance.
+
+    One of `ranks`, which share the sums over structures; the first alone does the rest and writes the force field.
+
+    Raises:
+        DynftError: files that cannot be read, labels that do not fit the crystal.
+    """
     run_dir = Path(job.run_dir)
     labels = [_read_label(run_dir, ref) for ref in job.labels]
     displacements = np.array([x.displacements for x in labels])
     forces = np.array([x.forces for x in labels])
     keys = [x.key for x in labels]
     base = load_force_field(str(run_dir / job.base)) if job.base else None
-    scores = predicted_scores(base, job.labels, labels) if base is not None else ()
+    scores = predicted_scores(base, job.labels, labels) if base is not None and ranks.first else ()
     if base is None or base.basis.cutoffs != job.cutoffs_A:
         crystal = Crystal(read_perfect_structure(run_dir / job.primitive_structure))
         basis = ForceConstantBasis.cached(crystal, job.cutoffs_A)
         supercell = Supercell.match(basis.crystal, read_perfect_structure(run_dir / job.perfect_structure))
-        found = fit(basis, supercell, displacements, forces, keys, job.prior, job.noise_floor_eV_A)
+        found = fit(basis, supercell, displacements, forces, keys, job.prior, job.noise_floor_eV_A, ranks)
     elif labels:
-        found = base.refit(displacements, forces, keys, job.noise_floor_eV_A)
+        found = base.refit(displacements, forces, keys, job.noise_floor_eV_A, ranks)
     else:
         found = base.without_pending()
+    if not ranks.first:
+        return FitOutcome(True, job.version)
     found, left_out, set_aside = tested(found, job, lambda ref: _read_label(run_dir, ref))
     property_error = float("nan")
     if job.property_name:  # of what is known from labels: pending ones may fail
