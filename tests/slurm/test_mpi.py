@@ -1,0 +1,67 @@
+"""Labels of several ranks on several nodes, and fits over ranks, through the MPI site on a real Slurm."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from cluster import Cluster, Site
+
+import dynft_core.tasks
+from dynft_core.force_field import ForceField
+from dynft_core.jobs import FitJob, LabelJob, ProposeJob, ReferenceSettings
+from dynft_core.reference.label import read_label
+from dynft_core.storage.structures import write_perfect_structure
+from workflows.apps import Executors
+from workflows.sites import load_site
+
+MPIEXEC = Path(sys.executable).with_name("mpiexec")
+
+pytestmark = [
+    pytest.mark.skipif(not MPIEXEC.is_file(), reason="needs the mpich wheel: pip install mpich"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+]
+
+
+def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site, tmp_path: Path) -> None:
+    run_dir, mpiexec = tmp_path / "run", shlex.quote(str(MPIEXEC))
+    path = site(
+        "slurm_mpi", WALK_TASKS=1, FIT_PARTITION="walk", LABEL_NODES=2, LABEL_RANKS_PER_NODE=2, LABEL_THREADS=1,
+        LABEL_LAUNCHER=f"{mpiexec} -n 4 -ppn 2", LABEL_INIT="", FIT_RANKS=2, FIT_THREADS=1,
+        FIT_LAUNCHER=f"{mpiexec} -n 2",
+    )  # fmt: skip
+    primitive = bulk("Si", "diamond", a=5.432)
+    for name, atoms in (("primitive.xyz", primitive), ("perfect.xyz", primitive.repeat(2))):
+        write_perfect_structure(run_dir / name, atoms)
+    executors = Executors(lambda: load_site(path, run_dir), dynft_core.tasks)
+    try:
+        mpi, alone = ReferenceSettings("mpi_forces:MpiForces", timeout_s=120.0), ReferenceSettings("tersoff-si")
+        job = ProposeJob(str(run_dir), "initial.h5", "rattled", "initial", 1, 300.0, 1, "perfect.xyz", mpi)
+        (ref,) = dynft_core.tasks.propose(replace(job, amplitude_A=0.05)).structures
+        labelled = executors.submit("label", LabelJob(str(run_dir), ref, "perfect.xyz", mpi)).result(timeout=120)
+        assert labelled.ok, labelled.error
+        label = read_label(run_dir / labelled.path)
+        (ranks,) = (json.loads(found.read_text()) for found in run_dir.glob("labels/*/attempt-001/ranks.json"))
+        assert sorted(ranks["nodes"]) == ["n3", "n3", "n4", "n4"]
+
+        same = dynft_core.tasks.propose(
+            ProposeJob(str(run_dir), "alone.h5", "rattled", "initial", 1, 300.0, 1, "perfect.xyz", alone, 0.05)
+        ).structures[0]
+        serial = dynft_core.tasks.label(LabelJob(str(run_dir), same, "perfect.xyz", alone))
+        np.testing.assert_allclose(label.forces, read_label(run_dir / serial.path).forces, atol=1e-7)
+
+        fit = FitJob(str(run_dir), 1, "ranks.h5", "perfect.xyz", "primitive.xyz", {2: 4.0, 3: 3.0}, None, (ref,))
+        outcome = executors.submit("fit", fit).result(timeout=120)
+        assert outcome.ok, outcome.error
+        assert dynft_core.tasks.fit_labels(replace(fit, output="serial.h5")).ok
+    finally:
+        executors.close()
+    one, other = (ForceField.load(run_dir / name) for name in ("ranks.h5", "serial.h5"))
+    np.testing.assert_allclose(one.forces(label.displacements), other.forces(label.displacements), atol=1e-8)
+    assert one.posterior.statistics.n_rows == other.posterior.statistics.n_rows == label.forces.size
