@@ -1,4 +1,4 @@
-"""A driver process with the fake tasks: `python fake_driver.py RUN [POLICY] [JSON of reference.parameters]`."""
+"""A driver process with the fake tasks: `fake_driver.py RUN [POLICY [JSON of reference.parameters [SITE [WALKERS]]]]`."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def campaign(policy: str = "wait", parameters: dict[str, object] | None = None, 
 
 
 if __name__ == "__main__":
-    run_dir, policy, parameters = sys.argv[1], *(sys.argv[2:] + ["wait", "{}"][len(sys.argv) - 2 :])
+    given = sys.argv[1:]
+    run_dir, policy, parameters, site, walkers = given + ["", "wait", "{}", "local", "4"][len(given) :]
     state = run_campaign(
-        campaign(policy, json.loads(parameters)), "# fake\n", Path(run_dir), "local",
+        campaign(policy, json.loads(parameters), int(walkers)), "# fake\n", Path(run_dir), site,
         lambda _, event: print(event["event"], event.get("id", ""), flush=True), fake_tasks,
     )  # fmt: skip
     print("ended:", state.phase, state.failure or state.reason or state.stopped, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import fake_driver
 import fake_tasks
 import numpy as np
+import psutil
 import pytest
 from ase import Atoms
 from ase.build import bulk
 from cluster import Cluster, Site
 from fake_driver import campaign
 
+from dynft_core.errors import CampaignFailedError
 from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
@@ -77,16 +81,17 @@ def write_silicon(folder: Path) -> Path:
 def run_fakes(
     run_dir: Path, site: str, parameters: dict[str, object] | None = None, on_event: engine.OnEvent | None = None
 ) -> State:
-    found = campaign("continue", parameters)
+    found = campaign("continue", parameters, walkers=2)
     return run_campaign(found, "# fake\n", run_dir, site, on_event or (lambda state, event: None), fake_tasks)
 
 
 def assert_every_label_once(state: State, run_dir: Path) -> None:
     """None lost, none accepted twice, and the newest force field made of the accepted ones."""
     finished = [event["key"] for event in events_of(run_dir) if event["event"] == "label_finished"]
-    assert len(finished) == len(set(finished)) and set(finished) == state.labelled
+    accepted = {key for key, entry in state.ledger.entries.items() if entry.status == "accepted"}
+    assert len(finished) == len(set(finished)) and set(finished) == accepted
     labels = json.loads((run_dir / state.fits[-1].path).read_text())["labels"]
-    assert set(labels) <= state.labelled and len(labels) == len(set(labels))
+    assert set(labels) <= accepted and len(labels) == len(set(labels))
 
 
 def test_a_silicon_campaign_on_four_nodes(cluster: Cluster, site: Site, tmp_path: Path) -> None:
@@ -124,7 +129,78 @@ def test_a_cancelled_block_costs_no_label(cluster: Cluster, site: Site, tmp_path
 
     run_dir = tmp_path / "run"
     state = run_fakes(run_dir, site(MAX_LABEL_BLOCKS=1, PATIENCE_S=3), {"seconds": 0.3}, cancel_blocks)
-    assert cancelled and state.phase == "complete" and not state.failed
+    assert cancelled and state.phase == "complete"
     lost = [event for event in events_of(run_dir) if event["event"] == "task_lost"]
     assert lost and all("ManagerLost" in e["outcome"]["error"] and e["cost"] < 1 for e in lost)
     assert_every_label_once(state, run_dir)
+
+
+def test_blocks_drain_before_their_walltime_and_the_campaign_goes_on(
+    cluster: Cluster, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A label may take 45 s, a walk 43.6 s, of blocks of 60 s: they take no task after their first 15 s.
+    monkeypatch.setattr(engine, "GRACE_S", 43.0)
+    run_dir = tmp_path / "run"
+    path = site(WALK_WALLTIME="00:01:00", LABEL_WALLTIME="00:01:00", MAX_LABEL_BLOCKS=1, MAX_WALK_BLOCKS=1)
+    state = run_fakes(run_dir, path, {"seconds": 1.6})
+    assert state.phase == "complete"
+    assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
+    blocks = {log.parent.parent.name for log in run_dir.glob("parsl/*/ab_initio/block-*/*/manager.log")}
+    assert len(blocks) > 1
+    assert_every_label_once(state, run_dir)
+
+
+def test_a_task_longer_than_a_block_is_refused(cluster: Cluster, site: Site, tmp_path: Path) -> None:
+    words = r"may take 122 s, its blocks end after 60 s; raise the site's walltime"
+    with pytest.raises(CampaignFailedError, match=words):
+        run_fakes(tmp_path / "run", site(LABEL_WALLTIME="00:01:00"))
+    assert status_of(tmp_path / "run")["state"] == "paused"
+
+
+def start_driver(run_dir: Path, site: str) -> subprocess.Popen[str]:
+    command = [sys.executable, fake_driver.__file__, str(run_dir), "continue", json.dumps({"seconds": 0.3}), site, "2"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for_labels(run_dir: Path, n: int) -> None:
+    deadline = time.monotonic() + 90
+    while sum(e["event"] == "label_finished" for e in events_of(run_dir)) < n:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_killed_driver_leaves_nothing_running_and_the_next_one_goes_on(
+    cluster: Cluster, site: Site, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    driver = start_driver(run_dir, site())
+    wait_for_labels(run_dir, 1)
+    driver.kill()
+    driver.wait()
+    assert cluster.jobs()
+    assert cluster.drained(30.0)  # the blocks end themselves: nobody answers their heartbeats
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(run_dir) in " ".join(p.info["cmdline"] or [])]
+
+    # Blocks that have not ended yet are cancelled by the next driver.
+    driver = start_driver(run_dir, site(PATIENCE_S=600))
+    wait_for_labels(run_dir, 3)
+    driver.kill()
+    driver.wait()
+    left = set(cluster.jobs())
+    assert left
+    state = run_fakes(run_dir, site(), {"seconds": 0.3})
+    (event,) = (event for event in events_of(run_dir) if event["event"] == "leftovers_cancelled")
+    assert set(event["jobs"]) == left
+    assert state.phase == "complete"
+    assert_every_label_once(state, run_dir)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_blocks(number: int, cluster: Cluster, site: Site, tmp_path: Path) -> None:
+    driver = start_driver(tmp_path / "run", site(PATIENCE_S=600))
+    wait_for_labels(tmp_path / "run", 1)
+    assert cluster.jobs()
+    driver.send_signal(number)
+    assert driver.wait(timeout=30) == 0
+    assert cluster.drained(10.0)
+    assert status_of(tmp_path / "run")["reason"] == f"stopped by {signal.Signals(number).name}"
