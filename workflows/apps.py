@@ -155,6 +155,9 @@ class _Pool:
         except Exception as error:  # Parsl raises bare Exception, among others
             self.kill()
             raise CampaignFailedError(f"the site's executor '{executor.label}' cannot be started: {error}") from error
+        if isinstance(executor, HighThroughputExecutor):
+            # What a dead interchange has not taken would otherwise be waited for when this process ends.
+            executor.outgoing_q.zmq_socket.linger = 0
         # By assignment: workers import the functions, none of them travels. Not cached by Parsl: it would remember
         # failures as well, and the ledger of labels remembers better.
         self.apps: dict[str, Callable[[Any], AppFuture]] = {

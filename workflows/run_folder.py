@@ -46,7 +46,7 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
     crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the user's own, whatever their umask
         if not (run_dir / "campaign.toml").exists():
             _write_text(run_dir / "campaign.toml", campaign_text)
         descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

@@ -1,4 +1,4 @@
-"""A driver process with the fake tasks: `fake_driver.py RUN [POLICY [JSON of reference.parameters [SITE [WALKERS]]]]`."""
+"""A driver process with the fake tasks: `fake_driver.py RUN [POLICY [JSON of parameters [SITE [WALKERS]]]]`."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,103 @@ def test_a_dead_interchange_is_started_afresh(tmp_path: Path) -> None:
     assert "executors_restarted" in events_of(tmp_path / "run")
 
 
+def interchanges() -> list[psutil.Process]:
+    """Those of this process, oldest first."""
+    children = [c for c in psutil.Process().children() if c.is_running()]
+    found = [c for c in children if "interchange" in " ".join([*c.cmdline(), c.name()])]
+    return sorted(found, key=lambda process: process.create_time())
+
+
+def pool_processes() -> list[psutil.Process]:
+    """Interchanges and worker pools that are tethered to this process, and all that they have started."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "site_configs.tether" in words and words[words.index("site_configs.tether") + 1] == str(os.getpid()):
+            with suppress(psutil.NoSuchProcess):
+                found += [process, *process.children(recursive=True)]
+    return found
+
+
+TWO_POOLS = """
+from parsl.config import Config
+from site_configs import local
+from site_configs.blocks import parsl_folder
+
+def config(run_dir):
+    walkers, labels = (local.config(run_dir).executors[0] for _ in range(2))
+    labels.label = "ab_initio"
+    for pool in (walkers, labels):
+        pool.max_workers_per_node = 1
+    return Config(executors=[walkers, labels], strategy="none", strategy_period=0.5, run_dir=parsl_folder(run_dir))
+"""
+
+
+def test_one_executor_is_replaced_while_the_other_works_on(tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO_POOLS)
+    walkers: list[int] = []
+
+    def on_event(state: State, event: Mapping[str, Any]) -> None:
+        if event["event"] == "fit_finished" and not walkers:
+            ours, labels = interchanges()
+            walkers.append(ours.pid)
+            labels.kill()
+        if event["event"] == "walk_finished":
+            walkers.append(interchanges()[0].pid)
+
+    state = run_campaign(campaign(), TEXT, tmp_path / "run", str(tmp_path / "two.py"), on_event, fake_tasks)
+    assert state.phase == "complete"
+    assert len(walkers) > 1 and set(walkers) == {walkers[0]}
+    restarted = [e for e in read_journal(tmp_path / "run" / "journal.jsonl") if e["event"] == "executors_restarted"]
+    assert [event["executor"] for event in restarted] == ["ab_initio"]
+
+
+def test_killed_idle_workers_hold_nobody_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A worker that dies while it waits for a task takes the lock of its queue along; the others wait for it.
+    monkeypatch.setattr(engine, "GRACE_S", 8.0)
+    killed: list[int] = []
+
+    def on_event(state: State, event: Mapping[str, Any]) -> None:
+        if event["event"] == "fit_finished" and not killed:  # everybody waits, under this policy
+            for process in pool_processes():
+                if "spawn_main" in " ".join(process.cmdline()):
+                    killed.append(process.pid)
+                    process.kill()
+
+    state = run_campaign(campaign(), TEXT, tmp_path / "run", "local", on_event, fake_tasks)
+    assert killed and state.phase == "complete"
+
+
+def test_a_second_interrupt_ends_everything_at_once(tmp_path: Path) -> None:
+    process = driver(tmp_path / "run", "wait", json.dumps({"seconds": 0.2}))
+    wait_for(tmp_path / "run", "label_finished")
+    process.send_signal(signal.SIGINT)
+    wait_for(tmp_path / "run", "driver_stopped")  # it is closing
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert_nothing_is_left(tmp_path / "run")
+    assert go(tmp_path / "run", "wait", {"seconds": 0.2}).phase == "complete"
+
+
+def test_nothing_listens_beyond_loopback_and_the_folder_is_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_dir = tmp_path / "my $(touch stolen); touch stolen"
+    addresses: set[str] = set()
+
+    def on_event(state: State, event: Mapping[str, Any]) -> None:
+        for process in [psutil.Process(), *pool_processes()]:
+            with suppress(psutil.NoSuchProcess):
+                found = process.net_connections()
+                addresses.update(c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN)
+
+    assert run_campaign(campaign(), TEXT, run_dir, "local", on_event, fake_tasks).phase == "complete"
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"} and addresses
+    assert run_dir.stat().st_mode & 0o077 == 0
+    assert not list(tmp_path.rglob("stolen"))
+
+
 def test_a_site_whose_workers_do_not_start_is_given_up_in_its_own_words(tmp_path: Path) -> None:
     site = tmp_path / "broken.py"
     site.write_text(
@@ -151,7 +249,7 @@ def wait_for(run_dir: Path, event: str, timeout_s: float = 60.0) -> None:
     raise AssertionError(f"no {event} within {timeout_s} s")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_driver_in_order_and_the_campaign_goes_on_later(number: int, tmp_path: Path) -> None:
     process = driver(tmp_path / "run", "wait", json.dumps({"seconds": 0.2}))
     wait_for(tmp_path / "run", "label_finished")
@@ -160,7 +258,7 @@ def test_a_signal_stops_the_driver_in_order_and_the_campaign_goes_on_later(numbe
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0 and err == ""
-    word = "interrupted" if number == signal.SIGINT else "stopped by SIGTERM"
+    word = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     assert out.splitlines()[-1].endswith(word)
     assert status_of(tmp_path / "run")["state"] == "paused"
     assert status_of(tmp_path / "run")["reason"] == word

@@ -14,8 +14,9 @@ from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
 
 from dynft_core.errors import InputError
+from site_configs.blocks import SlurmBlocks
 from site_configs.tether import is_running
-from workflows.sites import executor_labels, load_site, site_names
+from workflows.sites import executor_labels, load_site, site_names, walltime_s
 
 HEADER = (
     "from parsl.config import Config\nfrom parsl.executors import HighThroughputExecutor as E, MPIExecutor as M\n"
@@ -51,6 +52,30 @@ def test_a_run_folder_that_the_shell_would_split_keeps_parsl_elsewhere(tmp_path:
     folder = Path(load_site("local", tmp_path / "my runs").run_dir)
     assert " " not in str(folder) and folder.is_dir()
     folder.rmdir()
+
+
+@pytest.mark.parametrize("name", ["slurm", "slurm_mpi"])
+def test_the_slurm_sites_are_short_private_and_come_and_go_with_the_tasks(name: str, tmp_path: Path) -> None:
+    config = load_site(name, tmp_path)
+    labels = executor_labels(config)
+    assert labels["walk"] == "walkers" and labels["label"] == "ab_initio"
+    assert labels["fit"] == ("fitter" if name == "slurm_mpi" else "walkers")
+    for pool in config.executors:
+        assert isinstance(pool, HighThroughputExecutor) and isinstance(pool.provider, SlurmBlocks)
+        assert pool.encrypted and pool.address and pool.prefetch_capacity == 0
+        assert pool.provider.init_blocks == pool.provider.min_blocks == 0
+        limit_s = walltime_s(pool)
+        assert limit_s is not None and limit_s >= 4 * 3600
+    assert len(Path(str(sys.modules[f"site_configs.{name}"].__file__)).read_text().splitlines()) < 80
+    with pytest.raises(InputError, match="needs no quotes"):
+        load_site(name, tmp_path / "my $(runs)")
+
+
+def test_a_wrong_walltime_is_refused(tmp_path: Path) -> None:
+    for walltime in ("24 hours", "24:00", "1:00:00:00"):
+        with pytest.raises(ValueError, match="days-"):
+            SlurmBlocks(str(tmp_path), walltime=walltime)
+    assert SlurmBlocks(str(tmp_path), walltime="2-12:30:00").walltime == "60:30:00"
 
 
 def test_workers_have_one_thread_and_a_cache_of_their_own_machine(tmp_path: Path) -> None:
