@@ -64,9 +64,21 @@ class ExportFormat(StrEnum):
     gpumd = "gpumd"
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"dynft {version('dynft')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
-    """Without it a single command would lose its name."""
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Train lattice-dynamics force fields, for as few reference calculations as possible."""
 
 
 @app.command()

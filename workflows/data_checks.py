@@ -82,11 +82,15 @@ def _frames(indices: NDArray[np.int64]) -> str:
 
 
 def check_memory(
-    supercell: Supercell, cutoffs_A: Mapping[int, float], processes: int = 1, available_GiB: float | None = None
+    supercell: Supercell,
+    cutoffs_A: Mapping[int, float],
+    processes: int = 1,
+    available_GiB: float | None = None,
+    argument: str = "--cutoffs",
 ) -> str:
     """A warning when the fit by `processes` of one machine may take more than half the memory, else ''.
 
-    `available_GiB`: default, what the machine and the job's limits leave.
+    `available_GiB`: default, what the machine and the job's limits leave; `argument`: what asked for the cutoffs.
 
     Raises:
         InputError: it would not suffice.
@@ -106,7 +110,7 @@ def check_memory(
     if needed > free:
         largest = max(sizes, key=lambda n: sizes[n].parameters)
         raise InputError(
-            "--cutoffs", f"a basis for {free:.1f} GiB of memory", estimate,
+            argument, f"a basis for {free:.1f} GiB of memory", estimate,
             f"shorten the cutoff of order {largest}, or leave it out",
         )
     return f"warning: the fit will take {estimate}, of {free:.1f} GiB free"

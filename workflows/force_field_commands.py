@@ -17,6 +17,7 @@ from dynft_core.errors import DynftError, InputError
 from dynft_core.force_field import ForceField, Prior, fit
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.label_sums import told_apart
 from dynft_core.model.rotational_conditions import sums_of
 from dynft_core.regression.left_out import LeftOut
 from dynft_core.regression.posterior import Posterior
@@ -93,14 +94,21 @@ def parse_cutoffs(text: str) -> dict[int, float]:
     return cutoffs
 
 
-def images_note(supercell: Supercell, cutoffs_A: Mapping[int, float]) -> str:
-    """A sentence when a cutoff reaches beyond half the cell, where images add up; else ''."""
+def images_note(supercell: Supercell, cutoffs_A: Mapping[int, float], prior: Prior = "decaying") -> str:
+    """A sentence when a cutoff reaches beyond half the cell: images add up, and leave something open; else ''."""
     heights = 1.0 / np.linalg.norm(np.linalg.inv(supercell.cell), axis=0)
     half = 0.5 * float(heights.min())
     beyond = [f"{cutoff:g} Å (order {order})" for order, cutoff in sorted(cutoffs_A.items()) if cutoff > half]
     if not beyond:
         return ""
-    return f"note: cutoff {', '.join(beyond)} beyond half the supercell, {half:.2f} Å: images are added up"
+    note = f"note: cutoff {', '.join(beyond)} beyond half the supercell, {half:.2f} Å: images are added up"
+    if cutoffs_A[2] <= half:
+        return note
+    basis = ForceConstantBasis.cached(supercell.crystal, {2: cutoffs_A[2]})
+    note += f"; of {basis.size} second-order parameters it tells {told_apart(basis, supercell)} apart, "
+    if prior == "decaying":
+        return f"{note}the prior gives the rest to the nearest images"
+    return f"{note}the prior shares the rest among images near and far: 'decaying' would give it to the nearest"
 
 
 @dataclass(frozen=True)
@@ -171,7 +179,8 @@ def _fit(
             chosen = _scan(crystal, frames, settings.max_order, say)
     cutoffs_A = ranks.broadcast(chosen)
     with ranks.together():
-        for note in (images_note(frames.supercell, cutoffs_A), check_memory(frames.supercell, cutoffs_A, ranks.size)):
+        memory = check_memory(frames.supercell, cutoffs_A, ranks.size)
+        for note in (memory, images_note(frames.supercell, cutoffs_A, settings.prior)):
             if note:
                 say(note)
         basis = ForceConstantBasis.cached(crystal, cutoffs_A)

@@ -16,6 +16,7 @@ from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.symmetry.basis import check_cutoffs
 from workflows.campaign_jobs import SUPERCELL, reference_settings
 from workflows.config import Campaign, load_campaign
+from workflows.data_checks import check_memory
 from workflows.display import Display
 from workflows.engine import run_campaign
 from workflows.force_field_commands import images_note, json_text
@@ -64,8 +65,9 @@ def check_campaign(campaign: Campaign) -> list[str]:
     check_cutoffs(crystal, cutoffs_A)
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
-    note = images_note(supercell, cutoffs_A)
-    return [*notes, note] if note else notes
+    memory = check_memory(supercell, cutoffs_A, argument="expansion.cutoffs_A")
+    found = (memory, images_note(supercell, cutoffs_A, campaign.expansion.prior))
+    return [*notes, *(note for note in found if note)]
 
 
 def check_reference(campaign: Campaign, folder: Path) -> None:

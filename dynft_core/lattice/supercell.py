@@ -18,6 +18,8 @@ from dynft_core.lattice.crystal import Crystal
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+MAX_ATOMS = 5_000_000
+"""Largest supercell: beyond it every array of positions is a matter of gigabytes."""
 CELL_TOLERANCE = 2e-3
 """Largest deviation of a supercell from an integer multiple of the cell: a strain that would change every distance."""
 
@@ -53,6 +55,12 @@ class Supercell:
                 "supercell", "a matrix with a non-zero determinant", repr(m.tolist()), "check its rows"
             )
         corners = np.array(list(product((0, 1), repeat=3))) @ m
+        volume = float(np.prod(np.ptp(corners, axis=0) + 1.0))  # of the box of cells that is searched
+        if size * crystal.n_atoms > MAX_ATOMS or volume > 4 * MAX_ATOMS:
+            raise StructureError(
+                "supercell", f"at most {MAX_ATOMS} atoms, in a cell that is not too skewed",
+                f"{size * crystal.n_atoms} atoms ({m.tolist()})", "choose a smaller one",
+            )
         axes = [np.arange(lo, hi + 1) for lo, hi in zip(corners.min(0), corners.max(0), strict=True)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
         fractional = grid @ np.linalg.inv(m)

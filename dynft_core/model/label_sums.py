@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.model.folding import FoldedBasis
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.folding import FoldedBasis, fold
 from dynft_core.model.potential import sensing_matrix
 from dynft_core.regression.statistics import Statistics
 from dynft_core.storage.cache import code_of, keep, key_of, known, recall
+from dynft_core.symmetry.basis import ForceConstantBasis
 
 Floats = NDArray[np.float64]
 
@@ -51,6 +53,19 @@ def statistics_of(folded: FoldedBasis, displacements: ArrayLike, forces: ArrayLi
     if time.monotonic() - begun > WORTH_KEEPING_S:
         keep("statistics", keys[-1], *total.packed())
     return total
+
+
+def told_apart(basis: ForceConstantBasis, supercell: Supercell) -> int:
+    """How many independent combinations of the parameters forces on `supercell` can tell, whatever the displacements.
+
+    Fewer than there are where images fold onto each other.
+    """
+    folded = fold(basis, supercell)
+    count = 2 + -(-basis.size // (3 * supercell.n_atoms))
+    u = np.random.default_rng(0).normal(0.0, basis.length_scale_A, (count, supercell.n_atoms, 3))
+    gram = Statistics.over(basis.size, _rows(folded, u, u)).gram
+    values = np.linalg.eigvalsh(gram)
+    return int((values > 1e-10 * values[-1]).sum())
 
 
 def _rows(folded: FoldedBasis, displacements: Floats, forces: Floats) -> Iterator[tuple[Floats, Floats]]:

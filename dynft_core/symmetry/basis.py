@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 LENGTH_SCALE_A = 0.3
 """u₀: a displacement at which the terms of a covalent crystal's expansion are of one size (Φ_{n+1} ≈ Φ_n / u₀)."""
 MAX_ORDER = 6
+MAX_SITES = 5000
+"""Most sites within a cutoff: their pair distances alone are then 200 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +231,12 @@ def check_cutoffs(crystal: Crystal, cutoffs_A: Mapping[int, float]) -> None:
                 f"more than the nearest-neighbour distance, {shortest:.3f} Å",
                 f"{cutoff:g} Å",
                 "a cutoff without neighbours leaves no parameters: choose a longer one or drop the order",
+            )
+        longest = (0.75 / np.pi * MAX_SITES * abs(np.linalg.det(crystal.cell)) / crystal.n_atoms) ** (1 / 3)
+        if cutoff > longest:
+            raise InputError(
+                f"cutoff of order {order}", f"at most {longest:.1f} Å, {MAX_SITES} sites of this crystal",
+                f"{cutoff:g} Å", "choose a shorter one: it must fit the supercell of the data, and the memory",
             )
 
 

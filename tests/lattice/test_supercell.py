@@ -192,3 +192,9 @@ def test_atoms_on_no_site_are_refused() -> None:
     atoms.positions[:] = np.random.default_rng(0).random((len(atoms), 3)) @ SUPERCELL.cell
     with pytest.raises(StructureError):
         Supercell.match(CRYSTAL, atoms)
+
+
+@pytest.mark.parametrize("matrix", [[2000, 2000, 2000], [[1, 0, 0], [100_000_000, 1, 0], [0, 0, 1]]])
+def test_supercells_beyond_all_memory_are_refused(silicon: Crystal, matrix: list) -> None:
+    with pytest.raises(StructureError, match="5000000 atoms"):
+        Supercell.build(silicon, matrix)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+from math import factorial
 from pathlib import Path
 
 import ase.io
@@ -89,3 +91,45 @@ def test_anharmonicity_of_a_fit_is_that_of_an_independent_one() -> None:
     force_field = fitted("si_alamode_randomQ_64", {2: 9.0, 3: 5.4, 4: 3.9})
     found = anharmonicity(forces, harmonic_forces(force_field, u), supercell.numbers)
     assert found.sigma == pytest.approx(0.1638, rel=0.05)
+
+
+_TERMS = {2: "ijab,sjb->sia", 3: "ijkabc,sjb,skc->sia", 4: "ijklabcd,sjb,skc,sld->sia"}
+
+
+def published_forces(u: np.ndarray, name: str, orders: tuple[int, ...]) -> np.ndarray:
+    """Forces (S, 8, 3) of published constants, -Σ Φ_n u … u / (n - 1)!, written out for the cell of eight atoms."""
+    total = np.zeros_like(u)
+    for n in orders:
+        with lzma.open(data("si_symfc_rd_8") / "published_fc" / f"full_fc_Si_111_{name}_{n}.xz", "rt") as file:
+            constants = np.loadtxt(file).reshape((8,) * n + (3,) * n)
+        total -= np.einsum(_TERMS[n], constants, *[u] * (n - 1), optimize=True) / factorial(n - 1)
+    return total
+
+
+@pytest.mark.parametrize(("orders", "residual"), [((2,), 1.658e-3), ((2, 3), 2.38e-5), ((2, 3, 4), 5.78e-6)])
+def test_published_constants_leave_their_residuals(orders: tuple[int, ...], residual: float) -> None:
+    _, _, u, forces = read("si_symfc_rd_8")
+    wrong = published_forces(u, "fc4", orders) - forces
+    assert np.sqrt(np.mean(wrong**2)) == pytest.approx(residual, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "cutoffs", "residual"),
+    [
+        ("fc3", {2: 6.0, 3: 7.0}, 2.0125e-5),
+        pytest.param("fc4", {2: 6.0, 3: 7.0, 4: 5.0}, 5.7812e-6, marks=pytest.mark.slow),
+    ],
+)
+def test_published_constants_lie_in_the_basis(name: str, cutoffs: dict[int, float], residual: float) -> None:
+    """Complete in the cell of eight atoms, images added up: what other codes found is found again, to the last digits.
+
+    Learnt from forces of the published constants; the residual on the data is then theirs.
+    """
+    crystal, supercell, u, forces = read("si_symfc_rd_8")
+    taught = np.random.default_rng(0).normal(0, 0.03, (60, 8, 3))
+    taught -= taught.mean(axis=1, keepdims=True)
+    answers = published_forces(taught, name, tuple(cutoffs))
+    basis = ForceConstantBasis.build(crystal, cutoffs)
+    found = fit(basis, supercell, taught, answers, prior="decaying", noise_floor_eV_A=1e-9)
+    assert np.abs(found.forces(taught) - answers).max() < 1e-7
+    assert np.sqrt(np.mean((found.forces(u) - forces) ** 2)) == pytest.approx(residual, rel=1e-3)

@@ -163,3 +163,8 @@ def test_cutoffs_that_cannot_give_a_basis_are_refused(
     with pytest.raises(InputError, match=words) as caught:
         ForceConstantBasis.build(silicon, cutoffs_A)
     assert caught.value.argument.startswith("cutoff")
+
+
+def test_cutoffs_beyond_all_memory_are_refused(silicon: Crystal) -> None:
+    with pytest.raises(InputError, match="at most 28"):
+        ForceConstantBasis.build(silicon, {2: 500.0})

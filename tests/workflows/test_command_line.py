@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import ase.io
@@ -505,3 +506,8 @@ def test_init_says_what_is_doubtful_before_anything_is_computed(
     ase.io.write(tmp_path / "si.xyz", bulk("Si", "diamond", a=5.49, cubic=True), format="extxyz")
     assert main(["init", str(tmp_path / "si.xyz"), "-o", str(tmp_path / "si")]) == 0
     assert load_campaign(tmp_path / "si" / "campaign.toml")[0].expansion.cutoffs_A[0] == 5.4
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"dynft {metadata.version('dynft')}"
