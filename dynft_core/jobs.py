@@ -209,6 +209,22 @@ class WalkOutcome:
 
 
 @dataclass(frozen=True)
+class ValidateJob:
+    """Walk on with training off: nothing is chosen, ε_B is recorded."""
+
+    walk: WalkJob
+
+
+@dataclass(frozen=True)
+class ValidateOutcome:
+    ok: bool
+    error: str = ""
+    walks: tuple[WalkerOutcome, ...] = ()
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class FitJob:
     """Compute the posterior from `base` (a force field whose statistics are reused) and further labels."""
 
@@ -342,5 +358,5 @@ class SelectOutcome:
     core_seconds: float = 0.0
 
 
-Job = ProposeJob | LabelJob | WalkJob | SelectJob | FitJob | EvaluateJob
-Outcome = ProposeOutcome | LabelOutcome | WalkOutcome | SelectOutcome | FitOutcome | EvaluateOutcome
+Job = ProposeJob | LabelJob | WalkJob | ValidateJob | SelectJob | FitJob | EvaluateJob
+Outcome = ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | SelectOutcome | FitOutcome | EvaluateOutcome

@@ -36,6 +36,8 @@ from dynft_core.jobs import (
     SelectJob,
     SelectOutcome,
     StructureRef,
+    ValidateJob,
+    ValidateOutcome,
     WalkJob,
     WalkOutcome,
 )
@@ -178,6 +180,13 @@ def _expectation(job: LabelJob) -> Expectation | None:
 def walk(job: WalkJob) -> WalkOutcome:
     """Walk a batch of walkers with ε_B at every step."""
     return run_walk(job, load_force_field(str(Path(job.run_dir) / job.force_field)))
+
+
+@_never_raising(lambda job, error: ValidateOutcome(False, error))
+def validate(job: ValidateJob) -> ValidateOutcome:
+    """Walk on with training off."""
+    outcome = run_walk(job.walk, load_force_field(str(Path(job.walk.run_dir) / job.walk.force_field)))
+    return ValidateOutcome(True, walks=tuple(replace(walk, selected=()) for walk in outcome.walks))
 
 
 @_never_raising(lambda job, error: SelectOutcome(False, error))

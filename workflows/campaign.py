@@ -5,6 +5,7 @@ The way of a campaign:
     harmonic   a few rattled structures → labels → fit of order 2 alone (only for initial structures from phonons)
     initial    initial structures → labels → force field 1
     walking    walks → labels of the structures chosen → fit → … until converged, or walked for as long as allowed
+    validation if converged: walks with training off
     test       structures of a run of their own → labels → all force fields scored
     complete
 
@@ -38,9 +39,13 @@ from dynft_core.jobs import (
     SelectJob,
     SelectOutcome,
     StructureRef,
+    ValidateJob,
+    ValidateOutcome,
+    WalkerOutcome,
     WalkJob,
     WalkOutcome,
 )
+from dynft_core.selection.histogram import merged
 from workflows import campaign_jobs as jobs
 from workflows.campaign_plan import causes, go_on
 from workflows.campaign_state import TASKS, TRAINING, Action, State
@@ -51,6 +56,8 @@ from workflows.wire import from_json, to_json
 Event = Mapping[str, Any]
 
 JOURNAL_FORMAT = 1
+ENDED = ("validation", "test", "complete")
+"""Phases after training."""
 MAX_LOSSES = 3
 """A task that was lost (its worker died, no answer came) is given up at this cost: one a loss, unless it says less."""
 MAX_EXPLOSIONS = 20
@@ -148,12 +155,21 @@ def _changed(state: State, campaign: Campaign) -> State:
         if isinstance(a.job, LabelJob):
             tasks[i] = replace(a, job=jobs.label_job(campaign, state.run_dir, a.job.structure))
     state = replace(state, campaign=campaign, tasks=tasks)
-    if state.phase not in ("test", "complete") or state.tasks:
+    if state.phase not in ENDED or state.tasks:
         return state
     verdict = state.verdict
     if verdict.converged or verdict.stalled:
-        return replace(state, phase="test", evaluations=(), reason=verdict.sentence)
-    return replace(state, phase="walking", evaluations=(), reason="")
+        return replace(state, phase="validation", evaluations=(), reason=verdict.sentence)
+    return _walking_again(state)
+
+
+def _walking_again(state: State) -> State:
+    """An ended campaign trains on."""
+    nobody: tuple[WalkerOutcome | None, ...] = (None,) * len(state.walkers)
+    return replace(
+        state, phase="walking", evaluations=(), reason="",
+        validated=nobody, validation_errors=(), validation_explosions=0,
+    )  # fmt: skip
 
 
 def changed_event(campaign: Campaign) -> dict[str, Any]:
@@ -189,8 +205,8 @@ def _retried(state: State, key: str) -> State:
     if entry is None or entry.status not in GIVEN_UP:
         return state
     state = replace(state, ledger=state.ledger.set(key, "queued", cause=""))
-    if entry.structure.role in TRAINING and state.phase in ("test", "complete") and not state.tasks:
-        state = replace(state, phase="walking", evaluations=(), reason="")
+    if entry.structure.role in TRAINING and state.phase in ENDED and not state.tasks:
+        state = _walking_again(state)
     return state
 
 
@@ -245,11 +261,15 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             return replace(state, ledger=state.ledger.attempted(action.job.structure.key, "accepted", answer))
         case WalkJob(), WalkOutcome():
             return _after_walk(state, outcome)
+        case ValidateJob(), ValidateOutcome():
+            return _after_validation(state, outcome)
         case SelectJob(), SelectOutcome():
             return _after_selection(state, outcome)
         case FitJob() as job, FitOutcome():
             if job.version == 0:
                 return replace(state, harmonic=True)
+            if job.labels:
+                state = replace(state, fresh=(0,) * len(state.walkers), errors=())
             return replace(
                 state,
                 fits=(*state.fits, outcome),
@@ -273,6 +293,19 @@ def _after_selection(state: State, outcome: SelectOutcome) -> State:
     return replace(state, ledger=ledger, selections=state.selections + 1)
 
 
+def _after_validation(state: State, outcome: ValidateOutcome) -> State:
+    validated = list(state.validated)
+    for walk in outcome.walks:
+        validated[walk.walker] = walk
+    return replace(
+        state,
+        validated=tuple(validated),
+        validations=state.validations + 1,
+        validation_errors=merged([state.validation_errors, *(walk.error_counts for walk in outcome.walks)]),
+        validation_explosions=state.validation_explosions + sum(walk.ended == "exploded" for walk in outcome.walks),
+    )
+
+
 def _after_walk(state: State, outcome: WalkOutcome) -> State:
     walkers = list(state.walkers)
     for walk in outcome.walks:
@@ -280,6 +313,12 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
         flagged = [ref for ref in walk.selected if ref.role == "flagged"]
         ledger = state.ledger.choose(flagged, "candidate" if jobs.chooses_batches(state.campaign) else "queued")
         state = replace(state, ledger=ledger.choose(walk.selected, "queued"))
+    if outcome.n_labels == state.fits[-1].n_labels:  # not so under 'continue', while a fit came
+        fresh = list(state.fresh)
+        for walk in outcome.walks:
+            fresh[walk.walker] += walk.steps_walked
+        errors = merged([state.errors, *(walk.error_counts for walk in outcome.walks)])
+        state = replace(state, fresh=tuple(fresh), errors=errors)
     walks = list(state.walks)
     walks[outcome.walks[0].walker // state.campaign.dynamics.walkers_per_task] += 1
     steps = sum(walk.steps_walked for walk in outcome.walks)

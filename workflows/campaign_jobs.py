@@ -17,6 +17,7 @@ from dynft_core.jobs import (
     ReferenceSettings,
     SelectJob,
     StructureRef,
+    ValidateJob,
     WalkerOutcome,
     WalkerStart,
     WalkJob,
@@ -27,8 +28,8 @@ from dynft_core.selection.random_steps import random_steps
 from workflows.config import Campaign
 
 CHANGEABLE = (
-    "convergence.", "test.", "dynamics.max_task_minutes", "reference.timeout_s", "reference.max_concurrent",
-    "selection.max_pending",
+    "convergence.", "validation.", "test.", "dynamics.max_task_minutes", "reference.timeout_s",
+    "reference.max_concurrent", "selection.max_pending",
 )  # fmt: skip
 """Keys that may change when a campaign goes on: bounds, which no number computed so far depends on."""
 
@@ -206,6 +207,26 @@ def walk_job(
         monitor=campaign.selection.monitor,
         monitor_every=campaign.selection.monitor_every,
     )
+
+
+def validation_steps(campaign: Campaign) -> int:
+    """MD steps that each walker walks in validation."""
+    return round(1000 * campaign.validation.walk_ps / campaign.dynamics.timestep_fs)
+
+
+def validate_job(
+    campaign: Campaign, run_dir: str, name: str, force_field: str, walkers: Sequence[tuple[WalkerOutcome, int]]
+) -> ValidateJob:
+    """A batch walks on from where each of its walkers is, for so many steps, with nothing chosen.
+
+    `name`: of the walk, new for every one.
+    """
+    states = [(walker.walker, walker) for walker, _ in walkers]
+    job = walk_job(campaign, run_dir, 0, force_field, states, ())
+    starts = tuple(replace(start, output=f"validation/{start.walker:02d}/{name}.h5") for start in job.walkers)
+    criterion = replace(job.criterion, name="fixed", threshold_eV_A=math.inf)
+    n_steps = max(steps for _, steps in walkers)
+    return ValidateJob(replace(job, walkers=starts, n_steps=n_steps, criterion=criterion, audit_steps=()))
 
 
 def chooses_batches(campaign: Campaign) -> bool:

@@ -93,11 +93,13 @@ def _walk_or_end(state: State, actions: list[Action], pending: Iterable[Structur
     verdict = state.verdict
     if not (verdict.converged or verdict.stalled):
         return actions + _walks(state, tuple(pending), verdict.audits_wanted), state
+    if state.campaign.selection.policy == "wait" and not all(state.fresh) and (walks := _walks(state, (), 0)):
+        return walks, state  # the last force field has to walk, too, and meet nothing new
     if state.tasks or actions:
         return actions, state
     if state.pending:  # a label in the covariance failed or was dropped: the last force field shall not lean on it
         return [_fit(state, len(state.fits) + 1, (), ())], state
-    return [], replace(state, phase="test", reason=verdict.sentence)
+    return [], replace(state, phase="validation", reason=verdict.sentence)
 
 
 def _walks(state: State, pending: Iterable[StructureRef], audits_wanted: int) -> list[Action]:
@@ -117,6 +119,29 @@ def _walks(state: State, pending: Iterable[StructureRef], audits_wanted: int) ->
         )
         found.append(Action(name, job))
     return found
+
+
+def _plan_validation(state: State) -> Plan:
+    """Walkers of a converged campaign walk on with training off."""
+    total = jobs.validation_steps(state.campaign) if state.verdict.converged else 0
+    actions = []
+    for b, batch in enumerate(jobs.batches(state.campaign)):
+        walkers = []
+        for w in batch:
+            trained = state.walkers[w]
+            assert trained is not None  # a walker that has not walked has not converged
+            now = state.validated[w] or trained
+            walkers.append((now, total - (now.step - trained.step)))
+        if any(i.startswith(f"validate:{b:02d}:") for i in state.tasks) or all(left <= 0 for _, left in walkers):
+            continue
+        name = f"{len(state.fits):06d}-{state.validations:06d}"
+        job = jobs.validate_job(state.campaign, state.run_dir, name, state.force_field, walkers)
+        actions.append(Action(f"validate:{b:02d}:{name}", job))
+    if state.tasks or actions:
+        return actions, state
+    problem = state.validation.problem if state.validation and total else ""
+    reason = f"not converged: {problem}; {state.reason}" if problem else state.reason
+    return [], replace(state, phase="test", reason=reason)
 
 
 def _selection(state: State, waiting: Iterable[StructureRef], new: Iterable[StructureRef]) -> list[Action]:
@@ -171,6 +196,7 @@ _PLANS = {
     "harmonic": _plan_harmonic,
     "initial": _plan_initial,
     "walking": _plan_walking,
+    "validation": _plan_validation,
     "test": _plan_test,
 }
 

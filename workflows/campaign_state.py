@@ -22,6 +22,8 @@ from dynft_core.jobs import (
     Role,
     SelectJob,
     SelectOutcome,
+    ValidateJob,
+    ValidateOutcome,
     WalkerOutcome,
     WalkJob,
     WalkOutcome,
@@ -34,11 +36,13 @@ from dynft_core.selection.convergence import (
     WalkerProgress,
     assess,
 )
+from dynft_core.selection.histogram import Counts
+from dynft_core.selection.validation import ErrorSummary, Validation
 from workflows import campaign_jobs as jobs
 from workflows.config import Campaign
 from workflows.ledger import Ledger
 
-Phase = Literal["harmonic", "initial", "walking", "test", "complete"]
+Phase = Literal["harmonic", "initial", "walking", "validation", "test", "complete"]
 
 TRAINING: tuple[Role, ...] = ("initial", "flagged", "audit")
 """Roles of the labels that force fields are fitted to, the harmonic one of the start apart."""
@@ -47,6 +51,7 @@ TASKS: dict[type, tuple[str, type]] = {
     ProposeJob: ("propose", ProposeOutcome),
     LabelJob: ("label", LabelOutcome),
     WalkJob: ("walk", WalkOutcome),
+    ValidateJob: ("validate", ValidateOutcome),
     SelectJob: ("select", SelectOutcome),
     FitJob: ("fit", FitOutcome),
     EvaluateJob: ("evaluate", EvaluateOutcome),
@@ -80,6 +85,9 @@ class State:
         selections: number of batch selections finished.
         fits: force fields from version 1; harmonic: version 0 is there.
         walkers: each walker's latest walk; walks: number of walks finished, by batch.
+        fresh: steps that each walker has walked with the newest labels' force field, and errors: ε_B over them.
+        validated: each walker's latest validation walk, and validation_errors: ε_B over all of them, by
+            `selection.histogram`; validations: validation walks finished; validation_explosions: of them in explosions.
         explosions: walks in a row, over all batches, in which every walker exploded.
         failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
@@ -98,6 +106,12 @@ class State:
     walkers: tuple[WalkerOutcome | None, ...]
     walked_steps: int
     walks: tuple[int, ...]
+    fresh: tuple[int, ...]
+    errors: Counts
+    validated: tuple[WalkerOutcome | None, ...]
+    validations: int
+    validation_errors: Counts
+    validation_explosions: int
     explosions: int
     evaluations: tuple[Evaluation, ...]
     failure: str
@@ -121,6 +135,12 @@ class State:
             walkers=(None,) * campaign.dynamics.walkers,
             walked_steps=0,
             walks=(0,) * len(jobs.batches(campaign)),
+            fresh=(0,) * campaign.dynamics.walkers,
+            errors=(),
+            validated=(None,) * campaign.dynamics.walkers,
+            validations=0,
+            validation_errors=(),
+            validation_explosions=0,
             explosions=0,
             evaluations=(),
             failure="",
@@ -162,6 +182,17 @@ class State:
                 else WalkerProgress(i, 0.0, math.nan)
                 for i, w in enumerate(self.walkers)
             ),
+        )
+
+    @property
+    def validation(self) -> Validation | None:
+        """What the validation walk found; None before its end."""
+        starts = [(w.step, v.step) for w, v in zip(self.walkers, self.validated, strict=True) if w and v]
+        if len(starts) < len(self.walkers):
+            return None
+        walked_ps = sum(after - before for before, after in starts) * self.campaign.dynamics.timestep_fs / 1000
+        return Validation(
+            ErrorSummary.of(self.validation_errors), ErrorSummary.of(self.errors), walked_ps, self.validation_explosions
         )
 
     @property

@@ -106,7 +106,7 @@ class ConvergenceSection(_Section):
     max_walk_ps: Positive = 50.0
     """A campaign that has not converged when every walker has walked this long stops, and says so."""
     quiet_ps: Annotated[float, Field(ge=0)] = 0.25
-    """No walker may have been flagged for this long, or for `min_walk_ps` if that is less. Asked of trajectory_average
+    """No walker may have been flagged for this long (or `min_walk_ps`, if that is less). Asked of 'trajectory_average'
     alone: other criteria flag for ever."""
     audits: Count = 4
     """Fewest audits."""
@@ -122,6 +122,12 @@ class ConvergenceSection(_Section):
     """Largest μ_k[ε_B] β^(1/2): beyond it more labels would still help."""
     stop_when: StopWhen | None = None
     """A property with a tolerance, in the place of the last two."""
+
+
+class ValidationSection(_Section):
+    walk_ps: Annotated[float, Field(ge=0)] = 0.5
+    """How long each walker walks on with training off once the campaign has converged; the paper's 500 ps among all
+    walkers tell more. 0: not at all."""
 
 
 class ReferenceSection(_Section):
@@ -152,6 +158,7 @@ class Campaign(_Section):
     initial: InitialSection = InitialSection()
     audit: AuditSection = AuditSection()
     convergence: ConvergenceSection = ConvergenceSection()
+    validation: ValidationSection = ValidationSection()
     reference: ReferenceSection
     test: TestSection = TestSection()
 

@@ -25,6 +25,7 @@ MAIN_EXECUTOR = "walkers"
 EXECUTORS = {
     "propose": ("walkers",),
     "walk": ("walkers",),
+    "validate": ("walkers",),
     "label": ("ab_initio", "walkers"),
     "select": ("walkers",),
     "fit": ("fitter", "walkers"),

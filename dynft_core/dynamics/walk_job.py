@@ -14,6 +14,7 @@ from dynft_core.dynamics.walk import WalkSettings, walk
 from dynft_core.force_field import ForceField
 from dynft_core.jobs import StructureRef, WalkerOutcome, WalkerStart, WalkJob, WalkOutcome
 from dynft_core.reference.calculators import structure_key
+from dynft_core.selection.histogram import counts_of
 from dynft_core.storage.structures import read_displacements, read_perfect_structure
 
 Floats = NDArray[np.float64]
@@ -94,4 +95,5 @@ def _outcome(start: WalkerStart, state: WalkState, report: WalkReport, temperatu
         temperature_K=report.mean_temperature_K,
         last_flag_step=state.last_flag_step,
         watch_deviation=report.watch_deviation,
+        error_counts=counts_of(report.errors_eV_A),
     )

@@ -66,7 +66,8 @@ class AuditScore:
 
 @dataclass(frozen=True)
 class WalkerProgress:
-    """How far a walker is: walked time, μ_k[ε_B] over its window (nan while that is empty), time since a flag."""
+    """How far a walker is: walked time, μ_k[ε_B] over its window (nan while that is empty), and the time since its
+    latest flag."""
 
     walker: int
     walked_ps: float
@@ -129,7 +130,7 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
     converged = all(check.held for check in checks)
     stalled = not converged and shortest_walk_ps(record) >= settings.max_walk_ps
     wanted = 0
-    if all(check.held for check in waits) and not converged and len(record.audits) < MAX_AUDITS:
+    if waits[0].held and not all(check.held for check in labels) and len(record.audits) < MAX_AUDITS:
         needed = audits_needed(test, settings.audit_ratio, settings.certainty)
         wanted = min(int(max(1, settings.audits - len(record.audits), 0 if math.isnan(needed) else needed)), MAX_AUDITS)
     return Verdict(converged, stalled, checks, _sentence(converged, stalled, checks, settings), wanted)

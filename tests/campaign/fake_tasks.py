@@ -30,6 +30,8 @@ from dynft_core.jobs import (
     SelectJob,
     SelectOutcome,
     StructureRef,
+    ValidateJob,
+    ValidateOutcome,
     WalkerOutcome,
     WalkJob,
     WalkOutcome,
@@ -125,6 +127,21 @@ def walk(job: WalkJob) -> WalkOutcome:
     known = json.loads(force_field)["labels"]
     pending = tuple(ref.key for ref in job.pending)
     return WalkOutcome(True, "", tuple(walks), job.force_field, len(known), pending)
+
+
+def validate(job: ValidateJob) -> ValidateOutcome:
+    """Walks with nothing chosen."""
+    walks = []
+    for start in job.walk.walkers:
+        assert start.state is not None
+        first = json.loads((Path(job.walk.run_dir) / start.state).read_text())["step"]
+        step = first + min(job.walk.n_steps, 200)  # the rest in another walk
+        _write(Path(job.walk.run_dir) / start.output, {"step": step, "keys": []})
+        walks.append(
+            WalkerOutcome(start.walker, start.output, step, step - first, "walltime", (), 1e-3, 1e-4, 300.0,
+                          error_counts=((-138, step - first),))
+        )  # fmt: skip
+    return ValidateOutcome(True, walks=tuple(walks))
 
 
 def select(job: SelectJob) -> SelectOutcome:
