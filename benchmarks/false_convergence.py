@@ -4,7 +4,7 @@
 
 Silicon, the embedded Tersoff potential as truth, 300 K, small cells (64 atoms unless the start says otherwise), so that
 a campaign takes half a minute on one core. Each runs in this process, without Parsl. Ratio: predicted over true RMSE,
-the true one on 40 structures of a run of its own. A campaign that did not converge says that it cannot vouch for it.
+the true one on 100 structures of a run of its own. A campaign that did not converge says that it cannot vouch for it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BASE: dict[str, Any] = {
     "dynamics": {"segment_ps": 0.25},
     "convergence": {"max_walk_ps": 10.0},
     "reference": {"calculator": "tersoff-si"},
-    "test": {"structures": 40},
+    "test": {"structures": 100},
 }
 
 STARTS: dict[str, dict[str, dict[str, Any]]] = {

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 from ase.data import chemical_symbols
+from ase.units import kB
 from numpy.typing import NDArray
 
 from dynft_core.force_field import ForceField, learn
@@ -36,7 +37,7 @@ def predicted_scores(base: ForceField, refs: Sequence[StructureRef], labels: Seq
     for ref, label in zip(refs, labels, strict=True):
         residual = base.forces(label.displacements) - label.forces
         variance = base.error.per_component(label.displacements) + 1 / base.posterior.beta
-        found.append(_score(base, ref, residual, variance))
+        found.append(_score(base, ref, label, residual, variance))
     return tuple(found)
 
 
@@ -46,16 +47,18 @@ def left_out_scores(fitted: ForceField, refs: Sequence[StructureRef], labels: Se
     for ref, label in zip(refs, labels, strict=True):
         matrix = fitted.sensing_matrix(label.displacements)
         residual, variance = left_out(fitted.posterior, matrix, label.forces.ravel())
-        found.append(_score(fitted, ref, residual.reshape(-1, 3), variance.reshape(-1, 3)))
+        found.append(_score(fitted, ref, label, residual.reshape(-1, 3), variance.reshape(-1, 3)))
     return tuple(found)
 
 
-def _score(force_field: ForceField, ref: StructureRef, residual: Floats, variance: Floats) -> Score:
+def _score(force_field: ForceField, ref: StructureRef, label: Label, residual: Floats, variance: Floats) -> Score:
     symbols = [chemical_symbols[z] for z in force_field.supercell.numbers]
     predicted = float(np.sqrt(variance.mean()))
     bayesian = float(np.sqrt(max(variance.mean() - 1 / force_field.posterior.beta, 0.0)))
     rmse, species = float(np.sqrt(np.mean(residual**2))), species_scores(symbols, residual, variance)
-    return Score(ref.key, ref.role, rmse, predicted, bayesian, ref.temperature_K, species)
+    mean_virial = (3 * len(residual) - 3) * kB * ref.temperature_K
+    virial = -float(np.sum(label.displacements * force_field.forces(label.displacements))) / mean_virial
+    return Score(ref.key, ref.role, rmse, predicted, bayesian, ref.temperature_K, virial, species)
 
 
 def tested(

@@ -6,8 +6,9 @@ import fcntl
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from dynft_core.jobs import LabelJob
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import site_parameters
-from dynft_core.selection.convergence import audited_rmse, error_interval
+from dynft_core.selection.audits import audits_needed
+from dynft_core.selection.calibration import Calibration, calibrations
+from dynft_core.selection.convergence import audited_rmse, audits_test, error_interval, recalibration
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Event, Journal, iter_journal
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
@@ -84,7 +87,9 @@ def status_of(run_dir: Path) -> dict[str, Any]:
 
     Keys: "state" (running, paused, complete, failed), "reason"; counts "n_labels" (to train on), "n_pending" (labels
     under way), "n_failed", "n_force_fields"; "walked_ps", all walkers together; in eV/Å "beta_inv_sqrt", "mu_k",
-    "predicted_rmse", "audited_rmse", and "rmse" if there is a test set. What is not known yet is None.
+    "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of convergence;
+    "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out, now;
+    "recalibration", the scale it offers; "validation". What is not known yet is None.
 
     Raises:
         FileFormatError: the journal cannot be read.
@@ -154,11 +159,52 @@ def _status(state: State, running: bool) -> dict[str, Any]:
         "predicted_rmse": _known(interval[1]),
         "audited_rmse": _known(audited_rmse(record)),
         "reason": state.failure or state.reason or state.stopped,
+        **_convergence(state),
     }
     if state.evaluations:
         newest = max(state.evaluations, key=lambda e: e.force_field)
         status["rmse"] = _known(newest.rmse_eV_A)
     return status
+
+
+def _convergence(state: State) -> dict[str, Any]:
+    """What convergence is judged by: the error's interval, checks, audits, calibration, validation."""
+    record, settings = state.record, convergence_settings(state.campaign)
+    test = audits_test(record, settings)
+    scale = recalibration(record)
+    tested = state.fits[-1].left_out if state.fits else ()
+    low, high = error_interval(record, settings)
+    return {
+        "error_interval": [_known(low), _known(high)],
+        "recalibration": _known(scale) if tested else None,
+        "audits": {
+            "count": test.n_audits, "ratio": _known(test.ratio), "interval": [_known(x) for x in test.interval()],
+            "certainty": _known(test.certainty),
+            "needed": _known(audits_needed(test, settings.audit_ratio, settings.certainty)),
+        },
+        "set_aside": sum(len(fit.set_aside) for fit in state.fits),
+        "checks": [
+            {"name": c.name, "value": _known(c.value), "bound": c.bound, "held": c.held} for c in state.verdict.checks
+        ],
+        "calibration": {
+            "before": _rows(calibrations([s for fit in state.fits for s in fit.scores])),
+            "now": _rows(calibrations(tested, scale)),
+        },
+        "validation": None if state.validation is None else _finite(asdict(state.validation)),
+    }  # fmt: skip
+
+
+def _rows(table: Iterable[Calibration]) -> list[dict[str, Any]]:
+    return [_finite(asdict(row)) for row in table]
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that are not known."""
+    if isinstance(value, Mapping):
+        return {key: _finite(own) for key, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(own) for own in value]
+    return _known(value) if isinstance(value, float) else value
 
 
 def _known(value: float) -> float | None:

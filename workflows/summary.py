@@ -75,7 +75,39 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     for key, name in names.items():
         if status.get(key) is not None:
             lines.append(f"{name:20s}{error_text(status[key], 3)}")
+    return lines + convergence_lines(status)
+
+
+def convergence_lines(status: dict[str, Any]) -> list[str]:
+    """The checks, what the labels say of the predicted errors, and the validation walk."""
+    lines = [
+        f"{'held' if c['held'] else 'missing':20s}{c['name']} {_number(c['value'])} ({c['bound']})"
+        for c in status.get("checks", ())
+    ]
+    tables = status.get("calibration") or {}
+    if any(tables.values()):
+        lines.append(f"{'calibration':20s}{'labels':>8s}{'scale':>8s}{'68 %':>8s}{'95 %':>8s}{'recalibrated':>18s}")
+    for title, key in (("when included", "before"), ("left out, now", "now")):
+        for row in tables.get(key, ()):
+            shares = "".join(f"{100 * x:8.1f}" for x in row["coverage"])
+            after = "".join(f"{100 * x:9.1f}" for x in row["recalibrated"]) if key == "now" else ""
+            lines.append(f"  {title + ', ' + row['name']:18s}{row['n_labels']:8d}{row['scale']:8.2f}{shares}{after}")
+    if (v := status.get("validation")) is not None:
+        own, training = v["validation"], v["training"]
+        lines.append(
+            f"{'validation walk':20s}{v['walked_ps']:.3g} ps: mean ε_B {error_text(_value(own['mean_eV_A']))} "
+            f"(training {error_text(_value(training['mean_eV_A']))}), skewness of z_B {_number(own['skewness'])} "
+            f"({_number(training['skewness'])}), z_B > 3: {_number(own['far'])} ({_number(training['far'])})"
+        )
     return lines
+
+
+def _value(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def error_text(value_eV_A: float, digits: int = 2) -> str:

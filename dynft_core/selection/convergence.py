@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dynft_core.selection.audits import AuditTest, audit_test, audits_needed
+from dynft_core.selection.audits import AuditTest, at_mean_virial, audit_test, audits_needed
 from dynft_core.selection.forecast import labels_needed
 
 
@@ -36,7 +36,7 @@ class ConvergenceSettings:
     max_walk_ps: float = 50.0
     quiet_ps: float = 0.0
     audits: int = 4
-    audit_ratio: tuple[float, float] = (0.85, 1.15)
+    audit_ratio: tuple[float, float] = (0.87, 1.12)
     certainty: float = 0.9
     recalibrate: bool = False
     max_error_change: float = 0.1
@@ -57,11 +57,15 @@ class FitPoint:
 
 @dataclass(frozen=True)
 class AuditScore:
-    """An audit's true force error (rms, eV/Å), and sqrt(1/β + ε_B²) predicted by the newest force field without it."""
+    """An audit's true force error (rms, eV/Å), and sqrt(1/β + ε_B²) predicted by the newest force field without it.
+
+    `virial`: of the structure, over its mean in the ensemble.
+    """
 
     rmse_eV_A: float
     predicted_eV_A: float
     temperature_K: float = math.nan
+    virial: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,13 @@ class WalkerProgress:
 
 @dataclass(frozen=True)
 class ConvergenceRecord:
-    """What a campaign knows about itself; fits and audits in the order they were made."""
+    """What a campaign knows about itself; fits and audits in the order they were made. `n_atoms`: of an audit, 0 if
+    not known."""
 
     fits: tuple[FitPoint, ...]
     audits: tuple[AuditScore, ...]
     walkers: tuple[WalkerProgress, ...]
+    n_atoms: int = 0
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ def error_interval(record: ConvergenceRecord, settings: ConvergenceSettings) -> 
 
 def recalibration(record: ConvergenceRecord) -> float:
     """What predicted errors should be multiplied by, as the audits say; 1 before there are any."""
-    ratio = audit_test(_squared_ratios(record.audits), UNBOUNDED).ratio
+    ratio = audit_test(_squared_ratios(record.audits, record.n_atoms), UNBOUNDED).ratio
     return 1.0 if math.isnan(ratio) else ratio
 
 
@@ -207,13 +213,16 @@ def audits_test(record: ConvergenceRecord, settings: ConvergenceSettings) -> Aud
     for audit in record.audits:
         groups.setdefault(0.0 if math.isnan(audit.temperature_K) else audit.temperature_K, []).append(audit)
     tests = [
-        audit_test([q / scale**2 for q in _squared_ratios(own)], settings.audit_ratio) for own in groups.values()
+        audit_test([q / scale**2 for q in _squared_ratios(own, record.n_atoms)], settings.audit_ratio)
+        for own in groups.values()
     ] or [audit_test((), settings.audit_ratio)]
     return min(tests, key=lambda test: test.certainty)
 
 
-def _squared_ratios(audits: Sequence[AuditScore]) -> list[float]:
-    return [(a.rmse_eV_A / a.predicted_eV_A) ** 2 for a in audits if a.predicted_eV_A > 0]
+def _squared_ratios(audits: Sequence[AuditScore], n_atoms: int) -> list[float]:
+    known = [a for a in audits if a.predicted_eV_A > 0]
+    squares = [(a.rmse_eV_A / a.predicted_eV_A) ** 2 for a in known]
+    return at_mean_virial(squares, [a.virial for a in known], n_atoms)
 
 
 def quiet_ps(record: ConvergenceRecord) -> float:
