@@ -101,7 +101,7 @@ def test_sequential_audits_accept_the_right_ratio_and_no_wrong_one(ratio: float,
 
 
 def test_the_number_needed_is_what_it_takes_at_the_same_ratio() -> None:
-    q = [0.8, 1.2, 1.0, 1.1]
+    q = [0.6, 1.4, 1.0, 1.1]
     test = audit_test(q, BOUNDS)
     needed = audits_needed(test, BOUNDS, 0.9)
     assert needed > 0
