@@ -272,9 +272,9 @@ class Score:
     """sqrt(1/β + ε_B²) of the force field that did not know the label."""
     bayesian_error_eV_A: float
     temperature_K: float = float("nan")
+    species: tuple[SpeciesScore, ...] = ()
     virial: float = float("nan")
     """-Σ u·f over (3N - 3) k T: 1 on average, more in a hot moment."""
-    species: tuple[SpeciesScore, ...] = ()
 
 
 @dataclass(frozen=True)

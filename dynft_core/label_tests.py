@@ -58,7 +58,7 @@ def _score(force_field: ForceField, ref: StructureRef, label: Label, residual: F
     rmse, species = float(np.sqrt(np.mean(residual**2))), species_scores(symbols, residual, variance)
     mean_virial = (3 * len(residual) - 3) * kB * ref.temperature_K
     virial = -float(np.sum(label.displacements * force_field.forces(label.displacements))) / mean_virial
-    return Score(ref.key, ref.role, rmse, predicted, bayesian, ref.temperature_K, virial, species)
+    return Score(ref.key, ref.role, rmse, predicted, bayesian, ref.temperature_K, species, virial)
 
 
 def tested(

@@ -39,7 +39,7 @@ walk = st.builds(
     st.tuples(st.tuples(st.integers(-9, 9), count)),
 )  # fmt: skip
 species = st.builds(SpeciesScore, st.just("Si"), st.tuples(st.tuples(st.integers(-9, 9), count)))
-score = st.builds(Score, key, st.just("audit"), number, number, number, number, number, st.tuples(species))
+score = st.builds(Score, key, st.just("audit"), number, number, number, number, st.tuples(species), number)
 outcomes = st.one_of(
     st.builds(ProposeOutcome, st.booleans(), st.text(), st.tuples(ref), number),
     st.builds(LabelOutcome, st.booleans(), key, st.text(), st.text(), st.booleans(), number),

@@ -41,7 +41,7 @@ def posterior_of(structures: list[tuple[np.ndarray, np.ndarray]], noise: float |
 def score(residual: np.ndarray, variance: np.ndarray, temperature_K: float = 300.0, role: str = "audit") -> Score:
     shape = (N_ATOMS, 3)
     species = species_scores(SPECIES, residual.reshape(shape), variance.reshape(shape))
-    return Score("key", role, 1.0, 1.0, 1.0, temperature_K, 1.0, species)  # type: ignore[arg-type]
+    return Score("key", role, 1.0, 1.0, 1.0, temperature_K, species)  # type: ignore[arg-type]
 
 
 def prequential(seed: int, claimed_noise: float | None) -> list[Score]:

@@ -71,7 +71,7 @@ def labelled(key: str) -> dict[str, Any]:
     return event("label_finished", LabelOutcome(True, key, seconds=0.5), key=key)
 
 
-AUDIT = Score("b" * 24, "audit", 0.003, 0.0025, 0.001)
+AUDIT = Score("b" * 24, "audit", 0.003, 0.0025, 0.001, 300.0, (), 1.0)
 STORY = [
     event("propose_finished", ProposeOutcome(True, structures=(chosen("a" * 24, "initial"),))),
     labelled("a" * 24),
