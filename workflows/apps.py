@@ -156,7 +156,8 @@ class _Pool:
             self.kill()
             raise CampaignFailedError(f"the site's executor '{executor.label}' cannot be started: {error}") from error
         if isinstance(executor, HighThroughputExecutor):
-            # What a dead interchange has not taken would otherwise be waited for when this process ends.
+            # A task for an interchange that died would otherwise be waited for when this process wants to end.
+            executor.outgoing_q.zmq_socket.sndtimeo = int(1000 * CLOSING_S)
             executor.outgoing_q.zmq_socket.linger = 0
         # By assignment: workers import the functions, none of them travels. Not cached by Parsl: it would remember
         # failures as well, and the ledger of labels remembers better.
