@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import llvmlite.binding as llvm
 import numba
 import numpy as np
@@ -24,6 +26,7 @@ Floats = NDArray[np.floating]
 ShapeTuple = tuple[tuple[int, ...], ...]
 
 
+@cache
 def vector_width() -> int:
     """Doubles in this processor's vector registers: the number of walkers that step together."""
     return 8 if llvm.get_host_cpu_features().get("avx512f", False) else 4
