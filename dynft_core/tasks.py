@@ -45,7 +45,7 @@ from dynft_core.label_tests import predicted_scores, tested
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
-from dynft_core.model.potential import padded_sensing_matrix
+from dynft_core.model.potential import eigentensor_matrix
 from dynft_core.properties import PropertySettings, largest_error
 from dynft_core.reference.calculators import make_calculator, runs_in_process, structure_key
 from dynft_core.reference.checked import CheckedCalculator
@@ -281,8 +281,8 @@ def evaluate(job: EvaluateJob) -> EvaluateOutcome:
     errors = [BayesianError(folded, f.posterior.half) for f in force_fields]
     bayesian = np.zeros((len(force_fields), len(labels)))
     for s, x in enumerate(labels):
-        padded = padded_sensing_matrix(folded, x.displacements)
-        bayesian[:, s] = [np.sqrt(e.variances(padded).mean()) for e in errors]
+        matrix = eigentensor_matrix(folded, x.displacements)
+        bayesian[:, s] = [np.sqrt(e.variances(matrix).mean()) for e in errors]
     displacements, forces = np.array([x.displacements for x in labels]), np.array([x.forces for x in labels])
     found = []
     for path, force_field, own in zip(job.force_fields, force_fields, bayesian, strict=True):

@@ -11,7 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from dynft_core.model.folding import FoldedBasis
-from dynft_core.model.potential import padded_sensing_matrix
+from dynft_core.model.potential import eigentensor_matrix
 
 Floats = NDArray[np.float64]
 
@@ -25,26 +25,24 @@ class BayesianError:
     def __init__(self, folded: FoldedBasis, half: Floats) -> None:
         """`half`: (M', M') H with Σ = H Hᵀ."""
         self._folded = folded
-        spread = np.zeros((folded.n_columns, folded.basis.size))  # padded columns → independent normal variables
-        for n, columns in folded.columns.items():
-            spread[columns] = folded.padded_null_space[n] @ half[folded.basis.slices[n]]
-        self._columns = np.flatnonzero(np.abs(spread).max(axis=1) > 0)
+        basis = folded.basis
+        # eigentensor coefficients → independent normal variables
+        parts = [o.null_space @ half[basis.slices[o.order]] / basis.length_scale_A**o.order for o in basis.orders]
         # any S with the same S Sᵀ gives the same error: a lower trapezoid saves a third of the work
-        (trapezoid,) = scipy.linalg.qr(spread[self._columns].T, mode="r")
-        self._spread = np.ascontiguousarray(trapezoid[: folded.basis.size].T, dtype=folded.dtype)
+        (trapezoid,) = scipy.linalg.qr(np.concatenate(parts).T, mode="r")
+        self._spread = np.ascontiguousarray(trapezoid[: basis.size].T, dtype=folded.dtype)
 
-    def variances(self, padded: NDArray[np.floating]) -> Floats:
-        """(N, 3) variances of each force component, (eV/Å)², from the padded sensing matrix (3N, P) of a structure."""
-        used = padded[:, self._columns]
-        total = np.zeros(len(used))
+    def variances(self, matrix: NDArray[np.floating]) -> Floats:
+        """(N, 3) variances of each force component, (eV/Å)², from the eigentensor matrix (3N, P) of a structure."""
+        total = np.zeros(len(matrix))
         for first in range(0, self._spread.shape[1], _BLOCK):
-            part = used[:, first:] @ self._spread[first:, first : first + _BLOCK]
+            part = matrix[:, first:] @ self._spread[first:, first : first + _BLOCK]
             total += np.einsum("ij,ij->i", part, part)
         return total.reshape(-1, 3)
 
     def per_component(self, displacements: Floats) -> Floats:
         """(N, 3) variances of each force component, (eV/Å)², at displacements (N, 3) Å."""
-        return self.variances(padded_sensing_matrix(self._folded, displacements))
+        return self.variances(eigentensor_matrix(self._folded, displacements))
 
     def structure(self, displacements: Floats) -> float:
         """ε_B of one structure (N, 3) Å, eV/Å."""

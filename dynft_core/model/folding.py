@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.cell_energy import CellEnergy, Clusters, Placement, lay_out
-from dynft_core.model.kernels.terms import LANES, Terms
+from dynft_core.model.kernels.terms import Terms
 from dynft_core.symmetry.basis import ForceConstantBasis, OrderBasis
 from dynft_core.symmetry.eigentensors import Pattern, Representation, energy_factors, monomials
 
@@ -26,7 +26,7 @@ class Block:
 
     Attributes:
         atoms, cells: (K, s), (K, s, 3) distinct sites of the clusters of the home cell.
-        sites, orbit, rotation, starts: as in Terms.
+        sites, operation, starts: as in Terms; orbit: (K,) which of the shape's orbits, ascending.
         theta: (O) which of the order's eigentensor coefficients belong to each orbit.
         eigentensors: (O) energy coefficients (m, e) of each orbit's eigentensors on its representative.
         groups: clusters (k) that arise by one linear map (m, m) from their orbit's representative.
@@ -38,7 +38,7 @@ class Block:
     cells: Ints
     sites: NDArray[np.int32]
     orbit: Ints
-    rotation: Floats
+    operation: Ints
     starts: Ints
     theta: tuple[Ints, ...]
     eigentensors: tuple[Floats, ...]
@@ -52,29 +52,26 @@ class Block:
             found[clusters] = own[self.orbit[clusters]] @ matrix.T
         return found
 
-    def terms(self, dtype: type[np.floating], start: int) -> Terms:
-        """What the kernels run over, in one precision, its columns beginning at `start`."""
-        tables, chunks = _tables(self.eigentensors, dtype)
-        column = start + tables.shape[2] * chunks[:-1]
-        rotation = np.ascontiguousarray(self.rotation, dtype=dtype)
-        return Terms(self.order, self.shape, self.sites, self.orbit, rotation, self.starts, tables, chunks, column)
+    def terms(self, rotations: Floats, dtype: type[np.floating], start: int) -> Terms:
+        """What the sensing matrix is made from, in one precision, the order's columns beginning at `start`."""
+        tables = tuple(np.ascontiguousarray(t, dtype=dtype) for t in self.eigentensors)
+        column = np.array([start + theta[0] for theta in self.theta])
+        return Terms(self.shape, self.sites, rotations.astype(dtype), self.operation, self.starts, tables, column)
 
 
 @dataclass(frozen=True, eq=False)
 class FoldedBasis:
-    """A force-constant basis on a supercell, its kernel tables in one precision.
+    """A force-constant basis on a supercell, its sensing matrices in one precision.
 
     Attributes:
-        blocks, terms: by order, the clusters by shape, and the tables of each block.
-        padded_null_space: by order, (padded columns, M_n): kernels' columns → free parameters.
-        columns: by order, where its columns lie in the padded sensing matrix.
+        blocks, terms: by order, the clusters by shape, and what each shape's sensing matrix is made from.
+        columns: by order, where its eigentensor coefficients lie among the P of all orders.
     """
 
     basis: ForceConstantBasis
     supercell: Supercell
     blocks: dict[int, tuple[Block, ...]]
     terms: dict[int, tuple[Terms, ...]]
-    padded_null_space: dict[int, Floats]
     columns: dict[int, slice]
     dtype: type[np.floating]
     _energies: dict[tuple[int, ...], tuple[CellEnergy, Placement]] = field(default_factory=dict)
@@ -91,11 +88,17 @@ class FoldedBasis:
 
     @property
     def n_columns(self) -> int:
-        """Columns of the padded sensing matrix."""
+        """P: eigentensor coefficients of all orders, before the sum rules."""
         return max(int(s.stop) for s in self.columns.values())
 
+    @cached_property
+    def null_spaces(self) -> dict[int, Floats]:
+        """By order, (P_n, M_n): free parameters → eigentensor coefficients."""
+        basis = self.basis
+        return {o.order: (o.null_space / basis.length_scale_A**o.order).astype(self.dtype) for o in basis.orders}
+
     def in_precision(self, dtype: type[np.floating]) -> FoldedBasis:
-        """The same with kernel tables in another precision."""
+        """The same with sensing matrices in another precision."""
         return _lay_out(self.basis, self.supercell, self.blocks, dtype)
 
 
@@ -115,21 +118,13 @@ def _lay_out(
     basis: ForceConstantBasis, supercell: Supercell, blocks: dict[int, tuple[Block, ...]], dtype: type[np.floating]
 ) -> FoldedBasis:
     """Give every orbit its columns."""
-    terms, null_spaces, columns = {}, {}, {}
-    start = 0
+    terms, columns, start = {}, {}, 0
     for order in basis.orders:
-        n, first, own = order.order, start, []
-        places = np.zeros(order.offsets[-1], dtype=np.int64)
-        for block in blocks[n]:
-            tables = block.terms(dtype, start)
-            for column, theta in zip(tables.column, block.theta, strict=True):
-                places[theta] = column + np.arange(len(theta))
-            start += tables.tables.shape[0] * tables.tables.shape[2]
-            own.append(tables)
-        padded = np.zeros((start - first, order.n_parameters))
-        padded[places - first] = order.null_space / basis.length_scale_A**n
-        terms[n], null_spaces[n], columns[n] = tuple(own), padded, slice(first, start)
-    return FoldedBasis(basis, supercell, blocks, terms, null_spaces, columns, dtype)
+        n = order.order
+        terms[n] = tuple(block.terms(basis.cartesian, dtype, start) for block in blocks[n])
+        columns[n] = slice(start, start + int(order.offsets[-1]))
+        start = columns[n].stop
+    return FoldedBasis(basis, supercell, blocks, terms, columns, dtype)
 
 
 def _by_shape(order: OrderBasis) -> dict[tuple[int, ...], Ints]:
@@ -186,10 +181,10 @@ def _fold_shape(
         groups[int(order.operation[cluster]), rep].append(k)
     images = cells[:, None] + translations[:, None]
     sites = supercell.site_index(np.broadcast_to(atoms[:, None], images.shape[:3]), images).astype(np.int32)
-    rotation = basis.cartesian[order.operation[members]]
+    operation = order.operation[members]
     counts = np.concatenate([[0], np.cumsum(np.bincount(orbit))])
     linear = tuple((np.array(k), _linear_map(representation, *key)) for key, k in groups.items())
-    return Block(order.order, shape, atoms, cells, sites, orbit, rotation, counts, tuple(theta), tuple(tensors), linear)
+    return Block(order.order, shape, atoms, cells, sites, orbit, operation, counts, tuple(theta), tuple(tensors), linear)
 
 
 def _linear_map(representation: Representation, operation: int, pattern: Pattern) -> Floats:
@@ -199,19 +194,6 @@ def _linear_map(representation: Representation, operation: int, pattern: Pattern
     permutation = _descending(pattern)[1]
     matrix: Floats = factors[:, None] * turned / factors
     return matrix[np.ix_(permutation, permutation)]
-
-
-def _tables(tensors: Sequence[Floats], dtype: type[np.floating]) -> tuple[NDArray[np.floating], Ints]:
-    """Coefficient tables (chunks, m, lanes) of all orbits in turn, and where each orbit's chunks start (O + 1,)."""
-    lanes = LANES[np.dtype(dtype)]
-    parts = []
-    for tensor in tensors:
-        size, width = tensor.shape
-        padded = np.zeros((size, -(-width // lanes) * lanes), dtype=dtype)
-        padded[:, :width] = tensor
-        parts.append(padded.reshape(size, -1, lanes).transpose(1, 0, 2))
-    counts = [len(p) for p in parts]
-    return np.ascontiguousarray(np.concatenate(parts)), np.concatenate([[0], np.cumsum(counts)])
 
 
 def _translations(supercell: Supercell) -> Ints:

@@ -15,18 +15,20 @@ Floats = NDArray[np.float64]
 
 def sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
     """A(u) (3N, M') of one structure (N, 3) Å: forces (eV/Å) are A φ (paper eq. 2)."""
-    padded = padded_sensing_matrix(folded, displacements)
-    parts = [padded[:, folded.columns[n]] @ folded.padded_null_space[n] for n in folded.blocks]
-    return np.concatenate(parts, axis=1)
+    whole = eigentensor_matrix(folded, displacements)
+    found = np.empty((len(whole), folded.basis.size), dtype=folded.dtype)
+    for n, part in folded.basis.slices.items():
+        np.matmul(whole[:, folded.columns[n]], folded.null_spaces[n], out=found[:, part])
+    return found
 
 
-def padded_sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
-    """(3N, P) columns of every eigentensor, before the sum rules, in the precision of `folded`."""
-    padded = np.empty((displacements.size, folded.n_columns), dtype=folded.dtype)
-    u = np.ascontiguousarray(displacements, dtype=folded.dtype)
+def eigentensor_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
+    """(3N, P) forces by eigentensor coefficient, before the sum rules, in the precision of `folded`."""
+    found = np.empty((displacements.size, folded.n_columns), dtype=folded.dtype)
+    turned = compiled.in_every_frame(folded.basis.cartesian, displacements).astype(folded.dtype)
     for terms in all_terms(folded):
-        compiled.write_columns(terms, u, padded)
-    return padded
+        compiled.write_columns(terms, turned, found)
+    return found
 
 
 class Potential:

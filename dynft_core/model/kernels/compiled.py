@@ -17,10 +17,10 @@ from dynft_core.model.kernels.emit import (
     copy,
     form_products,
     multiply,
-    subtract_columns,
+    subtract_gradients,
     subtract_rows,
 )
-from dynft_core.model.kernels.terms import Terms
+from dynft_core.model.kernels.terms import LANES, Terms
 
 Floats = NDArray[np.floating]
 ShapeTuple = tuple[tuple[int, ...], ...]
@@ -41,43 +41,17 @@ def _lanes(count: int, like: Floats) -> tuple[np.floating, ...]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _columns(shape, lanes, tables, chunks, starts, column, sites, rotation, u, strip, matrix):  # type: ignore[no-untyped-def]
-    table, site, turn = tables.ctypes.data, sites.ctypes.data, rotation.ctypes.data
-    u_address, s_address = numba.int64(u.ctypes.data), numba.int64(strip.ctypes.data)
-    n_translations, n_sites = sites.shape[1], sites.shape[2]
-    n_components, n_lanes, size = tables.shape[1], tables.shape[2], tables.itemsize
-    for o in range(starts.shape[0] - 1):
-        for chunk in range(chunks[o], chunks[o + 1]):
-            strip[:] = 0.0  # contiguous and in cache, unlike the matrix's rows
-            own = numba.int64(table + size * n_components * n_lanes * chunk)
-            for k in range(starts[o], starts[o + 1]):
-                turned = numba.int64(turn + 9 * size * k)
-                for t in range(n_translations):
-                    place = numba.int64(site + 4 * n_sites * (k * n_translations + t))
-                    subtract_columns(shape, lanes, own, place, u_address, turned, s_address)  # type: ignore[call-arg]
-            first = column[o] + (chunk - chunks[o]) * n_lanes
-            for row in range(matrix.shape[0]):
-                for lane in range(n_lanes):
-                    matrix[row, first + lane] = strip[row, lane]
-
-
-def write_columns(terms: Terms, displacements: Floats, matrix: Floats) -> None:
-    """Write one shape's columns of the padded sensing matrix (3N, P) at displacements (N, 3), all of one precision."""
-    lanes = terms.tables.shape[2]
-    strip = np.empty((displacements.size, lanes), dtype=terms.tables.dtype)
-    _columns(
-        _as_type(terms.shape),
-        _lanes(lanes, terms.tables),
-        terms.tables,
-        terms.chunks,
-        terms.starts,
-        terms.column,
-        terms.sites,
-        terms.rotation,
-        displacements,
-        strip,
-        matrix,
-    )
+def _sum_gradients(shape, lanes, sites, operation, u, frames, sums):  # type: ignore[no-untyped-def]
+    n_clusters, n_translations, n_sites = sites.shape
+    site, s = sites.ctypes.data, numba.int64(sums.ctypes.data)
+    turned, frame, size = u.ctypes.data, frames.ctypes.data, u.itemsize
+    sums[:] = 0.0
+    for k in range(n_clusters):
+        own_u = numba.int64(turned + size * 4 * u.shape[1] * operation[k])
+        own_frame = numba.int64(frame + size * 3 * frames.shape[1] * frames.shape[3] * operation[k])
+        for t in range(n_translations):
+            place = numba.int64(site + 4 * n_sites * (k * n_translations + t))
+            subtract_gradients(shape, lanes, place, own_u, own_frame, s)  # type: ignore[call-arg]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -192,3 +166,25 @@ def forces_and_energies(
     offsets = placement.cells * np.int32(n_walkers)
     _collect(lanes, lanes[:1], n_cells, placement.starts, placement.rows, offsets, gradients, energies, forces, totals)
     return forces, totals
+
+
+def in_every_frame(rotations: Floats, displacements: Floats) -> Floats:
+    """(G, N, 4) displacements (N, 3) turned back by each of `rotations` (G, 3, 3), and a zero: for `write_columns`."""
+    turned = np.zeros((len(rotations), len(displacements), 4), dtype=displacements.dtype)
+    np.matmul(displacements, rotations, out=turned[:, :, :3])
+    return turned
+
+
+def write_columns(terms: Terms, turned: Floats, matrix: Floats) -> None:
+    """Write one shape's columns of the sensing matrix (3N, P), from displacements `in_every_frame`, in one precision.
+
+    The gradients of the monomials are added up over the clusters of an orbit, turned into the lab frame; only then are
+    they multiplied by the eigentensors. So the work of a cluster does not grow with the number of its parameters.
+    """
+    width = terms.frames.shape[3]
+    sums = np.empty((matrix.shape[0], width), dtype=matrix.dtype)
+    shape, lanes = _as_type(terms.shape), _lanes(LANES[matrix.dtype], matrix)
+    for table, column, first, last in zip(terms.tables, terms.column, terms.starts[:-1], terms.starts[1:], strict=True):
+        own = terms.sites[first:last], terms.operation[first:last]
+        _sum_gradients(shape, lanes, *own, turned, terms.frames, sums)
+        np.matmul(sums[:, : len(table)], table, out=matrix[:, column : column + table.shape[1]])

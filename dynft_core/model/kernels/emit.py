@@ -1,39 +1,25 @@
-"""Machine code for one cluster: a polynomial in the displacements of its sites, and its gradient.
-
-The coefficients of a cluster of shape (m₁, m₂, …) form a matrix T (r, s): rows are monomials of the first sites,
-columns those of the others. With the monomials P (r) and Q (s) the gradient follows from S = T Q and R = Tᵀ P in one
-pass over T.
-
-One generator serves every order and two uses, which differ in what the vector lanes carry:
-- walkers: displacements are vectors over walkers, coefficients are scalars;
-- columns: coefficients are vectors over parameters (columns of the sensing matrix), displacements are scalars.
+"""Arithmetic on explicit vectors, from which the kernels are made.
 
 LLVM vectors are written out because loops over lanes are vectorised poorly; on a processor with narrower registers
-LLVM splits them. The shape travels as a tuple type, lanes and precision as the type of a tuple of floats, so that numba
-compiles and caches one version each.
+LLVM splits them. Sizes and shapes travel as tuple types, lanes and precision as the type of a tuple of floats, so that
+numba compiles and caches one version each.
 """
 
 from __future__ import annotations
 
 from itertools import product
-from math import prod
 from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from dynft_core.model.kernels.terms import factors_of
 from dynft_core.symmetry.eigentensors import monomials
 
 _INT64 = ir.IntType(64)
 _INT32 = ir.IntType(32)
 _FAST = ("contract", "nsz")  # fused multiply-add; no reordering, so that results do not depend on the lanes
-
-
-def split(shape: tuple[int, ...]) -> int:
-    """How many of the sites of `shape` make the rows of T: the split that makes T most nearly square."""
-    sizes = [len(monomials(m)) for m in shape]
-    return min(range(1, len(shape) + 1), key=lambda k: abs(prod(sizes[:k]) ** 2 - prod(sizes)))
 
 
 class _Emitter:
@@ -93,89 +79,6 @@ class _Emitter:
         self.builder.store(value, pointer, align=self.size)
 
 
-def _site_monomials(e: _Emitter, u: list[Any], multiplicity: int) -> list[dict[tuple[int, ...], Any]]:
-    """Values of the monomials of degree 0, 1, … of one site, by index tuple."""
-    levels: list[dict[tuple[int, ...], Any]] = [{(): None}, {(c,): u[c] for c in range(3)}]
-    for degree in range(2, multiplicity + 1):
-        levels.append({m: e.mul(levels[-1][m[:-1]], u[m[-1]]) for m in monomials(degree)})
-    return levels
-
-
-def _site_gradient(
-    e: _Emitter, levels: list[dict[tuple[int, ...], Any]], multiplicity: int, adjoint: list[Any]
-) -> list[Any]:
-    """dE/du (3) of one site from dE/d(monomial)."""
-    gradient: list[Any] = [None] * 3
-    for monomial, value in zip(monomials(multiplicity), adjoint, strict=True):
-        for c in sorted(set(monomial)):
-            power = monomial.count(c)
-            rest = list(monomial)
-            rest.remove(c)
-            lower = levels[multiplicity - 1][tuple(rest)]
-            term = value if lower is None else e.mul(value, lower)
-            term = term if power == 1 else e.mul(term, e.number(power))
-            gradient[c] = e.add(gradient[c], term)
-    return gradient
-
-
-class _Half:
-    """The product of the monomials of some sites: its values, and the way back from adjoints to gradients."""
-
-    def __init__(self, e: _Emitter, displacements: list[list[Any]], shape: tuple[int, ...]) -> None:
-        self.e, self.shape = e, shape
-        self.levels = [_site_monomials(e, u, m) for u, m in zip(displacements, shape, strict=True)]
-        factors = [[level[m][k] for k in monomials(m)] for level, m in zip(self.levels, shape, strict=True)]
-        self.factors = factors
-        self.products: list[list[Any]] = [[e.number(1.0)]]  # products[k]: of the last k sites
-        for values in reversed(factors):
-            last = self.products[-1]
-            self.products.append(values if len(self.products) == 1 else [e.mul(a, b) for a in values for b in last])
-        self.values = self.products[-1]
-
-    def gradients(self, adjoint: list[Any]) -> list[list[Any]]:
-        found = []
-        for site, multiplicity in enumerate(self.shape):
-            rest = self.products[len(self.shape) - site - 1]
-            width = len(rest)
-            alone = site == len(self.shape) - 1
-            own: list[Any] = []
-            following: list[Any] = [None] * width
-            for a, value in enumerate(self.factors[site]):
-                row = adjoint[a * width : (a + 1) * width]
-                if alone:
-                    own.append(row[0])
-                    continue
-                total = None
-                for q in range(width):
-                    total = self.e.add(total, self.e.mul(row[q], rest[q]))
-                    following[q] = self.e.add(following[q], self.e.mul(row[q], value))
-                own.append(total)
-            found.append(_site_gradient(self.e, self.levels[site], multiplicity, own))
-            adjoint = following
-        return found
-
-
-def _gradients(
-    e: _Emitter, shape: tuple[int, ...], displacements: list[list[Any]], table: Any, vector: bool
-) -> list[list[Any]]:
-    """dE/du of every site of a cluster whose coefficients lie at `table` (vectors over columns, or scalars)."""
-    k = split(shape)
-    left, right = _Half(e, displacements[:k], shape[:k]), _Half(e, displacements[k:], shape[k:])
-    stride = e.size * e.lanes if vector else e.size
-    width = len(right.values)
-    column: list[Any] = [None] * width
-    rows = []
-    for a, p in enumerate(left.values):
-        total = None
-        for b, q in enumerate(right.values):
-            t = e.load(e.builder.add(table, ir.Constant(_INT64, (a * width + b) * stride)), vector)
-            total = e.add(total, e.mul(t, q) if right.shape else t)
-            if right.shape:
-                column[b] = e.add(column[b], e.mul(t, p))
-        rows.append(total)
-    return left.gradients(rows) + (right.gradients(column) if right.shape else [])
-
-
 def _site(e: _Emitter, sites: Any, slot: int) -> Any:
     pointer = e.builder.inttoptr(e.builder.add(sites, ir.Constant(_INT64, 4 * slot)), _INT32.as_pointer())
     return e.builder.sext(e.builder.load(pointer, align=4, typ=_INT32), _INT64)
@@ -186,43 +89,68 @@ def _multiplicities(shape: Any) -> tuple[int, ...]:
 
 
 @intrinsic
-def subtract_columns(typingctx, shape, lanes, table, sites, u, rotation, strip):  # type: ignore[no-untyped-def]
-    """strip[site rows] -= rotated dE/du of one cluster whose table belongs to the representative.
+def subtract_gradients(typingctx, shape, lanes, sites, u, frame, sums):  # type: ignore[no-untyped-def]
+    """sums[site rows] -= gradient of every monomial of one cluster, m of them in the lanes of m' / lanes vectors.
 
-    The displacements are turned into the representative's frame by the inverse of `rotation` (3, 3), gradients back.
-    Addresses of: table (m, lanes), sites int32, u (N, 3), rotation, strip (3N, lanes).
+    Addresses of: sites int32; u (N, 4) displacements in the frame in which the monomials are formed, a fourth number
+    unused; frame (n, 3, m') the direction (lab axes) of the component that each monomial takes from each of its n
+    factors, zero beyond m; sums (3N, m').
     """
     multiplicities, width = _multiplicities(shape), len(lanes)
+    factors = factors_of(multiplicities)
+    n_vectors = -(-len(factors) // width)
+    site_of = [site for site, degree in enumerate(multiplicities) for _ in range(degree)]
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         e = _Emitter(builder, lanes)
-        _, _, table_, sites_, u_, rotation_, strip_ = arguments
-        turn = [
-            [e.load(builder.add(rotation_, ir.Constant(_INT64, e.size * (3 * a + b))), False) for b in range(3)]
-            for a in range(3)
+        _, _, sites_, u_, frame_, sums_ = arguments
+        atoms = [_site(e, sites_, k) for k in range(len(multiplicities))]
+        four = ir.VectorType(e.scalar, 4)
+        displacements = [
+            builder.load(
+                builder.inttoptr(e.address(u_, builder.mul(atom, ir.Constant(_INT64, 4))), four.as_pointer()),
+                align=e.size,
+                typ=four,
+            )
+            for atom in atoms
         ]
-        three = ir.Constant(_INT64, 3)
-        firsts = [builder.mul(_site(e, sites_, k), three) for k in range(len(multiplicities))]
+        rows = [e.address(sums_, builder.mul(atom, ir.Constant(_INT64, 3 * n_vectors * width))) for atom in atoms]
 
-        def combine(coefficients: list[Any], values: list[Any]) -> Any:
-            total = None
-            for a, b in zip(coefficients, values, strict=True):
-                total = e.add(total, e.mul(a, b))
-            return total
+        def components(vector: int, factor: int) -> Any:
+            """The displacement component that each lane's monomial takes from one of its factors."""
+            here = factors[vector * width : (vector + 1) * width]
+            lane = [monomial[factor] for monomial in here] + [0] * (width - len(here))
+            source = displacements[site_of[factor]]
+            mask = ir.Constant(ir.VectorType(_INT32, width), lane)
+            return builder.shuffle_vector(source, ir.Constant(four, ir.Undefined), mask)
 
-        displacements = []
-        for first in firsts:
-            plain = [e.load(e.address(u_, builder.add(first, ir.Constant(_INT64, c))), False) for c in range(3)]
-            displacements.append([combine([turn[b][a] for b in range(3)], plain) for a in range(3)])
-        gradients = _gradients(e, multiplicities, displacements, table_, vector=True)
-        for first, gradient in zip(firsts, gradients, strict=True):
-            for c in range(3):
-                row = builder.add(first, ir.Constant(_INT64, c))
-                place = e.address(strip_, builder.mul(row, ir.Constant(_INT64, width)))
-                e.store(e.sub(e.load(place, True), combine(turn[c], gradient)), place)
+        for vector in range(n_vectors):
+            values = [components(vector, factor) for factor in range(len(site_of))]
+            others = _products_of_others(e, values)
+            for site, row in enumerate(rows):
+                own = [factor for factor, s in enumerate(site_of) if s == site]
+                for axis in range(3):
+                    place = e.row(row, axis * n_vectors + vector)
+                    total = e.load(place, True)
+                    for factor in own:
+                        direction = e.load(e.row(frame_, (3 * factor + axis) * n_vectors + vector), True)
+                        total = e.sub(total, e.mul(direction, others[factor]))
+                    e.store(total, place)
         return context.get_dummy_value()
 
-    return types.void(shape, lanes, table, sites, u, rotation, strip), codegen
+    return types.void(shape, lanes, sites, u, frame, sums), codegen
+
+
+def _products_of_others(e: _Emitter, values: list[Any]) -> list[Any]:
+    """For each of two or more values the product of all others."""
+    before: list[Any] = [None]
+    after: list[Any] = [None]
+    for value in values[:-1]:
+        before.append(value if before[-1] is None else e.mul(before[-1], value))
+    for value in reversed(values[1:]):
+        after.append(value if after[-1] is None else e.mul(after[-1], value))
+    pairs = zip(before, reversed(after), strict=True)
+    return [a if b is None else b if a is None else e.mul(a, b) for a, b in pairs]
 
 
 @intrinsic

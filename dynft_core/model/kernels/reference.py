@@ -42,14 +42,12 @@ def add_forces(
 
 
 def write_columns(terms: Terms, displacements: Floats, matrix: Floats) -> None:
-    """As compiled.write_columns."""
+    """One shape's columns of the sensing matrix (3N, P) at displacements (N, 3)."""
     rows = matrix.reshape(len(displacements), 3, -1)
-    for o, first in enumerate(terms.column):
-        tables = terms.tables[terms.chunks[o] : terms.chunks[o + 1]].transpose(1, 0, 2)
-        tables = tables.reshape(tables.shape[0], -1)
-        own = rows[:, :, first : first + tables.shape[1]]
+    for o, table in enumerate(terms.tables):
+        own = rows[:, :, terms.column[o] : terms.column[o] + table.shape[1]]
         own[:] = 0.0
         for k in range(terms.starts[o], terms.starts[o + 1]):
-            turn = terms.rotation[k]
+            turn = terms.rotations[terms.operation[k]]
             gradient = _gradient(terms.shape, displacements[terms.sites[k]] @ turn) @ turn.T
-            np.subtract.at(own, terms.sites[k], np.einsum("ml,tmsc->tscl", tables, gradient))
+            np.subtract.at(own, terms.sites[k], np.einsum("ml,tmsc->tscl", table, gradient))
