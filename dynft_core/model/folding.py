@@ -183,8 +183,8 @@ def _fold_shape(
     sites = supercell.site_index(np.broadcast_to(atoms[:, None], images.shape[:3]), images).astype(np.int32)
     operation = order.operation[members]
     counts = np.concatenate([[0], np.cumsum(np.bincount(orbit))])
-    linear = tuple((np.array(k), _linear_map(representation, *key)) for key, k in groups.items())
-    return Block(order.order, shape, atoms, cells, sites, orbit, operation, counts, tuple(theta), tuple(tensors), linear)
+    maps = tuple((np.array(k), _linear_map(representation, *key)) for key, k in groups.items())
+    return Block(order.order, shape, atoms, cells, sites, orbit, operation, counts, tuple(theta), tuple(tensors), maps)
 
 
 def _linear_map(representation: Representation, operation: int, pattern: Pattern) -> Floats:
