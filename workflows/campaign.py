@@ -95,6 +95,7 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     if kind == "task_lost":
         return _after_loss(state, action, event)
     state = _without_task(state, action.id)
+    state = replace(state, pace=state.pace.after(action.kind, event, state.walked_steps))
     outcome = event.get("outcome") or {}
     if kind == "label_failed":
         return go_on(_with_failed_label(state, event["key"], outcome, refusal(str(outcome.get("error", "")))))

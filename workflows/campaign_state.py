@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
-from typing import Literal
+from math import nan
+from typing import Any, Literal
 
 from dynft_core.jobs import (
     EvaluateJob,
@@ -72,6 +74,54 @@ class Action:
         return TASKS[type(self.job)][0]
 
 
+RECENT = 50
+"""Events that a pace is taken from."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was done lately, and what all cost: by the times that the journal gives its events.
+
+    Attributes:
+        labels: when the latest labels came, s since 1970.
+        walks: the latest walks: when they ended, and MD steps that all walkers had walked by then.
+        core_seconds: what finished tasks held, by kind of task.
+    """
+
+    labels: tuple[float, ...] = ()
+    walks: tuple[tuple[float, float], ...] = ()
+    core_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def after(self, kind: str, event: Mapping[str, Any], walked_steps: int) -> Pace:
+        """With one more task answered."""
+        cost = float((event.get("outcome") or {}).get("core_seconds") or 0.0)
+        pace = replace(self, core_seconds={**self.core_seconds, kind: self.core_seconds.get(kind, 0.0) + cost})
+        if "time" not in event:
+            return pace
+        now = datetime.fromisoformat(event["time"]).timestamp()
+        if event["event"] == "label_finished":
+            return replace(pace, labels=(*self.labels, now)[-RECENT:])
+        if event["event"] == "walk_finished":
+            return replace(pace, walks=(*self.walks, (now, float(walked_steps)))[-RECENT:])
+        return pace
+
+    @property
+    def labels_per_day(self) -> float:
+        """nan before there are two, or when the clock went back."""
+        return 86400 * (len(self.labels) - 1) / _span(self.labels)
+
+    @property
+    def steps_per_s(self) -> float:
+        """MD steps a second, all walkers together; nan as above."""
+        if not self.walks:
+            return nan
+        return (self.walks[-1][1] - self.walks[0][1]) / _span([t for t, _ in self.walks])
+
+
+def _span(times: Sequence[float]) -> float:
+    return times[-1] - times[0] if len(times) > 1 and times[-1] > times[0] else nan
+
+
 @dataclass(frozen=True)
 class State:
     """All that the journal tells. Mappings are never changed in place.
@@ -89,6 +139,7 @@ class State:
         validated: each walker's latest validation walk, and validation_errors: ε_B over all of them, by
             `selection.histogram`; validations: validation walks finished; validation_explosions: of them in explosions.
         explosions: walks in a row, over all batches, in which every walker exploded.
+        pace: what was done lately, and what all cost.
         failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
     """
@@ -114,6 +165,7 @@ class State:
     validation_explosions: int
     explosions: int
     evaluations: tuple[Evaluation, ...]
+    pace: Pace
     failure: str
     reason: str
     stopped: str
@@ -143,6 +195,7 @@ class State:
             validation_explosions=0,
             explosions=0,
             evaluations=(),
+            pace=Pace(),
             failure="",
             reason="",
             stopped="",

@@ -107,6 +107,7 @@ def train(
     label_seconds: Annotated[float | None, typer.Option(min=0, help="Wall time of one real label, s.")] = None,
     label_cores: Annotated[int, typer.Option(min=1, help="Cores of one real label.")] = 1,
     measure_label: Annotated[bool, typer.Option("--measure-label", help="Time one real label.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be submitted; write no file.")] = False,
 ) -> None:
     """Train a force field until more data would not help."""
     if rehearse:
@@ -117,6 +118,11 @@ def train(
         raise typer.Exit(rehearse_campaign(campaign, site, run, settings))
     if teacher is not None or label_seconds is not None or measure_label:
         raise InputError("--teacher, --label-seconds, --measure-label", "--rehearse with them", "none", "add it")
+    if dry_run:
+        from workflows.training import show_dry_run
+
+        print("\n".join(show_dry_run(campaign, site, run)))
+        return
     from workflows.training import train_campaign
 
     raise typer.Exit(train_campaign(campaign, site, run))
@@ -144,11 +150,15 @@ def compare(
 
 
 @app.command()
-def status(run: Annotated[Path, typer.Argument(help="Run folder.")], as_json: JsonFlag = False) -> None:
-    """Say where a campaign stands."""
+def status(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    as_json: JsonFlag = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds while the campaign runs.")] = False,
+) -> None:
+    """Say where a campaign stands, from its files alone."""
     from workflows.training import show_status
 
-    show_status(run, as_json)
+    show_status(run, as_json, watch)
 
 
 @site_app.command("check")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,14 @@ STYLES = {"label_failed": "red", "task_failed": "red", "task_lost": "yellow", "f
 """How a line looks on a terminal, by its event."""
 
 
+class _Console(Console):
+    """Rich ends the process when nobody reads its output any more; the driver wants to stop in order."""
+
+    def on_broken_pipe(self) -> None:
+        """Tell the caller."""
+        raise BrokenPipeError(errno.EPIPE, "the reader of the output went away")
+
+
 class Display:
     """Shows a campaign's events as they come. Use it as a context manager.
 
@@ -33,7 +42,7 @@ class Display:
     ) -> None:
         self.campaign = campaign
         self.history = history
-        self._console = Console(file=stream, highlight=False)
+        self._console = _Console(file=stream, highlight=False)
         self._clock = clock
         self._start = clock()
         self._at_start = history
@@ -57,11 +66,15 @@ class Display:
 
     def say(self, line: str, style: str = "") -> None:
         """Print one line above the footer."""
-        self._console.print(Text(line, style=style), soft_wrap=True)
+        self._console.print(Text(line, style=self._style(style)), soft_wrap=True)
+
+    def _style(self, style: str) -> str:
+        """None where the user wants none: NO_COLOR means bold as well."""
+        return "" if self._console.no_color else style
 
     def _footer(self) -> Text:
         elapsed = self._clock() - self._start
-        first = Text(standing(self.history, self._at_start, self.campaign, elapsed), style="bold")
+        first = Text(standing(self.history, self._at_start, self.campaign, elapsed), style=self._style("bold"))
         return first if self._state is None else Text("\n").join([first, *map(Text, panel_lines(self._state))])
 
 
@@ -81,6 +94,8 @@ def event_lines(event: Mapping[str, Any], history: History, campaign: Campaign) 
             fit = history.fits[-1]
             error = error_text(fit.beta_inv_sqrt_eV_A)
             name = f"force field {fit.version}" if fit.version else "harmonic force field"
+            if len(history.fits) > 1 and fit.n_labels == history.fits[-2].n_labels:
+                return [f"{name}: the same labels, {fit.n_pending} structures pending in its covariance"]
             return [f"{name}: {fit.n_labels} labels, β^(-1/2) {error}{_audits(fit)}"]
         case "task_lost" | "task_failed":
             return [f"{event['event'].replace('_', ' ')}: {event.get('id', '')} {outcome.get('error', '')}".rstrip()]

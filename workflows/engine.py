@@ -49,6 +49,8 @@ logger = logging.getLogger(__name__)
 OnEvent = Callable[[State, Mapping[str, Any]], None]
 """Told each new event once it is in the journal, with the state after it."""
 
+MOST_MESSAGES = 200
+"""Answers that are written to the journal together: they wait for the disk once."""
 TICK_S = 1.0
 """How often the executors are looked after when nothing happens."""
 GRACE_S = 120.0
@@ -150,6 +152,8 @@ class Engine:
         self._journal = journal
         self._snapshots = snapshots
         self._n_events = 0
+        self._due = False
+        self._received: list[dict[str, Any]] = []
         self._start_executors = start_executors
         self._on_event = on_event
         self._executors: Executors | None = None
@@ -195,20 +199,31 @@ class Engine:
         return self.state.failure or self.state.reason if self.state.ended else reason or "an error of the driver"
 
     def _turn(self) -> str:
-        """Take one message if one comes, and now and then look around; returns why to stop, "" to go on."""
-        message = None
-        with suppress(queue.Empty):
-            message = self._inbox.get(timeout=TICK_S)
-        if isinstance(message, _Stop):
-            return message.reason
-        if message is not None:
+        """Take what has come, and now and then look around; returns why to stop, "" to go on."""
+        for message in self._messages():
+            if isinstance(message, _Stop):
+                return message.reason
             self._receive(*message)
+        self._flush()
         if time.monotonic() - self._looked > TICK_S:  # however busy the driver is
             self._take_requests()
             if not self.state.ended:
                 self._look_after()
             self._looked = time.monotonic()
         return ""
+
+    def _messages(self) -> Iterator[_Stop | tuple[str, Future[Outcome]]]:
+        """Wait for a message; then it and those that came with it, so many that they cost one wait for the disk."""
+        with suppress(queue.Empty):
+            yield self._inbox.get(timeout=TICK_S)
+            for _ in range(MOST_MESSAGES - 1):
+                yield self._inbox.get_nowait()
+
+    def _flush(self) -> None:
+        """Record the answers received, together, and submit what they make possible."""
+        events, self._received = self._received, []
+        if events:
+            self._submit(self._record(*events))
 
     def _submit(self, actions: Iterable[Action]) -> None:
         """Hand tasks to their executors; those of an executor that is stopped are submitted when it starts."""
@@ -233,6 +248,7 @@ class Engine:
         label = self._executors.labels[action.kind]
         error = future.exception()
         if error is not None:
+            self._flush()
             trouble = self._executors.trouble(label)
             if trouble is not None and trouble.gave_up:  # no loss of the task's
                 self._replace(label, trouble)
@@ -243,27 +259,35 @@ class Engine:
             return
         outcome = future.result()
         if not isinstance(outcome, TASKS[type(action.job)][1]):
-            self._submit(self._record(lost_event(action, f"answered with a {type(outcome).__name__}")))
+            self._received.append(lost_event(action, f"answered with a {type(outcome).__name__}"))
             return
         self._outages.pop(label, None)
         self._answered_labels.add(label)
-        self._submit(self._record(outcome_event(action, outcome)))
+        self._received.append(outcome_event(action, outcome))
 
-    def _record(self, event: dict[str, Any]) -> tuple[Action, ...]:
-        """Event to journal, then to the state, then to whoever watches; returns what is to be submitted."""
-        written = self._journal.append(event)
-        self.state, actions = advance(self.state, written)
-        what = (written.get("outcome") or {}).get("error") or written.get("reason") or ""
-        logger.info(" ".join(f"{written['event']} {written.get('id', '')} {what}".split()))
+    def _record(self, *events: dict[str, Any]) -> tuple[Action, ...]:
+        """Events to journal, then to the state, then to whoever watches; returns what is to be submitted."""
+        possible: dict[str, Action] = {}
+        for written in self._journal.append_all(events):
+            self.state, actions = advance(self.state, written)
+            possible |= {action.id: action for action in actions}
+            self._tell(written)
+            self._n_events += 1
+            if self._n_events % EVERY == 0:
+                self._due = True
+        if self._due:
+            self._snapshots.write(self.state)
+            self._due = False
+        return tuple(action for action in possible.values() if action.id in self.state.tasks)
+
+    def _tell(self, event: Mapping[str, Any]) -> None:
+        what = (event.get("outcome") or {}).get("error") or event.get("reason") or ""
+        logger.info(" ".join(f"{event['event']} {event.get('id', '')} {what}".split()))
         try:
-            self._on_event(self.state, written)
+            self._on_event(self.state, event)
         except BrokenPipeError:  # train | head: nobody reads any more
             self._on_event = lambda state, event: None
             self._inbox.put(_Stop("the reader of its output went away"))
-        self._n_events += 1
-        if self._n_events % EVERY == 0:
-            self._snapshots.write(self.state)
-        return actions
 
     def _take_requests(self) -> None:
         for event in requests(Path(self.state.run_dir)):

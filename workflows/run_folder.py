@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dynft_core.errors import RunFolderError
-from dynft_core.jobs import LabelJob
+from dynft_core.jobs import LabelJob, WalkJob
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import site_parameters
@@ -60,6 +60,7 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         _lock(descriptor, run_dir)
         if first_event(run_dir):
             _refuse_other_campaign(campaign, supercell, run_dir)
+            _write_text(run_dir / "campaign.toml", campaign_text)  # its bounds may have changed
         else:  # new, or its first driver was killed before the journal had its first line
             _write_text(run_dir / "campaign.toml", campaign_text)
             write_perfect_structure(run_dir / PRIMITIVE, crystal.atoms())
@@ -89,7 +90,9 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     under way), "n_failed", "n_force_fields"; "walked_ps", all walkers together; in eV/Å "beta_inv_sqrt", "mu_k",
     "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of convergence;
     "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out, now;
-    "recalibration", the scale it offers; "validation". What is not known yet is None.
+    "recalibration", the scale it offers; "validation". What is not known yet is None. Of a campaign
+    that has begun also "n_walkers", "n_walking", "labels" (by status), "labels_per_day" (of the latest labels),
+    "core_hours" (by kind of task) and "seconds_left" (to the shortest walk asked for).
 
     Raises:
         FileFormatError: the journal cannot be read.
@@ -160,6 +163,12 @@ def _status(state: State, running: bool) -> dict[str, Any]:
         "audited_rmse": _known(audited_rmse(record)),
         "reason": state.failure or state.reason or state.stopped,
         **_convergence(state),
+        "n_walkers": len(state.walkers),
+        "n_walking": sum(len(a.job.walkers) for a in state.tasks.values() if isinstance(a.job, WalkJob)),
+        "labels": {name: n for name, n in state.ledger.counts.items() if n},
+        "labels_per_day": _known(state.pace.labels_per_day),
+        "core_hours": {kind: seconds / 3600 for kind, seconds in state.pace.core_seconds.items()},
+        "seconds_left": _known(_seconds_left(state)),
     }
     if state.evaluations:
         newest = max(state.evaluations, key=lambda e: e.force_field)
@@ -205,6 +214,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(own) for own in value]
     return _known(value) if isinstance(value, float) else value
+
+
+def _seconds_left(state: State) -> float:
+    """Wall time to the shortest walk that is asked for, at the latest walks' pace; nan: not known, or beyond it."""
+    least = state.campaign.convergence.min_walk_ps * 1000 / state.campaign.dynamics.timestep_fs
+    missing = sum(max(0.0, least - (w.step if w else 0)) for w in state.walkers)
+    pace = state.pace.steps_per_s
+    return missing / pace if missing and pace > 0 else math.nan
 
 
 def _known(value: float) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dynft_core.jobs import Evaluation
 from workflows.history import History
+from workflows.progress import duration
 
 EXIT_CODES = {"complete": 0, "paused": 130}
 """By the campaign's state; any other, or a campaign that did not converge, is a failure: 1."""
@@ -75,7 +76,26 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     for key, name in names.items():
         if status.get(key) is not None:
             lines.append(f"{name:20s}{error_text(status[key], 3)}")
+    if "n_walkers" in status:
+        lines += course_lines(status)
     return lines + convergence_lines(status)
+
+
+def course_lines(status: dict[str, Any]) -> list[str]:
+    """Walkers, ledger, pace, cost, and what is left."""
+    ledger = ", ".join(f"{n} {name}" for name, n in status["labels"].items())
+    hours = status["core_hours"]
+    parts = ", ".join(f"{kind} {value:.2f}" for kind, value in hours.items() if value >= 0.005)
+    lines = [
+        f"walkers             {status['n_walkers']}, walking {status['n_walking']}",
+        f"ledger              {ledger or 'empty'}",
+        f"core-hours          {sum(hours.values()):.2f}{f' ({parts})' if parts else ''}",
+    ]
+    if status["labels_per_day"] is not None:
+        lines.append(f"pace                {status['labels_per_day']:.0f} labels a day")
+    if status["seconds_left"] is not None and status["state"] == "running":
+        lines.append(f"left                {duration(status['seconds_left'])} at least")
+    return lines
 
 
 def convergence_lines(status: dict[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from pathlib import Path
 
 from dynft_core.errors import RunFolderError
@@ -18,6 +19,7 @@ from workflows.campaign_jobs import SUPERCELL, reference_settings
 from workflows.config import Campaign, load_campaign
 from workflows.data_checks import check_memory
 from workflows.display import Display
+from workflows.dry_run import dry_run_lines
 from workflows.engine import run_campaign
 from workflows.force_field_commands import images_note, json_text
 from workflows.history import History
@@ -52,6 +54,19 @@ def train_campaign(source: str, site: str, run: Path | None) -> int:
     status = status_of(folder)
     print("\n".join(closing_lines(status, History.of(read_journal(journal)), folder, _command(source, site, run))))
     return exit_code(status)
+
+
+def show_dry_run(source: str, site: str, run: Path | None) -> list[str]:
+    """Check a campaign as `train_campaign` does, and return what it would hand to the site, in lines.
+
+    Raises:
+        InputError: as there.
+    """
+    campaign, _ = load_campaign(source)
+    notes = check_campaign(campaign)
+    folder = (run or Path("runs") / campaign.name).absolute()
+    check_run_folder(folder)
+    return [f"campaign {campaign.name}: run folder {folder}", *notes, *dry_run_lines(campaign, folder, site)]
 
 
 def check_campaign(campaign: Campaign) -> list[str]:
@@ -102,16 +117,22 @@ def check_run_folder(folder: Path) -> None:
         )
 
 
-def show_status(run: Path, as_json: bool) -> None:
-    """Print where the campaign in `run` stands.
+def show_status(run: Path, as_json: bool, watch: bool = False, interval_s: float = 2.0) -> None:
+    """Print where the campaign in `run` stands; `watch`: again and again, for as long as its driver runs.
 
     Raises:
         RunFolderError: no campaign there.
     """
     if not (run / "campaign.toml").is_file():
         raise RunFolderError("RUN", "a run folder with a campaign", f"'{run}'", "give the folder of dynft train --run")
-    status = status_of(run.absolute())
-    print(json_text(status) if as_json else "\n".join(status_lines(status)))
+    while True:
+        status = status_of(run.absolute())
+        if watch and sys.stdout.isatty():
+            print("\x1b[H\x1b[J", end="")
+        print(json_text(status) if as_json else "\n".join(status_lines(status)), flush=True)
+        if not watch or status["state"] != "running":
+            return
+        time.sleep(interval_s)
 
 
 def _command(source: str, site: str, run: Path | None) -> str:
