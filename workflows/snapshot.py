@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import dynft_core.jobs
 from dynft_core.errors import FileFormatError
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Event, iter_journal
@@ -31,12 +32,8 @@ JOURNAL = "journal.jsonl"
 SNAPSHOT = "state.json"
 EVERY = 5000
 """Events between snapshots: their replay takes some seconds."""
-_FOLD = (
-    "workflows.campaign", "workflows.campaign_plan", "workflows.campaign_jobs", "workflows.campaign_state",
-    "workflows.ledger", "workflows.wire", "workflows.config", "dynft_core.jobs", "dynft_core.selection.convergence",
-    "dynft_core.selection.audits",
-)  # fmt: skip
-"""The modules that a state depends on."""
+_FOLD = ("workflows", "dynft_core.selection")
+"""Packages whose code a state depends on, beside the records that travel."""
 
 
 class Snapshots:
@@ -140,7 +137,6 @@ def _chained(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
 @cache
 def _fold() -> str:
     """Which code folds the journal."""
-    digest = hashlib.sha256()
-    for name in _FOLD:
-        digest.update(Path(str(import_module(name).__file__)).read_bytes())
-    return digest.hexdigest()
+    folders = [Path(str(import_module(name).__file__)).parent for name in _FOLD]
+    files = [Path(str(dynft_core.jobs.__file__)), *(path for folder in folders for path in sorted(folder.glob("*.py")))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
