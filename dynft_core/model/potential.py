@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.model.folding import FoldedBasis, all_terms
-from dynft_core.model.kernels import compiled
+from dynft_core.model.kernels.columns import in_every_frame, write_columns
+from dynft_core.model.kernels.forces import forces_and_energies
 
 Floats = NDArray[np.float64]
 
@@ -25,9 +26,9 @@ def sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
 def eigentensor_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
     """(3N, P) forces by eigentensor coefficient, before the sum rules, in the precision of `folded`."""
     found = np.empty((displacements.size, folded.n_columns), dtype=folded.dtype)
-    turned = compiled.in_every_frame(folded.basis.cartesian, displacements).astype(folded.dtype)
+    turned = in_every_frame(folded.basis.cartesian, displacements).astype(folded.dtype)
     for terms in all_terms(folded):
-        compiled.write_columns(terms, turned, found)
+        write_columns(terms, turned, found)
     return found
 
 
@@ -76,7 +77,7 @@ class Potential:
         if self.dtype != np.float64:
             displacements = displacements - displacements.mean(axis=0)
         u = np.ascontiguousarray(displacements, dtype=self.dtype)
-        forces, energies = compiled.forces_and_energies(cell, placement, self._coefficients[chosen], u)
+        forces, energies = forces_and_energies(cell, placement, self._coefficients[chosen], u)
         return forces.astype(np.float64, copy=False), energies
 
     def batch_forces(self, displacements: Floats, orders: tuple[int, ...] = ()) -> Floats:

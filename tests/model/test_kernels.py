@@ -12,7 +12,7 @@ from scipy.stats import special_ortho_group
 from dynft_core import ForceConstantBasis, Supercell
 from dynft_core.model.cell_energy import Clusters, Placement, lay_out
 from dynft_core.model.folding import all_terms, fold
-from dynft_core.model.kernels import compiled, reference
+from dynft_core.model.kernels import columns, forces, reference
 from dynft_core.model.kernels.terms import Terms
 from dynft_core.model.potential import Potential, eigentensor_matrix
 
@@ -57,8 +57,10 @@ def on_two_cells(atoms: NDArray[np.integer], cells: NDArray[np.integer]) -> NDAr
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["double", "single"])
-@pytest.mark.parametrize("order", range(2, 7))
-def test_forces_of_cell_energies_equal_the_reference(order: int, dtype: type[np.floating]) -> None:
+@pytest.mark.parametrize(("order", "lanes"), [*((n, None) for n in range(2, 7)), (4, 2), (4, 4), (4, 8), (4, 16)])
+def test_forces_of_cell_energies_equal_the_reference(
+    order: int, lanes: int | None, dtype: type[np.floating]
+) -> None:
     """All shapes of one order and of the one below; some sites fall on one atom."""
     rng = np.random.default_rng(order)
     clusters, tables = [], []
@@ -74,7 +76,7 @@ def test_forces_of_cell_energies_equal_the_reference(order: int, dtype: type[np.
     assert np.count_nonzero(flat) == sum(table.size for table in tables)
     placement = Placement.of(on_two_cells(cell.atoms, cell.cells), 6)
     u = rng.normal(0, 0.7, (6, 3, 19))
-    forces, energies = compiled.forces_and_energies(cell, placement, flat, u.astype(dtype))
+    found, energies = forces.forces_and_energies(cell, placement, flat, u.astype(dtype), lanes)
     some = [0, 6, 18]
     expected, energy = np.zeros((6, 3, 3)), np.zeros(3)
     for own, table in zip(clusters, tables, strict=True):
@@ -84,7 +86,7 @@ def test_forces_of_cell_energies_equal_the_reference(order: int, dtype: type[np.
         expected += part
         energy -= np.einsum("icw,icw->w", u[..., some], part) / sum(own.shape)  # homogeneous: Euler
     tolerance = (1e-12 if dtype is np.float64 else 1e-5) * np.abs(expected).max()
-    np.testing.assert_allclose(forces[..., some], expected, atol=tolerance, rtol=0)
+    np.testing.assert_allclose(found[..., some], expected, atol=tolerance, rtol=0)
     np.testing.assert_allclose(energies[some], energy, atol=tolerance, rtol=0)
 
 
@@ -96,7 +98,7 @@ def test_columns_equal_the_reference(shape: tuple[int, ...], dtype: type[np.floa
     terms = random_terms(shape, dtype)
     u = np.random.default_rng(1).normal(0, 0.7, (N_ATOMS, 3)).astype(dtype)
     fast, slow = np.full((3 * N_ATOMS, 14), np.nan, dtype=dtype), np.full((3 * N_ATOMS, 14), np.nan)
-    compiled.write_columns(terms, compiled.in_every_frame(terms.rotations, u), fast)
+    columns.write_columns(terms, columns.in_every_frame(terms.rotations, u), fast)
     reference.write_columns(terms, u, slow)
     assert np.isnan(fast[:, :2]).all()
     assert np.isnan(fast[:, 12:]).all()
