@@ -150,9 +150,10 @@ class Course:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                if process.environ().get("DYNFT_COURSE") != str(self.folder):  # a zombie has none
-                    continue
                 line = " ".join(process.cmdline())
+                # The interchange has another title, which hides its environment; a zombie has neither.
+                if str(self.folder) not in line and process.environ().get("DYNFT_COURSE") != str(self.folder):
+                    continue
                 if not words or any(word in line for word in words):
                     found.append(process)
         return found
@@ -186,7 +187,9 @@ def stop_driver(course: Course, rng: random.Random) -> bool:
 
 
 def kill_interchange(course: Course, rng: random.Random) -> bool:
-    return _kill(course.processes("interchange"), rng)
+    assert course.driver is not None
+    children = psutil.Process(course.driver.pid).children()  # it has another title, which hides its environment
+    return _kill([p for p in children if "interchange" in " ".join([p.name(), *p.cmdline()])], rng)
 
 
 def kill_manager(course: Course, rng: random.Random) -> bool:
@@ -195,8 +198,7 @@ def kill_manager(course: Course, rng: random.Random) -> bool:
 
 
 def kill_worker(course: Course, rng: random.Random, busy: bool) -> bool:
-    pools = course.processes("process_worker_pool")
-    workers = [p for p in pools if p.ppid() in {q.pid for q in pools}]
+    workers = course.processes("spawn_main")
     return _kill([p for p in workers if _busy(p) == busy], rng)
 
 

@@ -75,14 +75,14 @@ class VirtualExecutors:
     labels = dict.fromkeys(("propose", "walk", "select", "label", "fit", "evaluate"), "walkers")
     leftovers = ()
 
-    def __init__(self, model: Model, n_batches: int, n_walks: int) -> None:
-        self.model, self.n_walks = model, n_walks
+    def __init__(self, model: Model) -> None:
+        self.model = model
         self.rng = random.Random(1)
         self.now = 0.0
         self.walking_s = 0.0
-        self.first_walk = self.last_walk = 0.0
+        self.idle_s = 0.0
+        self.ended: dict[int, float] = {}
         self.n_labels = 0
-        self.n_batches = n_batches
         self._running: list[tuple[float, int, Job, Future[Outcome]]] = []
         self._label_queue: deque[tuple[Job, Future[Outcome]]] = deque()
         self._labels_running = self._count = 0
@@ -140,7 +140,8 @@ class VirtualExecutors:
             self._labels_running += 1
         if isinstance(job, WalkJob):
             self.walking_s += seconds
-            self.first_walk = self.first_walk or self.now
+            for walker in job.walkers:
+                self.idle_s += self.now - self.ended.get(walker.walker, self.now)
         self._count += 1
         heapq.heappush(self._running, (self.now + seconds, self._count, job, future))
 
@@ -153,7 +154,7 @@ class VirtualExecutors:
             if self._label_queue:
                 self._begin(*self._label_queue.popleft())
         if isinstance(job, WalkJob):
-            self.last_walk = self.now
+            self.ended |= {walker.walker: end for walker in job.walkers}
         future.set_result(self._outcome(job))
 
     def _outcome(self, job: Job) -> Outcome:
@@ -213,7 +214,7 @@ def simulate(settings: Campaign, model: Model, run_dir: Path, n_walks: int, ever
     """Run the campaign to its end; prints events a second and memory on the way."""
     run_dir.mkdir(parents=True)
     snapshots = Snapshots(run_dir)
-    executors = VirtualExecutors(model, settings.dynamics.walkers, n_walks)
+    executors = VirtualExecutors(model)
     total = settings.dynamics.walkers * n_walks
     clock, cpu, counts, process = time.perf_counter(), time.process_time(), [0, 0], psutil.Process()
 
@@ -237,9 +238,8 @@ def simulate(settings: Campaign, model: Model, run_dir: Path, n_walks: int, ever
 
 
 def idle_share(executors: VirtualExecutors) -> float:
-    """Part of the walking phase in which walkers stood still."""
-    span = executors.last_walk - executors.first_walk
-    return 1 - executors.walking_s / (span * executors.n_batches)
+    """Part of the walkers' time, from their first walk to their last, in which they stood still."""
+    return executors.idle_s / (executors.idle_s + executors.walking_s)
 
 
 def replay(run_dir: Path, n_events: int) -> None:

@@ -7,6 +7,7 @@ when it can, so an interrupt from the terminal, which reaches the whole process 
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import runpy
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 INTERVAL_S = 0.5
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def is_running(pid: int) -> bool:
@@ -43,9 +45,37 @@ def end_with(pid: int) -> None:
     os._exit(1)
 
 
+def guard() -> None:
+    """Go on in a child; this process waits for it, ends what it left behind, and ends as it did.
+
+    A worker pool that is killed leaves its workers, which would wait for it for ever: adopted by this process (a
+    "child subreaper", Linux alone), they are found among its children.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    child = os.fork()
+    if child == 0:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: os.kill(child, number))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _, status = os.waitpid(child, 0)
+    tasks = Path(f"/proc/self/task/{os.getpid()}/children")
+    while left := tasks.read_text().split():
+        for pid in map(int, left):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    os._exit(code if code >= 0 else 128 - code)
+
+
 def main(arguments: list[str]) -> None:
     """Tie this process to a driver and become the module."""
     pid, module = int(arguments[0]), arguments[1]
+    if module.endswith("process_worker_pool"):
+        guard()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with, args=(pid,), name="tether", daemon=True).start()
     sys.argv = arguments[1:]
