@@ -225,6 +225,41 @@ class ValidateOutcome:
 
 
 @dataclass(frozen=True)
+class TruncationJob:
+    """Try larger expansions on the labels of a force field, beginning none after `seconds`."""
+
+    run_dir: str
+    force_field: str
+    audits: tuple[str, ...]
+    """Keys of the labels that are left out in turn to tell the error."""
+    seconds: float = 20.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An expansion and what the labels say of it; one order up to one cutoff is what it changes."""
+
+    order: int
+    cutoff_A: float
+    n_parameters: int
+    log_evidence: float
+    beta_inv_sqrt_eV_A: float
+    left_out_eV_A: float
+    """RMS error of labels left out in turn."""
+
+
+@dataclass(frozen=True)
+class TruncationOutcome:
+    ok: bool
+    error: str = ""
+    present: Trial | None = None
+    """The force field's own expansion; its order is 0."""
+    trials: tuple[Trial, ...] = ()
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class FitJob:
     """Compute the posterior from `base` (a force field whose statistics are reused) and further labels."""
 
@@ -360,5 +395,8 @@ class SelectOutcome:
     core_seconds: float = 0.0
 
 
-Job = ProposeJob | LabelJob | WalkJob | ValidateJob | SelectJob | FitJob | EvaluateJob
-Outcome = ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | SelectOutcome | FitOutcome | EvaluateOutcome
+Job = ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | SelectJob | FitJob | EvaluateJob
+Outcome = (
+    ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | TruncationOutcome | SelectOutcome | FitOutcome
+    | EvaluateOutcome
+)  # fmt: skip

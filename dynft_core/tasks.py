@@ -36,6 +36,8 @@ from dynft_core.jobs import (
     SelectJob,
     SelectOutcome,
     StructureRef,
+    TruncationJob,
+    TruncationOutcome,
     ValidateJob,
     ValidateOutcome,
     WalkJob,
@@ -54,6 +56,7 @@ from dynft_core.reference.label import Label, read_label, relative_label_path, r
 from dynft_core.regression.ranks import Ranks
 from dynft_core.storage.structures import read_displacements, read_perfect_structure, write_structures
 from dynft_core.symmetry.basis import ForceConstantBasis
+from dynft_core.truncation import try_larger
 
 Floats = NDArray[np.float64]
 log = logging.getLogger(__name__)
@@ -187,6 +190,12 @@ def validate(job: ValidateJob) -> ValidateOutcome:
     """Walk on with training off."""
     outcome = run_walk(job.walk, load_force_field(str(Path(job.walk.run_dir) / job.walk.force_field)))
     return ValidateOutcome(True, walks=tuple(replace(walk, selected=()) for walk in outcome.walks))
+
+
+@_never_raising(lambda job, error: TruncationOutcome(True, error))
+def truncation(job: TruncationJob) -> TruncationOutcome:
+    """Try larger expansions on the same labels. A campaign that cannot be told about them has not failed."""
+    return try_larger(job, load_force_field(str(Path(job.run_dir) / job.force_field)))
 
 
 @_never_raising(lambda job, error: SelectOutcome(False, error))

@@ -33,7 +33,8 @@ from workflows.sites import executor_labels, walltime_s
 logger = logging.getLogger(__name__)
 
 FUNCTIONS = {
-    "propose": "propose", "label": "label", "walk": "walk", "validate": "validate", "select": "select",
+    "propose": "propose", "label": "label", "walk": "walk", "validate": "validate", "truncation": "truncation",
+    "select": "select",
     "fit": "fit_labels", "evaluate": "evaluate",
 }  # fmt: skip
 """Function of the tasks module, by the task's name."""

@@ -39,6 +39,8 @@ from dynft_core.jobs import (
     SelectJob,
     SelectOutcome,
     StructureRef,
+    TruncationJob,
+    TruncationOutcome,
     ValidateJob,
     ValidateOutcome,
     WalkerOutcome,
@@ -169,7 +171,7 @@ def _walking_again(state: State) -> State:
     nobody: tuple[WalkerOutcome | None, ...] = (None,) * len(state.walkers)
     return replace(
         state, phase="walking", evaluations=(), reason="",
-        validated=nobody, validation_errors=(), validation_explosions=0,
+        validated=nobody, validation_errors=(), validation_explosions=0, truncation=None,
     )  # fmt: skip
 
 
@@ -264,6 +266,8 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             return _after_walk(state, outcome)
         case ValidateJob(), ValidateOutcome():
             return _after_validation(state, outcome)
+        case TruncationJob(), TruncationOutcome():
+            return replace(state, truncation=outcome)
         case SelectJob(), SelectOutcome():
             return _after_selection(state, outcome)
         case FitJob() as job, FitOutcome():

@@ -17,6 +17,7 @@ from dynft_core.jobs import (
     ReferenceSettings,
     SelectJob,
     StructureRef,
+    TruncationJob,
     ValidateJob,
     WalkerOutcome,
     WalkerStart,
@@ -227,6 +228,11 @@ def validate_job(
     criterion = replace(job.criterion, name="fixed", threshold_eV_A=math.inf)
     n_steps = max(steps for _, steps in walkers)
     return ValidateJob(replace(job, walkers=starts, n_steps=n_steps, criterion=criterion, audit_steps=()))
+
+
+def truncation_job(run_dir: str, force_field: str, audits: Sequence[StructureRef]) -> TruncationJob:
+    """Larger expansions on the labels of a force field."""
+    return TruncationJob(run_dir, force_field, tuple(ref.key for ref in audits))
 
 
 def chooses_batches(campaign: Campaign) -> bool:

@@ -137,11 +137,15 @@ def _plan_validation(state: State) -> Plan:
         name = f"{len(state.fits):06d}-{state.validations:06d}"
         job = jobs.validate_job(state.campaign, state.run_dir, name, state.force_field, walkers)
         actions.append(Action(f"validate:{b:02d}:{name}", job))
+    trial = f"truncation:{len(state.fits):06d}"
+    if state.truncation is None and trial not in state.tasks:
+        audits = state.ledger.labels("audit")
+        actions.append(Action(trial, jobs.truncation_job(state.run_dir, state.force_field, audits)))
     if state.tasks or actions:
         return actions, state
     problem = state.validation.problem if state.validation and total else ""
     reason = f"not converged: {problem}; {state.reason}" if problem else state.reason
-    return [], replace(state, phase="test", reason=reason)
+    return [], replace(state, phase="test", reason="; ".join(filter(None, (reason, state.diagnosis))))
 
 
 def _selection(state: State, waiting: Iterable[StructureRef], new: Iterable[StructureRef]) -> list[Action]:

@@ -24,6 +24,8 @@ from dynft_core.jobs import (
     Role,
     SelectJob,
     SelectOutcome,
+    TruncationJob,
+    TruncationOutcome,
     ValidateJob,
     ValidateOutcome,
     WalkerOutcome,
@@ -38,6 +40,7 @@ from dynft_core.selection.convergence import (
     WalkerProgress,
     assess,
 )
+from dynft_core.selection.diagnosis import diagnosis
 from dynft_core.selection.histogram import Counts
 from dynft_core.selection.validation import ErrorSummary, Validation
 from workflows import campaign_jobs as jobs
@@ -54,6 +57,7 @@ TASKS: dict[type, tuple[str, type]] = {
     LabelJob: ("label", LabelOutcome),
     WalkJob: ("walk", WalkOutcome),
     ValidateJob: ("validate", ValidateOutcome),
+    TruncationJob: ("truncation", TruncationOutcome),
     SelectJob: ("select", SelectOutcome),
     FitJob: ("fit", FitOutcome),
     EvaluateJob: ("evaluate", EvaluateOutcome),
@@ -138,6 +142,7 @@ class State:
         fresh: steps that each walker has walked with the newest labels' force field, and errors: ε_B over them.
         validated: each walker's latest validation walk, and validation_errors: ε_B over all of them, by
             `selection.histogram`; validations: validation walks finished; validation_explosions: of them in explosions.
+        truncation: what larger expansions make of the labels, once that has been tried.
         explosions: walks in a row, over all batches, in which every walker exploded.
         pace: what was done lately, and what all cost.
         failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
@@ -163,6 +168,7 @@ class State:
     validations: int
     validation_errors: Counts
     validation_explosions: int
+    truncation: TruncationOutcome | None
     explosions: int
     evaluations: tuple[Evaluation, ...]
     pace: Pace
@@ -193,6 +199,7 @@ class State:
             validations=0,
             validation_errors=(),
             validation_explosions=0,
+            truncation=None,
             explosions=0,
             evaluations=(),
             pace=Pace(),
@@ -237,6 +244,14 @@ class State:
             ),
             sum(n for own in audits[0].species for _, n in own.z_counts) // 3 if audits else 0,
         )
+
+    @property
+    def diagnosis(self) -> str:
+        """What limits the error, in a sentence; "" while nothing stands out."""
+        tried = self.truncation
+        share = next((c.value for c in self.verdict.checks if c.name.startswith("largest μ_k")), math.nan)
+        limit = self.campaign.convergence.max_bayesian_share
+        return diagnosis(share, limit, tried.present if tried else None, tried.trials if tried else ())
 
     @property
     def validation(self) -> Validation | None:

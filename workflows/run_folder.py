@@ -199,6 +199,7 @@ def _convergence(state: State) -> dict[str, Any]:
             "before": _rows(calibrations([s for fit in state.fits for s in fit.scores])),
             "now": _rows(calibrations(tested, scale)),
         },
+        "diagnosis": state.diagnosis,
         "validation": None if state.validation is None else _finite(asdict(state.validation)),
     }  # fmt: skip
 

@@ -26,6 +26,7 @@ EXECUTORS = {
     "propose": ("walkers",),
     "walk": ("walkers",),
     "validate": ("walkers",),
+    "truncation": ("fitter", "walkers"),
     "label": ("ab_initio", "walkers"),
     "select": ("walkers",),
     "fit": ("fitter", "walkers"),

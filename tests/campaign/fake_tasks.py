@@ -30,6 +30,9 @@ from dynft_core.jobs import (
     SelectJob,
     SelectOutcome,
     StructureRef,
+    Trial,
+    TruncationJob,
+    TruncationOutcome,
     ValidateJob,
     ValidateOutcome,
     WalkerOutcome,
@@ -142,6 +145,12 @@ def validate(job: ValidateJob) -> ValidateOutcome:
                           error_counts=((-138, step - first),))
         )  # fmt: skip
     return ValidateOutcome(True, walks=tuple(walks))
+
+
+def truncation(job: TruncationJob) -> TruncationOutcome:
+    """A larger expansion that is worth nothing."""
+    present = Trial(0, 0.0, 10, 100.0, 3e-3, 3e-3)
+    return TruncationOutcome(True, present=present, trials=(Trial(4, 3.0, 20, 90.0, 3e-3, 3.1e-3),))
 
 
 def select(job: SelectJob) -> SelectOutcome:

@@ -1,0 +1,45 @@
+"""Why the error of a campaign falls no further: too few labels, or an expansion that leaves too much out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynft_core.jobs import Trial
+
+WORTH = 1.3
+"""A larger expansion is proposed when the present error is this many times its own."""
+LEAST_GAIN = 3.0
+"""And when it raises the log evidence by this: odds of 20 to 1."""
+
+
+def better(present: Trial, trials: Sequence[Trial]) -> Trial | None:
+    """The larger expansion with the smallest error of labels left out, if it is worth it and the evidence agrees."""
+    worth = [
+        t for t in trials
+        if present.left_out_eV_A > WORTH * t.left_out_eV_A and t.log_evidence > present.log_evidence + LEAST_GAIN
+    ]  # fmt: skip
+    return min(worth, key=lambda t: t.left_out_eV_A, default=None)
+
+
+def diagnosis(share: float, max_share: float, present: Trial | None, trials: Sequence[Trial]) -> str:
+    """What limits the error, and what to do about it, in a sentence; "" when nothing stands out.
+
+    Args:
+        share: μ_k[ε_B] β^(1/2), the largest of the walkers; max_share: what is asked for.
+        present, trials: the campaign's expansion and larger ones on the same labels; None: not tried.
+    """
+    if share > max_share:
+        return (
+            f"too few labels: ε_B is {share:.2g} of β^(-1/2) and falls with every label; "
+            "let the campaign go on (raise convergence.max_walk_ps)"
+        )
+    best = better(present, trials) if present is not None else None
+    if best is None or present is None:
+        return ""
+    return (
+        f"the expansion is truncated: β^(-1/2) falls no further with labels, but order {best.order} up to "
+        f"{best.cutoff_A:.2f} Å lowers the error of the same labels, left out, from "
+        f"{1e3 * present.left_out_eV_A:.3g} to {1e3 * best.left_out_eV_A:.3g} meV/Å "
+        f"(log evidence +{best.log_evidence - present.log_evidence:.0f}); "
+        "more labels do not help, change expansion.cutoffs_A"
+    )
