@@ -36,7 +36,8 @@ def try_larger(job: TruncationJob, force_field: ForceField) -> TruncationOutcome
     for size, order, cutoff_A in _steps(force_field):
         if size > MAX_PARAMETERS or time.monotonic() > deadline:
             break
-        basis = ForceConstantBasis.cached(force_field.basis.crystal, {**cutoffs, order: cutoff_A})
+        new = dict.fromkeys(range(max(cutoffs) + 1, order), cutoff_A)  # the orders in between come with it
+        basis = ForceConstantBasis.cached(force_field.basis.crystal, {**cutoffs, **new, order: cutoff_A})
         if basis.size == force_field.basis.size:
             continue  # symmetry, or the cell, leaves nothing new there
         u, f = np.array([x.displacements for x in labels]), np.array([x.forces for x in labels])

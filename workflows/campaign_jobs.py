@@ -80,6 +80,7 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
         audit_ratio=(low, high),
         certainty=c.certainty,
         recalibrate=c.recalibrate,
+        max_error_eV_A=math.inf if c.max_error_meV_A is None else c.max_error_meV_A / 1000,
         max_error_change=c.max_error_change,
         max_bayesian_share=c.max_bayesian_share,
     )

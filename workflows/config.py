@@ -114,6 +114,8 @@ class ConvergenceSection(_Section):
     """Bounds on true error / predicted error, as the audits find it."""
     certainty: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
     """How certain it must be that the ratio lies within them; audits are taken until it is."""
+    max_error_meV_A: Positive | None = None
+    """Largest predicted error; without it, the campaign is done when more labels would not lower it."""
     recalibrate: bool = False
     """Multiply the predicted errors by the ratio that the audits found, and judge by these."""
     max_error_change: Positive = 0.1
@@ -356,6 +358,12 @@ def _check_values(campaign: Campaign) -> None:
         raise InputError(
             "convergence.audit_ratio", "two bounds, one below 1 and one above", repr(campaign.convergence.audit_ratio),
             "for example [0.87, 1.12]",
+        )
+    floor, largest = campaign.expansion.noise_floor_meV_A, campaign.convergence.max_error_meV_A
+    if largest is not None and largest <= floor:
+        raise InputError(
+            "convergence.max_error_meV_A", f"more than the noise of the labels, noise_floor_meV_A = {floor:g} meV/Å",
+            f"{largest:g} meV/Å, which no campaign reaches", "raise it, or leave it out",
         )
     if campaign.convergence.max_walk_ps < campaign.convergence.min_walk_ps:
         raise InputError(

@@ -95,17 +95,21 @@ def _certainty(ratio: float, degrees: float, bounds: tuple[float, float]) -> flo
 
 
 def audits_needed(test: AuditTest, bounds: tuple[float, float], certainty: float) -> float:
-    """Further audits until θ lies within the bounds with this certainty, at the present ratio; nan: none will do."""
+    """Further audits until θ lies within the bounds with this certainty, at the present ratio; nan: none will do.
+
+    Before the first one, as many as a right prediction takes.
+    """
     if test.certainty >= certainty:
         return 0.0
-    if not bounds[0] < test.ratio < bounds[1]:
+    ratio = test.ratio if test.n_audits else 1.0
+    if not bounds[0] < ratio < bounds[1]:
         return math.nan
     few, enough = test.n_audits, MOST_NEEDED
-    if _certainty(test.ratio, enough * test.degrees, bounds) < certainty:
+    if _certainty(ratio, enough * test.degrees, bounds) < certainty:
         return math.nan
     while enough - few > 1:
         middle = (few + enough) // 2
-        if _certainty(test.ratio, middle * test.degrees, bounds) < certainty:
+        if _certainty(ratio, middle * test.degrees, bounds) < certainty:
             few = middle
         else:
             enough = middle

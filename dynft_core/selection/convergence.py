@@ -25,6 +25,7 @@ class ConvergenceSettings:
         audits: fewest audits.
         audit_ratio, certainty: bounds on (true error) / (predicted error), and how certain it must be that it is
             within them.
+        max_error_eV_A: largest predicted error, sqrt(1/β + μ_k²); infinite where none is asked for.
         recalibrate: multiply predicted errors by the ratio that the audits found, and judge by these.
         max_error_change: largest relative change of β^(-1/2) over the latest `audits` labels.
         max_bayesian_share: largest μ_k[ε_B] β^(1/2).
@@ -39,6 +40,7 @@ class ConvergenceSettings:
     audit_ratio: tuple[float, float] = (0.87, 1.12)
     certainty: float = 0.9
     recalibrate: bool = False
+    max_error_eV_A: float = math.inf
     max_error_change: float = 0.1
     max_bayesian_share: float = 0.5
     property_name: str = ""
@@ -131,6 +133,7 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
         _check("number of audits", float(len(record.audits)), low=settings.audits),
         _audit_check(test, settings),
         *_enough_labels(record, settings),
+        *_small_enough(record, settings),
     )
     checks = (*waits, *labels)
     converged = all(check.held for check in checks)
@@ -140,6 +143,14 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
         needed = audits_needed(test, settings.audit_ratio, settings.certainty)
         wanted = min(int(max(1, settings.audits - len(record.audits), 0 if math.isnan(needed) else needed)), MAX_AUDITS)
     return Verdict(converged, stalled, checks, _sentence(converged, stalled, checks, settings), wanted)
+
+
+def _small_enough(record: ConvergenceRecord, settings: ConvergenceSettings) -> tuple[Check, ...]:
+    """The predicted error, where the user has said how large it may be."""
+    if math.isinf(settings.max_error_eV_A):
+        return ()
+    predicted = error_interval(record, settings)[1]
+    return (_check("predicted error, meV/Å,", 1e3 * predicted, high=1e3 * settings.max_error_eV_A),)
 
 
 def _audit_check(test: AuditTest, settings: ConvergenceSettings) -> Check:
@@ -201,7 +212,7 @@ def audited_rmse(record: ConvergenceRecord) -> float:
     return _rms([audit.rmse_eV_A for audit in record.audits])
 
 
-MAX_AUDITS = 24
+MAX_AUDITS = 40
 """Audits that are judged, the latest ones; beyond as many, certainty is left to the schedule."""
 UNBOUNDED = (1e-6, 1e6)
 

@@ -8,17 +8,23 @@ from dynft_core.jobs import Trial
 
 WORTH = 1.3
 """A larger expansion is proposed when the present error is this many times its own."""
+NEARLY = 1.15
+"""Times the smallest error that a smaller expansion is preferred up to."""
 LEAST_GAIN = 3.0
 """And when it raises the log evidence by this: odds of 20 to 1."""
 
 
 def better(present: Trial, trials: Sequence[Trial]) -> Trial | None:
-    """The larger expansion with the smallest error of labels left out, if it is worth it and the evidence agrees."""
+    """The smallest larger expansion that is worth it, by error of labels left out and by evidence, and nearly the best.
+
+    None: none is worth it.
+    """
     worth = [
         t for t in trials
         if present.left_out_eV_A > WORTH * t.left_out_eV_A and t.log_evidence > present.log_evidence + LEAST_GAIN
     ]  # fmt: skip
-    return min(worth, key=lambda t: t.left_out_eV_A, default=None)
+    lowest = min((t.left_out_eV_A for t in worth), default=0.0)
+    return min((t for t in worth if t.left_out_eV_A <= NEARLY * lowest), key=lambda t: t.n_parameters, default=None)
 
 
 def diagnosis(share: float, max_share: float, present: Trial | None, trials: Sequence[Trial]) -> str:

@@ -108,6 +108,7 @@ def test_the_number_needed_is_what_it_takes_at_the_same_ratio() -> None:
     enough = audit_test(q * round((4 + needed) / 4 + 1), BOUNDS)
     assert enough.certainty > 0.9 and audits_needed(enough, BOUNDS, 0.9) == 0
     assert math.isnan(audits_needed(audit_test([4.0] * 4, BOUNDS), BOUNDS, 0.9))
+    assert 4 < audits_needed(audit_test([], BOUNDS), BOUNDS, 0.9) < 12
     assert math.isnan(audit_test([], BOUNDS).ratio) and audit_test([], BOUNDS).certainty == 0
 
 

@@ -75,6 +75,11 @@ def test_audits_worse_and_better_than_predicted_both_count_unless_the_prediction
     assert high / low == pytest.approx(math.hypot(0.0025, 0.0006) / 0.0025)
 
 
+def test_a_largest_error_is_asked_for_where_the_user_says_so():
+    assert assess(GOOD, replace(SETTINGS, max_error_eV_A=0.003)).converged
+    assert failing(GOOD, replace(SETTINGS, max_error_eV_A=0.002)) == ["predicted error, meV/Å,"]
+
+
 def test_the_temperature_with_the_worst_prediction_decides():
     cold = tuple(AuditScore(0.0026, 0.0026, 100.0) for _ in range(10))
     hot = tuple(AuditScore(0.0040, 0.0026, 600.0) for _ in range(10))
@@ -91,7 +96,7 @@ def test_audits_are_wanted_when_labels_alone_are_missing_and_as_many_as_the_test
     early = replace(few, walkers=tuple(WalkerProgress(w, 1.0, 0.0006, 1.0) for w in range(4)))
     assert assess(early, SETTINGS).audits_wanted == 0
     assert assess(GOOD, SETTINGS).audits_wanted == 0
-    endless = replace(GOOD, audits=tuple(AuditScore(0.1, 0.0026) for _ in range(24)))
+    endless = replace(GOOD, audits=tuple(AuditScore(0.1, 0.0026) for _ in range(40)))
     assert assess(endless, SETTINGS).audits_wanted == 0
 
 

@@ -16,6 +16,9 @@ def test_the_next_order_is_named_when_it_is_worth_it_and_the_evidence_agrees() -
     said = diagnosis(0.2, 0.5, PRESENT, [ORDER_4, replace(ORDER_4, order=2, left_out_eV_A=9.5e-3)])
     assert said.startswith("the expansion is truncated") and "order 4 up to 2.40 Å" in said
     assert "from 9.6 to 2.7 meV/Å (log evidence +800)" in said
+    order_5 = replace(ORDER_4, order=5, n_parameters=60, left_out_eV_A=2.5e-3)
+    assert better(PRESENT, [order_5, ORDER_4]) == ORDER_4
+    assert better(PRESENT, [replace(order_5, left_out_eV_A=1e-3), ORDER_4]) != ORDER_4
     assert better(PRESENT, [replace(ORDER_4, left_out_eV_A=8e-3)]) is None
     assert better(PRESENT, [replace(ORDER_4, log_evidence=990.0)]) is None
 
