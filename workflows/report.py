@@ -16,7 +16,15 @@ from dynft_core.storage.journal import read_journal
 from workflows.config import load_run_campaign
 from workflows.history import History
 from workflows.progress import duration
-from workflows.report_data import error_traces, ledger, plots, versions, walk_reports, working_seconds
+from workflows.report_data import (
+    error_traces,
+    ledger,
+    plots,
+    validation_errors,
+    versions,
+    walk_reports,
+    working_seconds,
+)
 from workflows.report_figures import data_uri
 from workflows.run_folder import status_of
 
@@ -62,7 +70,7 @@ def render(run: Path, status: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     step_ps = campaign.dynamics.timestep_fs / 1000
     walks = walk_reports(run, history)
     traces = error_traces(walks, step_ps)
-    drawn = plots(run, campaign, history, traces)
+    drawn = plots(run, campaign, history, traces, validation_errors(run, events))
     rows = ledger(walks, history, events, step_ps)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -90,5 +98,5 @@ def _in_meV(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{1e3 * value:.3f}"
 
 
-def _number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

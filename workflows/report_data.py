@@ -123,8 +123,22 @@ def ledger(
     return [row(ref) for ref in history.chosen]
 
 
-def plots(run: Path, campaign: Campaign, history: History, traces: Sequence[ErrorTrace]) -> list[Plot]:
-    """All figures for which there are data."""
+def validation_errors(run: Path, events: Sequence[Mapping[str, Any]]) -> Floats:
+    """ε_B (T,) at the steps of the validation walks with the newest force field, eV/Å; empty without any."""
+    outputs = [
+        run / walk["output"]
+        for event in events if event["event"] == "validate_finished" for walk in event["outcome"]["walks"]
+    ]  # fmt: skip
+    version = outputs[-1].stem.split("-")[0] if outputs else ""
+    errors = [load_report(path).errors_eV_A for path in outputs if path.stem.split("-")[0] == version]
+    found = np.concatenate(errors) if errors else np.zeros(0)
+    return np.asarray(found[np.isfinite(found)])
+
+
+def plots(
+    run: Path, campaign: Campaign, history: History, traces: Sequence[ErrorTrace], validation: Floats
+) -> list[Plot]:
+    """All figures for which there are data; `validation`: ε_B (T,) along the validation walks."""
     step_ps = campaign.dynamics.timestep_fs / 1000
     fits = [fit for fit in history.fits if fit.version > 0]
     found = []
@@ -150,12 +164,13 @@ def plots(run: Path, campaign: Campaign, history: History, traces: Sequence[Erro
             "labels", "Labels against walked time", "Labels in the fit.",
             labels_figure(walked, [fit.n_labels for fit in fits]),
         ))  # fmt: skip
-    errors = [trace.errors_eV_A[-campaign.selection.window_steps :] for trace in traces]
-    if errors and np.ptp(latest := np.concatenate(errors)) > 0:
+    window = campaign.selection.window_steps
+    latest = np.concatenate([trace.errors_eV_A[-window:] for trace in traces]) if traces else np.zeros(0)
+    errors, where = (validation, "the validation walk") if len(validation) else (latest, f"the latest {window} steps")
+    if len(errors) and np.ptp(errors) > 0:
         found.append(Plot(
-            "standardised_error", "Distribution of the Bayesian error",
-            f"z_B over the latest {campaign.selection.window_steps} steps of each walker.",
-            standardised_error_figure(latest),
+            "standardised_error", "Distribution of the Bayesian error", f"z_B over {where} of each walker.",
+            standardised_error_figure(errors),
         ))  # fmt: skip
     scores = list(history.scores.values())
     if scores:
