@@ -84,6 +84,10 @@ def event_lines(event: Mapping[str, Any], history: History, campaign: Campaign) 
     match event["event"]:
         case "walk_finished":
             return [_walk_line(walk, campaign) for walk in outcome["walks"]]
+        case "validate_finished":
+            return [f"training off, {_walk_line(walk, campaign)}" for walk in outcome["walks"]]
+        case "truncation_finished":
+            return [f"larger expansions tried on the same labels: {len(outcome.get('trials', ()))}"]
         case "label_finished":
             word = "found finished" if outcome.get("harvested") else f"{outcome.get('seconds') or 0.0:.2f} s"
             line = f"label {event['key'][:8]}: {word}; {len(history.labelled)} reference calculations"
