@@ -4,7 +4,7 @@
 
 Silicon, the embedded Tersoff potential as truth, 300 K, small cells (64 atoms unless the start says otherwise), so that
 a campaign takes half a minute on one core. Each runs in this process, without Parsl. Ratio: predicted over true RMSE,
-the true one on 100 structures of a run of its own; "recal.": with the scale that the campaign's audits offer. A campaign
+the true one on 100 structures of a run of its own; "recal.": with the scale that its audits offer. A campaign
 that did not converge says that it cannot vouch for its prediction.
 """
 
