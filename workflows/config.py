@@ -110,7 +110,7 @@ class ConvergenceSection(_Section):
     alone: other criteria flag for ever."""
     audits: Count = 4
     """Fewest audits."""
-    audit_ratio: list[Positive] = [0.87, 1.12]
+    audit_ratio: list[Positive] = [0.85, 1.18]
     """Bounds on true error / predicted error, as the audits find it."""
     certainty: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
     """How certain it must be that the ratio lies within them; audits are taken until it is."""
@@ -357,7 +357,7 @@ def _check_values(campaign: Campaign) -> None:
     if len(campaign.convergence.audit_ratio) != 2 or not low < 1 < high:
         raise InputError(
             "convergence.audit_ratio", "two bounds, one below 1 and one above", repr(campaign.convergence.audit_ratio),
-            "for example [0.87, 1.12]",
+            "for example [0.85, 1.18]",
         )
     floor, largest = campaign.expansion.noise_floor_meV_A, campaign.convergence.max_error_meV_A
     if largest is not None and largest <= floor:

@@ -37,7 +37,7 @@ class ConvergenceSettings:
     max_walk_ps: float = 50.0
     quiet_ps: float = 0.0
     audits: int = 4
-    audit_ratio: tuple[float, float] = (0.87, 1.12)
+    audit_ratio: tuple[float, float] = (0.85, 1.18)
     certainty: float = 0.9
     recalibrate: bool = False
     max_error_eV_A: float = math.inf
@@ -212,7 +212,7 @@ def audited_rmse(record: ConvergenceRecord) -> float:
     return _rms([audit.rmse_eV_A for audit in record.audits])
 
 
-MAX_AUDITS = 40
+MAX_AUDITS = 24
 """Audits that are judged, the latest ones; beyond as many, certainty is left to the schedule."""
 UNBOUNDED = (1e-6, 1e6)
 
