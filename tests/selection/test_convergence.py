@@ -21,7 +21,7 @@ from dynft_core.selection.convergence import (
     recalibration,
 )
 
-SETTINGS = ConvergenceSettings(min_walk_ps=2.0, max_walk_ps=10.0, quiet_ps=0.5)
+SETTINGS = ConvergenceSettings(min_walk_ps=2.0, max_walk_ps=10.0, quiet_ps=0.5, audit_ratio=(0.87, 1.12))
 GOOD = ConvergenceRecord(
     fits=(FitPoint(2, 0.0010), FitPoint(5, 0.0026), FitPoint(7, 0.0025), FitPoint(9, 0.0025)),
     audits=tuple(AuditScore(0.0026, 0.0026) for _ in range(10)),
