@@ -40,11 +40,6 @@ class Watched:
         """The exact value lies below (1 + margin) times this one."""
         return SAFETY * self.deviation
 
-    @property
-    def mean_margin(self) -> float:
-        """Relative distance within which the mean of many steps' exact values lies."""
-        return SAFETY * self.mean_deviation
-
 
 class ErrorMonitor(Protocol):
     """The Bayesian error ε_B of structures (paper eq. 4, second term)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+import json
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError
+from dynft_core.jobs import CriterionSettings, ReferenceSettings, StructureRef, WalkerStart, WalkJob
 from dynft_core.storage.segments import read_segment, write_segment
 
 Floats = NDArray[np.float64]
@@ -31,6 +33,7 @@ class WalkState:
         displacements: (N, 3) Å; velocities: (N, 3) Å/fs.
         window: (k,) ring of the latest ε_B, eV/Å; the entry of the j-th one is at j mod k.
         window_count: how many ε_B have gone into the ring.
+        window_deviation: relative standard error of the mean of the estimates among them; 0 where all are exact.
         heated: the walker has been at its temperature.
         minima_eV_A: (m,) the latest ε_min (criterion 'epsilon_min').
         awaiting_refit: the walker stopped at a flag; its next ε_B, with the new force field, is an ε_min.
@@ -47,6 +50,7 @@ class WalkState:
     velocities: Floats
     window: Floats
     window_count: int
+    window_deviation: float
     heated: bool
     minima_eV_A: Floats
     awaiting_refit: bool
@@ -74,6 +78,7 @@ class WalkState:
             velocities=still,
             window=np.zeros(window),
             window_count=0,
+            window_deviation=0.0,
             heated=False,
             minima_eV_A=np.zeros(0),
             awaiting_refit=False,
@@ -157,8 +162,8 @@ class WalkReport:
         return float(self.temperatures_K.mean()) if len(self.temperatures_K) else float("nan")
 
 
-def save_walk(path: Path | str, state: WalkState, report: WalkReport) -> str:
-    """Write one walker's walk as a segment; returns its SHA-256.
+def save_walk(path: Path | str, state: WalkState, report: WalkReport, job: WalkJob | None = None) -> str:
+    """Write one walker's walk, and the task that it was part of, as a segment; returns its SHA-256.
 
     Row i of the array "displacements" (S, N, 3) is the structure of report.choices[i], `keys` their content hashes.
     """
@@ -185,6 +190,7 @@ def save_walk(path: Path | str, state: WalkState, report: WalkReport) -> str:
         "keys": [c.key for c in choices],
         "roles": [c.role for c in choices],
         "reasons": [c.reason for c in choices],
+        "job": [json.dumps(asdict(job), default=str)] if job else [],  # a list: an attribute may be too short for it
     }
     return write_segment(path, arrays, attributes)
 
@@ -202,6 +208,25 @@ def load_state(path: Path | str) -> WalkState:
         raise FileFormatError(str(path), "a whole walk", f"one without {error}", "restore the file") from error
     state |= {name: segment.arrays[f"state_{name}"] for name in _ARRAYS}
     return WalkState(**state)
+
+
+def load_job(path: Path | str) -> WalkJob | None:
+    """The task that wrote the walk in `path`; None where none is named.
+
+    Raises:
+        FileFormatError: missing, truncated, no walk, or of a newer format.
+    """
+    texts = read_segment(path, KIND, names=[]).attributes.get("job")
+    if not texts:
+        return None
+    fields_of = json.loads(texts[0])
+    return WalkJob(**fields_of | {
+        "walkers": tuple(WalkerStart(**start) for start in fields_of["walkers"]),
+        "criterion": CriterionSettings(**fields_of["criterion"]),
+        "reference": ReferenceSettings(**fields_of["reference"]),
+        "audit_steps": tuple((walker, step) for walker, step in fields_of["audit_steps"]),
+        "pending": tuple(StructureRef(**ref) for ref in fields_of["pending"]),
+    })
 
 
 def load_report(path: Path | str) -> WalkReport:

@@ -11,8 +11,8 @@ Each step: move, watch ε_B, and let the criterion judge. What can happen to a w
 
 *What is decided is exact.* The monitor may watch with an estimate. Where that comes within its margin of the threshold,
 the exact ε_B is computed; and where the threshold itself is a mean of estimates and the decision is close, or is to
-select, the window is made exact too. So a walk selects and breaks where it would with the exact ε_B at every step.
-Estimates in a window from earlier walks stay: their structures are gone.
+select, the window is made exact too: from the structures of this walk, and by walking earlier ones again (see `past`).
+So a walk selects and breaks where it would with the exact ε_B at every step.
 
 *Going back without going round in circles.* The step count, and with it the noise, goes on, so that the walker takes
 another way out of the snapshot. Something is learnt each time where that is safe: the structure of the break itself
@@ -28,12 +28,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.dynamics.langevin import Langevin, Thermostat
-from dynft_core.dynamics.protocols import ErrorMonitor, Forces, Watched
+from dynft_core.dynamics.protocols import SAFETY, ErrorMonitor, Forces, Watched
 from dynft_core.dynamics.state import Choice, Ending, Role, WalkReport, WalkState
 from dynft_core.dynamics.window import Sighting, Window
 from dynft_core.errors import InputError
@@ -86,6 +87,7 @@ def walk(
     masses: ArrayLike,
     name_structure: Callable[[Floats], str],
     audit_steps: Collection[tuple[int, int]] = (),
+    recall: Callable[[WalkState], Floats] | None = None,
 ) -> tuple[tuple[WalkState, ...], tuple[WalkReport, ...]]:
     """Walk a batch: (states, ...) → (states, reports), both in the order given.
 
@@ -100,6 +102,7 @@ def walk(
         masses: (N,) amu.
         name_structure: displacements (N, 3) Å → content hash.
         audit_steps: (walker, absolute step) pairs at which a structure is taken.
+        recall: the window of one of `states` with exact values for its estimates; without it they stay.
 
     Raises:
         InputError: states that do not fit the settings.
@@ -122,7 +125,7 @@ def walk(
         [(s.seed, s.walker) for s in states],
         [s.step for s in states],
     )
-    walkers = [_Walker(s, settings, md.masses, name_structure, audit_steps) for s in states]
+    walkers = [_Walker(s, settings, md.masses, name_structure, audit_steps, recall) for s in states]
     for walker in walkers:
         walker.after_refit(monitor)
     moving = walkers
@@ -163,6 +166,7 @@ class _Walker:
         masses: Floats,
         name_structure: Callable[[Floats], str],
         audit_steps: Collection[tuple[int, int]],
+        recall: Callable[[WalkState], Floats] | None,
     ) -> None:
         self._start = state
         self._settings = settings
@@ -176,7 +180,8 @@ class _Walker:
         self._snapshot = state.snapshot_displacements, state.snapshot_velocities
         self._snapshot_step = state.snapshot_step
         self._breaks = state.breaks
-        self._window = Window(state.window, state.window_count)
+        exact = partial(recall, state) if recall else None
+        self._window = Window(state.window, state.window_count, state.window_deviation, exact)
         # Without a thermostat nothing heats the walker: it is as warm as it was started.
         thermostat = settings.thermostat
         self._heated = state.heated or not (thermostat.friction_per_ps and thermostat.temperature_K)
@@ -238,16 +243,21 @@ class _Walker:
         error = float(watched.errors_eV_A[lane])
         highest = error * (1 + watched.margin)
         decision = self._decide(highest)
-        if decision is not None and (audit or highest > (1 - watched.mean_margin) * decision.threshold_eV_A):
+        if decision is not None and (audit or highest > self._doubtful_from(decision)):
             error = monitor.exact(u)  # whatever is chosen or left is decided on this value
             decision = self._decide(error)
-            if decision is not None and error > (1 - watched.mean_margin) * decision.threshold_eV_A:
+            of_window = self._settings.criterion.name == "trajectory_average"
+            if of_window and decision is not None and error > self._doubtful_from(decision):
                 self._window.make_exact()
                 decision = self._decide(error)
             self._latest = Sighting(error, monitor)
         else:
-            self._latest = Sighting(error, monitor, u)
+            self._latest = Sighting(error, monitor, u, watched.mean_deviation)
         return decision
+
+    def _doubtful_from(self, decision: Decision) -> float:
+        """The least that the threshold (eV/Å) may be, the estimates in the window being what they are."""
+        return max(0.0, 1 - SAFETY * self._window.deviation) * decision.threshold_eV_A
 
     def _decide(self, error: float) -> Decision | None:
         return decide(self._settings.criterion, self._memory(), error) if math.isfinite(error) else None
@@ -356,6 +366,7 @@ class _Walker:
             velocities=self._now[1],
             window=self._window.values,
             window_count=self._window.count,
+            window_deviation=self._window.deviation,
             heated=self._heated,
             minima_eV_A=np.array(self._minima),
             awaiting_refit=self._awaiting_refit,

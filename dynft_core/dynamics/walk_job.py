@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.dynamics.langevin import Thermostat
-from dynft_core.dynamics.monitor import make_monitor
-from dynft_core.dynamics.state import WalkReport, WalkState, load_state, save_walk
+from dynft_core.dynamics.monitor import ExactMonitor, make_monitor
+from dynft_core.dynamics.past import PastWalk, exact_window
+from dynft_core.dynamics.state import WalkReport, WalkState, load_job, load_report, load_state, save_walk
 from dynft_core.dynamics.walk import WalkSettings, walk
 from dynft_core.force_field import ForceField
 from dynft_core.jobs import StructureRef, WalkerOutcome, WalkerStart, WalkJob, WalkOutcome
@@ -30,7 +32,26 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
     perfect = read_perfect_structure(run_dir / job.perfect_structure)
     force_field = _with_pending(force_field, job, run_dir)
     states = [_start(start, job, run_dir, len(perfect)) for start in job.walkers]
-    settings = WalkSettings(
+    path_of = {start.walker: start.state for start in job.walkers}
+    states_after, reports = walk(
+        states,
+        force_field.potential.batch_forces,
+        make_monitor(job.monitor, force_field),
+        _settings(job, force_field),
+        force_field.supercell.masses,
+        lambda u: structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u, job.reference),
+        job.audit_steps,
+        lambda state: exact_window(state, past_walk(run_dir, path_of[state.walker])),
+    )
+    walks = []
+    for start, state, report in zip(job.walkers, states_after, reports, strict=True):
+        save_walk(run_dir / start.output, state, report, job)
+        walks.append(_outcome(start, state, report, job.temperature_K))
+    return WalkOutcome(True, "", tuple(walks), job.force_field, force_field.n_labels, force_field.pending)
+
+
+def _settings(job: WalkJob, force_field: ForceField) -> WalkSettings:
+    return WalkSettings(
         Thermostat(job.temperature_K, job.friction_per_ps, job.timestep_fs),
         job.criterion,
         job.policy,
@@ -39,20 +60,32 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
         job.max_seconds,
         job.monitor_every,
     )
-    states_after, reports = walk(
-        states,
+
+
+def past_walk(run_dir: Path, path: str | None) -> PastWalk | None:
+    """The walk in the segment `path`; None where it cannot be walked again.
+
+    That is so without a segment that names its task, where a file of it was deleted, and under the policy 'continue'
+    once the batch has chosen a structure: what ε_B was then depends on when the others chose theirs.
+    """
+    job = load_job(run_dir / path) if path and (run_dir / path).exists() else None
+    if job is None or not (run_dir / job.force_field).exists():
+        return None
+    if job.policy == "continue" and any(load_report(run_dir / start.output).choices for start in job.walkers):
+        return None
+    start = next(start for start in job.walkers if start.output == path)
+    report = load_report(run_dir / start.output)
+    force_field = _with_pending(ForceField.load(run_dir / job.force_field), job, run_dir)
+    n_steps = report.steps_walked - (report.ended in ("broken", "exploded"))
+    return PastWalk(
+        _start(start, job, run_dir, force_field.supercell.n_atoms),
+        replace(_settings(job, force_field), n_steps=n_steps),
         force_field.potential.batch_forces,
-        make_monitor(job.monitor, force_field),
-        settings,
+        ExactMonitor(force_field),
         force_field.supercell.masses,
-        lambda u: structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u, job.reference),
         job.audit_steps,
+        lambda: past_walk(run_dir, start.state),
     )
-    walks = []
-    for start, state, report in zip(job.walkers, states_after, reports, strict=True):
-        save_walk(run_dir / start.output, state, report)
-        walks.append(_outcome(start, state, report, job.temperature_K))
-    return WalkOutcome(True, "", tuple(walks), job.force_field, force_field.n_labels, force_field.pending)
 
 
 def _with_pending(force_field: ForceField, job: WalkJob, run_dir: Path) -> ForceField:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,11 +21,13 @@ class Sighting:
 
     Attributes:
         displacements: (N, 3) Å, with the monitor of that time; None where the value is exact.
+        mean_deviation: relative standard error of the mean of many such estimates.
     """
 
     error_eV_A: float
     monitor: ErrorMonitor
     displacements: Floats | None = None
+    mean_deviation: float = 0.0
 
     @cached_property
     def exact(self) -> float:
@@ -35,10 +38,19 @@ class Sighting:
 class Window:
     """The ring of a walker's latest ε_B, one entry a MD step; entry j lies at j mod k."""
 
-    def __init__(self, values: Floats, count: int) -> None:
-        """`values`: (k,) eV/Å; `count`: how many have gone into the ring. Values given here stay as they are."""
+    def __init__(
+        self, values: Floats, count: int, deviation: float = 0.0, recall: Callable[[], Floats] | None = None
+    ) -> None:
+        """`values`: (k,) eV/Å; `count`: how many have gone into the ring.
+
+        `deviation`: relative standard error of the mean of the estimates among them, 0 where all are exact; `recall`
+        gives the ring with their exact values. Without it they stay as they are.
+        """
         self.values = values.copy()
         self.count = count
+        self.deviation = deviation
+        self._count_given = count
+        self._recall = recall if deviation else None
         self._estimates: dict[int, Sighting] = {}
 
     @property
@@ -59,15 +71,24 @@ class Window:
         self._estimates.pop(slot, None)
         if met.displacements is not None:
             self._estimates[slot] = met
+            self.deviation = max(self.deviation, met.mean_deviation)
         self.count += 1
 
     def make_exact(self) -> None:
-        """Replace the estimates of this walk by the exact values."""
+        """Replace the estimates by the exact values."""
+        size = len(self.values)
+        given = [entry % size for entry in range(max(0, self.count - size), self._count_given)]
+        if self._recall is not None and given:
+            self.values[given] = self._recall()[given]
         for slot, met in self._estimates.items():
             self.values[slot] = met.exact
-        self._estimates.clear()
+        self._settle()
 
     def forget(self) -> None:
         """Everything."""
+        self.count = self._count_given = 0
+        self._settle()
+
+    def _settle(self) -> None:
         self._estimates.clear()
-        self.count = 0
+        self._recall, self.deviation = None, 0.0
