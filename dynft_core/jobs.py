@@ -24,6 +24,10 @@ MonitorName = Literal["sketch", "exact"]
 """How ε_B is watched: estimated, with the exact value wherever something is decided, or exact at every step."""
 
 
+Precision = Literal["double", "single"]
+"""Of the forces of a walk; state and decisions are in double precision."""
+
+
 @dataclass(frozen=True)
 class StructureRef:
     """A structure waiting for, or having, a label: row `index` of the segment `segment`."""
@@ -167,6 +171,7 @@ class WalkJob:
     monitor: MonitorName = "sketch"
     monitor_every: int = 1
     """MD steps from one look at ε_B to the next."""
+    precision: Precision = "double"
 
 
 @dataclass(frozen=True)

@@ -208,6 +208,7 @@ def walk_job(
         pending=tuple(pending),
         monitor=campaign.selection.monitor,
         monitor_every=campaign.selection.monitor_every,
+        precision=dynamics.precision,
     )
 
 

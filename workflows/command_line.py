@@ -247,13 +247,14 @@ def md(
     interval: Annotated[int, typer.Option(help="Steps between frames.")] = 100,
     bayesian_error: Annotated[bool, typer.Option("--bayesian-error", help="Watch ε_B at every step.")] = False,
     monitor: Annotated[Monitor, typer.Option(help="Estimate ε_B to a few percent, or compute it.")] = Monitor.sketch,
+    single: Annotated[bool, typer.Option("--single", help="Forces in single precision, in half the time.")] = False,
 ) -> None:
     """Run molecular dynamics with a force field, in a cell of any size."""
     from workflows.molecular_dynamics import MdSettings, run_md
 
     settings = MdSettings(
         temperature_K, time_ps, timestep_fs, 0.0 if nve else friction_per_ps, seed, interval,
-        monitor.value if bayesian_error else None,
+        monitor.value if bayesian_error else None, single,
     )
     print(run_md(force_field, supercell, structure, output, settings))
 

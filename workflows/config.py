@@ -48,6 +48,8 @@ class DynamicsSection(_Section):
     seed: Annotated[int, Field(ge=0)] = 1
     segment_ps: Positive = 0.5
     """Longest walk of one task."""
+    precision: Literal["double", "single"] = "double"
+    """Of the forces: 'single' halves their time; the walkers' state and all decisions stay in double precision."""
     max_task_minutes: Positive = 60.0
 
 

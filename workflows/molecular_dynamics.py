@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import sys
 import time
@@ -11,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-import ase.io
 import numpy as np
-from ase import units
-from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
-from dynft_core.dynamics.langevin import Langevin, Thermostat, kinetic_temperature, maxwell_velocities
+from dynft_core.dynamics.langevin import (
+    ACCELERATION,
+    Langevin,
+    Thermostat,
+    kinetic_temperature,
+    maxwell_velocities,
+)
 from dynft_core.dynamics.monitor import make_monitor
 from dynft_core.dynamics.protocols import ErrorMonitor
 from dynft_core.errors import DynftError, InputError
@@ -27,13 +29,17 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from workflows.progress import Progress
 from workflows.structure_files import read_structure, refuse_output
+from workflows.trajectory import FrameFormat
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class MdSettings:
-    """One run: K, ps, fs, 1/ps (0: NVE); a frame every `interval` steps; ε_B at every step if there is a `monitor`."""
+    """One run: K, ps, fs, 1/ps (0: NVE); a frame every `interval` steps; ε_B at every step if there is a `monitor`.
+
+    `single`: forces in single precision; positions, velocities and energies stay in double precision.
+    """
 
     temperature_K: float = 300.0
     time_ps: float = 1.0
@@ -42,6 +48,7 @@ class MdSettings:
     seed: int = 1
     interval: int = 100
     monitor: MonitorName | None = None
+    single: bool = False
 
     def __post_init__(self) -> None:
         positive = {"--temperature": (self.temperature_K, "K"), "--time-ps": (self.time_ps, "ps"),
@@ -103,8 +110,9 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
     thermostat = Thermostat(settings.temperature_K, settings.friction_per_ps, settings.timestep_fs)
     rng = np.random.Generator(np.random.Philox(key=[settings.seed, VELOCITY_STREAM]))
     start = maxwell_velocities(cell.masses, 2 * settings.temperature_K, rng)
+    potential = moving.potential.in_precision(np.float32) if settings.single else moving.potential
     walker = Langevin(
-        thermostat, cell.masses, moving.potential.batch_forces,
+        thermostat, cell.masses, potential.batch_forces,
         np.zeros((1, cell.n_atoms, 3)), start[None], [(settings.seed, 0)], [0],
     )
     refuse_output(output, force_field, structure)
@@ -145,7 +153,7 @@ def build_supercell(force_field: ForceField, text: str, structure: Path | None) 
 def _walk(
     walker: Langevin, force_field: ForceField, settings: MdSettings, stream: TextIO, progress: Progress
 ) -> _Observed:
-    observed = _Observed()
+    observed, layout = _Observed(), FrameFormat(force_field.supercell)
     limit = force_field.supercell.max_displacement_A
     monitor = make_monitor(settings.monitor, force_field) if settings.monitor else None
     start = time.perf_counter()
@@ -161,7 +169,8 @@ def _walk(
         if monitor is not None:
             observed.watch(monitor, walker.displacements)
         if step % settings.interval == 0 or step == settings.n_steps:
-            stream.write(_frame(walker, force_field, step, settings, observed))
+            time_ps = step * settings.timestep_fs / 1000
+            stream.write(_frame(walker, force_field, layout, time_ps, observed))
             stream.flush()
         progress.update(step)
     observed.seconds = time.perf_counter() - start
@@ -171,22 +180,18 @@ def _walk(
 
 
 def _frame(
-    walker: Langevin, force_field: ForceField, step: int, settings: MdSettings, observed: _Observed
+    walker: Langevin, force_field: ForceField, layout: FrameFormat, time_ps: float, observed: _Observed
 ) -> str:
     displacements, velocities = walker.structure(0), walker.velocity(0)
-    atoms = force_field.supercell.atoms(displacements)
     energy = float(force_field.energy(displacements))
-    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=walker.force(0))
-    atoms.set_momenta(atoms.get_masses()[:, None] * velocities / units.fs)
     temperature = kinetic_temperature(velocities, walker.masses)
-    atoms.info |= {"time_ps": step * settings.timestep_fs / 1000, "temperature_K": temperature}
+    kinetic = 0.5 * float(np.sum(walker.masses[:, None] * velocities**2)) / ACCELERATION
     observed.temperatures_K.append(temperature)
-    observed.energies_eV.append(energy + float(atoms.get_kinetic_energy()))
+    observed.energies_eV.append(energy + kinetic)
+    header = {"energy": energy, "time_ps": time_ps, "temperature_K": temperature}
     if observed.errors_eV_A:
-        atoms.info["bayesian_error"] = observed.errors_eV_A[-1]
-    buffer = io.StringIO()
-    ase.io.write(buffer, atoms, format="extxyz")
-    return buffer.getvalue()
+        header["bayesian_error"] = observed.errors_eV_A[-1]
+    return layout.frame(displacements, velocities, walker.force(0), header)
 
 
 def _summary(observed: _Observed, cell: Supercell, output: Path, settings: MdSettings) -> list[str]:

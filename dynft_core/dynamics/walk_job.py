@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dynft_core.dynamics.langevin import Thermostat
 from dynft_core.dynamics.monitor import ExactMonitor, make_monitor
 from dynft_core.dynamics.past import PastWalk, exact_window
+from dynft_core.dynamics.protocols import Forces
 from dynft_core.dynamics.state import WalkReport, WalkState, load_job, load_report, load_state, save_walk
 from dynft_core.dynamics.walk import WalkSettings, walk
 from dynft_core.force_field import ForceField
@@ -35,7 +36,7 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
     path_of = {start.walker: start.state for start in job.walkers}
     states_after, reports = walk(
         states,
-        force_field.potential.batch_forces,
+        _forces(job, force_field),
         make_monitor(job.monitor, force_field),
         _settings(job, force_field),
         force_field.supercell.masses,
@@ -62,6 +63,10 @@ def _settings(job: WalkJob, force_field: ForceField) -> WalkSettings:
     )
 
 
+def _forces(job: WalkJob, force_field: ForceField) -> Forces:
+    return force_field.potential.in_precision(np.float32 if job.precision == "single" else np.float64).batch_forces
+
+
 def past_walk(run_dir: Path, path: str | None) -> PastWalk | None:
     """The walk in the segment `path`; None where it cannot be walked again.
 
@@ -80,7 +85,7 @@ def past_walk(run_dir: Path, path: str | None) -> PastWalk | None:
     return PastWalk(
         _start(start, job, run_dir, force_field.supercell.n_atoms),
         replace(_settings(job, force_field), n_steps=n_steps),
-        force_field.potential.batch_forces,
+        _forces(job, force_field),
         ExactMonitor(force_field),
         force_field.supercell.masses,
         job.audit_steps,

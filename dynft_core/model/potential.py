@@ -53,7 +53,9 @@ class Potential:
         self._coefficients: dict[tuple[int, ...], NDArray[np.floating]] = {}
 
     def in_precision(self, dtype: type[np.floating]) -> Potential:
-        """The same force field, evaluated in another precision."""
+        """The same force field, evaluated in that precision."""
+        if dtype is self.dtype:
+            return self
         other = copy(self)
         other.dtype, other._coefficients = dtype, {}
         return other

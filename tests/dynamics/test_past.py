@@ -86,6 +86,7 @@ def test_a_walk_is_walked_again_from_its_files(force_field: ForceField, tmp_path
         return WalkJob(
             str(tmp_path), starts, f"{number}.h5", "cell.xyz", 60, 1, 30.0, 1.0, 50.0,
             CriterionSettings(gamma=1e9, window=70), "wait", ReferenceSettings("tersoff-si"), monitor=monitor,
+            precision=("double", "single")[number],
         )
 
     for monitor in ("sketch", "exact"):
