@@ -1,4 +1,4 @@
-"""What is measured: silicon, and argon near melting as a strongly anharmonic crystal; embedded references."""
+"""What is measured: silicon, argon near melting as a strongly anharmonic crystal, tin selenide; embedded references."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.lj import LennardJones
+from ase.spacegroup import crystal
 from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.dynamics.langevin import Langevin, Thermostat
 from dynft_core.jobs import ReferenceSettings
+from dynft_core.reference.bonds import AnharmonicBonds
 from dynft_core.reference.calculators import make_calculator
 
 Floats = NDArray[np.float64]
@@ -28,7 +30,7 @@ class Case:
     name: str
     primitive: Atoms
     conventional: Atoms
-    repeat: int
+    repeat: int | tuple[int, int, int]
     cutoffs_A: dict[int, float]
     temperature_K: float
     timestep_fs: float
@@ -90,3 +92,13 @@ def argon(repeat: int, cutoffs_A: dict[int, float]) -> Case:
     """Solid argon at 70 K (it melts at 84 K), 4 · repeat³ atoms, labelled by a Lennard-Jones potential."""
     cube = bulk("Ar", "fcc", a=5.40, cubic=True)
     return Case(f"Ar-{4 * repeat**3}", bulk("Ar", "fcc", a=5.40), cube, repeat, cutoffs_A, 70.0, 4.0, _argon)
+
+
+def tin_selenide() -> Case:
+    """SnSe (Pnma) at 300 K, 768 atoms, to order 6: 4376 parameters; labelled by anharmonic bonds."""
+    sites = [(0.1195, 0.25, 0.1055), (0.8556, 0.25, 0.4793)]
+    cell = [11.42, 4.19, 4.46, 90, 90, 90]
+    atoms = crystal(["Sn", "Se"], sites, spacegroup=62, cellpar=cell)
+    cutoffs_A = {2: 11.2, 3: 4.5, 4: 4.5, 5: 3.4, 6: 3.4}
+    perfect = atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers
+    return Case("SnSe-768", atoms, atoms, (2, 8, 6), cutoffs_A, 300.0, 1.0, lambda: AnharmonicBonds(*perfect))

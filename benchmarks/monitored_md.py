@@ -1,7 +1,10 @@
 """Monitored molecular dynamics against hiPhive and ASE, as ratios in one run: `python -m benchmarks.monitored_md`.
 
-Silicon of 216 atoms, cutoffs 8, 5, 5 Å; times are CPU times, smallest / median / largest, on one core. Needs the extra
-`benchmark`. There are no time limits; it fails when results disagree.
+The table has parts, all of which are printed unless --rows names some: `silicon` (216 atoms, cutoffs 8, 5, 5 Å, against
+hiPhive and ASE, which the extra `benchmark` brings), `tin-selenide` (768 atoms, order 6), `atoms` (cost an atom from 64
+to 8,000) and `processes` (two against one). Times are smallest / median / largest: CPU time, to be measured with
+OPENBLAS_NUM_THREADS=1 on one core; of a refit the wall time, with as many threads as it is given. There are no time
+limits; it fails when results disagree.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from ase import Atoms, units
 from ase.md.langevin import Langevin as AseLangevin
 from numpy.typing import NDArray
 
-from benchmarks.crystals import Case, silicon
+from benchmarks.crystals import Case, silicon, tin_selenide
 from benchmarks.timing import Times, dgemm_rate, fma_rate, times
 from dynft_core import ForceField, Supercell, fit
 from dynft_core.dynamics.langevin import Langevin
@@ -30,6 +33,8 @@ from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import WalkSettings, walk
 from dynft_core.interop.export import export
 from dynft_core.jobs import CriterionSettings, MonitorName
+from dynft_core.model.potential import Potential
+from workflows.trajectory import FrameFormat
 
 Floats = NDArray[np.float64]
 WALKERS = 8
@@ -142,59 +147,144 @@ def processes(count: int, steps: int) -> float:
         return sum(pool.map(one_process, [steps] * count, chunksize=1))
 
 
-def table(steps: int) -> None:
+def operations(potential: Potential) -> int:
+    """Floating-point operations of the forces on one structure, a multiply-add counting as two."""
+    cell, placement = potential.folded.energy(tuple(potential.folded.blocks))
+    _, height, _, width, _ = cell.parts.T
+    contractions = np.sum(4 * height * width + 3 * height)
+    products = sum(9 if a != b else 6 for a, b, _ in cell.pairs) + len(cell.triples)
+    n_sites, n_cells = placement.index.shape
+    return int(n_cells * (contractions + 5 * products + 3 * n_sites))
+
+
+def force_rows(case: Case, force_field: ForceField, md: Langevin, steps: int, peer: Times | None) -> Times:
+    """Forces and walker-steps of a batch, in both precisions; returns the walker-step in double precision."""
+    peak, count = fma_rate(), operations(force_field.potential)
+    found = []
+    for name, dtype, walkers in (("double", np.float64, WALKERS), ("single", np.float32, 2 * WALKERS)):
+        forces = force_field.potential.in_precision(dtype).batch_forces
+        batch = np.repeat(md.displacements, walkers // WALKERS, axis=2)
+        each = times(lambda f=forces, u=batch: f(u), 10, walkers)  # type: ignore[misc]
+        line(f"forces, {walkers} walkers, {name} precision, for each", each)
+        rate, most = 1e-9 * count / each.best, peak * 8 / np.dtype(dtype).itemsize
+        print(f"{'    GFLOP/s, part of the peak of multiply-adds':58} {rate:.1f}, {rate / most:.0%}")
+        moving = Langevin(
+            case.thermostat(), md.masses, forces, batch.transpose(2, 0, 1),
+            np.repeat(md.velocities, walkers // WALKERS, axis=2).transpose(2, 0, 1),
+            [(2, w) for w in range(walkers)], [0] * walkers,
+        )
+        found.append(times(partial(moving.advance, steps), 5, steps * walkers))
+        line(f"walker-step: forces + Langevin, {name} precision", found[-1], peer)
+    expected = force_field.potential.batch_forces(md.displacements)
+    close = force_field.potential.in_precision(np.float32).batch_forces(md.displacements)
+    require(np.abs(close - expected).max() < 1e-5 * np.abs(expected).max(), "forces in single and double precision")
+    return found[0]
+
+
+def error_rows(force_field: ForceField, u: Floats, repeats: int) -> None:
+    """Exact ε_B against a product of matrices."""
+    rows, size = u.size, force_field.basis.size
+    exact = times(lambda: force_field.error.structure(u), repeats)
+    line("exact ε_B of one structure", exact)
+    a, h = force_field.sensing_matrix(u), force_field.posterior.half
+    product = times(lambda: a @ h, repeats)
+    line(f"DGEMM {rows} × {size} × {size}", product)
+    reference = float(np.sqrt(np.sum((a @ h) ** 2) / rows))
+    require(abs(force_field.error.structure(u) / reference - 1) < 1e-9, "exact ε_B and |A H|")
+    print(f"{'exact ε_B ÷ DGEMM':58} {exact.best / product.best:.2f}")
+
+
+def watched_row(
+    case: Case, force_field: ForceField, monitor: MonitorName, steps: int, plain: Times, peer: Times | None
+) -> None:
+    """Walker-steps with ε_B at every step, against those without."""
+    watched = times(walked(case, force_field, monitor, steps), 3, steps * WALKERS)
+    line(f"walker-step watched, monitor '{monitor}'", watched, peer)
+    print(f"{'    ÷ without ε_B':58} {watched.best / plain.best:.2f}", flush=True)
+
+
+def refit_row(case: Case, force_field: ForceField) -> None:
+    u, f = case.labels(force_field.supercell, 1, seed=4)
+    line(
+        "refit after one label, wall time",
+        times(lambda: force_field.refit(u, f, ["new"]), 3, clock=time.perf_counter),
+    )
+
+
+def introduce(case: Case, force_field: ForceField) -> None:
+    rows, size = 3 * force_field.supercell.n_atoms, force_field.basis.size
+    rates = f"FMA {fma_rate():.1f}, DGEMM {dgemm_rate(rows, size):.1f} GFLOP/s"
+    print(f"{case.name}, {size} parameters; peak: {rates}", flush=True)
+
+
+def silicon_rows(steps: int) -> None:
     case = silicon(3, {2: 8.0, 3: 5.0, 4: 5.0})
     force_field = labelled(case, 3)
     md = warm(case, force_field)
-    u, batch = md.structure(0), md.displacements.copy()
+    u = md.structure(0)
     u -= u.mean(axis=0)
-    rows, size = u.size, force_field.basis.size
-    print(f"{case.name}, {size} parameters; peak: FMA {fma_rate():.1f}, DGEMM {dgemm_rate(rows, size):.1f} GFLOP/s")
+    introduce(case, force_field)
     call, ase_step, matrix = peers(case, force_field, u)
     line("hiPhive: force call", call)
     line("hiPhive + ASE: Langevin step", ase_step)
     line("hiPhive: sensing matrix", matrix)
-
     atoms = force_field.supercell.atoms(u)
     atoms.calc = force_field.calculator()
     line("force call through ASE, one walker", times(lambda: _moved_forces(atoms), 20), call)
-    forces = force_field.potential.batch_forces
-    line(f"forces, {WALKERS} walkers, for each", times(lambda: forces(batch), 10, WALKERS), call)
-    plain = times(lambda: md.advance(steps), 5, steps * WALKERS)
-    line("walker-step: forces + Langevin", plain, ase_step)
+    plain = force_rows(case, force_field, md, steps, ase_step)
     line("sensing matrix", times(lambda: force_field.sensing_matrix(u), 5), matrix)
+    error_rows(force_field, u, 7)
+    watched_row(case, force_field, "sketch", steps, plain, ase_step)
+    watched_row(case, force_field, "exact", 10, plain, ase_step)
+    layout, zero = FrameFormat(force_field.supercell), np.zeros_like(u)
+    frame = times(lambda: layout.frame(u, zero, zero, {"energy": force_field.potential.energy(u)}), 20)
+    line("frame of a trajectory", frame)
+    print(f"{'    part of 100 walker-steps':58} {frame.best / (100 * plain.best):.1%}")
+    refit_row(case, force_field)
 
-    error = force_field.error
-    exact = times(lambda: error.structure(u), 7)
-    line("exact ε_B of one structure", exact)
-    a, h = force_field.sensing_matrix(u), force_field.posterior.half
-    product = times(lambda: a @ h, 7)
-    line(f"DGEMM {rows} × {size} × {size}", product)
-    reference = float(np.sqrt(np.sum((a @ h) ** 2) / rows))
-    require(abs(error.structure(u) / reference - 1) < 1e-9, "exact ε_B and |A H|")
-    print(f"{'exact ε_B ÷ DGEMM':58} {exact.best / product.best:.2f}")
-    monitors: dict[MonitorName, int] = {"sketch": steps, "exact": 10}
-    for monitor, n in monitors.items():
-        watched = times(walked(case, force_field, monitor, n), 3, n * WALKERS)
-        line(f"walker-step watched, monitor '{monitor}'", watched, ase_step)
-        print(f"{'    ÷ without ε_B':58} {watched.best / plain.best:.2f}", flush=True)
 
-    labels = case.labels(force_field.supercell, 4, seed=4)
-    line("refit after one label", times(lambda: force_field.refit(labels[0][:1], labels[1][:1], ["new"]), 3))
+def tin_selenide_rows(steps: int) -> None:
+    case, steps = tin_selenide(), max(1, steps // 4)
+    force_field = labelled(case, 3)
+    md = warm(case, force_field)
+    introduce(case, force_field)
+    plain = force_rows(case, force_field, md, steps, None)
+    error_rows(force_field, md.structure(0), 2)
+    watched_row(case, force_field, "sketch", steps, plain, None)
+    refit_row(case, force_field)
+
+
+def atoms_rows(steps: int) -> None:
+    case = silicon(2, {2: 5.4, 3: 3.9, 4: 2.5})
+    force_field = labelled(case, 3)
     print("cost of a walker-step an atom:")
     for repeat in (2, 3, 6, 10):
         larger = force_field.on(Supercell.match(force_field.basis.crystal, case.conventional.repeat(repeat)))
-        moving, n = warm(case, larger, WALKERS), max(1, 20 * 27 // repeat**3)
+        moving, n = warm(case, larger), max(1, steps * 27 // repeat**3)
         taken = times(partial(moving.advance, n), 3, n * WALKERS * larger.supercell.n_atoms)
         print(f"    {larger.supercell.n_atoms:5} atoms {1e9 * taken.best:8.1f} ns", flush=True)
+
+
+def processes_rows(steps: int) -> None:
     one, two = processes(1, 40 * steps), processes(2, 40 * steps)
     print(f"{'two processes ÷ one':58} {two / one:.2f}")
+
+
+ROWS: dict[str, Callable[[int], None]] = {
+    "silicon": silicon_rows,
+    "tin-selenide": tin_selenide_rows,
+    "atoms": atoms_rows,
+    "processes": processes_rows,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Monitored molecular dynamics against hiPhive and ASE.")
     parser.add_argument("--steps", type=int, default=200, help="MD steps of a timed walk")
-    table(parser.parse_args().steps)
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS], default=[*ROWS], help="default: all")
+    arguments = parser.parse_args()
+    for name in arguments.rows:
+        ROWS[name](arguments.steps)
 
 
 if __name__ == "__main__":
