@@ -10,6 +10,8 @@ limits; it fails when results disagree.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import multiprocessing
 import tempfile
 import time
@@ -90,7 +92,8 @@ def peers(case: Case, force_field: ForceField, u: Floats) -> tuple[Times, Times,
         atoms, units.fs, temperature_K=case.temperature_K, friction=0.01 / units.fs, rng=np.random.default_rng(1)
     )
     step = times(lambda: md.run(5), 3, 5)
-    space = ClusterSpace(case.primitive, list(case.cutoffs_A.values()))
+    with contextlib.redirect_stdout(io.StringIO()):  # it talks
+        space = ClusterSpace(case.primitive, list(case.cutoffs_A.values()))
     require(space.n_dofs >= force_field.basis.size, "number of parameters of hiPhive and dynft")
     moved = cell.atoms()
     moved.new_array("displacements", u)
