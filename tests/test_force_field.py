@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.errors import FileFormatError, InputError, StructureError
+from dynft_core.force_field import Prior
 from dynft_core.model.folding import fold
 from dynft_core.model.potential import Potential
 from dynft_core.storage.segments import write_segment
@@ -62,8 +63,24 @@ def test_structures_may_arrive_in_any_order_and_in_parts(force_field: ForceField
     a, b = found.posterior, force_field.posterior
     assert found.labels == ("d", "a", "e", "b", "c")
     np.testing.assert_allclose(a.statistics.gram, b.statistics.gram, rtol=1e-10, atol=1e-10 * b.statistics.gram.max())
-    assert a.beta == pytest.approx(b.beta, rel=1e-5)
-    np.testing.assert_allclose(a.mean, b.mean, atol=1e-5 * np.abs(b.mean).max())
+    assert a.beta == pytest.approx(b.beta, rel=1e-10)
+    np.testing.assert_allclose(a.mean, b.mean, rtol=0, atol=1e-10 * np.abs(b.mean).max())
+
+
+@pytest.mark.parametrize("prior", ["shared", "per_order"])
+def test_many_refits_give_the_posterior_of_one_fit(force_field: ForceField, truth: Potential, prior: Prior) -> None:
+    """Sums in another order end at the same hyperparameters, by which the covariance is scaled."""
+    u, rng = displaced(force_field, 16, seed=2), np.random.default_rng(4)
+    forces = truth.forces(u) + rng.normal(0, 0.05, u.shape)
+    whole = fit(force_field.basis, force_field.supercell, u, forces, prior=prior).posterior
+    for _ in range(3):
+        first, *others = np.array_split(rng.permutation(16), 9)
+        found = fit(force_field.basis, force_field.supercell, u[first], forces[first], prior=prior)
+        for own in others:
+            found = found.refit(u[own], forces[own], [str(i) for i in own])
+        for name in ("mean", "covariance"):
+            a, b = getattr(found.posterior, name), getattr(whole, name)
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * np.abs(b).max())
 
 
 def test_a_refit_keeps_a_prior_of_each_order(force_field: ForceField, labelled: Labelled) -> None:

@@ -5,6 +5,7 @@ Bishop, Pattern Recognition and Machine Learning (2006), §3.5; the posterior of
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _ALPHA_BOUNDS = (1e-12, 1e12)
+_BESIDE = 0.5
+"""How far from its goal a search may end, in logarithms of precisions."""
 ORDER_SPREAD = float(np.log(100.0))
 """Standard deviation of log α_{n+1} - log α_n: in units of u₀ the constants of neighbouring orders are of one size, to
 a factor of ten. An order that the data have not tested is then as uncertain as the one before, instead of absent."""
@@ -83,7 +86,7 @@ def maximise_evidence(
     """α of each group and β by evidence maximisation; β^(-1/2) never below `noise_floor_eV_A`.
 
     `groups`: (M,) which α each parameter has; several are those of successive orders, tied by `order_prior`.
-    L-BFGS on the logarithms with the exact gradient.
+    L-BFGS on the logarithms with the exact gradient; its end is then moved to the very top.
 
     Raises:
         InputError: no data at all.
@@ -108,6 +111,37 @@ def maximise_evidence(
     found = scipy.optimize.minimize(
         objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-8, "maxiter": 200}
     )
-    precisions = np.exp(found.x)
-    log_evidence = -found.fun * statistics.n_rows - order_prior(found.x[:-1])[0]
+    best, value = _at_the_top(objective, found.x, np.array(bounds))
+    precisions = np.exp(best)
+    log_evidence = -value * statistics.n_rows - order_prior(best[:-1])[0]
     return Hyperparameters(tuple(float(a) for a in precisions[:-1]), float(precisions[-1]), log_evidence)
+
+
+def _at_the_top(
+    objective: Callable[[Floats], tuple[float, Floats]], x: Floats, bounds: Floats
+) -> tuple[Floats, float]:
+    """The stationary point of `objective` (value and gradient) beside `x` (n,), and its value there.
+
+    Searches end when the value changes no more, which at an extremum says little about the place: the same labels
+    summed in another order would give precisions that differ by the root of the search's tolerance. Powell's hybrid
+    method on the gradient finds the place to rounding. Coordinates at their `bounds` (n, 2) stay there; where the
+    objective is flat, so that there is no such point beside `x`, `x` itself is the answer.
+    """
+    value, gradient = objective(x)
+    free = (x > bounds[:, 0]) & (x < bounds[:, 1])
+    if not free.any():
+        return x, value
+    low, high = np.maximum(x - _BESIDE, bounds[:, 0])[free], np.minimum(x + _BESIDE, bounds[:, 1])[free]
+
+    def placed(z: Floats) -> Floats:
+        full = x.copy()
+        full[free] = np.clip(z, low, high)
+        return full
+
+    found = scipy.optimize.root(
+        lambda z: objective(placed(z))[1][free], x[free], method="hybr", options={"xtol": 1e-11, "maxfev": 40}
+    )
+    beside = bool(((found.x > low) & (found.x < high)).all())
+    if not beside or np.abs(found.fun).max() > np.abs(gradient[free]).max():
+        return x, value
+    return placed(found.x), objective(placed(found.x))[0]
