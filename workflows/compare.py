@@ -34,6 +34,8 @@ from workflows.training import check_campaign, check_run_folder
 CRITERIA: tuple[str, ...] = get_args(SelectionSection.model_fields["criterion"].annotation)
 AUDITED = "+audits"
 """After a criterion's name: with the campaign's audits, and stopped as soon as it has converged."""
+CONTINUING = "+continue"
+"""After a criterion's name: under the policy 'continue', whatever the campaign's."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class CompareSettings:
     """What to compare.
 
     Attributes:
-        criteria: names, each a criterion or one with '+audits'; the first is what the others are set against.
+        criteria: names, each a criterion, with '+audits', '+continue' or both after it; the others are set against
+            the first.
         seeds: runs of each; one seed's runs share their test set.
         walk_ps: walked time of each walker; None: the campaign's max_walk_ps.
         test_structures: of each seed's test set.
@@ -53,7 +56,7 @@ class CompareSettings:
     test_structures: int = 20
 
     def __post_init__(self) -> None:
-        known = [name + end for name in CRITERIA for end in ("", AUDITED)]
+        known = [name + end for name in CRITERIA for end in ("", AUDITED, CONTINUING, AUDITED + CONTINUING)]
         for name in self.criteria:
             if name not in known:
                 raise InputError("--criteria", f"names among {', '.join(known)}", f"'{name}'", "choose from them")
@@ -102,12 +105,15 @@ def compare_campaign(source: str, settings: CompareSettings, site: str, folder: 
 
 def variant(campaign: Campaign, criterion: str, seed: int, settings: CompareSettings) -> Campaign:
     """The campaign of one run: criterion, seed and length changed; audits and convergence only with '+audits'."""
+    name, *ends = criterion.split("+")
     walk_ps = settings.walk_ps or campaign.convergence.max_walk_ps
-    audited = criterion.endswith(AUDITED)
+    audited = AUDITED[1:] in ends
     table = campaign.model_dump()
     table["name"] = f"{campaign.name}-{criterion}-{seed}"
     table["dynamics"]["seed"] = campaign.dynamics.seed + 1000 * (seed - 1)
-    table["selection"]["criterion"] = criterion.removesuffix(AUDITED)
+    table["selection"]["criterion"] = name
+    if CONTINUING[1:] in ends:
+        table["selection"]["policy"] = "continue"
     table["convergence"]["max_walk_ps"] = walk_ps
     table["convergence"]["min_walk_ps"] = min(walk_ps, campaign.convergence.min_walk_ps) if audited else walk_ps
     if not audited:
@@ -122,8 +128,7 @@ def _run(campaign: Campaign, folder: Path, site: str, title: str) -> State:
     with Progress(round(1000 * campaign.convergence.max_walk_ps), f"{title}, fs", sys.stderr) as progress:
 
         def on_event(state: State, event: Mapping[str, Any]) -> None:
-            nonlocal history
-            history = history.after(event)
+            history.add(event)
             progress.update(round(1000 * least_walked_ps(history, campaign)))
 
         text = tomli_w.dumps(campaign.model_dump(exclude_none=True))

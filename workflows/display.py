@@ -45,7 +45,7 @@ class Display:
         self._console = _Console(file=stream, highlight=False)
         self._clock = clock
         self._start = clock()
-        self._at_start = history
+        self._at_start = history.copy()
         self._state: State | None = None
         self._live = Live(get_renderable=self._footer, console=self._console, refresh_per_second=2, transient=True)
 
@@ -60,7 +60,7 @@ class Display:
     def on_event(self, state: State, event: Mapping[str, Any]) -> None:
         """Show one event of the journal, and the state after it."""
         self._state = state
-        self.history = self.history.after(event)
+        self.history.add(event)
         for line in event_lines(event, self.history, self.campaign):
             self.say(line, STYLES.get(event["event"], ""))
 

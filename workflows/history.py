@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from dynft_core.jobs import (
@@ -40,66 +40,81 @@ class Fit:
     scores: tuple[Score, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class History:
-    """The journal, folded for readers. Feeding an event a second time changes nothing.
+    """The journal, gathered for readers. It grows event by event; adding an event a second time changes nothing.
 
     Attributes:
-        walks: each walker's walks, in the order they finished.
         fits: by version, ascending.
-        labelled, failed: keys of the labels; `failed` with its error.
+        labelled: keys of the labels.
         evaluations: scores on the test set.
-        chosen: structures chosen for a label so far, of all roles.
+        latest: the last walk of each walker.
     """
 
-    walks: tuple[WalkerOutcome, ...] = ()
-    fits: tuple[Fit, ...] = ()
-    labelled: frozenset[str] = frozenset()
-    failed: tuple[tuple[str, str], ...] = ()
+    fits: list[Fit] = field(default_factory=list)
+    labelled: set[str] = field(default_factory=set)
     evaluations: tuple[Evaluation, ...] = ()
-    chosen: tuple[StructureRef, ...] = ()
+    latest: dict[int, WalkerOutcome] = field(default_factory=dict)
+    _walks: dict[str, WalkerOutcome] = field(default_factory=dict)
+    _failed: dict[tuple[str, str], None] = field(default_factory=dict)
+    _chosen: dict[str, StructureRef] = field(default_factory=dict)
 
     @classmethod
     def of(cls, events: Iterable[Mapping[str, Any]]) -> History:
-        """Fold a whole journal."""
+        """Gather a whole journal."""
         history = cls()
         for event in events:
-            history = history.after(event)
+            history.add(event)
         return history
 
-    def after(self, event: Mapping[str, Any]) -> History:
-        """The history once `event` has happened; events that a reader does not need leave it as it is."""
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Take note of an event; those that a reader does not need change nothing."""
         outcome = event.get("outcome") or {}
         match event["event"]:
             case "walk_finished":
-                return self._after_walk(from_json(WalkOutcome, outcome))
+                self._add_walks(from_json(WalkOutcome, outcome).walks)
             case "propose_finished":
-                return self._choose(from_json(ProposeOutcome, outcome).structures)
+                self._choose(from_json(ProposeOutcome, outcome).structures)
             case "label_finished":
-                return replace(self, labelled=self.labelled | {event["key"]})
+                self.labelled.add(event["key"])
             case "label_failed":
-                failed = (event["key"], str(outcome.get("error", "")))
-                return replace(self, failed=tuple(dict.fromkeys([*self.failed, failed])))
+                self._failed[event["key"], str(outcome.get("error", ""))] = None
             case "fit_finished":
-                return self._after_fit(from_json(FitOutcome, outcome))
+                self._add_fit(from_json(FitOutcome, outcome))
             case "evaluate_finished":
-                return replace(self, evaluations=from_json(EvaluateOutcome, outcome).evaluations)
-        return self
+                self.evaluations = from_json(EvaluateOutcome, outcome).evaluations
+
+    def copy(self) -> History:
+        """The history up to now, which does not grow with this one."""
+        return History(
+            list(self.fits), set(self.labelled), self.evaluations,
+            dict(self.latest), dict(self._walks), dict(self._failed), dict(self._chosen),
+        )  # fmt: skip
+
+    @property
+    def walks(self) -> tuple[WalkerOutcome, ...]:
+        """Each walker's walks, in the order they finished."""
+        return tuple(self._walks.values())
+
+    @property
+    def failed(self) -> tuple[tuple[str, str], ...]:
+        """Keys of failed labels, each with its error."""
+        return tuple(self._failed)
+
+    @property
+    def chosen(self) -> tuple[StructureRef, ...]:
+        """Structures chosen for a label so far, of all roles."""
+        return tuple(self._chosen.values())
 
     @property
     def walked_steps(self) -> dict[int, int]:
         """MD steps walked since birth, by walker."""
-        return {walk.walker: walk.step for walk in self.walks}
-
-    @property
-    def latest_walks(self) -> list[WalkerOutcome]:
-        """The last walk of each walker, by its number."""
-        return [walk for _, walk in sorted({walk.walker: walk for walk in self.walks}.items())]
+        return {walker: walk.step for walker, walk in self.latest.items()}
 
     @property
     def mean_error_eV_A(self) -> float:
         """μ_k[ε_B] over the walkers' latest windows, eV/Å (nan before the first walk)."""
-        values = [walk.mean_error_eV_A for walk in self.latest_walks if math.isfinite(walk.mean_error_eV_A)]
+        values = [w.mean_error_eV_A for _, w in sorted(self.latest.items()) if math.isfinite(w.mean_error_eV_A)]
         return sum(values) / len(values) if values else math.nan
 
     @property
@@ -109,28 +124,28 @@ class History:
 
     def count(self, role: str) -> tuple[int, int]:
         """Labels done, and structures chosen, in `role`."""
-        keys = [ref.key for ref in self.chosen if ref.role == role]
+        keys = [key for key, ref in self._chosen.items() if ref.role == role]
         return sum(key in self.labelled for key in keys), len(keys)
 
-    def _after_walk(self, outcome: WalkOutcome) -> History:
-        known = {walk.output for walk in self.walks}
-        new = tuple(walk for walk in outcome.walks if walk.output not in known)
-        history = replace(self, walks=(*self.walks, *new))
-        return history._choose(ref for walk in new for ref in walk.selected)
+    def _add_walks(self, walks: Iterable[WalkerOutcome]) -> None:
+        for walk in walks:
+            if walk.output not in self._walks:
+                self._walks[walk.output] = self.latest[walk.walker] = walk
+                self._choose(walk.selected)
 
-    def _after_fit(self, outcome: FitOutcome) -> History:
-        if any(known.version == outcome.version for known in self.fits):
-            return self
-        fit = Fit(
-            version=outcome.version,
-            n_labels=outcome.n_labels,
-            n_pending=outcome.n_pending,
-            beta_inv_sqrt_eV_A=outcome.beta_inv_sqrt_eV_A,
-            walked_steps=sum(self.walked_steps.values()),
-            scores=outcome.scores,
+    def _add_fit(self, outcome: FitOutcome) -> None:
+        if self.fits and outcome.version <= self.fits[-1].version:
+            return
+        self.fits.append(
+            Fit(
+                version=outcome.version,
+                n_labels=outcome.n_labels,
+                n_pending=outcome.n_pending,
+                beta_inv_sqrt_eV_A=outcome.beta_inv_sqrt_eV_A,
+                walked_steps=sum(self.walked_steps.values()),
+                scores=outcome.scores,
+            )
         )
-        return replace(self, fits=(*self.fits, fit))
 
-    def _choose(self, refs: Iterable[StructureRef]) -> History:
-        by_key = {ref.key: ref for ref in (*self.chosen, *refs)}
-        return replace(self, chosen=tuple(by_key.values()))
+    def _choose(self, refs: Iterable[StructureRef]) -> None:
+        self._chosen.update((ref.key, ref) for ref in refs)

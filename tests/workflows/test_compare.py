@@ -89,9 +89,20 @@ def test_runs_differ_in_criterion_and_seed_alone(campaign_file: Path) -> None:
     assert (first.test.structures, second.test.structures) == (20, 0)
 
 
+def test_the_continuing_policy_beside_the_waiting_one(campaign_file: Path) -> None:
+    campaign, _ = load_campaign(campaign_file)
+    settings = CompareSettings(("fixed", "fixed+continue", "fixed+audits+continue"), walk_ps=0.1)
+    waiting, continuing, audited = (variant(campaign, name, 1, settings) for name in settings.criteria)
+    assert waiting.selection.policy == "wait"
+    assert continuing.selection == audited.selection == waiting.selection.model_copy(update={"policy": "continue"})
+    assert continuing.audit == waiting.audit != campaign.audit == audited.audit
+    assert continuing.dynamics == waiting.dynamics
+
+
 def test_a_comparison_from_the_command_line(campaign_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = campaign_file.parent / "compared"
-    options = ["--criteria", "trajectory_average,random+audits", "--seeds", "1", "--walk-ps", "0.1"]
+    criteria = "trajectory_average,random+audits,trajectory_average+continue"
+    options = ["--criteria", criteria, "--seeds", "1", "--walk-ps", "0.1"]
     arguments = ["compare", str(campaign_file), "-o", str(folder), *options, "--test-structures", "3", "--json"]
     assert main(arguments) == 0
     values = json.loads(capsys.readouterr().out)
@@ -100,7 +111,10 @@ def test_a_comparison_from_the_command_line(campaign_file: Path, capsys: pytest.
     audited = next(run for run in values["runs"] if run["criterion"] == "random+audits")
     events = read_journal(folder / "random+audits" / "seed-1" / "journal.jsonl")
     labels = sum(event["event"] == "label_finished" for event in events)
-    assert audited["n_labels"][-1] == labels - 1  # all but that of the harmonic start
+    set_aside = sum(len(event["outcome"]["set_aside"]) for event in events if event["event"] == "fit_finished")
+    assert audited["n_labels"][-1] == labels - 1 - set_aside  # all but that of the harmonic start
+    started = read_journal(folder / "trajectory_average+continue" / "seed-1" / "journal.jsonl")[0]
+    assert started["campaign"]["selection"]["policy"] == "continue"
     assert main(arguments) == 0  # a second time: nothing is computed again
     assert json.loads(capsys.readouterr().out) == values
     assert read_journal(folder / "random+audits" / "seed-1" / "journal.jsonl") == events
