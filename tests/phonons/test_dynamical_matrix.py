@@ -113,8 +113,9 @@ def test_samples_come_first_and_are_those_of_each_parameter_set(force_field: For
         np.testing.assert_allclose(one, frequencies(force_field, IRREGULAR, parameters), atol=1e-10)
 
 
-def test_error_bars_are_those_of_first_order_perturbation_theory(force_field: ForceField) -> None:
+def test_error_bars_are_those_of_first_order_perturbation_theory(keating_force_field: ForceField) -> None:
     """Var ω = gᵀ Σ g with g = ∂ω/∂φ, for frequencies that are not degenerate."""
+    force_field = keating_force_field
     base = frequencies(force_field, IRREGULAR)
     step, part = 1e-5, force_field.basis.slices[2]
     gradient = np.zeros((*base.shape, part.stop - part.start))
@@ -127,7 +128,7 @@ def test_error_bars_are_those_of_first_order_perturbation_theory(force_field: Fo
     found = frequency_errors(force_field, IRREGULAR, samples=2000)
     gaps = np.minimum(np.diff(base, prepend=-np.inf), np.diff(base, append=np.inf))
     linear = np.minimum(gaps, np.abs(base)) > 10 * expected
-    assert np.sum(linear) >= 3
+    assert np.sum(linear) >= 9
     np.testing.assert_allclose(found[linear], expected[linear], rtol=0.1)
 
 

@@ -29,7 +29,7 @@ def test_a_campaign_that_has_just_begun(state: State) -> None:
 
 def test_walkers_interval_and_what_is_missing(state: State) -> None:
     fits = (FitOutcome(True, 1, "force_fields/000001.h5", n_labels=2, beta_inv_sqrt_eV_A=0.003),)
-    walkers = (walk(0, 0.004), walk(1, 0.004, flag=1200), None, None)
+    walkers = (walk(0, 0.004), walk(1, 0.004, flag=1200), walk(2, 0.004), walk(3, 0.004))
     text = "\n".join(panel_lines(replace(state, phase="walking", fits=fits, walkers=walkers)))
     assert "walker 0      1.500 ps    298 K  μ_k 4.00 meV/Å  no flag yet" in text
     assert "last flag at 1.200 ps" in text
