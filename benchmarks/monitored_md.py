@@ -30,7 +30,7 @@ from benchmarks.crystals import Case, silicon, tin_selenide
 from benchmarks.timing import Times, dgemm_rate, fma_rate, times
 from dynft_core import ForceField, Supercell, fit
 from dynft_core.dynamics.langevin import Langevin
-from dynft_core.dynamics.monitor import make_monitor
+from dynft_core.dynamics.monitor import SURVEY_INTERVAL, make_monitor
 from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import WalkSettings, walk
 from dynft_core.interop.export import export
@@ -200,7 +200,9 @@ def error_rows(force_field: ForceField, u: Floats, repeats: int) -> None:
 def watched_row(
     case: Case, force_field: ForceField, monitor: MonitorName, steps: int, plain: Times, peer: Times | None
 ) -> None:
-    """Walker-steps with ε_B at every step, against those without."""
+    """Walker-steps with ε_B at every step, against those without; with the sketch, from survey to survey."""
+    if monitor == "sketch":
+        steps = SURVEY_INTERVAL * -(-steps // SURVEY_INTERVAL)
     watched = times(walked(case, force_field, monitor, steps), 3, steps * WALKERS)
     line(f"walker-step watched, monitor '{monitor}'", watched, peer)
     print(f"{'    ÷ without ε_B':58} {watched.best / plain.best:.2f}", flush=True)
