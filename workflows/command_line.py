@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -111,6 +112,8 @@ def train(
 ) -> None:
     """Train a force field until more data would not help."""
     if rehearse:
+        if dry_run:
+            raise InputError("--dry-run, --rehearse", "one of them", "both", "a rehearsal runs; --dry-run alone tells")
         from workflows.rehearsal import RehearsalSettings
         from workflows.rehearsal import rehearse as rehearse_campaign
 
@@ -333,6 +336,9 @@ def main(arguments: Sequence[str]) -> int:
 
     Errors that dynft raises on purpose are one line on stderr; anything else is a bug and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without β or Å shall not end a campaign
+            stream.reconfigure(errors="replace")
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="dynft", standalone_mode=False)
         return int(code or 0)

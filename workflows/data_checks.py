@@ -31,6 +31,31 @@ def data_warnings(displacements: Floats, forces: Floats, energies: Sequence[floa
     return found
 
 
+def refuse_zero_forces(argument: str, displacements: Floats, forces: Floats) -> None:
+    """Refuse structures (S, N, 3) Å whose forces (S, N, 3) eV/Å are all zero though atoms are displaced.
+
+    Raises:
+        InputError: such a file lost its forces.
+    """
+    moved = np.abs(displacements).max(axis=(1, 2)) > 1e-3
+    if moved.any() and not forces[moved].any():
+        raise InputError(argument, "forces on displaced atoms", "zeros alone", "give the file with the forces computed")
+
+
+def refuse_unphysical(argument: str, displacements: Floats, forces: Floats) -> None:
+    """Refuse also forces that push displaced atoms away from their sites: labels must not begin like that.
+
+    Raises:
+        InputError: saying which.
+    """
+    refuse_zero_forces(argument, displacements, forces)
+    if np.median(np.einsum("sic,sic->s", displacements, forces)) > 0:
+        raise InputError(
+            argument, "forces that pull displaced atoms back to their sites", "forces that push them away",
+            "are these gradients? change their sign; or the reference is not the relaxed structure",
+        )
+
+
 def _unit_warnings(displacements: Floats, forces: Floats) -> list[str]:
     """The stiffness -Σ u·F / Σ u·u of each frame: against the other frames, and against crystals as they are."""
     square = np.einsum("sic,sic->s", displacements, displacements)

@@ -25,7 +25,7 @@ from dynft_core.regression.ranks import Ranks
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
-from workflows.data_checks import check_memory, data_warnings
+from workflows.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.structure_files import LabelledFrames, read_labelled_frames, read_structure, refuse_output
 
 Floats = NDArray[np.float64]
@@ -169,6 +169,7 @@ def _fit(
     crystal: Crystal, frames: LabelledFrames, settings: FitSettings, ranks: Ranks, say: Callable[[str], None]
 ) -> tuple[ForceField, list[str]]:
     """The force field, and what to say of it at the end."""
+    refuse_zero_forces("DATA", frames.displacements, frames.forces)
     for warning in data_warnings(frames.displacements, frames.forces, frames.energies):
         say(warning)
     chosen: dict[int, float] = {}

@@ -139,6 +139,11 @@ def _notes(atoms: Atoms, calculator: str) -> list[str]:
     Raises:
         InputError: no calculator of that name.
     """
+    if calculator.lower() in ("bonds", "force_field"):
+        raise InputError(
+            "--calculator", "a reference", f"'{calculator}', a teacher that stands in for one",
+            "name the reference here, then: dynft train … --rehearse",
+        )
     notes = []
     if not is_installed(calculator):
         notes.append(f"note: '{calculator}' is not installed in this environment; labels need it where they run")

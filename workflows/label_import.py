@@ -30,7 +30,7 @@ from workflows.campaign import imported_event, started_event
 from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, reference_settings
 from workflows.campaign_state import State
 from workflows.config import load_campaign
-from workflows.data_checks import data_warnings
+from workflows.data_checks import data_warnings, refuse_unphysical
 from workflows.requests import ask
 from workflows.run_folder import first_event, prepared, state_of, take_requests
 from workflows.snapshot import JOURNAL
@@ -84,6 +84,7 @@ def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_o
             "DIR", "at least one structure that can be a label", "; ".join(lines) or "no finished calculation",
             "give folders with vasprun.xml, OUTCAR or pw.x output, or extended xyz with forces",
         )
+    refuse_unphysical("DIR", np.array(found.displacements), np.array(found.forces))
     lines += data_warnings(np.array(found.displacements), np.array(found.forces), found.energies)
     taken = _write(run_dir, state, found)
     n = len(found.displacements)

@@ -185,9 +185,12 @@ def _as_values(result: _Phonons, on_path: tuple[ImaginaryMode, ...], settings: P
 def _as_text(
     result: _Phonons, on_path: tuple[ImaginaryMode, ...], force_field: ForceField, settings: PhononSettings
 ) -> list[str]:
-    lines = ["frequencies in THz ± posterior standard deviation, imaginary ones negative"]
+    lines = [
+        "frequencies in THz ± posterior standard deviation, imaginary ones negative; the bars hold what the labels",
+        "leave open, not what the expansion leaves out (higher orders, longer cutoffs)",
+    ]
     for x, label, found, errors in zip(result.q_points, result.labels, result.found, result.errors, strict=True):
-        place = f"{label:<3s}({' '.join(f'{c:.4g}' for c in x)})"
+        place = f"{label:<3s}({' '.join(f'{round(c, 6) + 0.0:.4g}' for c in x)})"
         lines.append(f"{place:<24s} " + "  ".join(f"{f:z8.4f} ± {e:.4f}" for f, e in zip(found, errors, strict=True)))
     named = {mode.name: None for mode in (*result.imaginary, *on_path)}
     lines += [f"imaginary: {name}" for name in named]

@@ -42,7 +42,7 @@ def properties_command(force_field: Path, names: str | None, settings: PropertyS
         values: dict[str, object] = {name: [_finite(value) for value in own] for name, own in found.items()}
         values |= {"temperature_K": settings.temperature_K, "units": PROPERTY_UNITS, "missing": missing}
         return json_text(values)
-    lines = [f"at {settings.temperature_K:g} K; ± is the posterior's standard deviation"]
+    lines = [f"at {settings.temperature_K:g} K; ± is the posterior's standard deviation: what the labels leave open"]
     for name, own in found.items():
         lines.append(f"{TITLES[name]}, largest error bar {_number(max(v.error for v in own))} {PROPERTY_UNITS[name]}")
         lines += [f"  {v.name:<16s}{v.value:12.5g} ± {_number(v.error)}" for v in own]

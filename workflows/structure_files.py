@@ -17,6 +17,9 @@ from dynft_core.lattice.supercell import CELL_TOLERANCE, Supercell
 
 Floats = NDArray[np.float64]
 
+MIN_VOLUME_A3 = 1e-3
+"""A smaller cell is none."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledFrames:
@@ -90,6 +93,11 @@ def read_structure(path: Path, argument: str) -> Atoms:
             argument, "a crystal, periodic along all three lattice vectors",
             f"'{path}', periodic along {' and '.join(np.array(list('abc'))[frames[0].pbc])} alone",
             "for a slab or sheet with vacuum around it, set pbc to T T T: the vacuum is repeated with it",
+        )
+    if abs(np.linalg.det(frames[0].cell[:])) < MIN_VOLUME_A3:
+        raise StructureError(
+            argument, "a crystal with three lattice vectors", f"'{path}', which has no cell",
+            "give a file with a cell: cif, POSCAR, extended xyz",
         )
     return frames[0]
 

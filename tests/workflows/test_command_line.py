@@ -511,3 +511,25 @@ def test_init_says_what_is_doubtful_before_anything_is_computed(
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"dynft {metadata.version('dynft')}"
+
+
+def test_a_molecule_is_no_crystal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "h2o.xyz"
+    path.write_text("3\n\nO 0 0 0\nH 0 0.76 0.59\nH 0 -0.76 0.59\n", encoding="utf-8")
+    assert main(["init", str(path), "-o", str(tmp_path / "out")]) == 2
+    assert "no cell" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_terminal_without_greek_letters_gets_the_rest(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "dynft", "status", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    command = [sys.executable, "-m", "dynft", "info", "--help"]
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+
+
+def test_a_rehearsal_is_no_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "si", "--dry-run", "--rehearse"]) == 2
+    assert "--dry-run" in capsys.readouterr().err

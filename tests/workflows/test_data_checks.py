@@ -7,7 +7,13 @@ import pytest
 
 from dynft_core import Crystal, Supercell
 from dynft_core.errors import InputError
-from workflows.data_checks import RY_BOHR_EV_A, check_memory, data_warnings
+from workflows.data_checks import (
+    RY_BOHR_EV_A,
+    check_memory,
+    data_warnings,
+    refuse_unphysical,
+    refuse_zero_forces,
+)
 
 
 def frames(stiffness_eV_A2: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -73,3 +79,13 @@ def test_memory_is_said_before_the_start(silicon: Crystal) -> None:
     with pytest.raises(InputError, match="more than any machine's"):
         check_memory(cell, {2: 5.0, 3: 5.0, 4: 5.0, 5: 12.0, 6: 12.0}, available_GiB=8.0)
     assert check_memory(cell, {2: 5.0, 3: 4.0, 4: 2.5}) == ""
+
+
+def test_forces_that_no_crystal_has_are_refused() -> None:
+    u = np.random.default_rng(1).normal(0, 0.02, (3, 8, 3))
+    refuse_unphysical("DATA", u, -5 * u)
+    refuse_unphysical("DATA", 0 * u, 0 * u)  # perfect structures: nothing can be said
+    with pytest.raises(InputError, match="zeros"):
+        refuse_zero_forces("DATA", u, 0 * u)
+    with pytest.raises(InputError, match="gradients"):
+        refuse_unphysical("DATA", u, 5 * u)
