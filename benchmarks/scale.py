@@ -38,12 +38,15 @@ from dynft_core.jobs import (
     SelectJob,
     SelectOutcome,
     StructureRef,
+    TruncationJob,
+    TruncationOutcome,
     WalkerOutcome,
     WalkJob,
     WalkOutcome,
 )
 from dynft_core.storage.journal import Journal
 from workflows.campaign import start, started_event
+from workflows.campaign_state import TASKS
 from workflows.config import Campaign, parse_campaign
 from workflows.engine import Engine
 from workflows.snapshot import JOURNAL, SNAPSHOT, Snapshots
@@ -72,7 +75,7 @@ class Model:
 class VirtualExecutors:
     """Executors and the engine's inbox in one: tasks end in the order of their virtual times."""
 
-    labels = dict.fromkeys(("propose", "walk", "select", "label", "fit", "evaluate"), "walkers")
+    labels = dict.fromkeys((name for name, _ in TASKS.values()), "walkers")
     leftovers = ()
 
     def __init__(self, model: Model) -> None:
@@ -175,6 +178,8 @@ class VirtualExecutors:
                 return FitOutcome(
                     True, job.version, job.output, "", self.n_labels, len(job.pending), 3e-3, (1.0,), 1.0, scores
                 )
+            case TruncationJob():
+                return TruncationOutcome(True)
             case EvaluateJob():
                 raise AssertionError("no test set")
         raise AssertionError(job)

@@ -167,7 +167,9 @@ class WalkJob:
     """(walker, absolute MD step) at which that walker's structure is taken for an audit."""
     max_seconds: float = 3600.0
     pending: tuple[StructureRef, ...] = ()
-    """All structures whose labels the force field does not know yet: its covariance shall hold just these."""
+    """Structures whose labels the force field does not know yet: its covariance shall hold just these."""
+    keeps_pending: bool = False
+    """`pending` names only those beyond the ones that are in the force field's covariance already, which stay."""
     monitor: MonitorName = "sketch"
     monitor_every: int = 1
     """MD steps from one look at ε_B to the next."""

@@ -50,9 +50,9 @@ from dynft_core.jobs import (
 from dynft_core.selection.histogram import merged
 from workflows import campaign_jobs as jobs
 from workflows.campaign_plan import causes, go_on
-from workflows.campaign_state import TASKS, TRAINING, Action, State
+from workflows.campaign_state import TASKS, Action, State
 from workflows.config import Campaign
-from workflows.ledger import GIVEN_UP, LabelStatus, refusal
+from workflows.ledger import GIVEN_UP, TRAINING, LabelStatus, refusal
 from workflows.wire import from_json, to_json
 
 Event = Mapping[str, Any]

@@ -174,11 +174,13 @@ def fit_job(
 
 def walk_job(
     campaign: Campaign, run_dir: str, number: int, force_field: str,
-    walkers: Sequence[tuple[int, WalkerOutcome | None]], pending: Sequence[StructureRef], audited: Container[int] = (),
+    walkers: Sequence[tuple[int, WalkerOutcome | None]], pending: Sequence[StructureRef] = (),
+    keeps_pending: bool = False, audited: Container[int] = (),
 ) -> WalkJob:  # fmt: skip
     """The next walk of a batch; `walkers` with how their last walk ended, `number` of the walk in this batch.
 
-    `audited`: walkers that are audited at the end of this walk besides the schedule.
+    `pending`, `keeps_pending`: as in `WalkJob`; `audited`: walkers that are audited at the end of this walk besides
+    the schedule.
     """
     dynamics, audit = campaign.dynamics, campaign.audit
     n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
@@ -206,6 +208,7 @@ def walk_job(
         audit_steps=tuple(audits),
         max_seconds=60 * dynamics.max_task_minutes,
         pending=tuple(pending),
+        keeps_pending=keeps_pending,
         monitor=campaign.selection.monitor,
         monitor_every=campaign.selection.monitor_every,
         precision=dynamics.precision,
@@ -225,7 +228,7 @@ def validate_job(
     `name`: of the walk, new for every one.
     """
     states = [(walker.walker, walker) for walker, _ in walkers]
-    job = walk_job(campaign, run_dir, 0, force_field, states, ())
+    job = walk_job(campaign, run_dir, 0, force_field, states)
     starts = tuple(replace(start, output=f"validation/{start.walker:02d}/{name}.h5") for start in job.walkers)
     criterion = replace(job.criterion, name="fixed", threshold_eV_A=math.inf)
     n_steps = max(steps for _, steps in walkers)

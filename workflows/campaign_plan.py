@@ -9,7 +9,8 @@ from math import inf, isnan
 from dynft_core.jobs import Role, StructureRef
 from dynft_core.selection.convergence import MAX_AUDITS
 from workflows import campaign_jobs as jobs
-from workflows.campaign_state import TRAINING, Action, State
+from workflows.campaign_state import Action, State
+from workflows.ledger import TRAINING
 
 MANY_PENDING = 16
 """Structures chosen, failed or dropped since the newest force field beyond which a fit without new labels pays: fewer
@@ -73,27 +74,49 @@ def _plan_round(state: State) -> Plan:
         return actions, state
     if new := state.ledger.new(*TRAINING):
         return [_fit(state, len(state.fits) + 1, new, ())], state
-    return _walk_or_end(state, [], ())
+    return _walk_or_end(state, [])
 
 
 def _plan_continuing(state: State) -> Plan:
     """Walks, labels, selections and fits side by side."""
-    waiting, new = state.ledger.waiting(*TRAINING), state.ledger.new(*TRAINING)
-    actions = _labels(state, *TRAINING) + _selection(state, waiting, new)
-    stale = state.pending ^ {ref.key for ref in (*waiting, *new)}
-    if f"fit:{len(state.fits) + 1:06d}" not in state.tasks and (new or len(stale) >= MANY_PENDING):
-        actions.append(_fit(state, len(state.fits) + 1, new, waiting))
-    return _walk_or_end(state, actions, (*waiting, *new))
+    ledger = state.ledger
+    actions = _labels(state, *TRAINING) + _selection(state)
+    if f"fit:{len(state.fits) + 1:06d}" not in state.tasks:
+        new = ledger.new(*TRAINING)
+        if new or len(state.pending ^ _unknown(state)) >= MANY_PENDING:
+            actions.append(_fit(state, len(state.fits) + 1, new, ledger.waiting(*TRAINING)))
+    return _walk_or_end(state, actions)
 
 
-def _walk_or_end(state: State, actions: list[Action], pending: Iterable[StructureRef]) -> Plan:
+def _unknown(state: State) -> frozenset[str]:
+    """Structures that train, and whose labels the newest force field does not know: in its covariance at most."""
+    ledger = state.ledger
+    return _training(state, ledger.open | ledger.unfitted)
+
+
+def _training(state: State, keys: frozenset[str]) -> frozenset[str]:
+    """Those of the keys whose labels force fields are fitted to."""
+    return keys - state.ledger.untrained
+
+
+def _pending(state: State) -> tuple[tuple[StructureRef, ...], bool]:
+    """What walks have to put into the covariance, and whether what the force field has there stays (`WalkJob`).
+
+    It does, unless a label was given up since: what is new is short, however many structures wait for their labels.
+    """
+    unknown = _unknown(state)
+    keeps = state.pending <= unknown
+    return state.ledger.sorted(unknown - state.pending if keeps else unknown), keeps
+
+
+def _walk_or_end(state: State, actions: list[Action]) -> Plan:
     """Walks beside these tasks; or, when there is no need to walk on, what remains, then the next phase."""
     if not state.may_end:
-        return actions + _walks(state, tuple(pending), 0), state
+        return actions + _walks(state, 0), state
     verdict = state.verdict
     if not (verdict.converged or verdict.stalled):
-        return actions + _walks(state, tuple(pending), verdict.audits_wanted), state
-    if state.campaign.selection.policy == "wait" and not all(state.fresh) and (walks := _walks(state, (), 0)):
+        return actions + _walks(state, verdict.audits_wanted), state
+    if state.campaign.selection.policy == "wait" and not all(state.fresh) and (walks := _walks(state, 0)):
         return walks, state  # the last force field has to walk, too, and meet nothing new
     if state.tasks or actions:
         return actions, state
@@ -102,8 +125,9 @@ def _walk_or_end(state: State, actions: list[Action], pending: Iterable[Structur
     return [], replace(state, phase="validation", reason=verdict.sentence)
 
 
-def _walks(state: State, pending: Iterable[StructureRef], audits_wanted: int) -> list[Action]:
+def _walks(state: State, audits_wanted: int) -> list[Action]:
     """The next walk of every batch that is not walking."""
+    pending: tuple[StructureRef, ...] | None = None
     longest = 1000 * state.campaign.convergence.max_walk_ps / state.campaign.dynamics.timestep_fs
     audited = range(audits_wanted)  # the first walkers
     found = []
@@ -114,8 +138,10 @@ def _walks(state: State, pending: Iterable[StructureRef], audits_wanted: int) ->
         walkers = [(w, state.walkers[w]) for w in batch]
         if all(last is not None and last.step >= longest for _, last in walkers):
             continue
+        if pending is None:
+            pending, keeps = _pending(state)
         job = jobs.walk_job(
-            state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, tuple(pending), audited
+            state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, pending, keeps, audited
         )
         found.append(Action(name, job))
     return found
@@ -148,15 +174,18 @@ def _plan_validation(state: State) -> Plan:
     return [], replace(state, phase="test", reason="; ".join(filter(None, (reason, state.diagnosis))))
 
 
-def _selection(state: State, waiting: Iterable[StructureRef], new: Iterable[StructureRef]) -> list[Action]:
+def _selection(state: State) -> list[Action]:
     """The choice among candidates, one at a time, when there is room in the queue."""
-    entries = state.ledger.entries
-    candidates = [ref for ref in waiting if entries[ref.key].status == "candidate"][:MOST_CANDIDATES]
-    queued = [ref for ref in waiting if entries[ref.key].status == "queued"]
-    room = state.campaign.selection.max_pending - len(queued)
-    if not candidates or room <= 0 or f"select:{state.selections:06d}" in state.tasks:
+    ledger = state.ledger
+    if not ledger.candidates or f"select:{state.selections:06d}" in state.tasks:
         return []
-    job = jobs.select_job(state.campaign, state.run_dir, state.force_field, candidates, (*queued, *new), room)
+    queued = _training(state, ledger.queued)
+    room = state.campaign.selection.max_pending - len(queued)
+    if room <= 0:
+        return []
+    candidates = ledger.sorted(ledger.candidates)[:MOST_CANDIDATES]
+    under_way = (*ledger.sorted(queued), *ledger.new(*TRAINING))
+    job = jobs.select_job(state.campaign, state.run_dir, state.force_field, candidates, under_way, room)
     return [Action(f"select:{state.selections:06d}", job)]
 
 
@@ -176,15 +205,17 @@ def _plan_test(state: State) -> Plan:
 
 def _labels(state: State, *roles: Role) -> list[Action]:
     """Labels to hand to the site, as many as it may have at one time: audits, then those that tell most."""
-    entries = [state.ledger.entries[ref.key] for ref in state.ledger.waiting(*roles)]
-    queued = [e for e in entries if e.status == "queued"]
-    idle = [e for e in queued if f"label:{e.structure.key}" not in state.tasks]
-    room = state.campaign.reference.max_concurrent - (len(queued) - len(idle))
-    idle.sort(key=lambda e: -inf if isnan(e.gain) else -e.gain)
+    ledger = state.ledger
+    idle = [key for key in ledger.queued if f"label:{key}" not in state.tasks]
+    room = state.campaign.reference.max_concurrent - (len(ledger.queued) - len(idle))
+    if room <= 0 or not idle:
+        return []
+    entries = [ledger.entries[ref.key] for ref in ledger.sorted(idle) if ref.role in roles]
+    entries.sort(key=lambda e: -inf if isnan(e.gain) else -e.gain)
     force_field = state.force_field if state.fits else None
     return [
         Action(f"label:{e.structure.key}", jobs.label_job(state.campaign, state.run_dir, e.structure, force_field))
-        for e in idle[: max(room, 0)]
+        for e in entries[:room]
     ]
 
 

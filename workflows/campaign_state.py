@@ -21,7 +21,6 @@ from dynft_core.jobs import (
     LabelOutcome,
     ProposeJob,
     ProposeOutcome,
-    Role,
     SelectJob,
     SelectOutcome,
     TruncationJob,
@@ -45,12 +44,9 @@ from dynft_core.selection.histogram import Counts
 from dynft_core.selection.validation import ErrorSummary, Validation
 from workflows import campaign_jobs as jobs
 from workflows.config import Campaign
-from workflows.ledger import Ledger
+from workflows.ledger import TRAINING, Ledger
 
 Phase = Literal["harmonic", "initial", "walking", "validation", "test", "complete"]
-
-TRAINING: tuple[Role, ...] = ("initial", "flagged", "audit")
-"""Roles of the labels that force fields are fitted to, the harmonic one of the start apart."""
 
 TASKS: dict[type, tuple[str, type]] = {
     ProposeJob: ("propose", ProposeOutcome),

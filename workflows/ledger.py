@@ -18,6 +18,8 @@ from dynft_core.jobs import Role, StructureRef
 
 LabelStatus = Literal["candidate", "queued", "accepted", "failed", "quarantined", "dropped"]
 
+TRAINING: tuple[Role, ...] = ("initial", "flagged", "audit")
+"""Roles of the labels that force fields are fitted to, the harmonic one of the start apart."""
 STATUSES: tuple[LabelStatus, ...] = get_args(LabelStatus)
 OPEN: tuple[LabelStatus, ...] = ("candidate", "queued")
 GIVEN_UP: tuple[LabelStatus, ...] = ("failed", "quarantined", "dropped")
@@ -51,23 +53,33 @@ class Ledger:
 
     Attributes:
         entries: by key.
-        open: keys that are neither accepted nor given up; unfitted: accepted, and in no force field yet. Both are small
+        candidates, queued: keys of these statuses; unfitted: accepted, and in no force field yet. All are small
             whatever the number of entries: planning looks at them alone.
+        untrained: keys whose labels no force field but the harmonic one is fitted to.
         counts: number of entries by status.
     """
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
-    open: frozenset[str] = frozenset()
+    candidates: frozenset[str] = frozenset()
+    queued: frozenset[str] = frozenset()
     unfitted: frozenset[str] = frozenset()
+    untrained: frozenset[str] = frozenset()
     counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
 
-    def choose(self, refs: Iterable[StructureRef], status: LabelStatus) -> Ledger:
+    def choose(self, refs: Iterable[StructureRef], status: Literal["candidate", "queued"]) -> Ledger:
         """With these structures. One that was chosen before, by content, keeps its first role and label."""
         new = {ref.key: Entry(ref, status) for ref in refs if ref.key not in self.entries}
         if not new:
             return self
         counts = {**self.counts, status: self.counts[status] + len(new)}
-        return replace(self, entries={**self.entries, **new}, open=self.open | new.keys(), counts=counts)
+        return replace(
+            self,
+            entries={**self.entries, **new},
+            candidates=self.candidates | new.keys() if status == "candidate" else self.candidates,
+            queued=self.queued | new.keys() if status == "queued" else self.queued,
+            untrained=self.untrained.union(key for key, e in new.items() if e.structure.role not in TRAINING),
+            counts=counts,
+        )
 
     def set(self, key: str, status: LabelStatus, **changes: Any) -> Ledger:
         """With another status, and other fields, of one entry."""
@@ -77,8 +89,9 @@ class Ledger:
         return replace(
             self,
             entries={**self.entries, key: replace(before, status=status, **changes)},
-            open=self.open | {key} if status in OPEN else self.open - {key},
-            unfitted=self.unfitted | {key} if status == "accepted" else self.unfitted - {key},
+            candidates=_with(self.candidates, key, status == "candidate"),
+            queued=_with(self.queued, key, status == "queued"),
+            unfitted=_with(self.unfitted, key, status == "accepted"),
             counts=counts,
         )
 
@@ -105,6 +118,11 @@ class Ledger:
             ledger = ledger.set(key, "queued", cause="")
         return ledger
 
+    @cached_property
+    def open(self) -> frozenset[str]:
+        """Keys that are neither accepted nor given up."""
+        return self.candidates | self.queued
+
     @property
     def accepted(self) -> frozenset[str]:
         """Keys with a label."""
@@ -128,6 +146,10 @@ class Ledger:
         """Those of these roles that have a label."""
         return tuple(ref for ref in self.of_role(*roles) if self.entries[ref.key].status == "accepted")
 
+    def sorted(self, keys: Iterable[str]) -> tuple[StructureRef, ...]:
+        """The structures of these keys in the order of walker and walk."""
+        return _sorted(self.entries[key].structure for key in keys)
+
     def waiting(self, *roles: Role) -> tuple[StructureRef, ...]:
         """Those of these roles whose label neither came nor was given up."""
         return tuple(ref for ref in self._open if ref.role in roles)
@@ -138,11 +160,16 @@ class Ledger:
 
     @cached_property
     def _open(self) -> tuple[StructureRef, ...]:
-        return _sorted(self.entries[key].structure for key in self.open)
+        return self.sorted(self.open)
 
     @cached_property
     def _unfitted(self) -> tuple[StructureRef, ...]:
-        return _sorted(self.entries[key].structure for key in self.unfitted)
+        return self.sorted(self.unfitted)
+
+
+def _with(keys: frozenset[str], key: str, member: bool) -> frozenset[str]:
+    """With the key among them, or not."""
+    return keys if (key in keys) == member else keys ^ {key}
 
 
 def refusal(cause: str) -> LabelStatus:

@@ -94,12 +94,12 @@ def past_walk(run_dir: Path, path: str | None) -> PastWalk | None:
 
 
 def _with_pending(force_field: ForceField, job: WalkJob, run_dir: Path) -> ForceField:
-    """With just the structures in its covariance that the job names, beside its labels.
+    """With the structures in its covariance that the job wants there, beside its labels.
 
     What failed or was dropped since the force field was written leaves it; what was flagged since enters.
     """
     wanted = {ref.key: ref for ref in job.pending if ref.key not in force_field.labels}
-    if not wanted.keys() >= set(force_field.pending):
+    if not (job.keeps_pending or wanted.keys() >= set(force_field.pending)):
         force_field = force_field.without_pending()
     new = {key: ref for key, ref in wanted.items() if key not in force_field.pending}
     if not new:

@@ -127,9 +127,10 @@ def walk(job: WalkJob) -> WalkOutcome:
         walks.append(
             WalkerOutcome(start.walker, start.output, step, step - first, ended, refs, 1e-3, 1e-4, 300.0)  # type: ignore[arg-type]
         )
-    known = json.loads(force_field)["labels"]
-    pending = tuple(ref.key for ref in job.pending)
-    return WalkOutcome(True, "", tuple(walks), job.force_field, len(known), pending)
+    known = json.loads(force_field)
+    before = known["pending"] if job.keeps_pending else []
+    pending = (*before, *(ref.key for ref in job.pending))
+    return WalkOutcome(True, "", tuple(walks), job.force_field, len(known["labels"]), pending)
 
 
 def validate(job: ValidateJob) -> ValidateOutcome:
