@@ -41,7 +41,7 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import Label, read_label, relative_label_path, run_label
 from dynft_core.storage.journal import read_journal
 from dynft_core.storage.structures import read_perfect_structure
-from workflows import engine
+from workflows import driver, engine
 from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, label_job
 from workflows.campaign_state import State
 from workflows.config import Campaign, parse_campaign
@@ -82,7 +82,7 @@ def drive(run_dir: Path, seed: int, walk_ps: float) -> None:
     engine.GRACE_S = GRACE_S
     settings = campaign(seed, run_dir.parent / "mischief", walk_ps)
     try:
-        state = engine.run_campaign(settings, "# faults\n", run_dir, "local", lambda *_: None)
+        state = driver.run_campaign(settings, "# faults\n", run_dir, "local", lambda *_: None)
     except RunFolderError as error:
         sys.exit(str(error))
     print("ended:", state.phase, state.failure or state.reason or state.stopped, flush=True)

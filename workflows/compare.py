@@ -23,7 +23,7 @@ from workflows.campaign_state import State
 from workflows.comparison import Curve, as_values, summary, summary_lines
 from workflows.config import Campaign, SelectionSection, load_campaign
 from workflows.display import least_walked_ps
-from workflows.engine import run_campaign
+from workflows.driver import run_campaign
 from workflows.force_field_commands import json_text
 from workflows.history import History
 from workflows.progress import Progress

@@ -17,32 +17,24 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType, ModuleType
 from typing import Any
 
-import dynft_core.tasks
 from dynft_core.errors import CampaignFailedError, InputError
 from dynft_core.jobs import Job, LabelJob, Outcome, ProposeJob
 from dynft_core.storage.journal import Journal
 from workflows.apps import FUNCTIONS, Executors, Trouble, loss_cost
-from workflows.campaign import advance, changed_event, lost_event, outcome_event, start, started_event
+from workflows.campaign import advance, lost_event, outcome_event
 from workflows.campaign_state import TASKS, Action, State
 from workflows.config import Campaign
 from workflows.requests import requests
-from workflows.run_folder import prepared, status_of
-from workflows.sites import load_site
-from workflows.snapshot import EVERY, JOURNAL, Snapshots
-
-__all__ = ["Engine", "OnEvent", "run_campaign", "status_of"]
+from workflows.snapshot import EVERY, Snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -63,63 +55,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 900.0
 """Before the second restart in a row; each further wait is twice as long, up to the longest."""
 
 
-def run_campaign(
-    campaign: Campaign,
-    campaign_text: str,
-    run_dir: Path,
-    site: str,
-    on_event: OnEvent,
-    tasks: ModuleType = dynft_core.tasks,
-) -> State:
-    """Run a campaign in `run_dir`, or go on with the one there, until it ends or a signal (INT, TERM, HUP) stops it.
-
-    Args:
-        campaign: the campaign, `crystal.structure` absolute; `campaign_text`: its file as it stands.
-        run_dir: run folder; site: name or path of a site file.
-        on_event: told of every new event.
-        tasks: module with the task functions, which the workers can import.
-
-    Returns:
-        The state: `ended`, with `failure` or `reason`; or neither, and `stopped`.
-
-    Raises:
-        InputError: site, structure or run folder that cannot be used.
-        CampaignFailedError: the site failed for good; the campaign can be resumed once that is mended.
-    """
-    run_dir = run_dir.absolute()
-    load_site(site, run_dir)  # refused before anything is written
-    with (
-        prepared(campaign, campaign_text, run_dir),
-        _logging_to(run_dir / "dynft.log"),
-        ExitStack() as stack,
-    ):
-        snapshots = Snapshots(run_dir)
-        state = snapshots.restore()
-        journal = stack.enter_context(Journal.open(run_dir / JOURNAL, snapshots.n_bytes))
-        if state is not None:
-            if _settings(campaign) != _settings(state.campaign):
-                state, _ = advance(state, event := journal.append(changed_event(campaign)))
-                on_event(state, event)
-        else:
-            state = start(campaign, str(run_dir))[0]
-            on_event(state, journal.append(started_event(campaign)))
-        if state.phase == "complete":
-            return state
-        longest_s = longest_tasks_s(state.campaign)
-        executors = partial(Executors, partial(load_site, site, run_dir), tasks, longest_s)
-        return Engine(state, journal, snapshots, executors, on_event).run(site)
-
-
-def _settings(campaign: Campaign) -> dict[str, Any]:
-    """All of a campaign but where its structure's file lies, which may have moved."""
-    plain = campaign.model_dump(mode="json")
-    plain["crystal"].pop("structure")
-    return plain
-
-
 @dataclass(frozen=True)
 class _Stop:
-    """Put on the engine's queue by a signal."""
+    """Put on the engine's queue to stop it."""
 
     reason: str
 
@@ -167,33 +105,36 @@ class Engine:
         self._looked = time.monotonic()
 
     def run(self, site: str) -> State:
-        """Work until the campaign ends or a signal comes.
+        """Work until the campaign ends or `stop` is called.
 
         Raises:
             CampaignFailedError: the site failed for good.
         """
-        with _signals(self._inbox):
-            self._record({"event": "driver_started", "site": site, "pid": os.getpid()})
-            reason = ""
+        self._record({"event": "driver_started", "site": site, "pid": os.getpid()})
+        reason = ""
+        try:
+            self._executors = self._start_executors()
+            if self._executors.leftovers:
+                self._record({"event": "leftovers_cancelled", "jobs": self._executors.leftovers})
+            self._submit(self.state.tasks.values())
+            while not (self.state.ended or reason):
+                reason = self._turn()
+        except CampaignFailedError as error:
+            reason = str(error)
+            raise
+        finally:
+            # Told first: closing takes seconds, and what comes back meanwhile is found again by the next driver.
             try:
-                self._executors = self._start_executors()
-                if self._executors.leftovers:
-                    self._record({"event": "leftovers_cancelled", "jobs": self._executors.leftovers})
-                self._submit(self.state.tasks.values())
-                while not (self.state.ended or reason):
-                    reason = self._turn()
-            except CampaignFailedError as error:
-                reason = str(error)
-                raise
+                self._record({"event": "driver_stopped", "reason": self._last_words(reason)})
+                self._snapshots.write(self.state)
             finally:
-                # Told first: closing takes seconds, and what comes back meanwhile is found again by the next driver.
-                try:
-                    self._record({"event": "driver_stopped", "reason": self._last_words(reason)})
-                    self._snapshots.write(self.state)
-                finally:
-                    if self._executors is not None:
-                        self._executors.close()
+                if self._executors is not None:
+                    self._executors.close()
         return self.state
+
+    def stop(self, reason: str) -> None:
+        """Let it stop in order; may be called from a signal handler."""
+        self._inbox.put(_Stop(reason))
 
     def _last_words(self, reason: str) -> str:
         return self.state.failure or self.state.reason if self.state.ended else reason or "an error of the driver"
@@ -287,7 +228,7 @@ class Engine:
             self._on_event(self.state, event)
         except BrokenPipeError:  # train | head: nobody reads any more
             self._on_event = lambda state, event: None
-            self._inbox.put(_Stop("the reader of its output went away"))
+            self.stop("the reader of its output went away")
 
     def _take_requests(self) -> None:
         for event in requests(Path(self.state.run_dir)):
@@ -396,49 +337,3 @@ def time_limit_s(job: Job, max_task_minutes: float) -> float:
         n_calculations = job.equilibration_steps + job.n_structures * job.interval_steps
         return n_calculations * job.reference.timeout_s + GRACE_S
     return 60 * max_task_minutes + GRACE_S
-
-
-@contextmanager
-def _signals(inbox: queue.SimpleQueue[Any]) -> Iterator[None]:
-    """Let INT, TERM and HUP stop the engine in order; a second one ends the process as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[signal.Signals, Any] = {}
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        inbox.put(_Stop("interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"))
-        for own, handler in before.items():
-            signal.signal(own, handler)
-
-    for own in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        before[own] = signal.getsignal(own)
-    for own in before:
-        signal.signal(own, stop)
-    try:
-        yield
-    finally:
-        for own, handler in before.items():
-            signal.signal(own, handler)
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """The project's log and Parsl's warnings to a file, and none of them to the terminal."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    levels = {"workflows": logging.INFO, "dynft_core": logging.INFO, "parsl": logging.WARNING}
-    loggers = {name: logging.getLogger(name) for name in levels}
-    before = {name: (log.level, log.propagate) for name, log in loggers.items()}
-    for name, log in loggers.items():
-        log.addHandler(handler)
-        log.setLevel(levels[name])
-        log.propagate = False
-    try:
-        yield
-    finally:
-        for name, log in loggers.items():
-            log.removeHandler(handler)
-            log.setLevel(before[name][0])
-            log.propagate = before[name][1]
-        handler.close()

@@ -20,7 +20,7 @@ from dynft_core.tasks import label, propose
 from workflows.campaign_jobs import SUPERCELL, harmonic_job, reference_settings
 from workflows.config import Campaign, ReferenceSection, load_campaign
 from workflows.display import Display
-from workflows.engine import run_campaign
+from workflows.driver import run_campaign
 from workflows.history import History
 from workflows.progress import duration
 from workflows.run_folder import status_of

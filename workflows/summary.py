@@ -37,6 +37,8 @@ def exit_code(status: dict[str, Any]) -> int:
 def closing_lines(status: dict[str, Any], history: History, folder: Path, command: str) -> list[str]:
     """What to print once the driver has stopped."""
     lines = [f"{status['state']}: {status['reason']}" if status["reason"] else str(status["state"])]
+    if status["state"] == "complete":
+        lines += check_lines(status)
     final = final_evaluation(history)
     if final is not None:
         lines += table_ii(final)
@@ -100,10 +102,7 @@ def course_lines(status: dict[str, Any]) -> list[str]:
 
 def convergence_lines(status: dict[str, Any]) -> list[str]:
     """The checks, what the labels say of the predicted errors, and the validation walk."""
-    lines = [
-        f"{'held' if c['held'] else 'missing':20s}{c['name']} {_number(c['value'])} ({c['bound']})"
-        for c in status.get("checks", ())
-    ]
+    lines = check_lines(status)
     tables = status.get("calibration") or {}
     if any(tables.values()):
         lines.append(f"{'calibration':20s}{'labels':>8s}{'scale':>8s}{'68 %':>8s}{'95 %':>8s}{'recalibrated':>18s}")
@@ -120,6 +119,14 @@ def convergence_lines(status: dict[str, Any]) -> list[str]:
             f"({_number(training['skewness'])}), z_B > 3: {_number(own['far'])} ({_number(training['far'])})"
         )
     return lines
+
+
+def check_lines(status: dict[str, Any]) -> list[str]:
+    """What convergence asks for and what came, a line a check."""
+    return [
+        f"{'held' if c['held'] else 'missing':20s}{c['name']} {_number(c['value'])} ({c['bound']})"
+        for c in status.get("checks", ())
+    ]
 
 
 def _value(value: float | None) -> float:

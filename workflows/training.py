@@ -19,8 +19,8 @@ from workflows.campaign_jobs import SUPERCELL, reference_settings
 from workflows.config import Campaign, load_campaign
 from workflows.data_checks import check_memory
 from workflows.display import Display
+from workflows.driver import run_campaign
 from workflows.dry_run import dry_run_lines
-from workflows.engine import run_campaign
 from workflows.force_field_commands import images_note, json_text
 from workflows.history import History
 from workflows.run_folder import status_of

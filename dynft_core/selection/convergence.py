@@ -111,7 +111,7 @@ class Verdict:
     """`converged`: all checks held. `stalled`: they did not, and every walker has walked max_walk_ps.
 
     Attributes:
-        sentence: both in words, for the user.
+        sentence: both in words, for the user; `checks` say the rest.
         audits_wanted: audits to take on the next walks besides the schedule, as they alone are missing.
     """
 
@@ -288,9 +288,8 @@ def _check(name: str, value: float, low: float = -math.inf, high: float = math.i
 
 def _sentence(converged: bool, stalled: bool, checks: Sequence[Check], settings: ConvergenceSettings) -> str:
     if converged:
-        return "converged: " + "; ".join(str(check) for check in checks)
-    missing = "; ".join(str(check) for check in checks if not check.held)
+        return f"converged: all {len(checks)} checks hold"
+    missing = f"{sum(not check.held for check in checks)} of {len(checks)} checks do not hold"
     if stalled:
-        held = "; ".join(str(check) for check in checks if check.held) or "nothing"
-        return f"not converged after the longest walk, {settings.max_walk_ps:g} ps: {missing}; what held: {held}"
+        return f"not converged after the longest walk, {settings.max_walk_ps:g} ps: {missing}"
     return f"not converged yet: {missing}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import fake_tasks
 
 from workflows.config import Campaign, parse_campaign
-from workflows.engine import run_campaign
+from workflows.driver import run_campaign
 
 FOLDER = Path(__file__).parent
 

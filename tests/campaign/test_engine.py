@@ -25,7 +25,9 @@ from dynft_core.jobs import LabelJob, ProposeJob, ReferenceSettings, StructureRe
 from dynft_core.storage.journal import read_journal
 from workflows import engine
 from workflows.campaign_state import State
-from workflows.engine import run_campaign, status_of, time_limit_s
+from workflows.driver import run_campaign
+from workflows.engine import time_limit_s
+from workflows.run_folder import status_of
 
 TEXT = "# fake\n"
 

@@ -20,7 +20,7 @@ from dynft_core.storage.journal import Journal, read_journal
 from workflows.campaign import advance, outcome_event
 from workflows.campaign_state import State
 from workflows.command_line import main
-from workflows.engine import run_campaign
+from workflows.driver import run_campaign
 from workflows.run_folder import state_of
 
 FAIL = {"fail": "01"}

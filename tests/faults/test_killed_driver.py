@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dynft_core.storage.journal import read_journal
-from workflows.engine import status_of
+from workflows.run_folder import status_of
 
 FAKES = Path(__file__).parent.parent / "campaign"
 

@@ -21,7 +21,7 @@ from dynft_core.reference.label import read_label
 from dynft_core.storage.segments import write_segment
 from workflows.command_line import main
 from workflows.config import load_campaign
-from workflows.engine import run_campaign
+from workflows.driver import run_campaign
 from workflows.run_folder import prepared, status_of
 
 CAMPAIGN = """

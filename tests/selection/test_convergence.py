@@ -111,10 +111,11 @@ def test_the_change_begins_anew_when_labels_are_set_aside():
     assert assess(replace(GOOD, fits=aside), SETTINGS).checks[4].value == pytest.approx(0.04)
 
 
-def test_an_empty_record_is_neither_converged_nor_stalled_and_its_sentence_says_what_is_unknown():
+def test_an_empty_record_is_neither_converged_nor_stalled_and_its_checks_say_what_is_unknown():
     verdict = assess(ConvergenceRecord((), (), ()), SETTINGS)
     assert not verdict.converged and not verdict.stalled
-    assert "not known yet" in verdict.sentence
+    assert verdict.sentence.startswith("not converged yet: ")
+    assert "not known yet" in str(verdict.checks[-1])
 
 
 def test_a_window_that_is_still_empty_holds_it_back():

@@ -29,7 +29,8 @@ from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
 from workflows import engine
 from workflows.campaign_state import State
-from workflows.engine import run_campaign, status_of
+from workflows.driver import run_campaign
+from workflows.run_folder import status_of
 
 SILICON = """
 name = "small"

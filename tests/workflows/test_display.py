@@ -196,10 +196,12 @@ def test_table_ii_and_the_closing_lines(tmp_path: Path) -> None:
     assert [line.split() for line in table_ii(final)][1:] == [
         ["MAE", "2.400"], ["RMSE", "3.100"], ["β^(-1/2)", "2.600"], ["mean", "ε_B", "1.000"], ["labels", "2"],
     ]
-    status = {"state": "complete", "reason": "converged: 4 audits agree"}
+    check = {"name": "number of audits", "value": 4.0, "bound": "at least 3", "held": True}
+    status = {"state": "complete", "reason": "converged: all 1 checks hold", "checks": [check]}
     lines = closing_lines(status, history, tmp_path, "dynft train si")
-    assert lines[0] == "complete: converged: 4 audits agree"
-    assert lines[1:7] == table_ii(final)
+    assert lines[0] == "complete: converged: all 1 checks hold"
+    assert lines[1].split(maxsplit=1) == ["held", "number of audits 4 (at least 3)"]
+    assert lines[2:8] == table_ii(final)
     assert f"force field: {tmp_path / 'force_fields' / '000002.h5'}" in lines
     paused = closing_lines({"state": "paused", "reason": "interrupted"}, History(), tmp_path, "dynft train si")
     assert paused[-1] == "go on with: dynft train si"

@@ -1,0 +1,126 @@
+"""One driver of one campaign, from a run folder to its end: lock, log, journal, snapshot, signals, engine."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+import dynft_core.tasks
+from dynft_core.storage.journal import Journal
+from workflows.apps import Executors
+from workflows.campaign import advance, changed_event, start, started_event
+from workflows.campaign_state import State
+from workflows.config import Campaign
+from workflows.engine import Engine, OnEvent, longest_tasks_s
+from workflows.run_folder import prepared
+from workflows.sites import load_site
+from workflows.snapshot import JOURNAL, Snapshots
+
+
+def run_campaign(
+    campaign: Campaign,
+    campaign_text: str,
+    run_dir: Path,
+    site: str,
+    on_event: OnEvent,
+    tasks: ModuleType = dynft_core.tasks,
+) -> State:
+    """Run a campaign in `run_dir`, or go on with the one there, until it ends or a signal (INT, TERM, HUP) stops it.
+
+    Args:
+        campaign: the campaign, `crystal.structure` absolute; `campaign_text`: its file as it stands.
+        run_dir: run folder; site: name or path of a site file.
+        on_event: told of every new event.
+        tasks: module with the task functions, which the workers can import.
+
+    Returns:
+        The state: `ended`, with `failure` or `reason`; or neither, and `stopped`.
+
+    Raises:
+        InputError: site, structure or run folder that cannot be used.
+        CampaignFailedError: the site failed for good; the campaign can be resumed once that is mended.
+    """
+    run_dir = run_dir.absolute()
+    load_site(site, run_dir)  # refused before anything is written
+    with (
+        prepared(campaign, campaign_text, run_dir),
+        logging_to(run_dir / "dynft.log"),
+        ExitStack() as stack,
+    ):
+        snapshots = Snapshots(run_dir)
+        state = snapshots.restore()
+        journal = stack.enter_context(Journal.open(run_dir / JOURNAL, snapshots.n_bytes))
+        if state is not None:
+            if _settings(campaign) != _settings(state.campaign):
+                state, _ = advance(state, event := journal.append(changed_event(campaign)))
+                on_event(state, event)
+        else:
+            state = start(campaign, str(run_dir))[0]
+            on_event(state, journal.append(started_event(campaign)))
+        if state.phase == "complete":
+            return state
+        longest_s = longest_tasks_s(state.campaign)
+        executors = partial(Executors, partial(load_site, site, run_dir), tasks, longest_s)
+        engine = Engine(state, journal, snapshots, executors, on_event)
+        with signals(engine.stop):
+            return engine.run(site)
+
+
+def _settings(campaign: Campaign) -> dict[str, Any]:
+    """All of a campaign but where its structure's file lies, which may have moved."""
+    plain = campaign.model_dump(mode="json")
+    plain["crystal"].pop("structure")
+    return plain
+
+
+@contextmanager
+def signals(stop: Callable[[str], None]) -> Iterator[None]:
+    """Let INT, TERM and HUP call `stop` with a reason; a second one ends the process as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[signal.Signals, Any] = {}
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        stop("interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}")
+        for own, handler in before.items():
+            signal.signal(own, handler)
+
+    for own in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        before[own] = signal.getsignal(own)
+    for own in before:
+        signal.signal(own, on_signal)
+    try:
+        yield
+    finally:
+        for own, handler in before.items():
+            signal.signal(own, handler)
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """The project's log and Parsl's warnings to a file, and none of them to the terminal."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    levels = {"workflows": logging.INFO, "dynft_core": logging.INFO, "parsl": logging.WARNING}
+    loggers = {name: logging.getLogger(name) for name in levels}
+    before = {name: (log.level, log.propagate) for name, log in loggers.items()}
+    for name, log in loggers.items():
+        log.addHandler(handler)
+        log.setLevel(levels[name])
+        log.propagate = False
+    try:
+        yield
+    finally:
+        for name, log in loggers.items():
+            log.removeHandler(handler)
+            log.setLevel(before[name][0])
+            log.propagate = before[name][1]
+        handler.close()
