@@ -96,7 +96,7 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
         return state, ()
     if kind == "task_lost":
         return _after_loss(state, action, event)
-    state = _without_task(state, action.id)
+    state = state.without_task(action.id)
     state = replace(state, pace=state.pace.after(action.kind, event, state.walked_steps))
     outcome = event.get("outcome") or {}
     if kind == "label_failed":
@@ -104,7 +104,7 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     if kind == "task_failed":
         # It stays outstanding: when the user has mended what was wrong, a new driver tries again.
         failure = f"{action.id} failed: {outcome.get('error', '')}"
-        return replace(state, tasks={**state.tasks, action.id: action}, failure=state.failure or failure), ()
+        return replace(state.with_tasks([action]), failure=state.failure or failure), ()
     return go_on(_applied(state, action, from_json(TASKS[type(action.job)][1], outcome)))
 
 
@@ -218,15 +218,7 @@ def _dropped(state: State, key: str, cause: str) -> State:
     entry = state.ledger.entries.get(key)
     if entry is None or entry.status == "accepted":
         return state
-    return _without_task(replace(state, ledger=state.ledger.set(key, "dropped", cause=cause)), f"label:{key}")
-
-
-def _without_task(state: State, name: str) -> State:
-    """With one task fewer outstanding, its losses forgotten."""
-    tasks, losses = dict(state.tasks), dict(state.losses)
-    tasks.pop(name, None)
-    losses.pop(name, None)
-    return replace(state, tasks=tasks, losses=losses)
+    return replace(state, ledger=state.ledger.set(key, "dropped", cause=cause)).without_task(f"label:{key}")
 
 
 def _after_loss(state: State, action: Action, event: Event) -> tuple[State, tuple[Action, ...]]:
@@ -235,7 +227,7 @@ def _after_loss(state: State, action: Action, event: Event) -> tuple[State, tupl
     why = f"lost too often: {outcome.get('error', '')}"
     if losses >= MAX_LOSSES and isinstance(action.job, LabelJob):
         # a structure that kills its workers is not worth the campaign
-        state = _without_task(state, action.id)
+        state = state.without_task(action.id)
         return go_on(_with_failed_label(state, action.job.structure.key, {"error": why}, "quarantined"))
     state = replace(state, losses={**state.losses, action.id: losses})
     if isinstance(action.job, LabelJob):

@@ -49,6 +49,16 @@ def batches(campaign: Campaign) -> tuple[tuple[int, ...], ...]:
     return _batches(campaign.dynamics.walkers, campaign.dynamics.walkers_per_task)
 
 
+def all_batches(campaign: Campaign) -> frozenset[int]:
+    """Their numbers."""
+    return _numbers(len(batches(campaign)))
+
+
+@cache
+def _numbers(n: int) -> frozenset[int]:
+    return frozenset(range(n))
+
+
 @cache
 def _batches(n: int, size: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(range(first, min(first + size, n))) for first in range(0, n, size))

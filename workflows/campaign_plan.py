@@ -27,7 +27,7 @@ def go_on(state: State) -> tuple[State, tuple[Action, ...]]:
         actions = [a for a in actions if a.id not in state.tasks]
         started += actions
         changed = next_state is not state
-        state = replace(next_state, tasks={**next_state.tasks, **{a.id: a for a in actions}})
+        state = next_state.with_tasks(actions)
         if not changed:
             break
     return state, tuple(started)
@@ -131,11 +131,9 @@ def _walks(state: State, audits_wanted: int) -> list[Action]:
     longest = 1000 * state.campaign.convergence.max_walk_ps / state.campaign.dynamics.timestep_fs
     audited = range(audits_wanted)  # the first walkers
     found = []
-    for b, batch in enumerate(jobs.batches(state.campaign)):
-        name = f"walk:{b:02d}:{state.walks[b]:06d}"
-        if name in state.tasks:
-            continue
-        walkers = [(w, state.walkers[w]) for w in batch]
+    batches = jobs.batches(state.campaign)
+    for b in sorted(jobs.all_batches(state.campaign) - state.walking):
+        walkers = [(w, state.walkers[w]) for w in batches[b]]
         if all(last is not None and last.step >= longest for _, last in walkers):
             continue
         if pending is None:
@@ -143,7 +141,7 @@ def _walks(state: State, audits_wanted: int) -> list[Action]:
         job = jobs.walk_job(
             state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, pending, keeps, audited
         )
-        found.append(Action(name, job))
+        found.append(Action(f"walk:{b:02d}:{state.walks[b]:06d}", job))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -129,6 +129,7 @@ class State:
     Attributes:
         run_dir: where the run folder is now.
         tasks: outstanding tasks, by id; what a resumed driver has to submit again.
+        walking: batches with an outstanding walk.
         losses: what losing each outstanding task has cost: one, or less where the task is hardly to blame.
         ledger: all structures chosen for a label, and what became of them.
         pending: keys in the newest force field's covariance alone.
@@ -149,6 +150,7 @@ class State:
     run_dir: str
     phase: Phase
     tasks: Mapping[str, Action]
+    walking: frozenset[int]
     losses: Mapping[str, float]
     ledger: Ledger
     pending: frozenset[str]
@@ -180,6 +182,7 @@ class State:
             run_dir=run_dir,
             phase="harmonic" if campaign.initial.method == "phonons" else "initial",
             tasks={},
+            walking=frozenset(),
             losses={},
             ledger=Ledger(),
             pending=frozenset(),
@@ -203,6 +206,25 @@ class State:
             reason="",
             stopped="",
         )
+
+    def with_tasks(self, actions: Iterable[Action]) -> State:
+        """With these tasks outstanding, too."""
+        new = {action.id: action for action in actions}
+        if not new:
+            return self
+        walking = self.walking.union(self._batch(a.job) for a in new.values() if isinstance(a.job, WalkJob))
+        return replace(self, tasks={**self.tasks, **new}, walking=walking)
+
+    def without_task(self, name: str) -> State:
+        """With one task fewer outstanding, its losses forgotten."""
+        tasks, losses = dict(self.tasks), dict(self.losses)
+        action = tasks.pop(name, None)
+        losses.pop(name, None)
+        walked = {self._batch(action.job)} if action is not None and isinstance(action.job, WalkJob) else set()
+        return replace(self, tasks=tasks, losses=losses, walking=self.walking - walked)
+
+    def _batch(self, job: WalkJob) -> int:
+        return job.walkers[0].walker // self.campaign.dynamics.walkers_per_task
 
     @property
     def ended(self) -> bool:
@@ -270,4 +292,12 @@ class State:
     @cached_property
     def verdict(self) -> Verdict:
         """Whether the campaign has converged."""
-        return assess(self.record, jobs.convergence_settings(self.campaign))
+        global _last_verdict
+        basis = (self.campaign, self.fits, self.walkers)
+        if _last_verdict is None or any(a is not b for a, b in zip(basis, _last_verdict[0], strict=True)):
+            _last_verdict = basis, assess(self.record, jobs.convergence_settings(self.campaign))
+        return _last_verdict[1]
+
+
+_last_verdict: tuple[tuple[Any, ...], Verdict] | None = None
+"""What the last verdict rests on, and it: most events change neither force fields nor walkers."""
