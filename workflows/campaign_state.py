@@ -293,10 +293,10 @@ class State:
     def verdict(self) -> Verdict:
         """Whether the campaign has converged."""
         global _last_verdict
-        basis = (self.campaign, self.fits, self.walkers)
-        if _last_verdict is None or any(a is not b for a, b in zip(basis, _last_verdict[0], strict=True)):
-            _last_verdict = basis, assess(self.record, jobs.convergence_settings(self.campaign))
-        return _last_verdict[1]
+        basis, last = (self.campaign, self.fits, self.walkers), _last_verdict  # read once: a display reads it, too
+        if last is None or any(a is not b for a, b in zip(basis, last[0], strict=True)):
+            last = _last_verdict = basis, assess(self.record, jobs.convergence_settings(self.campaign))
+        return last[1]
 
 
 _last_verdict: tuple[tuple[Any, ...], Verdict] | None = None
