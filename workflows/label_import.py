@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,9 @@ def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_o
     n = len(found.displacements)
     use = "in the place of the initial structures" if not state.fits else "in the next fit"
     lines.append(f"imported: {n} label{'' if n == 1 else 's'} from {len({f.path for f in found.files})} files, {use}")
-    lines.append(f"go on with: dynft train … --run {run_dir}" if taken else "named to the running driver")
+    campaign = source if Path(source).resolve() != run_dir.resolve() else "its campaign file"
+    go_on = f"go on with: dynft train {shlex.quote(campaign)} --run {shlex.quote(str(run_dir))}"
+    lines.append(go_on if taken else "named to the running driver")
     return "\n".join(lines)
 
 
