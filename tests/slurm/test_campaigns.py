@@ -137,6 +137,7 @@ def test_a_cancelled_block_costs_no_label(cluster: Cluster, site: Site, tmp_path
     assert_every_label_once(state, run_dir)
 
 
+@pytest.mark.slow  # Slurm's walltimes are whole minutes: about three of them
 def test_blocks_drain_before_their_walltime_and_the_campaign_goes_on(
     cluster: Cluster, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
