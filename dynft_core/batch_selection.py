@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.force_field import ForceField
-from dynft_core.selection.batch import Choice, grades, greedy_log_det, maxvol, select_add
+from dynft_core.selection.batch import Choice, greedy_log_det, maxvol, select_add
 
 Floats = NDArray[np.float64]
 BatchMethod = Literal["log_det", "maxvol"]
@@ -67,8 +67,3 @@ def active_set(force_field: ForceField, training: Floats) -> Floats:
             active, origin = maxvol(active, force_field.sensing_matrix(u))
             swapped = swapped or bool((origin >= 0).any())
     return active
-
-
-def extrapolation_grades(force_field: ForceField, structures: Floats, training: Floats) -> Floats:
-    """Grade γ (S,) of structures (S, N, 3) Å for the active set of the training structures (R, N, 3) Å."""
-    return grades(active_set(force_field, training), [force_field.sensing_matrix(u) for u in structures])

@@ -89,11 +89,6 @@ class WalkState:
             breaks=0,
         )
 
-    @property
-    def remembered(self) -> Floats:
-        """(n ≤ k,) the ε_B in the window, eV/Å, in ring order."""
-        return self.window[: self.window_count]
-
 
 _ARRAYS = (
     "displacements",

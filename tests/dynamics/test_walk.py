@@ -94,7 +94,7 @@ def test_the_window_holds_warm_steps_alone(bench):
 def test_the_window_forgets_what_is_older_than_k_steps(bench):
     states, (report,) = bench.walk(bench.start(window=64), bench.error(), 500, gamma=1e9, window=64)
     assert report.mean_error_eV_A == pytest.approx(report.errors_eV_A[-64:].mean(), rel=1e-12)
-    assert len(states[0].remembered) == 64
+    assert len(states[0].window[: states[0].window_count]) == 64
 
 
 def test_under_wait_a_walker_is_the_same_in_any_batch_and_in_any_pieces(bench):

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dynft_core import ForceField
-from dynft_core.batch_selection import BatchRule, active_set, choose, extrapolation_grades
+from dynft_core.batch_selection import BatchRule, active_set, choose
 from dynft_core.selection.batch import grades, greedy_log_det, maxvol, select_add
 
 Floats = NDArray[np.float64]
@@ -92,12 +92,12 @@ def test_a_force_field_chooses_by_the_fall_of_its_own_covariance(force_field: Fo
 
 def test_grades_of_a_force_field(force_field: ForceField, labelled: tuple[Floats, Floats]) -> None:
     training = labelled[0]
-    inside = extrapolation_grades(force_field, training, training)
+    active = active_set(force_field, training)
+    inside = grades(active, [force_field.sensing_matrix(u) for u in training])
     assert (inside <= 1 + 1.1e-3).all()
-    beyond = extrapolation_grades(force_field, 3 * training[:1], training)
+    beyond = grades(active, [force_field.sensing_matrix(3 * training[0])])
     assert beyond[0] > 2
     # 1/γ bounds: γ ≤ sqrt(b (AᵀA)⁻¹ bᵀ) ≤ sqrt(M) γ over the rows of the active set A
-    active = active_set(force_field, training)
     rows = force_field.sensing_matrix(3 * training[0])
     leverage = np.sqrt(np.einsum("ij,jk,ik->i", rows, np.linalg.inv(active.T @ active), rows)).max()
     assert beyond[0] <= leverage * (1 + 1e-8) <= np.sqrt(len(active)) * beyond[0] * (1 + 1e-6)

@@ -521,13 +521,12 @@ def test_a_molecule_is_no_crystal(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "out").exists()
 
 
-def test_a_terminal_without_greek_letters_gets_the_rest(tmp_path: Path) -> None:
+def test_a_terminal_without_greek_letters_gets_the_rest() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-m", "dynft", "status", str(tmp_path)]
+    command = [sys.executable, "-m", "dynft", "md", "--help"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    command = [sys.executable, "-m", "dynft", "info", "--help"]
-    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+    assert done.returncode == 0
+    assert "?_B" in done.stdout
 
 
 def test_a_rehearsal_is_no_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
