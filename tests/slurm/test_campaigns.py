@@ -97,9 +97,11 @@ def assert_every_label_once(state: State, run_dir: Path) -> None:
 
 def test_a_silicon_campaign_on_four_nodes(cluster: Cluster, site: Site, tmp_path: Path) -> None:
     path, run_dir = write_silicon(tmp_path), tmp_path / "run"
-    command = [sys.executable, "-m", "dynft", "train", str(path), "--run", str(run_dir), "--site"]
+    site_file = Path(site(WALK_TASKS=1, WALK_THREADS=4, MAX_LABEL_BLOCKS=2))
+    # All blocks from the start: on a fast machine one block a pool is done before a second one is asked for.
+    site_file.write_text(site_file.read_text().replace("init_blocks=0", "init_blocks=2"))
     driver = subprocess.Popen(
-        [*command, site(WALK_TASKS=1, WALK_THREADS=4, MAX_LABEL_BLOCKS=2)],
+        [sys.executable, "-m", "dynft", "train", str(path), "--run", str(run_dir), "--site", str(site_file)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     nodes: dict[str, set[str]] = {"walkers": set(), "ab_initio": set()}
@@ -112,8 +114,7 @@ def test_a_silicon_campaign_on_four_nodes(cluster: Cluster, site: Site, tmp_path
     status = status_of(run_dir)
     assert status["state"] == "complete" and status["n_labels"] >= 3 and status["rmse"] < 0.02, output
     assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
-    assert nodes["walkers"] <= {"n1", "n2"} and nodes["ab_initio"] <= {"n3", "n4"}
-    assert len(nodes["walkers"] | nodes["ab_initio"]) >= 3 and min(map(len, nodes.values())) >= 1
+    assert nodes == {"walkers": {"n1", "n2"}, "ab_initio": {"n3", "n4"}}
     tersoff = make_calculator(ReferenceSettings("tersoff-si"), tmp_path)
     for label in map(read_label, run_dir.glob("labels/*/label.h5")):
         forces = tersoff.get_forces(Atoms(label.numbers, label.positions, cell=label.cell, pbc=True))
