@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -332,15 +334,18 @@ def export(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code: 0 success, 1 failure, 2 bad input, 130 interrupted.
+    """Run the command line; returns the exit code.
 
-    Errors that dynft raises on purpose are one line on stderr; anything else is a bug and keeps its traceback.
+    0 success, 1 failure, 2 what the user can mend (input, files, a full disk), 130 interrupted, 141 the reader of the
+    output went away. Errors that dynft raises on purpose, and those of files, are one line on stderr; anything else is
+    a bug and keeps its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without β or Å shall not end a campaign
             stream.reconfigure(errors="replace")
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="dynft", standalone_mode=False)
+        sys.stdout.flush()  # or the interpreter would fail to, at its end
         return int(code or 0)
     except TyperException as error:
         message = " ".join(error.format_message().split())
@@ -351,17 +356,29 @@ def main(arguments: Sequence[str]) -> int:
         return _refuse(str(error), 1)
     except (KeyboardInterrupt, typer.Abort):
         return _refuse("interrupted", 130)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer's way to end then
             return _reader_gone()
-        name, got = f"'{error.filename}'" if error.filename else "a file or the output", error.strerror or error
-        return _refuse(f"{name}: expected to be read and written, got {got}; mend it and run this again", 1)
+        raise
+    except OSError as error:
+        return _refuse(_about_file(error), 2)
+
+
+def _about_file(error: OSError) -> str:
+    """A file, folder or disk that does not do what is wanted of it, in a line like those of `InputError`."""
+    name = f"'{error.filename}'" if error.filename else "the output"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "make room, or write elsewhere" if full else "check path and permissions, or choose another"
+    got = os.strerror(error.errno) if error.errno else str(error)  # libraries have long words of their own
+    return f"{name}: expected a file or folder to read and write, got {got}; {remedy}"
 
 
 def _reader_gone() -> int:
-    """The reader of our output (head, less) went away; closing stdout at exit must not fail a second time."""
+    """The reader of our output (head, less) has seen enough; closing stdout at exit must not fail a second time."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1
+    return 128 + signal.SIGPIPE
 
 
 def _refuse(message: str, code: int) -> int:

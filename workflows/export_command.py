@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
 from dynft_core.interop.export import export
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.images import holds_apart, shortest_vector
+from dynft_core.storage.files import making_folder
 from workflows.molecular_dynamics import build_supercell
 
 HOW_TO_READ = {
@@ -25,15 +25,12 @@ def export_command(force_field: Path, name: str, output: Path, supercell: str | 
 
     Raises:
         InputError: anything unusable among the arguments.
+        OSError: the folder cannot be written to.
     """
     loaded = ForceField.load(force_field)
     cell = None if supercell is None else build_supercell(loaded, supercell, None)
-    try:
+    with making_folder(output):
         files = export(loaded, name, output, cell)
-    except OSError as error:
-        raise InputError(
-            "--output", "a folder that can be written", f"'{output}' ({error.strerror})", "choose another"
-        ) from error
     lines = [f"written: {file}" for file in files]
     note = _folding_note(loaded, name, cell or loaded.supercell)
     return "\n".join([*lines, HOW_TO_READ[name], *([note] if note else [])])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from ase import Atoms
 from dynft_core.errors import InputError, RunFolderError
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.reference.calculators import is_installed
+from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.structures import write_perfect_structure
 from workflows.config import BUILT_IN, built_in_names
 from workflows.structure_files import read_structure
@@ -86,23 +86,27 @@ def init_campaign(source: str, output: Path | None, calculator: str) -> str:
 
     Raises:
         InputError: no such source or calculator, a structure that is no crystal, or a folder that holds a campaign.
+        OSError: the folder cannot be written to.
     """
+    atoms = None if source in built_in_names() else _read(source)
     notes: list[str] = []
-    if source in built_in_names():
+    if atoms is None:
         folder = output or Path(source)
-        _make_folder(folder)
         text = (BUILT_IN / f"{source}.toml").read_text(encoding="utf-8")
-        (folder / "campaign.toml").write_text(text, encoding="utf-8")
-        shutil.copyfile(BUILT_IN / f"{source}.xyz", folder / f"{source}.xyz")
     else:
-        atoms = _read(source)
         notes = _notes(atoms, calculator)
         name = Path(source).stem if not Path(Path(source).stem).is_file() else Crystal(atoms).formula
         text = campaign_text(name, atoms, calculator)
         folder = output or Path(name)
-        _make_folder(folder)
-        write_perfect_structure(folder / "structure.xyz", Crystal(atoms).atoms())
-        (folder / "campaign.toml").write_text(text, encoding="utf-8")
+    _refuse_campaign(folder)
+    with making_folder(folder):
+        if atoms is None:
+            with replacing(folder / f"{source}.xyz") as temporary:
+                temporary.write_bytes((BUILT_IN / f"{source}.xyz").read_bytes())
+        else:
+            write_perfect_structure(folder / "structure.xyz", Crystal(atoms).atoms())
+        with replacing(folder / "campaign.toml") as temporary:
+            temporary.write_text(text, encoding="utf-8")
     path = str(folder / "campaign.toml")
     run, rehearse = (shlex.join(["dynft", "train", path, *more]) for more in ([], ["--rehearse"]))
     return "\n".join([*notes, f"campaign: {path}", f"run it: {run}", f"what would it cost: {rehearse}"])
@@ -172,14 +176,8 @@ def _read(source: str) -> Atoms:
     return read_structure(Path(source), "STRUCTURE")
 
 
-def _make_folder(folder: Path) -> None:
+def _refuse_campaign(folder: Path) -> None:
     if (folder / "campaign.toml").exists():
         raise RunFolderError(
             "--output", "a folder without a campaign", f"'{folder}', which has one", "choose another with --output"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunFolderError(
-            "--output", "a folder that can be made", f"'{folder}' ({error})", "choose another"
-        ) from error

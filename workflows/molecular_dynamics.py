@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from workflows.progress import Progress
 from workflows.structure_files import read_structure, refuse_output
-from workflows.trajectory import FrameFormat
+from workflows.trajectory import FrameFormat, whole_frames
 
 Floats = NDArray[np.float64]
 
@@ -102,7 +101,7 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
 
     Raises:
         InputError: anything unusable among the arguments; nothing is written then.
-        DynftError: an atom left its site; the frames before it are written.
+        DynftError: an atom left its site; OSError: the disk is full. The frames before it are written.
     """
     loaded = ForceField.load(force_field)
     cell = build_supercell(loaded, supercell, structure)
@@ -117,15 +116,10 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
     )
     refuse_output(output, force_field, structure)
     with (
-        output.open("w", encoding="utf-8") as stream,
+        whole_frames(output) as write,
         Progress(settings.n_steps, f"MD of {cell.n_atoms} atoms, steps", sys.stderr) as progress,
     ):
-        try:
-            observed = _walk(walker, moving, settings, stream, progress)
-        except DynftError:
-            if not stream.tell():
-                output.unlink()  # no frame was written
-            raise
+        observed = _walk(walker, moving, settings, write, progress)
     return "\n".join(_summary(observed, cell, output, settings))
 
 
@@ -151,7 +145,7 @@ def build_supercell(force_field: ForceField, text: str, structure: Path | None) 
 
 
 def _walk(
-    walker: Langevin, force_field: ForceField, settings: MdSettings, stream: TextIO, progress: Progress
+    walker: Langevin, force_field: ForceField, settings: MdSettings, write: Callable[[str], None], progress: Progress
 ) -> _Observed:
     observed, layout = _Observed(), FrameFormat(force_field.supercell)
     limit = force_field.supercell.max_displacement_A
@@ -170,8 +164,7 @@ def _walk(
             observed.watch(monitor, walker.displacements)
         if step % settings.interval == 0 or step == settings.n_steps:
             time_ps = step * settings.timestep_fs / 1000
-            stream.write(_frame(walker, force_field, layout, time_ps, observed))
-            stream.flush()
+            write(_frame(walker, force_field, layout, time_ps, observed))
         progress.update(step)
     observed.seconds = time.perf_counter() - start
     if monitor is not None and observed.worst is not None:

@@ -20,7 +20,7 @@ from dynft_core.phonons.density_of_states import density_of_states
 from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, frequency_errors
 from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
-from dynft_core.storage.files import replacing
+from dynft_core.storage.files import making_folder, replacing
 from workflows.force_field_commands import json_text
 from workflows.structure_files import read_labelled_frames
 
@@ -63,12 +63,11 @@ def phonons_command(force_field: Path, output: Path, settings: PhononSettings, a
 
     Raises:
         InputError: anything unusable among the arguments; nothing is written then.
+        OSError: the folder cannot be written to.
     """
     wanted = None if settings.points is None else parse_points(settings.points)
     repeats = parse_mesh(settings.mesh)
     loaded = ForceField.load(force_field)
-    if settings.bands or settings.dos:
-        _make_folder(output)
     path = band_path(loaded.basis.crystal)
     q = np.array(list(path.points.values())) if wanted is None else wanted
     errors = frequency_errors(loaded, q, settings.samples, images=settings.images)
@@ -79,9 +78,12 @@ def phonons_command(force_field: Path, output: Path, settings: PhononSettings, a
         errors,
         imaginary_modes(loaded, q, errors, settings.images),
     )
-    on_path = _write_bands(loaded, path, output, settings, result.files) if settings.bands else ()
-    if settings.dos:
-        _write_density(loaded, repeats, output, settings, result.files)
+    on_path: tuple[ImaginaryMode, ...] = ()
+    if settings.bands or settings.dos:
+        with making_folder(output):
+            on_path = _write_bands(loaded, path, output, settings, result.files) if settings.bands else ()
+            if settings.dos:
+                _write_density(loaded, repeats, output, settings, result.files)
     if as_json:
         return json_text(_as_values(result, on_path, settings))
     return "\n".join(_as_text(result, on_path, loaded, settings))
@@ -118,14 +120,6 @@ def parse_mesh(text: str) -> tuple[int, int, int]:
     if len(words) != 3 or not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
         raise InputError("--mesh", "three positive integers", f"'{text}'", "for example '20 20 20'")
     return int(words[0]), int(words[1]), int(words[2])
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        got = f"'{folder}' ({error.strerror})"
-        raise InputError("--output", "a folder that can be made", got, "choose another") from error
 
 
 def _write_bands(

@@ -41,24 +41,19 @@ def write_report(run: Path, output: Path | None) -> Path:
         The HTML file; the figures are in the folder figures/ next to it.
 
     Raises:
-        RunFolderError: no campaign there, or a file cannot be written.
+        RunFolderError: no campaign there.
+        OSError: a file cannot be written.
         FileFormatError: a damaged journal or segment.
     """
     if not (run / "campaign.toml").is_file() or not (run / "journal.jsonl").is_file():
         raise RunFolderError("RUN", "a run folder with a campaign", f"'{run}'", "give the folder of dynft train --run")
     path = output or run / "report.html"
     page, pictures = render(run.absolute(), status_of(run.absolute()))
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-        (path.parent / "figures").mkdir(exist_ok=True)
-        for name, figure in pictures.items():
-            with replacing(path.parent / "figures" / f"{name}.png") as temporary:
-                figure.savefig(temporary, format="png", dpi=150)
-    except OSError as error:
-        raise RunFolderError(
-            "--output", "a file that can be written", f"'{path}' ({error})", "choose another"
-        ) from error
+    with replacing(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    for name, figure in pictures.items():
+        with replacing(path.parent / "figures" / f"{name}.png") as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
     return path
 
 

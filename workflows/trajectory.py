@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 from ase.units import fs
@@ -30,3 +32,34 @@ class FrameFormat:
         numbers = np.concatenate(columns, axis=1).ravel().tolist()
         said = " ".join(f"{name}={float(value)}" for name, value in header.items())
         return f'{self._head} {said} pbc="T T T"\n{self._rows % tuple(numbers)}'
+
+
+@contextmanager
+def whole_frames(path: Path) -> Iterator[Callable[[str], None]]:
+    """Give a function that appends the text of a frame to a new file `path`, whose readers find it there at once.
+
+    When a frame cannot be written, or the body raises, the file keeps the whole frames before; without one it is gone.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full; it names `path`.
+    """
+    whole = 0
+    with path.open("wb", buffering=0) as file:
+
+        def write(frame: str) -> None:
+            nonlocal whole
+            content = memoryview(frame.encode())
+            while content:
+                content = content[file.write(content) :]
+            whole = file.tell()
+
+        try:
+            yield write
+        except BaseException as error:
+            if path.is_file():  # and no device
+                file.truncate(whole)
+                if not whole:
+                    path.unlink()
+            if isinstance(error, OSError) and error.filename is None:
+                error.filename = str(path)
+            raise

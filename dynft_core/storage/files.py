@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -18,7 +18,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
     new one, and at worst a hidden temporary file beside it. When the body raises, `path` stays as it was.
 
     Raises:
-        OSError: the folder cannot be made or written to, or the disk is full.
+        OSError: the folder cannot be made or written to, or the disk is full; it names `path`.
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -27,20 +27,38 @@ def replacing(path: Path | str) -> Iterator[Path]:
         yield temporary
         _sync(temporary, os.O_RDWR)
         temporary.replace(final)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a write that fails names no file at all
+            error.filename, error.filename2 = str(final), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(final.parent)
 
 
+@contextmanager
+def making_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; when the body raises, what was not there before is gone again.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    new = [f for f in (folder, *folder.parents) if not f.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # others may have put something into those above it
+                for above in new[1:]:
+                    above.rmdir()
+        raise
+
+
 def sync_folder(folder: Path | str) -> None:
     """Bring the names in `folder` to disk: without it a new file may be gone after a power failure."""
     _sync(Path(folder), os.O_RDONLY)
-
-
-def file_sha256(path: Path | str) -> str:
-    """SHA-256 of the bytes of a file, 64 hex digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -12,6 +12,7 @@ library loop for ever, or change a force without a word.
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError
-from dynft_core.storage.files import file_sha256, replacing
+from dynft_core.storage.files import replacing
 
 FORMAT_VERSION = 1
 """Version of the files that this program writes; it reads this one and older ones."""
@@ -69,19 +70,23 @@ def write_segment(
         OSError: the folder is not writable or the disk is full.
     """
     _check_contents(arrays, attributes)
-    with replacing(path) as temporary:
-        with h5py.File(temporary, "x", locking=False, userblock_size=_HEADER_SIZE) as file:
-            for name, array in arrays.items():
-                # Scalars cannot be chunked, nor therefore compressed.
-                packed = compress and np.ndim(array) > 0
-                file.create_dataset(name, data=array, compression="gzip" if packed else None)
-            for name, value in {**attributes, "format_version": FORMAT_VERSION}.items():
-                if isinstance(value, (bool, int, float, str, np.generic)):
-                    file.attrs[name] = value
-                else:
-                    file.require_group(_LISTS)[name] = np.array(value, dtype=h5py.string_dtype())
-        _write_header(temporary)
-        return file_sha256(temporary)
+    image = io.BytesIO()
+    with h5py.File(image, "w", userblock_size=_HEADER_SIZE) as file:
+        for name, array in arrays.items():
+            # Scalars cannot be chunked, nor therefore compressed.
+            packed = compress and np.ndim(array) > 0
+            file.create_dataset(name, data=array, compression="gzip" if packed else None)
+        for name, value in {**attributes, "format_version": FORMAT_VERSION}.items():
+            if isinstance(value, (bool, int, float, str, np.generic)):
+                file.attrs[name] = value
+            else:
+                file.require_group(_LISTS)[name] = np.array(value, dtype=h5py.string_dtype())
+    body = image.getbuffer()[_HEADER_SIZE:]
+    header = _header(body)
+    _write(path, header, body)
+    whole = hashlib.sha256(header)
+    whole.update(body)
+    return whole.hexdigest()
 
 
 def read_segment(path: Path | str, kind: str | None, names: Iterable[str] | None = None) -> Segment:
@@ -128,11 +133,20 @@ def write_foreign_hdf5(
     Raises:
         OSError: the folder is not writable or the disk is full.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "x", locking=False) as file:
+    image = io.BytesIO()
+    with h5py.File(image, "w") as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array, compression="gzip", compression_opts=1, shuffle=True)
         for name, text in (texts or {}).items():
             file.create_dataset(name, data=np.array([text.encode("ascii")]))
+    _write(path, image.getbuffer())
+
+
+def _write(path: Path | str, *parts: bytes | memoryview) -> None:
+    """The parts of a file that HDF5 has made in memory: on a full disk its library ends the process."""
+    with replacing(path) as temporary, temporary.open("xb") as file:
+        for part in parts:
+            file.write(part)
 
 
 def _check_contents(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Attribute]) -> None:
@@ -154,11 +168,10 @@ def _check_contents(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str,
             raise InputError(name, "a number, a string or a list of strings", repr(value), "put numbers in the arrays")
 
 
-def _write_header(path: Path) -> None:
-    digest, length = _checksum(path), path.stat().st_size
+def _header(body: memoryview) -> bytes:
+    length, digest = _HEADER_SIZE + len(body), hashlib.sha256(body).hexdigest()
     header = _MAGIC + f", format {FORMAT_VERSION}\nlength {length} sha256 {digest}\n".encode()
-    with path.open("r+b") as file:
-        file.write(header.ljust(_HEADER_SIZE, b"\0"))
+    return header.ljust(_HEADER_SIZE, b"\0")
 
 
 def _checksum(path: Path) -> str:

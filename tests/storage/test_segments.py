@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -198,15 +200,17 @@ def test_contents_that_cannot_be_kept_are_refused(tmp_path: Path, arrays: dict, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("n_bytes", [0, 300, 600, 3000, 7000])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(written: Path, n_bytes: int) -> None:
     old = written.read_bytes()
-
-    def fail(path: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(segments, "_write_header", fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_segment(written, {"forces": np.ones(1000)}, ATTRIBUTES)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)) as caught:
+            write_segment(written, {"forces": np.ones(1000)}, ATTRIBUTES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(written)
     assert written.read_bytes() == old
     assert list(written.parent.iterdir()) == [written]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
@@ -13,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
+from workflows.command_line import main
 
 LATTICE_CONSTANT_A = 5.432
 
@@ -45,3 +47,28 @@ def silicon_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ase.io.write(folder / "train.xyz", rattled_frames(8, 0.02, folder, seed=1), format="extxyz")
     ase.io.write(folder / "test.xyz", rattled_frames(4, 0.02, folder, seed=2), format="extxyz")
     return folder
+
+
+@pytest.fixture(scope="session")
+def force_field(silicon_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A force field of train.xyz, orders 2 and 3. Read it only."""
+    path = tmp_path_factory.mktemp("fit") / "ff.h5"
+    arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    assert main([*arguments, "--cutoffs", "5.0,3.0", "-o", str(path)]) == 0
+    return path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
+    """Runs the command and returns the one line that bad input gets."""
+
+    def run(arguments: list[str]) -> str:
+        capsys.readouterr()
+        assert main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("dynft: ")
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    return run

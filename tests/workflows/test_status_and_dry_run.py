@@ -54,7 +54,7 @@ def test_a_reader_that_goes_away_stops_the_campaign_in_order(tmp_path: Path) -> 
     process.stdout.close()  # as head does
     with process.stderr:
         error = process.stderr.read().decode()
-    assert process.wait(120) == 1
+    assert process.wait(120) == 141
     assert error == ""
     assert main(["status", str(tmp_path / "run"), "--watch", "--json"]) == 0
     log = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
