@@ -80,7 +80,7 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     """
     kind = event["event"]
     if kind == "driver_started":
-        return go_on(_revived(state))
+        return go_on(_revived(replace(state, pace=state.pace.resumed(event))))
     if kind == "campaign_changed":
         return go_on(_changed(state, Campaign.model_validate(event["campaign"])))
     if kind == "label_retried":
@@ -97,7 +97,7 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     if kind == "task_lost":
         return _after_loss(state, action, event)
     state = state.without_task(action.id)
-    state = replace(state, pace=state.pace.after(action.kind, event, state.walked_steps))
+    state = replace(state, pace=state.pace.after(action.kind, event, state.phase == "walking"))
     outcome = event.get("outcome") or {}
     if kind == "label_failed":
         return go_on(_with_failed_label(state, event["key"], outcome, refusal(str(outcome.get("error", "")))))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf, isnan
 
-from dynft_core.jobs import Role, StructureRef
+from dynft_core.jobs import FitJob, Role, StructureRef
 from dynft_core.selection.convergence import MAX_AUDITS
 from workflows import campaign_jobs as jobs
 from workflows.campaign_state import Action, State
@@ -223,6 +223,15 @@ def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: It
         audits = sorted(state.ledger.labels("audit"), key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))
         job = replace(job, audits=tuple(audits[-MAX_AUDITS:]), initial=state.ledger.labels("initial"))
     return Action(f"fit:{version:06d}", job)
+
+
+def rebuild_job(state: State) -> FitJob:
+    """The newest force field once more, from its labels alone: for a run folder that has lost its file."""
+    ledger = state.ledger
+    left_out = ledger.unfitted.union(*(fit.set_aside for fit in state.fits))
+    labels = [ref for ref in ledger.labels(*TRAINING) if ref.key not in left_out]
+    job = jobs.fit_job(state.campaign, state.run_dir, len(state.fits), labels, ledger.sorted(state.pending))
+    return replace(job, base=None)
 
 
 _PLANS = {

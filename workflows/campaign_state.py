@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -74,52 +74,49 @@ class Action:
         return TASKS[type(self.job)][0]
 
 
-RECENT = 50
-"""Events that a pace is taken from."""
-
-
 @dataclass(frozen=True)
 class Pace:
-    """What was done lately, and what all cost: by the times that the journal gives its events.
+    """How fast the campaign goes and what it cost, by the times that the journal gives its events.
 
     Attributes:
-        labels: when the latest labels came, s since 1970.
-        walks: the latest walks: when they ended, and MD steps that all walkers had walked by then.
+        walking_s: wall time in which drivers were at work and walkers trained: neither pauses, nor start, nor test set.
+        labels: labels that came in that time.
+        latest: when the latest event happened, s since 1970; None: no driver has answered for that time.
         core_seconds: what finished tasks held, by kind of task.
     """
 
-    labels: tuple[float, ...] = ()
-    walks: tuple[tuple[float, float], ...] = ()
+    walking_s: float = 0.0
+    labels: int = 0
+    latest: float | None = None
     core_seconds: Mapping[str, float] = field(default_factory=dict)
 
-    def after(self, kind: str, event: Mapping[str, Any], walked_steps: int) -> Pace:
-        """With one more task answered."""
+    def after(self, kind: str, event: Mapping[str, Any], walking: bool) -> Pace:
+        """With one more task answered, `walking` until then or not."""
         cost = float((event.get("outcome") or {}).get("core_seconds") or 0.0)
         pace = replace(self, core_seconds={**self.core_seconds, kind: self.core_seconds.get(kind, 0.0) + cost})
         if "time" not in event:
             return pace
-        now = datetime.fromisoformat(event["time"]).timestamp()
-        if event["event"] == "label_finished":
-            return replace(pace, labels=(*self.labels, now)[-RECENT:])
-        if event["event"] == "walk_finished":
-            return replace(pace, walks=(*self.walks, (now, float(walked_steps)))[-RECENT:])
-        return pace
+        now = _time(event)
+        if walking and pace.latest is not None:
+            pace = replace(
+                pace,
+                walking_s=pace.walking_s + max(0.0, now - pace.latest),  # clocks may go back
+                labels=pace.labels + (event["event"] == "label_finished"),
+            )
+        return replace(pace, latest=now)
+
+    def resumed(self, event: Mapping[str, Any]) -> Pace:
+        """With a new driver: what was before its start was a pause."""
+        return replace(self, latest=_time(event) if "time" in event else None)
 
     @property
     def labels_per_day(self) -> float:
-        """nan before there are two, or when the clock went back."""
-        return 86400 * (len(self.labels) - 1) / _span(self.labels)
-
-    @property
-    def steps_per_s(self) -> float:
-        """MD steps a second, all walkers together; nan as above."""
-        if not self.walks:
-            return nan
-        return (self.walks[-1][1] - self.walks[0][1]) / _span([t for t, _ in self.walks])
+        """Over the walking time; nan before there is any."""
+        return 86400 * self.labels / self.walking_s if self.labels and self.walking_s else nan
 
 
-def _span(times: Sequence[float]) -> float:
-    return times[-1] - times[0] if len(times) > 1 and times[-1] > times[0] else nan
+def _time(event: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(event["time"]).timestamp()
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ class State:
             `selection.histogram`; validations: validation walks finished; validation_explosions: of them in explosions.
         truncation: what larger expansions make of the labels, once that has been tried.
         explosions: walks in a row, over all batches, in which every walker exploded.
-        pace: what was done lately, and what all cost.
+        pace: how fast it goes, and what it cost.
         failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
     """

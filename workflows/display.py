@@ -101,6 +101,9 @@ def event_lines(event: Mapping[str, Any], history: History, campaign: Campaign) 
             if len(history.fits) > 1 and fit.n_labels == history.fits[-2].n_labels:
                 return [f"{name}: the same labels, {fit.n_pending} structures pending in its covariance"]
             return [f"{name}: {fit.n_labels} labels, β^(-1/2) {error}{_audits(fit)}"]
+        case "force_field_rebuilt":
+            name = f"force field {event['version']}"
+            return [f"{name}: its file was gone; fitted again to its {event['n_labels']} labels"]
         case "task_lost" | "task_failed":
             return [f"{event['event'].replace('_', ' ')}: {event.get('id', '')} {outcome.get('error', '')}".rstrip()]
     return []

@@ -13,13 +13,15 @@ from types import FrameType, ModuleType
 from typing import Any
 
 import dynft_core.tasks
+from dynft_core.errors import CampaignFailedError
 from dynft_core.storage.journal import Journal
 from workflows.apps import Executors
 from workflows.campaign import advance, changed_event, start, started_event
+from workflows.campaign_plan import rebuild_job
 from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.engine import Engine, OnEvent, longest_tasks_s
-from workflows.run_folder import prepared
+from workflows.run_folder import lost_force_field, prepared
 from workflows.sites import load_site
 from workflows.snapshot import JOURNAL, Snapshots
 
@@ -45,7 +47,8 @@ def run_campaign(
 
     Raises:
         InputError: site, structure or run folder that cannot be used.
-        CampaignFailedError: the site failed for good; the campaign can be resumed once that is mended.
+        CampaignFailedError: the site failed for good, or a force field is gone with its labels; the campaign can be
+            resumed once that is mended.
     """
     run_dir = run_dir.absolute()
     load_site(site, run_dir)  # refused before anything is written
@@ -64,6 +67,8 @@ def run_campaign(
         else:
             state = start(campaign, str(run_dir))[0]
             on_event(state, journal.append(started_event(campaign)))
+        if lost_force_field(state):
+            on_event(state, journal.append(_rebuilt(state, tasks)))
         if state.phase == "complete":
             return state
         longest_s = longest_tasks_s(state.campaign)
@@ -71,6 +76,18 @@ def run_campaign(
         engine = Engine(state, journal, snapshots, executors, on_event)
         with signals(engine.stop):
             return engine.run(site)
+
+
+def _rebuilt(state: State, tasks: ModuleType) -> dict[str, Any]:
+    """Write the newest force field again, in this process; what to write to the journal.
+
+    Raises:
+        CampaignFailedError: its labels are gone, too.
+    """
+    outcome = tasks.fit_labels(rebuild_job(state))
+    if not outcome.ok:
+        raise CampaignFailedError(f"{state.force_field} is gone and cannot be fitted again: {outcome.error}")
+    return {"event": "force_field_rebuilt", "version": outcome.version, "n_labels": outcome.n_labels}
 
 
 def _settings(campaign: Campaign) -> dict[str, Any]:

@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 
 NOISE_FLOOR_EV_A = 1e-6
 """Floor on β^(-1/2) of `dynft fit`: data of tight calculations agree to a few 1e-6 eV/Å."""
+SAME_FORCES_EV_A = 2e-7
+"""Forces that differ by less are the same ones, printed to eight decimals at positions that are, too."""
 CONSISTENT = 0.1
 """The predicted RMSE is right when it is within this fraction of the real one."""
 
@@ -257,7 +259,11 @@ def _summary(force_field: ForceField, training_rmse: float, unknown: int) -> lis
         *left_out_lines(force_field.left_out),
     ]
     if unknown:
-        lines.insert(2, f"underdetermined: the data leave {unknown} of {size} parameters to the prior")
+        equations = f"{rows} force components for {size} parameters: " if rows < size else ""
+        lines.insert(2, (
+            f"underdetermined: {equations}the data leave {unknown} of {size} combinations of parameters to the prior, "
+            "which keeps them small; ε_B is large where forces hang on them; more structures determine them"
+        ))
     return lines
 
 
@@ -300,8 +306,11 @@ def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_j
 
 def consistency(accuracy: Accuracy) -> str:
     """Whether the predicted RMSE is right, and what it means where it is not."""
-    if accuracy.rmse == 0:
-        return "no error at all: is this what it was fitted to?"
+    if accuracy.rmse < SAME_FORCES_EV_A:
+        return (
+            "nothing is tested: these are the force field's own forces, as dynft md writes them; "
+            "have the reference compute the forces of these structures"
+        )
     deviation = accuracy.predicted_rmse / accuracy.rmse - 1
     if accuracy.consistent:
         return f"consistent: the prediction is {abs(deviation):.0%} {'above' if deviation > 0 else 'below'} the RMSE"
@@ -320,9 +329,10 @@ def evaluate(force_field: ForceField, data: Path, reference: Path | None = None)
     """Score a force field on the structures of `data`, of the training supercell or of another one.
 
     Raises:
-        InputError: as `read_labelled_frames`.
+        InputError: as `read_labelled_frames`, or zero forces on displaced atoms.
     """
     frames = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell)
+    refuse_zero_forces("DATA", frames.displacements, frames.forces)
     on_frames = force_field.on(frames.supercell)
     errors = on_frames.forces(frames.displacements) - frames.forces
     rmse = float(np.sqrt(np.mean(errors**2)))

@@ -217,6 +217,8 @@ def anharmonicity_command(force_field: Path, data: Path, reference: Path | None,
     """
     loaded = ForceField.load(force_field)
     frames = read_labelled_frames(data, loaded.basis.crystal, reference, loaded.supercell)
+    if not frames.forces.any():
+        raise InputError("DATA", "forces that are not all zero", "zeros alone", "σ_A needs displaced atoms' forces")
     moved = loaded.on(frames.supercell)
     harmonic = harmonic_forces(moved, frames.displacements)
     whole = anharmonicity(frames.forces, harmonic, frames.supercell.numbers)
@@ -236,7 +238,7 @@ def _anharmonicity_text(whole: Anharmonicity, modes: ModeAnharmonicity) -> list[
     values = whole.per_structure
     lines = [
         f"σ_A                 {whole.sigma:.6f} over {len(values)} structures "
-        f"(each alone: {values.min():.4f} to {values.max():.4f})",
+        f"(each alone: {np.nanmin(values):.4f} to {np.nanmax(values):.4f})",
         *(f"σ_A of {species:<13s}{sigma:.6f}" for species, sigma in sorted(whole.per_species.items())),
         "most anharmonic modes of the supercell, harmonic frequency (imaginary negative) and σ_A:",
     ]

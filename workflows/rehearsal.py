@@ -126,7 +126,8 @@ def cost_lines(events: Iterable[Mapping[str, Any]], cost: LabelCost | None, slot
     return [
         *lines,
         f"a label: {duration(cost.seconds)} on {cost.cores} core{'' if cost.cores == 1 else 's'}, {how}",
-        f"labels: {core_hours:.3g} core-hours, {duration(turns * cost.seconds)} of wall time with {slots} at a time",
+        f"labels: {core_hours:.3g} core-hours; {duration(turns * cost.seconds)} of wall time "
+        f"where {slots} run at a time, as the site of this rehearsal allows (--site)",
         f"walks and fits: {walking_s / 3600:.2g} core-hours on this machine",
     ]
 

@@ -91,8 +91,9 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of convergence;
     "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out, now;
     "recalibration", the scale it offers; "validation". What is not known yet is None. Of a campaign
-    that has begun also "n_walkers", "n_walking", "labels" (by status), "labels_per_day" (of the latest labels),
-    "core_hours" (by kind of task) and "seconds_left" (to the shortest walk asked for).
+    that has begun also "n_walkers", "n_walking", "labels" (by status), "labels_per_day" (over the wall
+    time in which drivers trained: neither pauses, nor start, nor test set), "core_hours" (by kind of task) and
+    "seconds_left" (to the shortest walk asked for).
 
     Raises:
         FileFormatError: the journal cannot be read.
@@ -102,6 +103,11 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     if state is None:
         return {**_NOTHING, "state": "running" if running else "paused"}
     return _status(state, running)
+
+
+def lost_force_field(state: State) -> bool:
+    """Whether the file of the newest force field is not in the run folder any more."""
+    return bool(state.fits) and not Path(state.run_dir, state.force_field).exists()
 
 
 def first_event(run_dir: Path) -> Event | None:
@@ -146,7 +152,8 @@ _NOTHING = {
 
 
 def _status(state: State, running: bool) -> dict[str, Any]:
-    settled = "failed" if state.failure else "complete" if state.ended else ""
+    lost = lost_force_field(state) and not running
+    settled = "failed" if state.failure else "complete" if state.ended and not lost else ""
     record, settings = state.record, convergence_settings(state.campaign)
     interval = error_interval(record, settings)
     mu = [w.mean_error_eV_A for w in record.walkers if math.isfinite(w.mean_error_eV_A)]
@@ -161,7 +168,7 @@ def _status(state: State, running: bool) -> dict[str, Any]:
         "mu_k": sum(mu) / len(mu) if mu else None,
         "predicted_rmse": _known(interval[1]),
         "audited_rmse": _known(audited_rmse(record)),
-        "reason": state.failure or state.reason or state.stopped,
+        "reason": f"{state.force_field} is gone: dynft train fits it again to its labels" if lost else _reason(state),
         **_convergence(state),
         "n_walkers": len(state.walkers),
         "n_walking": sum(len(a.job.walkers) for a in state.tasks.values() if isinstance(a.job, WalkJob)),
@@ -174,6 +181,19 @@ def _status(state: State, running: bool) -> dict[str, Any]:
         newest = max(state.evaluations, key=lambda e: e.force_field)
         status["rmse"] = _known(newest.rmse_eV_A)
     return status
+
+
+_AFTER_TRAINING = {
+    "validation": "training has ended; the walkers walk on with training off",
+    "test": "training has ended; the test set is next",
+}
+
+
+def _reason(state: State) -> str:
+    """Why the campaign has ended, or is not at work, or what it does that needs saying."""
+    if state.ended:
+        return state.failure or state.reason
+    return state.stopped or _AFTER_TRAINING.get(state.phase, "")
 
 
 def _convergence(state: State) -> dict[str, Any]:
@@ -218,11 +238,10 @@ def _finite(value: Any) -> Any:
 
 
 def _seconds_left(state: State) -> float:
-    """Wall time to the shortest walk that is asked for, at the latest walks' pace; nan: not known, or beyond it."""
+    """Wall time to the shortest walk that is asked for, at the pace so far; nan: not known, or beyond it."""
     least = state.campaign.convergence.min_walk_ps * 1000 / state.campaign.dynamics.timestep_fs
     missing = sum(max(0.0, least - (w.step if w else 0)) for w in state.walkers)
-    pace = state.pace.steps_per_s
-    return missing / pace if missing and pace > 0 else math.nan
+    return missing * state.pace.walking_s / state.walked_steps if missing and state.walked_steps else math.nan
 
 
 def _known(value: float) -> float | None:

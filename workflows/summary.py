@@ -94,7 +94,7 @@ def course_lines(status: dict[str, Any]) -> list[str]:
         f"core-hours          {sum(hours.values()):.2f}{f' ({parts})' if parts else ''}",
     ]
     if status["labels_per_day"] is not None:
-        lines.append(f"pace                {status['labels_per_day']:.0f} labels a day")
+        lines.append(f"pace                {status['labels_per_day']:.0f} labels a day of training")
     if status["seconds_left"] is not None and status["state"] == "running":
         lines.append(f"left                {duration(status['seconds_left'])} at least")
     return lines

@@ -206,6 +206,8 @@ def test_an_underdetermined_fit_is_made_and_said(
     loaded = ForceField.load(tmp_path / "ff.h5")
     least = loaded.basis.size - 45  # 48 force components, three of them fixed by the net force
     assert least > 0
+    size = loaded.basis.size
+    assert f"underdetermined: 48 force components for {size} parameters: the data leave" in said
     count = int(said.split("the data leave ")[1].split()[0])
     assert least <= count < loaded.basis.size
 
@@ -252,6 +254,26 @@ def test_evaluate_says_where_the_expansion_is_misspecified(
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "ff.h5"), str(tmp_path / "large.xyz")]) == 0
     assert "not consistent" in capsys.readouterr().out
+
+
+def test_forces_that_test_nothing_are_named(
+    force_field: Path, tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The force field's own trajectory, the same without forces, and frames that have lost their forces."""
+    own = tmp_path / "own.xyz"
+    md = ["md", str(force_field), "--supercell", "3 3 3", "-o", str(own), "--time-ps", "0.1", "--interval", "20"]
+    assert main([*md, "--temperature", "100"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(force_field), str(own)]) == 0
+    assert "these are the force field's own forces" in capsys.readouterr().out
+    frames = read_frames(own, "frames")
+    ase.io.write(own, [frame.copy() for frame in frames], format="extxyz", columns=["symbols", "positions"])
+    assert "forces (eV/Å) for every atom, got none" in refused(["evaluate", str(force_field), str(own)])
+    for frame in frames:
+        frame.calc = SinglePointCalculator(frame, forces=np.zeros((len(frame), 3)))
+    ase.io.write(own, frames, format="extxyz")
+    assert "zeros alone" in refused(["evaluate", str(force_field), str(own)])
+    assert "zeros alone" in refused(["anharmonicity", str(force_field), str(own)])
 
 
 def test_a_fit_that_does_not_fit_in_memory_is_refused(

@@ -191,12 +191,12 @@ def test_bad_arguments_of_export(file: str, tmp_path: Path, capsys: pytest.Captu
                                   "-1 1 1 1 -1 1 1 1 -1"], capsys)
     assert "GiB" in refused(["export", file, "--format", "phono3py", "-o", folder, "--supercell", "20 20 20"], capsys)
     assert not Path(folder).exists()
-    assert "--output" in refused(["export", file, "--format", "phonopy", "-o", file], capsys)
+    assert f"'{file}'" in refused(["export", file, "--format", "phonopy", "-o", file], capsys)
     assert "check the path" in refused(["export", str(tmp_path / "none.h5"), "--format", "gpumd", "-o", folder], capsys)
 
 
 def test_bad_folder_of_phonons(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--output" in refused(["phonons", file, "--bands", "-o", file], capsys)
+    assert f"'{file}'" in refused(["phonons", file, "--bands", "-o", file], capsys)
 
 
 def test_the_command_offers_every_format_there_is() -> None:

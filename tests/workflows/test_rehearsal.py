@@ -49,7 +49,7 @@ def test_costs_by_hand() -> None:
     said = "\n".join(cost_lines(events(1, 4, 3), cost, slots=2, policy="wait"))
     assert "about 8 labels" in said
     assert "128 core-hours" in said  # 8 · ½ h · 32
-    assert "2 h 30 min of wall time with 2 at a time" in said  # 1 + 2 + 2 turns of half an hour
+    assert "2 h 30 min of wall time where 2 run at a time" in said  # 1 + 2 + 2 turns of half an hour
     assert "2 h 00 min of wall time" in "\n".join(cost_lines(events(1, 4, 3), cost, slots=2, policy="continue"))
     assert "0.03 core-hours on this machine" in said
     assert "--label-seconds" in "\n".join(cost_lines(events(1, 4), None, 2, "wait"))

@@ -3,34 +3,62 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from workflows.campaign_state import Pace
+from workflows.campaign_state import Pace, State
 from workflows.command_line import main
+from workflows.config import load_campaign
+from workflows.run_folder import _status
+from workflows.summary import status_lines
 
 
 def at(seconds: float) -> str:
     return (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat()
 
 
-def test_paces_and_costs_come_from_the_journals_times() -> None:
-    pace = Pace()
-    for n in range(100):
-        pace = pace.after("label", {"event": "label_finished", "time": at(600 * n), "outcome": {"core_seconds": 36}}, 0)
-        pace = pace.after("walk", {"event": "walk_finished", "time": at(600 * n), "outcome": {}}, 500 * n)
+def test_the_pace_is_that_of_the_walking_time() -> None:
+    """A label every 600 s; the start, the test set, the pauses and a clock that goes back count for nothing."""
+
+    def label(pace: Pace, time_s: float, walking: bool = True) -> Pace:
+        event = {"event": "label_finished", "time": at(time_s), "outcome": {"core_seconds": 36}}
+        return pace.after("label", event, walking)
+
+    pace = Pace().resumed({"event": "driver_started", "time": at(0)})
+    for n in range(5):
+        pace = label(pace, n, walking=False)
+    for n in range(1, 51):
+        pace = label(pace, 4 + 600 * n)
     assert pace.labels_per_day == pytest.approx(144)
-    assert pace.steps_per_s == pytest.approx(500 / 600)
-    assert pace.core_seconds == {"label": 3600, "walk": 0}
-    assert len(pace.labels) == len(pace.walks) == 50
-    back = Pace().after("label", {"event": "label_finished", "time": at(10), "outcome": {}}, 0)
-    back = back.after("label", {"event": "label_finished", "time": at(-86400), "outcome": {}}, 0)
-    assert back.labels_per_day != back.labels_per_day  # the clock went back: not known
+    pace = pace.resumed({"event": "driver_started", "time": at(1e6)})
+    for n in range(1, 51):
+        pace = label(pace, 1e6 + 600 * n)
+    for n in range(1000):
+        pace = label(pace, 2e6 + n, walking=False)
+    assert pace.labels_per_day == pytest.approx(144)
+    assert pace.walking_s == 100 * 600
+    assert pace.core_seconds == {"label": 36 * (5 + 100 + 1000)}
+    assert label(pace, 0).walking_s == pace.walking_s
+    assert math.isnan(Pace().labels_per_day)
+
+
+def test_a_campaign_at_work_has_not_ended_yet() -> None:
+    state = State.new(load_campaign("si")[0], "run")
+    state = replace(state, phase="validation", reason="converged: all 6 checks hold")
+    assert status_lines(_status(state, True))[0].endswith(
+        "running: training has ended; the walkers walk on with training off"
+    )
+    paused = replace(state, stopped="interrupted")
+    assert status_lines(_status(paused, False))[0].endswith("paused: interrupted")
+    ended = replace(state, phase="complete")
+    assert status_lines(_status(ended, False))[0].endswith("complete: converged: all 6 checks hold")
 
 
 def test_a_dry_run_says_what_would_be_submitted_and_writes_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,30 @@ def test_another_campaign_is_refused_in_its_folder(
     before = {p: p.stat().st_mtime_ns for p in run.iterdir() if p.name != "driver.lock"}
     assert "dynamics.temperature_K" in refused(["train", str(other), "--run", str(run)], capsys)
     assert {p: p.stat().st_mtime_ns for p in run.iterdir() if p.name != "driver.lock"} == before
+
+
+def test_a_lost_force_field_is_named_and_fitted_again(
+    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished[0], run := tmp_path / "run")
+    newest = max((run / "force_fields").iterdir())
+    before = ForceField.load(newest)
+    newest.unlink()
+    status = status_json(run, capsys)
+    assert status["state"] == "paused"
+    assert newest.name in status["reason"] and "dynft train" in status["reason"]
+    command = ["train", str(finished[0].parent / "small.toml"), "--run", str(run)]
+    assert main(command) == finished[1]
+    assert f"its file was gone; fitted again to its {before.n_labels} labels" in capsys.readouterr().out
+    after = ForceField.load(newest)
+    assert set(after.labels) == set(before.labels) and after.pending == before.pending
+    np.testing.assert_allclose(after.posterior.mean, before.posterior.mean, rtol=1e-6, atol=1e-9)
+    assert after.posterior.beta_inv_sqrt == pytest.approx(before.posterior.beta_inv_sqrt, rel=1e-6)
+    assert status_json(run, capsys)["state"] == "complete"
+    newest.unlink()
+    shutil.rmtree(run / "labels" / after.labels[0])
+    assert main(command) == 1
+    assert f"{newest.name} is gone and cannot be fitted again" in capsys.readouterr().err
 
 
 def test_its_report_is_written_whole(finished: tuple[Path, int], tmp_path: Path) -> None:
