@@ -10,6 +10,7 @@ What was computed is kept in RUN/finite_differences.
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
 from dynft_core.force_field import ForceField
+from dynft_core.jobs import ReferenceSettings
 from dynft_core.phonons.dynamical_matrix import frequencies
-from dynft_core.reference.calculation import calculate, finished_calculation
+from dynft_core.reference.calculation import calculate
+from dynft_core.storage.files import replacing
 from dynft_core.storage.structures import read_perfect_structure
 from workflows.campaign_jobs import SUPERCELL, force_field_path, reference_settings
 from workflows.phonon_commands import parse_points
@@ -37,7 +40,9 @@ def main() -> None:
     state, points = state_of(arguments.run), parse_points(arguments.points)
     force_field = ForceField.load(arguments.run / force_field_path(len(state.fits)))
     phonon = displaced(force_field, read_perfect_structure(arguments.run / SUPERCELL), arguments.displacement)
-    phonon.forces = [forces(arguments.run, i, s, state) for i, s in enumerate(phonon.supercells_with_displacements)]
+    kept = arguments.run / "finite_differences" / f"{arguments.displacement:g}"
+    settings = reference_settings(state.campaign)
+    phonon.forces = [forces(kept / f"{i:03d}", s, settings) for i, s in enumerate(phonon.supercells_with_displacements)]
     phonon.produce_force_constants()
     phonon.symmetrize_force_constants()
     ours, errors = frequencies(force_field, points), []
@@ -59,15 +64,17 @@ def displaced(force_field: ForceField, supercell: Atoms, displacement_A: float) 
     return phonon
 
 
-def forces(run: Path, index: int, structure: Any, state: Any) -> Any:
-    """Forces (N, 3) eV/Å of one displaced supercell, computed once."""
-    folder = run / "finite_differences" / f"{index:03d}"
-    found = finished_calculation(folder) if folder.exists() else None
-    if found is None:
+def forces(folder: Path, structure: Any, settings: ReferenceSettings) -> Any:
+    """Forces (N, 3) eV/Å of one displaced supercell, computed once; what was interrupted is begun afresh."""
+    kept = folder / "forces.npy"
+    if not kept.exists():
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         atoms = Atoms(numbers=structure.numbers, cell=structure.cell, positions=structure.positions, pbc=True)
-        found = calculate(atoms, reference_settings(state.campaign), folder)
-    return found.forces
+        found = calculate(atoms, settings, folder).forces
+        with replacing(kept) as temporary, temporary.open("wb") as file:
+            np.save(file, found)
+    return np.load(kept)
 
 
 if __name__ == "__main__":

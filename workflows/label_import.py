@@ -25,6 +25,7 @@ from dynft_core.reference.imported import (
     write_imported_label,
 )
 from dynft_core.reference.label import read_label, relative_label_path
+from dynft_core.storage.files import making_folder
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import read_perfect_structure, write_structures
 from workflows.campaign import imported_event, started_event
@@ -33,7 +34,7 @@ from workflows.campaign_state import State
 from workflows.config import load_campaign
 from workflows.data_checks import data_warnings, refuse_unphysical
 from workflows.requests import ask
-from workflows.run_folder import first_event, prepared, state_of, take_requests
+from workflows.run_folder import RUN_MODE, first_event, prepared, state_of, take_requests
 from workflows.snapshot import JOURNAL
 
 Floats = NDArray[np.float64]
@@ -70,7 +71,18 @@ def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_o
     Raises:
         InputError: no such campaign, run folder or path; or no structure that can be used.
     """
-    run_dir = _run_folder(source, run)
+    if Path(source).is_dir():
+        return _take(source, Path(source).absolute(), paths, accept_other_settings)
+    campaign, text = load_campaign(source)
+    run_dir = (run or Path("runs") / campaign.name).absolute()
+    with making_folder(run_dir, mode=RUN_MODE):
+        with prepared(campaign, text, run_dir), Journal.open(run_dir / JOURNAL) as journal:
+            if first_event(run_dir) is None:
+                journal.append(started_event(campaign))
+        return _take(source, run_dir, paths, accept_other_settings)
+
+
+def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settings: bool) -> str:
     state = state_of(run_dir)
     crystal = Crystal(read_perfect_structure(run_dir / PRIMITIVE))
     found = _Import(Supercell.match(crystal, read_perfect_structure(run_dir / SUPERCELL)))
@@ -95,18 +107,6 @@ def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_o
     go_on = f"go on with: dynft train {shlex.quote(campaign)} --run {shlex.quote(str(run_dir))}"
     lines.append(go_on if taken else "named to the running driver")
     return "\n".join(lines)
-
-
-def _run_folder(source: str, run: Path | None) -> Path:
-    """The folder of the campaign, which is begun when it is not there yet."""
-    if Path(source).is_dir():
-        return Path(source).absolute()
-    campaign, text = load_campaign(source)
-    folder = (run or Path("runs") / campaign.name).absolute()
-    with prepared(campaign, text, folder), Journal.open(folder / JOURNAL) as journal:
-        if first_event(folder) is None:
-            journal.append(started_event(campaign))
-    return folder
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:

@@ -34,6 +34,8 @@ from workflows.snapshot import JOURNAL, Snapshots
 from workflows.structure_files import read_structure
 
 LOCK = "driver.lock"
+RUN_MODE = 0o700
+"""A run folder is the user's own, whatever their umask."""
 LOCK_WAIT_S = 2.0
 """How long a driver waits for the lock: whoever only looks whether it is held has it for a moment."""
 
@@ -49,7 +51,7 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
     crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
     try:
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the user's own, whatever their umask
+        run_dir.mkdir(mode=RUN_MODE, parents=True, exist_ok=True)
         if not (run_dir / "campaign.toml").exists():
             _write_text(run_dir / "campaign.toml", campaign_text)
         descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

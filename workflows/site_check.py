@@ -24,6 +24,18 @@ NEEDED = ("dynft", "parsl")
 """Packages that must be the same here and there: tasks are told by name and pickled."""
 
 
+STARTING_S = 60.0
+"""What a worker may need to start, once its block runs: packages from a file system that is shared."""
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """Why an executor's worker did not answer, and whether the logs of its blocks may say more."""
+
+    words: str
+    logs: bool = True
+
+
 @dataclass(frozen=True)
 class Finding:
     """One line of the report. `wrong`: it must be mended before a campaign can run."""
@@ -45,21 +57,22 @@ def check_site(site: str, timeout_s: float, commands: tuple[str, ...] = (), say:
         InputError: the site's file cannot be used.
     """
     folder = Path(tempfile.mkdtemp(prefix="dynft-site-check-", dir=Path.cwd()))
+    keep = False
     try:
         load_site(site, folder)  # refused before anything starts
-        wrong = _check(site, folder, timeout_s, commands, say)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    if wrong:
-        say(f"the site is not ready: {wrong} to mend; logs of the blocks are in {folder}")
-        return 1
-    shutil.rmtree(folder, ignore_errors=True)
-    say("the site is ready")
-    return 0
+        wrong, keep = _check(site, folder, timeout_s, commands, say)
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    logs = f"; logs of the blocks are in {folder}" if keep else ""
+    say(f"the site is not ready: {wrong} to mend{logs}" if wrong else "the site is ready")
+    return 1 if wrong else 0
 
 
-def _check(site: str, folder: Path, timeout_s: float, commands: tuple[str, ...], say: Callable[[str], None]) -> int:
+def _check(
+    site: str, folder: Path, timeout_s: float, commands: tuple[str, ...], say: Callable[[str], None]
+) -> tuple[int, bool]:
+    """How much is wrong, and whether the logs in the folder are worth keeping."""
     marker = uuid4().hex
     (folder / "marker").write_text(marker)
     functions = SimpleNamespace(**dict.fromkeys(FUNCTIONS.values(), probe))
@@ -67,7 +80,7 @@ def _check(site: str, folder: Path, timeout_s: float, commands: tuple[str, ...],
         executors = Executors(lambda: load_site(site, folder), functions)
     except CampaignFailedError as error:
         say(f"wrong: {error}")
-        return 1
+        return 1, False
     try:
         task_of = {label: task for task, label in reversed(executors.labels.items())}
         for_labels = next(label for label in LABEL_EXECUTORS if label in task_of)
@@ -76,50 +89,65 @@ def _check(site: str, folder: Path, timeout_s: float, commands: tuple[str, ...],
             label: executors.submit(task, ProbeJob(str(folder), label, marker, commands if label == for_labels else ()))
             for label, task in task_of.items()
         }
-        wrong = 0
+        wrong, keep = 0, False
         for label, outcome in _answers(executors, futures, timeout_s):
-            findings = [Finding(outcome, wrong=True)] if isinstance(outcome, str) else _findings(outcome)
-            if not isinstance(outcome, str) and not (folder / f"{label}.seen").exists():
-                findings.append(Finding(f"shared folder: what the worker wrote to {folder} is not seen here", True))
+            if isinstance(outcome, NoAnswer):
+                findings, keep = [Finding(outcome.words, wrong=True)], keep or outcome.logs
+            else:
+                findings = _findings(outcome)
+                if not (folder / f"{label}.seen").exists():
+                    findings.append(Finding(f"shared folder: what the worker wrote to {folder} is not seen here", True))
             say(label)
             for finding in findings:
                 say(f"  {'wrong: ' if finding.wrong else ''}{finding.text}")
             wrong += sum(finding.wrong for finding in findings)
-        return wrong
+        return wrong, keep
     finally:
         executors.close()
 
 
 def _answers(
     executors: Executors, futures: Mapping[str, Future[ProbeOutcome]], timeout_s: float
-) -> list[tuple[str, ProbeOutcome | str]]:
+) -> list[tuple[str, ProbeOutcome | NoAnswer]]:
     """By executor: what its worker saw, or why there was no answer."""
-    answers: dict[str, ProbeOutcome | str] = {}
+    answers: dict[str, ProbeOutcome | NoAnswer] = {}
     deadline = time.monotonic() + timeout_s
     while len(answers) < len(futures):
         for label in futures.keys() - answers.keys():
             answer = _answer(executors, label, futures[label])
             if answer is None and time.monotonic() > deadline:
-                waiting = executors.waiting_words(label) or "no word from the scheduler or the worker"
-                answer = f"no answer within {timeout_s:.0f} s: {waiting}; raise --timeout, or mend the site file"
+                answer = _too_late(executors, label, timeout_s)
             if answer is not None:
                 answers[label] = answer
         time.sleep(0.2)
     return [(label, answers[label]) for label in futures]
 
 
-def _answer(executors: Executors, label: str, future: Future[ProbeOutcome]) -> ProbeOutcome | str | None:
+def _too_late(executors: Executors, label: str, timeout_s: float) -> NoAnswer:
+    """What to do when nothing has gone wrong, but no answer has come in time."""
+    late = f"no answer within {timeout_s:.0f} s"
+    if waiting := executors.waiting_words(label):
+        return NoAnswer(f"{late}: its job waits in the queue ({waiting}); wait for it with a longer --timeout", False)
+    if timeout_s < STARTING_S:
+        return NoAnswer(f"{late}: starting a worker may take {STARTING_S:.0f} s; give --timeout at least that", False)
+    if executors.has_workers(label):
+        return NoAnswer(f"{late}: its block runs, its worker does not report; see worker_init and address in the site")
+    return NoAnswer(f"{late}: no block runs, and the scheduler does not say why; see the site's provider")
+
+
+def _answer(executors: Executors, label: str, future: Future[ProbeOutcome]) -> ProbeOutcome | NoAnswer | None:
     trouble = executors.trouble(label)
     if trouble is not None:
-        return f"no block: {trouble.words}"
+        return NoAnswer(f"no block: {trouble.words}")
     if not future.done():
         return None
     error = future.exception()
     if error is None:
         return future.result()
     if isinstance(error, ImportError):
-        return f"the worker's Python lacks a package ({error}); install dynft there, or activate it in worker_init"
-    return f"the job failed on the worker: {type(error).__name__}: {' '.join(str(error).split())}"
+        words = f"the worker's Python lacks a package ({error}); install dynft there, or activate it in worker_init"
+        return NoAnswer(words)
+    return NoAnswer(f"the job failed on the worker: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def _findings(seen: ProbeOutcome) -> list[Finding]:

@@ -37,14 +37,14 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def making_folder(folder: Path) -> Iterator[None]:
+def making_folder(folder: Path, mode: int = 0o777) -> Iterator[None]:
     """Make a folder and those above it; when the body raises, what was not there before is gone again.
 
     Raises:
         OSError: it cannot be made.
     """
     new = [f for f in (folder, *folder.parents) if not f.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode, parents=True, exist_ok=True)
     try:
         yield
     except BaseException:

@@ -50,11 +50,14 @@ def test_partition_and_account_are_refused_in_slurms_words(cluster: Cluster, sit
     assert "can't use this partition" in found["ab_initio"]
 
 
-def test_a_job_that_would_never_start_and_one_whose_set_up_fails(cluster: Cluster, site: Site) -> None:
+def test_a_job_that_would_never_start_and_one_whose_set_up_fails(cluster: Cluster, site: Site, tmp_path: Path) -> None:
     code, found = report(site(WALK_PARTITION="short", WORKER_INIT="echo no module vasp here >&2; exit 3"))
     assert code == 1
     assert "it would never start: PartitionTimeLimit" in found["walkers"]
     assert "FAILED (NonZeroExitCode)" in found["ab_initio"] and "no module vasp here" in found["ab_initio"]
+    (logs,) = tmp_path.glob("dynft-site-check-*")
+    assert str(logs) in found["ab_initio"]
+    assert any("no module vasp here" in path.read_text() for path in logs.rglob("*") if path.is_file())
 
 
 def test_other_versions_and_missing_packages(cluster: Cluster, site: Site, tmp_path: Path) -> None:

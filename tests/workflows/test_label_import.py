@@ -20,11 +20,13 @@ from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
+from dynft_core.storage.journal import Journal
+from workflows.campaign import started_event
 from workflows.campaign_jobs import reference_settings
 from workflows.command_line import main
 from workflows.config import load_campaign
 from workflows.label_import import import_labels
-from workflows.run_folder import state_of
+from workflows.run_folder import prepared, state_of
 
 LATTICE_A = 5.432
 TOML = """
@@ -163,3 +165,10 @@ def test_nothing_that_can_be_used_is_one_line(campaign: Path, tmp_path: Path) ->
     (tmp_path / "data" / "cut.xyz").write_text("64\nLattice=")
     with pytest.raises(InputError, match="at least one structure that can be a label"):
         import_labels(str(campaign), [tmp_path / "data"], tmp_path / "run", accept_other_settings=False)
+    assert not (tmp_path / "run").exists()
+    made = load_campaign(campaign)
+    with prepared(*made, tmp_path / "run"), Journal.open(tmp_path / "run" / "journal.jsonl") as journal:
+        journal.append(started_event(made[0]))
+    with pytest.raises(InputError, match="at least one structure that can be a label"):
+        import_labels(str(campaign), [tmp_path / "data"], tmp_path / "run", accept_other_settings=False)
+    assert (tmp_path / "run" / "journal.jsonl").exists()  # a campaign that was there stays

@@ -5,13 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import ase.io
+import numpy as np
 import pytest
 from ase.build import bulk
 
 from dynft_core.force_field import ForceField
+from dynft_core.jobs import ReferenceSettings
+from dynft_core.reference.calculators import make_calculator
+from dynft_core.reference.label import read_label
+from dynft_core.storage.segments import read_segment
+from dynft_core.storage.structures import read_perfect_structure
+from workflows.campaign_jobs import SUPERCELL
 from workflows.command_line import main
 from workflows.config import load_campaign, load_run_campaign
-from workflows.rehearsal import LabelCost, cost_lines
+from workflows.rehearsal import MEASURED, LabelCost, cost_lines
+from workflows.run_folder import state_of
 from workflows.sites import label_slots, load_site
 
 TOML = """
@@ -86,6 +94,24 @@ def test_a_crystal_with_a_reference_that_is_not_here_is_rehearsed(
     assert there.reference.calculator == "bonds" and there.name == "salt-rehearsal"
     same = load_campaign(tmp_path / "campaign.toml")[0]
     assert there.model_copy(update={"name": same.name, "reference": same.reference}) == same
+
+
+def test_one_real_label_is_computed_to_know_its_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ase.io.write(tmp_path / "salt.xyz", bulk("Si", "diamond", a=5.432, cubic=True))
+    real = TOML[: TOML.index("[reference]")] + '[reference]\ncalculator = "tersoff-si"\n'
+    (tmp_path / "campaign.toml").write_text(real)
+    run = tmp_path / "run"
+    arguments = ["train", str(tmp_path / "campaign.toml"), "--run", str(run), "--rehearse", "--measure-label"]
+    assert main([*arguments, "--label-cores", "4"]) in (0, 1)  # 40 fs need not converge
+    assert "on 4 cores, measured" in capsys.readouterr().out
+    keys = set(read_segment(run / "structures" / f"{MEASURED}.h5", None).attributes["keys"])
+    (label,) = (read_label(run / "labels" / key / "label.h5") for key in keys)
+    moved = read_perfect_structure(run / SUPERCELL)
+    moved.positions += label.displacements
+    moved.calc = make_calculator(ReferenceSettings("tersoff-si"), tmp_path)
+    np.testing.assert_allclose(label.forces, moved.get_forces(), atol=1e-9)  # the reference's, not the teacher's
+    assert label.seconds > 0
+    assert label.key not in {key for fit in state_of(run).fits for key in ForceField.load(run / fit.path).labels}
 
 
 def test_options_of_a_rehearsal_alone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

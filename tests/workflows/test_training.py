@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import numpy as np
 import pytest
+from ase import units
 from ase.build import bulk
 
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
+from dynft_core.jobs import ReferenceSettings
+from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
 from workflows.command_line import main
@@ -179,6 +184,26 @@ def test_another_campaign_is_refused_in_its_folder(
     before = {p: p.stat().st_mtime_ns for p in run.iterdir() if p.name != "driver.lock"}
     assert "dynamics.temperature_K" in refused(["train", str(other), "--run", str(run)], capsys)
     assert {p: p.stat().st_mtime_ns for p in run.iterdir() if p.name != "driver.lock"} == before
+
+
+def test_its_phonons_against_finite_displacements_of_its_reference(finished: tuple[Path, int]) -> None:
+    """At Γ the reference's optical frequency is that of the two sublattices against each other."""
+    pytest.importorskip("phonopy")
+    script = Path(__file__).parents[2] / "benchmarks" / "finite_difference_phonons.py"
+    command = [sys.executable, "-W", "ignore", str(script), str(finished[0]), "--points", "0 0 0; 1/3 1/3 0"]
+    first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    primitive = bulk("Si", "diamond", a=5.432)
+    primitive.positions[0, 0] += 0.01
+    primitive.calc = make_calculator(ReferenceSettings("tersoff-si"), finished[0])
+    stiffness = -primitive.get_forces()[0, 0] / 0.01
+    optical_THz = np.sqrt(2 * stiffness / primitive.get_masses()[0]) / (2 * np.pi) * 1e3 * units.fs
+    theirs = [line.split("[")[1].split("]")[0].split() for line in first.splitlines() if "reference " in line]
+    # central differences against one-sided ones: 0.01 Å of anharmonicity
+    np.testing.assert_allclose([float(x) for x in theirs[0]], [0, 0, 0, *3 * [optical_THz]], atol=0.02)
+    assert float(first.split("rms difference ")[1].split()[0]) < 1.0
+    kept = {path: path.stat().st_mtime_ns for path in (finished[0] / "finite_differences").rglob("*")}
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == first
+    assert {path: path.stat().st_mtime_ns for path in (finished[0] / "finite_differences").rglob("*")} == kept
 
 
 def test_a_lost_force_field_is_named_and_fitted_again(
