@@ -16,6 +16,7 @@ from dynft_core.jobs import LabelJob
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
+from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
 from dynft_core.tasks import label, propose
 from workflows.campaign_jobs import SUPERCELL, harmonic_job, reference_settings
 from workflows.config import Campaign, ReferenceSection, load_campaign
@@ -30,6 +31,7 @@ from workflows.summary import closing_lines, exit_code
 from workflows.training import check_campaign, check_run_folder
 
 MEASURED = "measured"
+"""Folder in the run folder for the one label by the real reference."""
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,14 @@ def _cost(real: Campaign, folder: Path, settings: RehearsalSettings) -> LabelCos
 
 def _measured_seconds(real: Campaign, folder: Path) -> float:
     """Wall time (s) of the real campaign's first label, computed here once and kept."""
-    structures = propose(replace(harmonic_job(real, str(folder)), output=f"structures/{MEASURED}.h5", n_structures=1))
-    reference = reference_settings(real)
-    outcome = label(LabelJob(str(folder), structures.structures[0], SUPERCELL, reference))
+    own = folder / MEASURED  # labels of one folder have one reference
+    own.mkdir(exist_ok=True)
+    write_perfect_structure(own / SUPERCELL, read_perfect_structure(folder / SUPERCELL))
+    proposed = propose(replace(harmonic_job(real, str(own)), n_structures=1))
+    outcome = label(LabelJob(str(own), proposed.structures[0], SUPERCELL, reference_settings(real)))
     if not outcome.ok:
         raise InputError("--measure-label", "a label by the real reference", outcome.error, "mend it")
-    return read_label(folder / outcome.path).seconds
+    return read_label(own / outcome.path).seconds
 
 
 def _command(source: str, site: str, run: Path | None, settings: RehearsalSettings) -> str:
