@@ -35,6 +35,7 @@ from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import WalkSettings, walk
 from dynft_core.interop.export import export
 from dynft_core.jobs import CriterionSettings, MonitorName
+from dynft_core.model.cell_energy import KINDS
 from dynft_core.model.potential import Potential
 from workflows.trajectory import FrameFormat
 
@@ -152,12 +153,19 @@ def processes(count: int, steps: int) -> float:
 
 def operations(potential: Potential) -> int:
     """Floating-point operations of the forces on one structure, a multiply-add counting as two."""
-    cell, placement = potential.folded.energy(tuple(potential.folded.blocks))
-    _, height, _, width, _ = cell.parts.T
-    contractions = np.sum(4 * height * width + 3 * height)
+    cell, index = potential.folded.energy(tuple(potential.folded.blocks))
+    kinds = [KINDS[kind] for kind in cell.parts[:, 0]]
+    orbits = cell.parts[:, 3]
+    contractions = sum(4 * sum(kind) * n + 3 * sum(kind) for kind, n in zip(kinds, orbits, strict=True))
+    butterflies = sum(_additions(len(kind)) * n for kind, n in zip(kinds, orbits, strict=True)) + 6 * len(cell.sums)
     products = sum(9 if a != b else 6 for a, b, _ in cell.pairs) + len(cell.triples)
-    n_sites, n_cells = placement.index.shape
-    return int(n_cells * (contractions + 5 * products + 3 * n_sites))
+    n_sites, n_cells = index.shape
+    return int(n_cells * (contractions + butterflies + 5 * products + 3 * n_sites))
+
+
+def _additions(n: int) -> int:
+    """Of the sums and differences of n columns, and of their adjoints."""
+    return 2 * n * (n.bit_length() - 1)
 
 
 def force_rows(case: Case, force_field: ForceField, md: Langevin, steps: int, peer: Times | None) -> Times:

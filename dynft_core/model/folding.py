@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.cell_energy import CellEnergy, Clusters, Placement, lay_out
+from dynft_core.model.cell_energy import CellEnergy, lay_out
 from dynft_core.model.kernels.terms import Terms
+from dynft_core.model.splits import Clusters
 from dynft_core.symmetry.basis import ForceConstantBasis, OrderBasis
 from dynft_core.symmetry.eigentensors import Pattern, Representation, energy_factors, monomials
+from dynft_core.symmetry.space_group import SpaceGroup, space_group
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -74,16 +76,17 @@ class FoldedBasis:
     terms: dict[int, tuple[Terms, ...]]
     columns: dict[int, slice]
     dtype: type[np.floating]
-    _energies: dict[tuple[int, ...], tuple[CellEnergy, Placement]] = field(default_factory=dict)
+    _energies: dict[tuple[int, ...], tuple[CellEnergy, NDArray[np.int32]]] = field(default_factory=dict)
 
-    def energy(self, orders: tuple[int, ...]) -> tuple[CellEnergy, Placement]:
-        """What the force kernel runs over, for some orders."""
+    def energy(self, orders: tuple[int, ...]) -> tuple[CellEnergy, NDArray[np.int32]]:
+        """What the force kernel runs over, for some orders, and the atoms (S, T) that its sites are in each cell."""
         if orders not in self._energies:
             blocks = [block for n in orders for block in self.blocks[n]]
-            cell = lay_out([Clusters(block.shape, block.atoms, block.cells) for block in blocks])
+            clusters = [Clusters(block.shape, block.atoms, block.cells, block.orbit) for block in blocks]
+            cell = lay_out(clusters, _space_group(self.basis))
             images = cell.cells[:, None] + _translations(self.supercell)
             index = self.supercell.site_index(np.broadcast_to(cell.atoms[:, None], images.shape[:2]), images)
-            self._energies[orders] = cell, Placement.of(index, self.supercell.n_atoms)
+            self._energies[orders] = cell, index.astype(np.int32)
         return self._energies[orders]
 
     @property
@@ -125,6 +128,20 @@ def _lay_out(
         columns[n] = slice(start, start + int(order.offsets[-1]))
         start = columns[n].stop
     return FoldedBasis(basis, supercell, blocks, terms, columns, dtype)
+
+
+def _space_group(basis: ForceConstantBasis) -> SpaceGroup:
+    """That of the basis: no operation that it was not made with, should another spglib find more."""
+    group = space_group(basis.crystal)
+    distances = np.abs(group.cartesian[:, None] - basis.cartesian).max(axis=(2, 3))
+    own = distances.min(axis=1) < 1e-9
+    return replace(
+        group,
+        rotations=group.rotations[own],
+        permutations=group.permutations[own],
+        shifts=group.shifts[own],
+        cartesian=group.cartesian[own],
+    )
 
 
 def _by_shape(order: OrderBasis) -> dict[tuple[int, ...], Ints]:

@@ -69,17 +69,14 @@ class Potential:
             orders: leave out all others.
         """
         chosen = orders or tuple(self.folded.blocks)
-        cell, placement = self.folded.energy(chosen)
+        cell, index = self.folded.energy(chosen)
         if chosen not in self._coefficients:
-            flat = np.zeros(cell.n_coefficients, dtype=self.dtype)
-            shapes = [table for n in chosen for table in self._by_shape[n]]
-            for places, table in zip(cell.places, shapes, strict=True):
-                flat[places] = table
-            self._coefficients[chosen] = flat
+            tables = [table.ravel() for n in chosen for table in self._by_shape[n]]
+            self._coefficients[chosen] = (cell.coefficients @ np.concatenate(tables)).astype(self.dtype)
         if self.dtype != np.float64:
             displacements = displacements - displacements.mean(axis=0)
         u = np.ascontiguousarray(displacements, dtype=self.dtype)
-        forces, energies = forces_and_energies(cell, placement, self._coefficients[chosen], u)
+        forces, energies = forces_and_energies(cell, index, self._coefficients[chosen], u)
         return forces.astype(np.float64, copy=False), energies
 
     def batch_forces(self, displacements: Floats, orders: tuple[int, ...] = ()) -> Floats:

@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 from scipy.stats import special_ortho_group
 
 from dynft_core import ForceConstantBasis, Supercell
-from dynft_core.model.cell_energy import Clusters, Placement, lay_out
+from dynft_core.model.cell_energy import lay_out
 from dynft_core.model.folding import all_terms, fold
 from dynft_core.model.kernels import columns, forces, reference
 from dynft_core.model.kernels.terms import Terms
 from dynft_core.model.potential import Potential, eigentensor_matrix
+from dynft_core.model.splits import Clusters
+from dynft_core.symmetry.space_group import SpaceGroup
 
 Floats = NDArray[np.float64]
 
 N_ATOMS = 5
+ONE = np.eye(3, dtype=np.int64)[None]
+NO_SYMMETRY = SpaceGroup("P1", ONE, np.arange(3)[None], np.zeros((1, 3, 3), dtype=np.int64), ONE.astype(np.float64))
 
 
 def shapes(order: int, largest: int | None = None) -> list[tuple[int, ...]]:
@@ -56,6 +60,15 @@ def on_two_cells(atoms: NDArray[np.integer], cells: NDArray[np.integer]) -> NDAr
     return 2 * atoms[..., None] + (cells[..., :1] + np.arange(2)) % 2
 
 
+def distinct_clusters(rng: np.random.Generator, n_sites: int) -> NDArray[np.integer]:
+    """(3, n) sites of three clusters, of nine on three cells; no two are the same but for a translation."""
+    found: dict[bytes, NDArray[np.integer]] = {}
+    while len(found) < 3:
+        sites = rng.choice(9, n_sites, replace=False)
+        found[(np.sort(sites) - 3 * (sites.min() // 3)).tobytes()] = sites
+    return np.array(list(found.values()))
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["double", "single"])
 @pytest.mark.parametrize(("order", "lanes"), [*((n, None) for n in range(2, 7)), (4, 2), (4, 4), (4, 8), (4, 16)])
 def test_forces_of_cell_energies_equal_the_reference(
@@ -65,18 +78,15 @@ def test_forces_of_cell_energies_equal_the_reference(
     rng = np.random.default_rng(order)
     clusters, tables = [], []
     for shape in (s for s in SHAPES if order - 1 <= sum(s) <= order):
-        sites = np.array([rng.choice(9, len(shape), replace=False) for _ in range(3)])
+        sites = distinct_clusters(rng, len(shape))
         cells = np.stack([sites // 3, *np.zeros((2, *sites.shape), dtype=np.int64)], axis=-1)
-        clusters.append(Clusters(shape, sites % 3, cells))
+        clusters.append(Clusters(shape, sites % 3, cells, np.arange(3)))
         tables.append(rng.normal(size=(3, prod(comb(k + 2, 2) for k in shape))))
-    cell = lay_out(clusters)
-    flat = np.zeros(cell.n_coefficients, dtype=dtype)
-    for places, table in zip(cell.places, tables, strict=True):
-        flat[places] = table
-    assert np.count_nonzero(flat) == sum(table.size for table in tables)
-    placement = Placement.of(on_two_cells(cell.atoms, cell.cells), 6)
+    cell = lay_out(clusters, NO_SYMMETRY)
+    coefficients = cell.coefficients @ np.concatenate([table.ravel() for table in tables])
+    index = on_two_cells(cell.atoms, cell.cells).astype(np.int32)
     u = rng.normal(0, 0.7, (6, 3, 19))
-    found, energies = forces.forces_and_energies(cell, placement, flat, u.astype(dtype), lanes)
+    found, energies = forces.forces_and_energies(cell, index, coefficients.astype(dtype), u.astype(dtype), lanes)
     some = [0, 6, 18]
     expected, energy = np.zeros((6, 3, 3)), np.zeros(3)
     for own, table in zip(clusters, tables, strict=True):

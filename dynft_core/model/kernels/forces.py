@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from itertools import product
 from typing import Any
@@ -14,48 +15,89 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from dynft_core.model.cell_energy import ROWS, CellEnergy, Placement
+from dynft_core.model.cell_energy import KINDS, CellEnergy
 from dynft_core.model.kernels.vectors import INT64, Vectors, lanes_of, type_of
 from dynft_core.symmetry.eigentensors import monomials
 
 Floats = NDArray[np.floating]
 
+CACHE_LINE = 64  # bytes
+ONE_SITE, TWO_SITES = (0,), (0, 0)
 
-@intrinsic
-def contract(typingctx, rows, lanes, values, adjoints, first, coefficients, columns, n_columns, energy):  # type: ignore[no-untyped-def]
-    """energy += p · C v, adjoint of p += C v, adjoint of v += Cᵀ p, for one group p of `rows` monomials.
 
-    Addresses of: values and adjoints (R, lanes), coefficients (n_columns, rows), columns int32, energy (lanes,);
-    p begins at row `first`, and the columns of C belong to rows `columns`.
-    """
-    height, width = len(rows), len(lanes)
+def _sums(e: Vectors, x: list[Any]) -> list[Any]:
+    """Sums and differences of 2ⁿ vectors: number k has the sign of (-1) to the number of bits in k & i."""
+    if len(x) == 1:
+        return x
+    lower = zip(_sums(e, x[0::2]), _sums(e, x[1::2]), strict=True)
+    return [y for a, b in lower for y in (e.add(a, b), e.sub(a, b))]
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
-        e = Vectors(builder, lanes)
-        _, _, values_, adjoints_, first_, coefficients_, columns_, n_columns_, energy_ = arguments
-        start = builder.mul(first_, ir.Constant(INT64, width))
-        p = [e.load(e.row(e.address(values_, start), a), True) for a in range(height)]
-        sums = [e.zero() for _ in p]
-        with cgutils.for_range(builder, n_columns_) as loop:
-            entry = builder.add(columns_, builder.mul(loop.index, ir.Constant(INT64, 4)))
-            row = builder.mul(e.index(entry), ir.Constant(INT64, width))
-            own = e.address(coefficients_, builder.mul(loop.index, ir.Constant(INT64, height)))
-            value, adjoint = e.load(e.address(values_, row), True), e.load(e.address(adjoints_, row), True)
-            for a in range(height):
+
+def _contract(e: Vectors, kind: tuple[int, ...], arguments: Sequence[Any]) -> None:
+    """One version of `contract`."""
+    builder, height, n = e.builder, sum(kind), len(kind)
+    values_, adjoints_, tops_, coefficients_, columns_, n_orbits_, energy_ = arguments
+
+    def row(entry: Any, number: int) -> Any:
+        place = e.index(builder.add(entry, ir.Constant(INT64, 4 * number)))
+        return builder.mul(place, ir.Constant(INT64, e.lanes * e.size))
+
+    tops = [row(tops_, a) for a in range(height)]
+    p = [e.load(builder.add(values_, top), True) for top in tops]
+    sums = [e.zero() for _ in p]
+    with cgutils.for_range(builder, n_orbits_) as loop:
+        entry = builder.add(columns_, builder.mul(loop.index, ir.Constant(INT64, 4 * n)))
+        own = e.address(coefficients_, builder.mul(loop.index, ir.Constant(INT64, height)))
+        rows = [row(entry, k) for k in range(n)]
+        values = _sums(e, [e.load(builder.add(values_, r), True) for r in rows])
+        adjoints, a = [], 0
+        for value, most in zip(values, kind, strict=True):
+            adjoint = None
+            for _ in range(most):
                 c = e.load(builder.add(own, ir.Constant(INT64, a * e.size)), False)
                 builder.store(e.add(builder.load(sums[a]), e.mul(c, value)), sums[a])
                 adjoint = e.add(adjoint, e.mul(c, p[a]))
-            e.store(adjoint, e.address(adjoints_, row))
-        total = e.load(energy_, True)
-        for a in range(height):
-            s = builder.load(sums[a])
-            total = e.add(total, e.mul(p[a], s))
-            place = e.row(e.address(adjoints_, start), a)
-            e.store(e.add(e.load(place, True), s), place)
-        e.store(total, energy_)
+                a += 1
+            adjoints.append(adjoint)
+        for r, change in zip(rows, _sums(e, adjoints), strict=True):
+            place = builder.add(adjoints_, r)
+            e.store(e.add(e.load(place, True), change), place)
+    total = None
+    for a in range(height):
+        s = builder.load(sums[a])
+        total = e.add(total, e.mul(p[a], s))
+        place = builder.add(adjoints_, tops[a])
+        e.store(e.add(e.load(place, True), s), place)
+    e.store(e.add(e.load(energy_, True), total), energy_)
+
+
+@intrinsic
+def contract(  # type: ignore[no-untyped-def]
+    typingctx, kinds, lanes, kind, values, adjoints, tops, coefficients, columns, n_orbits, energy
+):
+    """energy += p · C v, adjoint of p += C v, adjoint of v += Cᵀ p, for one part of C: version `kind` of `kinds`.
+
+    Addresses of: values and adjoints (R, lanes); tops int32, the rows that are p; columns int32 (n_orbits, n), the rows
+    of each orbit; coefficients (n_orbits, height), which join each of its sums and differences to some of p in turn;
+    energy (lanes,).
+    """
+    versions = [tuple(len(rows) for rows in version) for version in kinds]
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = Vectors(builder, lanes)
+        after = builder.append_basic_block("after")
+        switch = builder.switch(arguments[2], after)
+        for number, version in enumerate(versions):
+            block = builder.append_basic_block(f"kind{number}")
+            switch.add_case(ir.Constant(INT64, number), block)
+            builder.position_at_end(block)
+            _contract(e, version, arguments[3:])
+            builder.branch(after)
+        builder.position_at_end(after)
         return context.get_dummy_value()
 
-    return types.void(rows, lanes, values, adjoints, first, coefficients, columns, n_columns, energy), codegen
+    arguments = kinds, lanes, kind, values, adjoints, tops, coefficients, columns, n_orbits, energy
+    return types.void(*arguments), codegen
 
 
 @intrinsic
@@ -93,7 +135,7 @@ def form_products(typingctx, sites, lanes, a, b, result):  # type: ignore[no-unt
 
 @intrinsic
 def add_product_rule(typingctx, sites, lanes, a, b, adjoint, a_adjoint, b_adjoint):  # type: ignore[no-untyped-def]
-    """Adjoints of the displacements, given those of the monomials that form_products makes."""
+    """Adds to adjoints of displacements what those of the monomials that form_products makes give; takes these."""
     pairs = _factors(len(sites))
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
@@ -101,7 +143,7 @@ def add_product_rule(typingctx, sites, lanes, a, b, adjoint, a_adjoint, b_adjoin
         first, second = ([e.load(e.row(base, k), True) for k in range(3)] for base in arguments[2:4])
         sums: tuple[list[Any], list[Any]] = ([None] * 3, [None] * 3)
         for k, (i, j) in enumerate(pairs):
-            g = e.load(e.row(arguments[4], k), True)
+            g = e.take(e.row(arguments[4], k))
             sums[0][i] = e.add(sums[0][i], e.mul(g, second[j]))
             sums[1][j] = e.add(sums[1][j], e.mul(g, first[i]))
         for base, values in zip(arguments[5:7], sums, strict=True):
@@ -126,42 +168,59 @@ def multiply(typingctx, lanes, a, b, result):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def add_product(typingctx, lanes, a, b, result):  # type: ignore[no-untyped-def]
-    """result += a b, addresses of vectors."""
+def add_factors(typingctx, lanes, a, b, adjoint, a_adjoint, b_adjoint):  # type: ignore[no-untyped-def]
+    """a_adjoint += adjoint b, b_adjoint += adjoint a, addresses of vectors: the adjoints of multiply; takes adjoint."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         e = Vectors(builder, lanes)
-        _, a_, b_, result_ = arguments
-        e.store(e.add(e.load(result_, True), e.mul(e.load(a_, True), e.load(b_, True))), result_)
+        _, a_, b_, adjoint_, a_adjoint, b_adjoint = arguments
+        g = e.take(adjoint_)
+        for factor, target in ((b_, a_adjoint), (a_, b_adjoint)):
+            e.store(e.add(e.load(target, True), e.mul(g, e.load(factor, True))), target)
         return context.get_dummy_value()
 
-    return types.void(lanes, a, b, result), codegen
+    return types.void(lanes, a, b, adjoint, a_adjoint, b_adjoint), codegen
 
 
 @intrinsic
-def subtract_rows(typingctx, lanes, table, stride, rows, offsets, count, result, step):  # type: ignore[no-untyped-def]
-    """Three vectors at `result`, `step` numbers apart: minus the sum over `count` entries of three rows of `table`.
-
-    Addresses of: table, `stride` numbers a row; the entries' first rows, and offsets in them, int32; result.
-    """
+def form_sums(typingctx, lanes, a, b, plus, minus):  # type: ignore[no-untyped-def]
+    """plus = a + b, minus = a - b, addresses of vectors."""
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
         e = Vectors(builder, lanes)
-        _, table_, stride_, rows_, offsets_, count_, result_, step_ = arguments
-        sums = [e.zero() for _ in range(3)]
-        with cgutils.for_range(builder, count_) as loop:
-            entry = builder.mul(loop.index, ir.Constant(INT64, 4))
-            row, offset = (e.index(builder.add(base, entry)) for base in (rows_, offsets_))
-            place = builder.add(builder.mul(row, stride_), offset)
-            for x in range(3):
-                here = e.address(table_, builder.add(place, builder.mul(stride_, ir.Constant(INT64, x))))
-                builder.store(e.sub(builder.load(sums[x]), e.load(here, True)), sums[x])
-        for x in range(3):
-            place = e.address(result_, builder.mul(step_, ir.Constant(INT64, x)))
-            e.store(builder.load(sums[x]), place)
+        a, b = (e.load(address, True) for address in arguments[1:3])
+        e.store(e.add(a, b), arguments[3])
+        e.store(e.sub(a, b), arguments[4])
         return context.get_dummy_value()
 
-    return types.void(lanes, table, stride, rows, offsets, count, result, step), codegen
+    return types.void(lanes, a, b, plus, minus), codegen
+
+
+@intrinsic
+def add_sums(typingctx, lanes, plus, minus, a, b):  # type: ignore[no-untyped-def]
+    """a += plus + minus, b += plus - minus, addresses of vectors: the adjoints of form_sums; takes plus and minus."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = Vectors(builder, lanes)
+        plus, minus = (e.take(address) for address in arguments[1:3])
+        e.store(e.add(e.load(arguments[3], True), e.add(plus, minus)), arguments[3])
+        e.store(e.add(e.load(arguments[4], True), e.sub(plus, minus)), arguments[4])
+        return context.get_dummy_value()
+
+    return types.void(lanes, plus, minus, a, b), codegen
+
+
+@intrinsic
+def subtract(typingctx, lanes, source, target):  # type: ignore[no-untyped-def]
+    """target -= source, addresses of vectors; takes source."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:
+        e = Vectors(builder, lanes)
+        _, source, target = arguments
+        e.store(e.sub(e.load(target, True), e.take(source)), target)
+        return context.get_dummy_value()
+
+    return types.void(lanes, source, target), codegen
 
 
 @cache
@@ -171,21 +230,33 @@ def vector_width() -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _evaluate(lanes, rows, index, n_rows, pairs, triples, parts, columns, coefficients, u, out, energies):  # type: ignore[no-untyped-def]
+def _rows(count, n_lanes, dtype):  # type: ignore[no-untyped-def]
+    """Zeros (count, lanes), a cache line's beginning where a row's is: vectors across two lines take twice as long."""
+    flat = np.zeros(count * n_lanes + CACHE_LINE, dtype)
+    start = -flat.ctypes.data % CACHE_LINE // flat.itemsize
+    return flat[start : start + count * n_lanes].reshape(count, n_lanes)
+
+
+@numba.njit(cache=True, nogil=True)
+def _evaluate(  # type: ignore[no-untyped-def]
+    lanes, kinds, index, n_rows, pairs, triples, sums, parts, tops, columns, coefficients, u, forces, totals
+):
     n_lanes, n_sites, n_cells, n_walkers = len(lanes), index.shape[0], index.shape[1], u.shape[2]
-    values = np.zeros((n_rows, n_lanes), coefficients.dtype)
-    adjoints = np.empty((n_rows, n_lanes), coefficients.dtype)
+    values, adjoints = _rows(n_rows, n_lanes, coefficients.dtype), _rows(n_rows, n_lanes, coefficients.dtype)
+    energy = np.empty(n_lanes, coefficients.dtype)
     cell, walker = np.empty(n_lanes, np.int64), np.empty(n_lanes, np.int64)
     size, total = coefficients.itemsize, n_cells * n_walkers
     step = numba.int64(size * n_lanes)
     v, g = numba.int64(values.ctypes.data), numba.int64(adjoints.ctypes.data)
     c, k = numba.int64(coefficients.ctypes.data), numba.int64(columns.ctypes.data)
-    x, o, e = numba.int64(u.ctypes.data), numba.int64(out.ctypes.data), numba.int64(energies.ctypes.data)
+    t = numba.int64(tops.ctypes.data)
+    x, f, e = numba.int64(u.ctypes.data), numba.int64(forces.ctypes.data), numba.int64(energy.ctypes.data)
     for start in range(0, total, n_lanes):
         used = min(n_lanes, total - start)
         for lane in range(used):
             cell[lane], walker[lane] = divmod(start + lane, n_walkers)
-        if used == n_lanes and cell[0] == cell[n_lanes - 1]:
+        together = used == n_lanes and cell[0] == cell[n_lanes - 1]
+        if together:
             for s in range(n_sites):
                 own = x + size * (3 * n_walkers * index[s, cell[0]] + walker[0])
                 for axis in range(3):
@@ -200,88 +271,70 @@ def _evaluate(lanes, rows, index, n_rows, pairs, triples, parts, columns, coeffi
         for r in range(pairs.shape[0]):
             a, b, own = v + step * pairs[r, 0], v + step * pairs[r, 1], v + step * pairs[r, 2]
             if a != b:
-                form_products(rows[1:3], lanes, a, b, own)  # type: ignore[call-arg]
+                form_products(TWO_SITES, lanes, a, b, own)  # type: ignore[call-arg]
             else:
-                form_products(rows[1:2], lanes, a, b, own)  # type: ignore[call-arg]
+                form_products(ONE_SITE, lanes, a, b, own)  # type: ignore[call-arg]
         for r in range(triples.shape[0]):
             multiply(lanes, v + step * triples[r, 0], v + step * triples[r, 1], v + step * triples[r, 2])  # type: ignore[call-arg]
-        adjoints[:] = 0.0
-        energies[start : start + n_lanes] = 0.0
-        energy = e + size * start
+        for r in range(sums.shape[0]):
+            a, b, own = v + step * sums[r, 0], v + step * sums[r, 1], v + step * sums[r, 2]
+            form_sums(lanes, a, b, own, own + step)  # type: ignore[call-arg]
+        energy[:] = 0.0
         for p in range(parts.shape[0]):
-            row, height, column, width, coefficient = parts[p]
-            own, of = c + size * coefficient, k + 4 * column
-            if height == 9:
-                contract(rows[0], lanes, v, g, row, own, of, width, energy)  # type: ignore[call-arg]
-            elif height == 6:
-                contract(rows[1], lanes, v, g, row, own, of, width, energy)  # type: ignore[call-arg]
-            elif height == 3:
-                contract(rows[2], lanes, v, g, row, own, of, width, energy)  # type: ignore[call-arg]
-            else:
-                contract(rows[3], lanes, v, g, row, own, of, width, energy)  # type: ignore[call-arg]
+            kind, top, column, count, coefficient = parts[p]
+            contract(kinds, lanes, kind, v, g, t + 4 * top, c + size * coefficient, k + 4 * column, count, e)  # type: ignore[call-arg]
+        for r in range(sums.shape[0] - 1, -1, -1):
+            a, b, own = g + step * sums[r, 0], g + step * sums[r, 1], g + step * sums[r, 2]
+            add_sums(lanes, own, own + step, a, b)  # type: ignore[call-arg]
         for r in range(triples.shape[0] - 1, -1, -1):
             a, b, own = step * triples[r, 0], step * triples[r, 1], step * triples[r, 2]
-            add_product(lanes, g + own, v + b, g + a)  # type: ignore[call-arg]
-            add_product(lanes, g + own, v + a, g + b)
+            add_factors(lanes, v + a, v + b, g + own, g + a, g + b)  # type: ignore[call-arg]
         for r in range(pairs.shape[0]):
             a, b, own = step * pairs[r, 0], step * pairs[r, 1], step * pairs[r, 2]
             if a != b:
-                add_product_rule(rows[1:3], lanes, v + a, v + b, g + own, g + a, g + b)  # type: ignore[call-arg]
+                add_product_rule(TWO_SITES, lanes, v + a, v + b, g + own, g + a, g + b)  # type: ignore[call-arg]
             else:
-                add_product_rule(rows[1:2], lanes, v + a, v + b, g + own, g + a, g + b)  # type: ignore[call-arg]
-        for r in range(3 * n_sites):
-            copy(lanes, g + step * r, o + size * (r * out.shape[1] + start))  # type: ignore[call-arg]
-
-
-@numba.njit(cache=True, nogil=True)
-def _collect(lanes, one, n_cells, starts, rows, offsets, out, energies, forces, totals):  # type: ignore[no-untyped-def]
-    n_atoms, n_walkers = forces.shape[0], forces.shape[2]
-    size, n_lanes = forces.itemsize, len(lanes)
-    o, f = numba.int64(out.ctypes.data), numba.int64(forces.ctypes.data)
-    r, t = numba.int64(rows.ctypes.data), numba.int64(offsets.ctypes.data)
-    for atom in range(n_atoms):
-        count, first = starts[atom + 1] - starts[atom], 4 * starts[atom]
-        w = 0
-        while w < n_walkers:
-            result = f + size * (3 * n_walkers * atom + w)
-            if w + n_lanes <= n_walkers:
-                subtract_rows(lanes, o + size * w, out.shape[1], r + first, t + first, count, result, n_walkers)  # type: ignore[call-arg]
-                w += n_lanes
-            else:
-                subtract_rows(one, o + size * w, out.shape[1], r + first, t + first, count, result, n_walkers)  # type: ignore[call-arg]
-                w += 1
-    for cell in range(n_cells):
-        for k in range(n_walkers):
-            totals[k] += energies[cell * n_walkers + k]
+                add_product_rule(ONE_SITE, lanes, v + a, v + b, g + own, g + a, g + b)  # type: ignore[call-arg]
+        if together:
+            for s in range(n_sites):
+                own = f + size * (3 * n_walkers * index[s, cell[0]] + walker[0])
+                for axis in range(3):
+                    subtract(lanes, g + step * (3 * s + axis), own + size * n_walkers * axis)  # type: ignore[call-arg]
+        else:
+            for lane in range(used):
+                for s in range(n_sites):
+                    atom = index[s, cell[lane]]
+                    for axis in range(3):
+                        forces[atom, axis, walker[lane]] -= adjoints[3 * s + axis, lane]
+            adjoints[: 3 * n_sites] = 0.0
+        for lane in range(used):
+            totals[walker[lane]] += energy[lane]
 
 
 def forces_and_energies(
-    cell: CellEnergy, placement: Placement, coefficients: Floats, displacements: Floats, lanes: int | None = None
+    cell: CellEnergy, index: NDArray[np.int32], coefficients: Floats, displacements: Floats, lanes: int | None = None
 ) -> tuple[Floats, NDArray[np.float64]]:
     """Forces (N, 3, W) and energies (W,) at displacements (N, 3, W), in the precision of `coefficients`.
 
-    `lanes`: numbers in a vector; those of this processor's registers if not given.
+    `index`: (S, T) atom that each site of each cell falls on; `lanes`: numbers in a vector, those of this processor's
+    registers if not given. A walker's sums run over cells, then sites, in whatever vectors it is.
     """
-    dtype, (n_sites, n_cells), n_walkers = coefficients.dtype, placement.index.shape, displacements.shape[2]
-    width = lanes or vector_width() * 8 // dtype.itemsize
-    vector = lanes_of(width, coefficients)
-    padded = -(-n_cells * n_walkers // width) * width
-    gradients, energies = np.empty((3 * n_sites, padded), dtype), np.empty(padded, dtype)
+    dtype = coefficients.dtype
+    forces, energies = np.zeros_like(displacements), np.zeros(displacements.shape[2])
     _evaluate(
-        vector,
-        type_of(ROWS),
-        placement.index,
+        lanes_of(lanes or vector_width() * 8 // dtype.itemsize, coefficients),
+        tuple(type_of(kind) for kind in KINDS),
+        index,
         cell.n_rows,
         cell.pairs,
         cell.triples,
+        cell.sums,
         cell.parts,
+        cell.tops,
         cell.columns,
         coefficients,
         displacements,
-        gradients,
+        forces,
         energies,
     )
-    forces, totals = np.empty_like(displacements), np.zeros(n_walkers)
-    entries = placement.starts, placement.rows, placement.cells * np.int32(n_walkers)
-    _collect(vector, vector[:1], n_cells, *entries, gradients, energies, forces, totals)
-    return forces, totals
+    return forces, energies

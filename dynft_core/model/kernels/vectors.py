@@ -79,6 +79,12 @@ class Vectors:
         pointer = self.builder.inttoptr(address, kind.as_pointer())
         return self.builder.load(pointer, align=self.size, typ=kind)
 
+    def take(self, address: Any) -> Any:
+        """The vector at `address`, which is zero from then on."""
+        value = self.load(address, True)
+        self.store(ir.Constant(self.vector, [0.0] * self.lanes), address)
+        return value
+
     def index(self, address: Any) -> Any:
         """The int32 at `address`."""
         pointer = self.builder.inttoptr(address, INT32.as_pointer())
