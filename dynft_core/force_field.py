@@ -167,7 +167,7 @@ class ForceField:
         with processes.together():
             own = statistics_of(self.folded, u[processes.own], f[processes.own])
         statistics = self.posterior.statistics + processes.sum(own)
-        posterior = learn(self.basis, statistics, self.prior, noise_floor_eV_A)
+        posterior = learn(self.basis, statistics, self.prior, noise_floor_eV_A, self.posterior.hyperparameters)
         found = ForceField(self.basis, self.supercell, posterior, self.prior, labels=(*self.labels, *keys))
         return found.with_rotational_sum_rules(noise_floor_eV_A) if self.rotational else found
 
@@ -299,14 +299,23 @@ def prior_groups(basis: ForceConstantBasis, prior: Prior) -> NDArray[np.int64]:
     return groups
 
 
-def learn(basis: ForceConstantBasis, statistics: Statistics, prior: Prior, noise_floor_eV_A: float) -> Posterior:
-    """The posterior of the parameters of `basis`, its hyperparameters learnt from the data by evidence."""
+def learn(
+    basis: ForceConstantBasis,
+    statistics: Statistics,
+    prior: Prior,
+    noise_floor_eV_A: float,
+    start: Hyperparameters | None = None,
+) -> Posterior:
+    """The posterior of the parameters of `basis`, its hyperparameters learnt from the data by evidence.
+
+    `start`: those of nearly the same data, under the same prior.
+    """
     if prior != "decaying":
         groups = prior_groups(basis, prior)
-        return Posterior.of(groups, maximise_evidence(statistics, groups, noise_floor_eV_A), statistics)
-    start = maximise_evidence(statistics, prior_groups(basis, "shared"), noise_floor_eV_A)
+        return Posterior.of(groups, maximise_evidence(statistics, groups, noise_floor_eV_A, start), statistics)
+    shared = maximise_evidence(statistics, prior_groups(basis, "shared"), noise_floor_eV_A)
     classes = basis.prior_classes()
-    decay, found = learn_decay(classes, statistics, noise_floor_eV_A, start)
+    decay, found = learn_decay(classes, statistics, noise_floor_eV_A, shared)
     return Posterior.of(prior_groups(basis, "per_order"), found, statistics, whitening(classes, decay))
 
 

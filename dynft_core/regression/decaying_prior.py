@@ -21,7 +21,7 @@ import scipy.linalg
 import scipy.optimize
 from numpy.typing import NDArray
 
-from dynft_core.regression.evidence import Hyperparameters, cholesky, order_prior
+from dynft_core.regression.evidence import Hyperparameters, cholesky, inverse_of, order_prior
 from dynft_core.regression.statistics import Statistics
 
 Floats = NDArray[np.float64]
@@ -119,12 +119,12 @@ def log_evidence(
     factor = cholesky(precision)
     mean = scipy.linalg.cho_solve((factor, True), beta * statistics.moment, check_finite=False)
     value = -float(np.log(factor.diagonal()).sum())
-    inverse = _inverse(factor)
+    inverse = inverse_of(factor)
     before, after, squares = [], [], []
     for own, prior, order in zip(places, priors, orders, strict=True):
         prior_factor = cholesky(prior)
         value += float(np.log(prior_factor.diagonal()).sum())
-        before.append(np.tensordot(order.shapes, _symmetric(_inverse(prior_factor)), 2))
+        before.append(np.tensordot(order.shapes, _symmetric(inverse_of(prior_factor)), 2))
         after.append(np.tensordot(order.shapes, _symmetric(inverse[own, own]), 2))
         squares.append(order.shapes @ mean[own] @ mean[own])
     spread, size = np.concatenate(after), np.concatenate(squares)
@@ -132,13 +132,6 @@ def log_evidence(
     value += 0.5 * float(n * np.log(beta / (2 * np.pi)) - beta * residual - g @ size)
     slope = 0.5 * g * (np.concatenate(before) - spread - size)
     return value, slope, 0.5 * float(n - beta * residual - len(mean) + g @ spread)
-
-
-def _inverse(factor: Floats) -> Floats:
-    """Lower triangle of the inverse of the matrix with this lower Cholesky factor."""
-    if len(factor) == 0:
-        return factor
-    return np.asarray(scipy.linalg.lapack.dpotri(factor, lower=1)[0])
 
 
 def _symmetric(lower: Floats) -> Floats:

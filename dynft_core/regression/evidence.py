@@ -1,16 +1,17 @@
 """Evidence maximisation: the noise precision β and the prior precisions α that make the data most probable.
 
 Bishop, Pattern Recognition and Machine Learning (2006), §3.5; the posterior of design and paper eq. 3-4.
+
+For given ratios ρ = α/β the best β is known in closed form. What remains is a function of log ρ, one or a few numbers,
+and with the inverse of G + diag(ρ) its gradient and its Hessian are known: Newton's method needs few of these inverses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-import scipy.optimize
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
@@ -20,8 +21,15 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _ALPHA_BOUNDS = (1e-12, 1e12)
-_BESIDE = 0.5
-"""How far from its goal a search may end, in logarithms of precisions."""
+_FARTHEST = 60.0
+"""Largest |log ρ|: without data on a group nothing else ends its search."""
+_LONGEST_STEP = 3.0
+_NO_GAIN, _NOTHING = 1e-10, 1e-4
+"""Newton's method has arrived when its next step, which is made still, promises no more log evidence than the first;
+differences less than the second may be due to rounding."""
+_FLAT = 0.01
+"""A last step longer than this goes where the evidence no longer changes: it is not made."""
+_MAX_STEPS = 100
 ORDER_SPREAD = float(np.log(100.0))
 """Standard deviation of log α_{n+1} - log α_n: in units of u₀ the constants of neighbouring orders are of one size, to
 a factor of ten. An order that the data have not tested is then as uncertain as the one before, instead of absent."""
@@ -48,29 +56,11 @@ def cholesky(precision: Floats) -> Floats:
     raise InputError("statistics", "a positive definite precision", "one that is not", "check the data for huge values")
 
 
-def _log_evidence(statistics: Statistics, groups: Ints, log_precisions: Floats) -> tuple[float, Floats]:
-    """Log evidence and its gradient in (log α…, log β)."""
-    alpha, beta = np.exp(log_precisions[:-1]), float(np.exp(log_precisions[-1]))
-    diagonal = alpha[groups]
-    factor = cholesky(np.diag(diagonal) + beta * statistics.gram)
-    mean = scipy.linalg.cho_solve((factor, True), beta * statistics.moment)
-    inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
-    variances = np.einsum("ij,ij->j", inverse, inverse)
-    residual = statistics.squared_residual(mean)
-    n = statistics.n_rows
-    value = 0.5 * (
-        np.log(diagonal).sum()
-        + n * np.log(beta / (2 * np.pi))
-        - beta * residual
-        - diagonal @ mean**2
-        - 2 * np.log(factor.diagonal()).sum()
-    )
-    spread = np.bincount(groups, weights=diagonal * variances, minlength=len(alpha))
-    size = np.bincount(groups, weights=diagonal * mean**2, minlength=len(alpha))
-    count = np.bincount(groups, minlength=len(alpha))
-    well_determined = float((count - spread).sum())
-    gradient = np.append(0.5 * (count - size - spread), 0.5 * (n - beta * residual - well_determined))
-    return float(value), gradient
+def inverse_of(factor: Floats) -> Floats:
+    """Lower triangle of the inverse of the matrix with this lower Cholesky factor; zeros above."""
+    if len(factor) == 0:  # LAPACK takes no empty matrix
+        return factor
+    return np.asarray(scipy.linalg.lapack.dpotri(factor, lower=1)[0])
 
 
 def order_prior(log_alpha: Floats) -> tuple[float, Floats]:
@@ -80,13 +70,67 @@ def order_prior(log_alpha: Floats) -> tuple[float, Floats]:
     return -0.5 * float(steps @ steps), gradient / ORDER_SPREAD
 
 
+@dataclass(frozen=True)
+class Profile:
+    """What is maximised, at one log ρ (K,): log evidence for the best β above the noise floor, and `order_prior`.
+
+    Attributes:
+        value, gradient, hessian: of the sum, by log ρ: (), (K,), (K, K).
+        log_beta, log_beta_slope: the best β, and its derivative (K,) by log ρ.
+    """
+
+    value: float
+    gradient: Floats
+    hessian: Floats
+    log_beta: float
+    log_beta_slope: Floats
+
+    @classmethod
+    def at(cls, statistics: Statistics, groups: Ints, noise_floor_eV_A: float, log_ratio: Floats) -> Profile:
+        """`groups` (M,): which ρ each parameter has. One Cholesky factorisation and one inverse, M³ operations."""
+        ratio, n = np.exp(log_ratio), statistics.n_rows
+        member = np.equal.outer(groups, np.arange(len(ratio))).astype(np.float64)
+        precision = statistics.gram.copy()
+        precision.flat[:: len(precision) + 1] += ratio[groups]
+        factor = cholesky(precision)
+        mean = scipy.linalg.cho_solve((factor, True), statistics.moment, check_finite=False)
+        means = member * mean[:, None]
+        size = ratio * np.sum(means**2, axis=0)
+        response = means.T @ scipy.linalg.cho_solve((factor, True), means, check_finite=False)
+        misfit = statistics.squared_residual(mean) + float(size.sum())
+        above_floor = misfit > n * noise_floor_eV_A**2
+        beta = n / misfit if above_floor else noise_floor_eV_A**-2
+        determinant = 2 * float(np.log(factor.diagonal()).sum())
+        value = 0.5 * float(log_ratio[groups].sum() - determinant + n * np.log(beta / (2 * np.pi)) - beta * misfit)
+
+        inverse = inverse_of(factor)
+        diagonal = inverse.diagonal().copy()
+        below = member.T @ (np.square(inverse, out=inverse) @ member)
+        squares = below + below.T - (member.T * diagonal**2) @ member  # of the whole inverse, group by group
+        spread = ratio * (diagonal @ member)
+        gradient = 0.5 * (member.sum(axis=0) - spread - beta * size)
+        hessian = 0.5 * np.outer(ratio, ratio) * (squares + 2 * beta * response) - 0.5 * np.diag(spread + beta * size)
+        slope = -beta / n * size if above_floor else np.zeros_like(size)
+        hessian -= 0.5 * beta * np.outer(size, slope)
+
+        prior, prior_gradient = order_prior(log_ratio)  # of ratios of the α, which are those of the ρ
+        steps = np.diff(np.eye(len(ratio)), axis=0) / ORDER_SPREAD
+        return cls(value + prior, gradient + prior_gradient, hessian - steps.T @ steps, float(np.log(beta)), slope)
+
+    def step(self) -> Floats:
+        """Newton's step (K,) uphill, of limited length; where the function is not concave, as if it were."""
+        curvature, axes = np.linalg.eigh(-self.hessian)
+        found = axes @ (axes.T @ self.gradient / np.maximum(np.abs(curvature), 1e-100))
+        return np.asarray(found * min(1.0, _LONGEST_STEP / max(float(np.abs(found).max()), 1e-100)))
+
+
 def maximise_evidence(
     statistics: Statistics, groups: Ints, noise_floor_eV_A: float, start: Hyperparameters | None = None
 ) -> Hyperparameters:
     """α of each group and β by evidence maximisation; β^(-1/2) never below `noise_floor_eV_A`.
 
     `groups`: (M,) which α each parameter has; several are those of successive orders, tied by `order_prior`.
-    L-BFGS on the logarithms with the exact gradient; its end is then moved to the very top.
+    `start`: precisions not far from the best ones spare half of the work; what is found is the same.
 
     Raises:
         InputError: no data at all.
@@ -95,53 +139,22 @@ def maximise_evidence(
         raise InputError("labels", "at least one structure with forces", "none", "label a structure first")
     n_groups = int(groups.max()) + 1
     if start is None:
-        mean_square = max(statistics.square / statistics.n_rows, noise_floor_eV_A**2)
-        gain = float(np.trace(statistics.gram)) / statistics.n_rows
-        start = Hyperparameters((max(gain / mean_square, 1e-6),) * n_groups, 100.0 / mean_square, 0.0)
-    x = np.log(np.clip([*start.alpha, start.beta], 1e-12, noise_floor_eV_A**-2))
-    low, high = np.log(_ALPHA_BOUNDS)
-    bounds = [(low, high)] * n_groups + [(np.log(1e-12), -2 * np.log(noise_floor_eV_A))]
-
-    def objective(z: Floats) -> tuple[float, Floats]:
-        value, gradient = _log_evidence(statistics, groups, z)
-        tied, slope = order_prior(z[:-1])
-        value, gradient[:-1] = value + tied, gradient[:-1] + slope
-        return -value / statistics.n_rows, -gradient / statistics.n_rows
-
-    found = scipy.optimize.minimize(
-        objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-13, "gtol": 1e-8, "maxiter": 200}
-    )
-    best, value = _at_the_top(objective, found.x, np.array(bounds))
-    precisions = np.exp(best)
-    log_evidence = -value * statistics.n_rows - order_prior(best[:-1])[0]
-    return Hyperparameters(tuple(float(a) for a in precisions[:-1]), float(precisions[-1]), log_evidence)
-
-
-def _at_the_top(
-    objective: Callable[[Floats], tuple[float, Floats]], x: Floats, bounds: Floats
-) -> tuple[Floats, float]:
-    """The stationary point of `objective` (value and gradient) beside `x` (n,), and its value there.
-
-    Searches end when the value changes no more, which at an extremum says little about the place: the same labels
-    summed in another order would give precisions that differ by the root of the search's tolerance. Powell's hybrid
-    method on the gradient finds the place to rounding. Coordinates at their `bounds` (n, 2) stay there; where the
-    objective is flat, so that there is no such point beside `x`, `x` itself is the answer.
-    """
-    value, gradient = objective(x)
-    free = (x > bounds[:, 0]) & (x < bounds[:, 1])
-    if not free.any():
-        return x, value
-    low, high = np.maximum(x - _BESIDE, bounds[:, 0])[free], np.minimum(x + _BESIDE, bounds[:, 1])[free]
-
-    def placed(z: Floats) -> Floats:
-        full = x.copy()
-        full[free] = np.clip(z, low, high)
-        return full
-
-    found = scipy.optimize.root(
-        lambda z: objective(placed(z))[1][free], x[free], method="hybr", options={"xtol": 1e-11, "maxfev": 40}
-    )
-    beside = bool(((found.x > low) & (found.x < high)).all())
-    if not beside or np.abs(found.fun).max() > np.abs(gradient[free]).max():
-        return x, value
-    return placed(found.x), objective(placed(found.x))[0]
+        first = np.full(n_groups, 0.01 * float(np.trace(statistics.gram)) / statistics.n_rows)
+    else:
+        first = np.array(start.alpha) / start.beta
+    x = np.clip(np.log(np.maximum(first, 1e-300)), -_FARTHEST, _FARTHEST)
+    here, gain = Profile.at(statistics, groups, noise_floor_eV_A, x), np.inf
+    for _ in range(_MAX_STEPS):
+        step = np.clip(x + here.step(), -_FARTHEST, _FARTHEST) - x
+        before, gain = gain, 0.5 * float(here.gradient @ step)
+        if gain < _NO_GAIN or (gain < _NOTHING and gain > 0.5 * before):  # there, or as near as rounding allows
+            break
+        there = Profile.at(statistics, groups, noise_floor_eV_A, x + step)
+        while there.value < here.value - _NOTHING:
+            step /= 4
+            there = Profile.at(statistics, groups, noise_floor_eV_A, x + step)
+        x, here = x + step, there
+    step[np.abs(step) > _FLAT] = 0.0
+    beta = min(float(np.exp(here.log_beta + here.log_beta_slope @ step)), noise_floor_eV_A**-2)
+    alpha = np.clip(np.exp(x + step) * beta, *_ALPHA_BOUNDS)
+    return Hyperparameters(tuple(float(a) for a in alpha), beta, here.value + gain - order_prior(x + step)[0])

@@ -9,11 +9,18 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from dynft_core.errors import InputError
-from dynft_core.regression.evidence import Hyperparameters, _log_evidence, cholesky, maximise_evidence
+from dynft_core.regression.evidence import (
+    ORDER_SPREAD,
+    Hyperparameters,
+    Profile,
+    cholesky,
+    maximise_evidence,
+)
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 
 FLOOR = 1e-5
+STEPS = np.log([0.5, 0.9, 1.0, 1.1, 2.0])
 
 
 def synthetic(
@@ -34,23 +41,32 @@ def closed_form(matrix: np.ndarray, y: np.ndarray, alpha: np.ndarray, beta: floa
     return float(multivariate_normal(np.zeros(len(y)), covariance).logpdf(y))
 
 
+@pytest.mark.parametrize("floor", [FLOOR, 0.5])
 @pytest.mark.parametrize("rows", [12, 40])
-def test_evidence_is_the_density_of_the_data(rows: int) -> None:
+def test_evidence_is_the_density_of_the_data(rows: int, floor: float) -> None:
     matrix, y, groups, statistics = synthetic(rows, (8, 12), (0.5, 3.0), 10.0)
-    for alpha, beta in [((0.5, 3.0), 10.0), ((4.0, 0.1), 0.7), ((1e-3, 1e3), 200.0)]:
-        value, _ = _log_evidence(statistics, groups, np.log([*alpha, beta]))
-        assert value == pytest.approx(closed_form(matrix, y, np.array(alpha)[groups], beta), rel=1e-9)
+    for ratio in (np.array([0.05, 0.3]), np.array([6.0, 0.1]), np.array([1e-5, 5.0])):
+        found = Profile.at(statistics, groups, floor, np.log(ratio))
+        betas = np.exp(found.log_beta + STEPS)
+        values = [closed_form(matrix, y, beta * ratio[groups], beta) for beta in betas]
+        prior = -0.5 * (np.log(ratio[1] / ratio[0]) / ORDER_SPREAD) ** 2
+        assert found.value == pytest.approx(values[2] + prior, rel=1e-9)
+        at_floor = betas[2] == pytest.approx(floor**-2)
+        assert np.argmax(values) == 2 or (at_floor and values == sorted(values))  # its β is the best one
 
 
+@pytest.mark.parametrize("floor", [FLOOR, 0.5])
 @pytest.mark.parametrize("rows", [12, 40])
-def test_gradient_of_the_evidence(rows: int) -> None:
+def test_derivatives_of_the_evidence(rows: int, floor: float) -> None:
     _, _, groups, statistics = synthetic(rows, (8, 12), (0.5, 3.0), 10.0)
-    for x in (np.log([0.5, 3.0, 10.0]), np.array([2.0, -1.0, 0.3])):
-        numeric = [
-            (_log_evidence(statistics, groups, x + h)[0] - _log_evidence(statistics, groups, x - h)[0]) / 2e-5
-            for h in 1e-5 * np.eye(3)
-        ]
-        np.testing.assert_allclose(_log_evidence(statistics, groups, x)[1], numeric, rtol=1e-6, atol=1e-6)
+    h = 1e-5
+    for x in (np.log([0.05, 0.3]), np.array([2.0, -1.0]), np.array([-1.0, 2.0])):
+        here = Profile.at(statistics, groups, floor, x)
+        ahead, behind = ([Profile.at(statistics, groups, floor, x + s * d) for d in np.eye(2)] for s in (h, -h))
+        pairs = {"value": here.gradient, "gradient": here.hessian, "log_beta": here.log_beta_slope}
+        for name, derivative in pairs.items():
+            numeric = [(getattr(a, name) - getattr(b, name)) / (2 * h) for a, b in zip(ahead, behind, strict=True)]
+            np.testing.assert_allclose(derivative, numeric, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [15, 60])
