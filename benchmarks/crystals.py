@@ -1,16 +1,19 @@
-"""What is measured: silicon, argon near melting as a strongly anharmonic crystal, tin selenide; embedded references."""
+"""What is measured: silicon, argon near melting, a perovskite with soft modes, tin selenide; embedded references."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
-from ase.calculators.calculator import Calculator
+from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import SumCalculator
+from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal
 from numpy.typing import NDArray
 
@@ -81,6 +84,38 @@ def _argon() -> Calculator:
     return LennardJones(sigma=3.405, epsilon=0.010324, rc=8.5, smooth=True)
 
 
+class BucklingAngles(Calculator):
+    """Straight Ti-O-Ti angles that would rather buckle: E = Σ_O B (1 + cos θ)² - A (1 + cos θ), 0 for θ = 180°."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 ASE declares it so
+
+    def __init__(self, buckling_eV: float, stiffening_eV: float) -> None:
+        """A and B."""
+        super().__init__()
+        self._a, self._b = buckling_eV, stiffening_eV
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy", "forces"),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:  # fmt: skip
+        super().calculate(atoms, properties, system_changes)
+        now: Any = self.atoms
+        oxygen, titanium, bonds = neighbor_list("ijD", now, {("O", "Ti"): 2.8})
+        from_oxygen = now.numbers[oxygen] == 8
+        oxygen, titanium, bonds = (x[from_oxygen] for x in (oxygen, titanium, bonds))
+        vectors = bonds.reshape(-1, 2, 3)  # an oxygen's two bonds come one after the other
+        lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        units = vectors / lengths
+        cosine = np.sum(units[:, 0] * units[:, 1], axis=1)
+        slope = 2 * self._b * (1 + cosine) - self._a
+        across = (units[:, ::-1] - cosine[:, None, None] * units) / lengths
+        forces = np.zeros((len(now), 3))
+        np.add.at(forces, titanium.reshape(-1, 2), -slope[:, None, None] * across)
+        np.add.at(forces, oxygen.reshape(-1, 2), slope[:, None, None] * across)
+        energy = float(np.sum(self._b * (1 + cosine) ** 2 - self._a * (1 + cosine)))
+        self.results = {"energy": energy, "free_energy": energy, "forces": forces}
+
+
 def silicon(repeat: int, cutoffs_A: dict[int, float]) -> Case:
     """Diamond silicon at 300 K, 8 · repeat³ atoms, labelled by Tersoff's potential."""
     atoms = bulk("Si", "diamond", a=5.432)
@@ -92,6 +127,18 @@ def argon(repeat: int, cutoffs_A: dict[int, float]) -> Case:
     """Solid argon at 70 K (it melts at 84 K), 4 · repeat³ atoms, labelled by a Lennard-Jones potential."""
     cube = bulk("Ar", "fcc", a=5.40, cubic=True)
     return Case(f"Ar-{4 * repeat**3}", bulk("Ar", "fcc", a=5.40), cube, repeat, cutoffs_A, 70.0, 4.0, _argon)
+
+
+def perovskite(repeat: int, cutoffs_A: dict[int, float]) -> Case:
+    """Cubic SrTiO3 at 300 K, 5 · repeat³ atoms, its harmonic modes imaginary down to 4i THz, stable by order 4."""
+    sites = [(0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, 0.5, 0.0)]
+    atoms = crystal(["Sr", "Ti", "O"], sites, spacegroup=221, cellpar=[3.905, 3.905, 3.905, 90, 90, 90])
+    perfect = atoms.cell[:], atoms.get_scaled_positions(), atoms.numbers
+
+    def reference() -> Calculator:
+        return SumCalculator([AnharmonicBonds(*perfect), BucklingAngles(2.0, 20.0)])
+
+    return Case(f"SrTiO3-{5 * repeat**3}", atoms, atoms, repeat, cutoffs_A, 300.0, 2.0, reference)
 
 
 def tin_selenide() -> Case:

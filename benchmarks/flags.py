@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.crystals import Case, argon, silicon
+from benchmarks.crystals import Case, argon, perovskite, silicon
 from dynft_core import ForceField
 from dynft_core.dynamics.monitor import ExactMonitor, SketchMonitor
 from dynft_core.dynamics.past import PastWalk, exact_window
@@ -28,6 +28,7 @@ WALKERS = 8
 CASES = {
     "si": lambda: silicon(2, {2: 5.4, 3: 3.9, 4: 2.5}),
     "ar": lambda: argon(2, {2: 7.7, 3: 5.5, 4: 3.9}),
+    "sto": lambda: perovskite(2, {2: 5.6, 3: 3.95, 4: 2.8}),
 }
 
 
