@@ -44,23 +44,28 @@ class Hyperparameters:
     log_evidence: float
 
 
-def cholesky(precision: Floats) -> Floats:
-    """Lower Cholesky factor; where rounding has eaten the prior, a small multiple of unity is added to restore it."""
-    scale = float(np.abs(precision.diagonal()).max(initial=1.0))
+def cholesky(matrix: Floats, diagonal: Floats | float = 0.0) -> Floats:
+    """Lower Cholesky factor of a symmetric `matrix` (M, M) with `diagonal` (M,) added, zeros above.
+
+    Where rounding has eaten the prior, a small multiple of unity is added to restore it.
+    """
+    scale = float(np.abs(matrix.diagonal() + diagonal).max(initial=1.0))
+    ordered = matrix.T if matrix.flags.c_contiguous else matrix  # LAPACK wants columns, which here are rows
     for jitter in (0.0, *(scale * 10.0**power for power in range(-15, -8))):
-        shifted = precision if jitter == 0.0 else precision + jitter * np.eye(len(precision))
+        shifted = np.array(ordered, order="F")
+        np.einsum("ii->i", shifted)[:] += diagonal + jitter
         try:
-            return np.asarray(scipy.linalg.cholesky(shifted, lower=True, check_finite=False))
+            return np.asarray(scipy.linalg.cholesky(shifted, lower=True, overwrite_a=True, check_finite=False))
         except np.linalg.LinAlgError:
             continue
     raise InputError("statistics", "a positive definite precision", "one that is not", "check the data for huge values")
 
 
 def inverse_of(factor: Floats) -> Floats:
-    """Lower triangle of the inverse of the matrix with this lower Cholesky factor; zeros above."""
+    """Lower triangle of the inverse of the matrix with this lower Cholesky factor, in its place; zeros above."""
     if len(factor) == 0:  # LAPACK takes no empty matrix
         return factor
-    return np.asarray(scipy.linalg.lapack.dpotri(factor, lower=1)[0])
+    return np.asarray(scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)[0])
 
 
 def order_prior(log_alpha: Floats) -> tuple[float, Floats]:
@@ -90,9 +95,7 @@ class Profile:
         """`groups` (M,): which ρ each parameter has. One Cholesky factorisation and one inverse, M³ operations."""
         ratio, n = np.exp(log_ratio), statistics.n_rows
         member = np.equal.outer(groups, np.arange(len(ratio))).astype(np.float64)
-        precision = statistics.gram.copy()
-        precision.flat[:: len(precision) + 1] += ratio[groups]
-        factor = cholesky(precision)
+        factor = cholesky(statistics.gram, ratio[groups])
         mean = scipy.linalg.cho_solve((factor, True), statistics.moment, check_finite=False)
         means = member * mean[:, None]
         size = ratio * np.sum(means**2, axis=0)

@@ -46,8 +46,8 @@ class Posterior:
     ) -> Posterior:
         """The posterior for given hyperparameters."""
         white = statistics if whitening is None else statistics.transformed(whitening)
-        precision = np.diag(np.array(hyperparameters.alpha)[groups]) + hyperparameters.beta * white.gram
-        mean = scipy.linalg.cho_solve((cholesky(precision), True), hyperparameters.beta * white.moment)
+        ratio = np.array(hyperparameters.alpha)[groups] / hyperparameters.beta
+        mean = scipy.linalg.cho_solve((cholesky(white.gram, ratio), True), white.moment, check_finite=False)
         return cls(groups, hyperparameters, statistics, _times(whitening, mean), None, whitening)
 
     @property
@@ -75,8 +75,8 @@ class Posterior:
         """H (M, M) with Σ = Λ⁻¹ = H Hᵀ; upper triangular where T is."""
         gram = self.statistics.gram if self.pending is None else self.statistics.gram + self.pending
         white = gram if self.whitening is None else replace(self.statistics, gram=gram).transformed(self.whitening).gram
-        precision = np.diag(np.array(self.alpha)[self.groups]) + self.beta * white
-        inverse = scipy.linalg.lapack.dtrtri(cholesky(precision), lower=1)[0]
+        factor = cholesky(self.beta * white, np.array(self.alpha)[self.groups])
+        inverse = scipy.linalg.lapack.dtrtri(factor, lower=1, overwrite_c=1)[0]
         return np.ascontiguousarray(_times(self.whitening, inverse.T))
 
     @cached_property

@@ -46,7 +46,7 @@ class Statistics:
     ) -> Statistics:
         """Sums over (sensing matrix (3N, M), forces) pairs, added to those of `begin`; one M × M matrix in memory."""
         start = begin or cls.empty(size)
-        gram, moment = np.array(start.gram, order="F"), start.moment.copy()
+        gram, moment = np.array(start.gram.T, order="F"), start.moment.copy()
         square, rows, count = start.square, start.n_rows, start.n_structures
         for matrix, forces in structures:
             f = np.asarray(forces, dtype=np.float64).ravel()
