@@ -31,7 +31,7 @@ from workflows.run_folder import status_of
 TEMPLATE = Path(__file__).parent / "report_template.html"
 
 MAX_ROWS = 500
-"""Rows of the ledger that are shown, the latest; `dynft labels list` has all."""
+"""Rows of a table that are shown, the latest; `dynft labels list` has all labels."""
 
 
 def write_report(run: Path, output: Path | None) -> Path:
@@ -81,7 +81,7 @@ def render(run: Path, status: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         calibration=calibrations(list(history.scores.values())),
         rows=rows[-MAX_ROWS:],
         hidden=max(len(rows) - MAX_ROWS, 0),
-        evaluations=sorted(history.evaluations, key=lambda e: e.force_field),
+        evaluations=sorted(history.evaluations, key=lambda e: e.force_field)[-MAX_ROWS:],
         failed=history.failed[-MAX_ROWS:],
         sites=sorted({str(e["site"]) for e in events if e["event"] == "driver_started" and "site" in e}),
         versions=versions(),

@@ -23,6 +23,8 @@ P = ParamSpec("P")
 
 MAX_POINTS = 800
 """Points drawn of a curve: more would not be seen, and would make the file large."""
+MANY_POINTS = 8000
+"""Points and marks beyond which they are drawn as pixels: as lines and shapes of their own they take 100 bytes each."""
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -78,14 +80,19 @@ def bayesian_error_figure(traces: Sequence[ErrorTrace], window: int) -> Figure:
     """μ_k[ε_B] and σ_k[ε_B] against walked time, one curve a walker; flags and audits marked (paper, figure 2)."""
     figure = Figure(figsize=(7.5, 5.0), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True)
+    n_marks = sum(len(trace.flagged_ps) + len(trace.audited_ps) for trace in traces)
+    pixels = n_marks + 2 * MAX_POINTS * len(traces) > MANY_POINTS
     for trace in traces:
         mean, deviation = running_statistics(trace.errors_eV_A, window)
         kept = np.unique(np.linspace(0, len(mean) - 1, min(len(mean), MAX_POINTS)).astype(int))
-        (line,) = top.plot(trace.time_ps[kept], 1e3 * mean[kept], lw=1.2, label=f"walker {trace.walker}")
-        bottom.plot(trace.time_ps[kept], 1e3 * deviation[kept], lw=1.2, color=line.get_color())
+        time_ps, name = trace.time_ps[kept], f"walker {trace.walker}"
+        (line,) = top.plot(time_ps, 1e3 * mean[kept], lw=1.2, label=name, rasterized=pixels)
+        colour = line.get_color()
+        bottom.plot(time_ps, 1e3 * deviation[kept], lw=1.2, color=colour, rasterized=pixels)
         for times, marker in ((trace.flagged_ps, "v"), (trace.audited_ps, "o")):
             heights = np.interp(times, trace.time_ps, 1e3 * mean)
-            top.plot(times, heights, marker, ms=5, color=line.get_color(), mfc="white" if marker == "o" else None)
+            inside = "white" if marker == "o" else None
+            top.plot(times, heights, marker, ms=5, color=colour, mfc=inside, rasterized=pixels)
     top.set_ylabel(f"μ$_k$[ε$_B$] (meV/Å), k = {window}")
     bottom.set_ylabel("σ$_k$[ε$_B$] (meV/Å)")
     bottom.set_xlabel("walked time (ps)      ▼ flagged   ○ audit")
@@ -105,9 +112,12 @@ def learning_figure(
     """β^(-1/2) of each fit, and RMSE of each tested force field, against its number of labels (paper, figure 3)."""
     figure = Figure(figsize=(7.5, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(n_labels, 1e3 * np.asarray(beta_inv_sqrt_eV_A), "s-", ms=4, lw=1.2, label="fitting error β$^{-1/2}$")
+    pixels = len(n_labels) + len(tested_labels) > MANY_POINTS
+    fitting, name = 1e3 * np.asarray(beta_inv_sqrt_eV_A), "fitting error β$^{-1/2}$"
+    axes.plot(n_labels, fitting, "s-", ms=4, lw=1.2, label=name, rasterized=pixels)
     if tested_labels:
-        axes.plot(tested_labels, 1e3 * np.asarray(rmse_eV_A), "o-", ms=4, lw=1.2, label="RMSE, test set")
+        rmse = 1e3 * np.asarray(rmse_eV_A)
+        axes.plot(tested_labels, rmse, "o-", ms=4, lw=1.2, label="RMSE, test set", rasterized=pixels)
     axes.set_xlabel("labels in the fit")
     axes.set_ylabel("meV/Å")
     _from_zero(axes)
@@ -171,10 +181,11 @@ def calibration_figure(predicted_eV_A: Sequence[float], actual_eV_A: Sequence[fl
     figure = Figure(figsize=(4.6, 4.0), layout="constrained")
     axes = figure.subplots()
     predicted, actual = 1e3 * np.asarray(predicted_eV_A), 1e3 * np.asarray(actual_eV_A)
+    pixels = len(roles) > MANY_POINTS
     for role, marker in (("flagged", "v"), ("audit", "o"), ("initial", "s")):
         own = [i for i, r in enumerate(roles) if r == role]
         if own:
-            axes.loglog(predicted[own], actual[own], marker, ms=4, alpha=0.7, label=role)
+            axes.loglog(predicted[own], actual[own], marker, ms=4, alpha=0.7, label=role, rasterized=pixels)
     ends = np.array([min(predicted.min(), actual.min()) / 1.3, max(predicted.max(), actual.max()) * 1.3])
     axes.plot(ends, ends, "k-", lw=0.6)
     axes.fill_between(ends, ends / 1.5, ends * 1.5, color="0.5", alpha=0.15, lw=0, label="within 1.5")

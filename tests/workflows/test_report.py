@@ -21,7 +21,6 @@ from dynft_core.jobs import (
     Evaluation,
     FitOutcome,
     LabelOutcome,
-    ProposeOutcome,
     Score,
     SpeciesScore,
     StructureRef,
@@ -183,25 +182,43 @@ def test_the_figures_are_written_as_pictures_too(run: Path, monkeypatch: pytest.
     assert len(Page(output.read_text(encoding="utf-8")).images) == len(names)
 
 
-@pytest.mark.parametrize("count", [0, 1, 10_000])
+@pytest.mark.parametrize("count", [0, 1, 3, 10_000])
 def test_a_report_of_any_length_can_be_opened(count: int, tmp_path: Path) -> None:
+    """Labels flagged by two walkers, each tested by a prediction; as many force fields as labels, up to 500."""
     (tmp_path / "campaign.toml").write_text(load_campaign("si")[1], encoding="utf-8")
-    keys = [f"{i:024d}" for i in range(count)]
-    refs = tuple(StructureRef(key, "structures/initial.h5", i, "initial", "phonons") for i, key in enumerate(keys))
-    scores = tuple(Score(key, "initial", 0.001 + 1e-7 * i, 0.0012, 0.0005) for i, key in enumerate(keys))
+    choices = [Choice(f"{i:024d}", "flagged", 2 + 3 * i, np.zeros((2, 3)), 0.004, REASON) for i in range(count)]
+    walks = [walked(tmp_path, w, 0, 3 * count + 10, tuple(choices[w::2])) for w in range(2)] if count else []
+    keys = [choice.key for choice in choices]
+    scores = [Score(key, "flagged", 0.001 + 1e-7 * i, 0.0012, 0.0005) for i, key in enumerate(keys)]
+    n_fits = min(count, 500)
     with Journal.open(tmp_path / "journal.jsonl") as journal:
-        journal.append({"event": "campaign_started"})
-        for outcome in (ProposeOutcome(True, structures=refs),):
-            journal.append({"event": "propose_finished", "outcome": asdict(outcome)})
-        for key in keys[:: max(1, count // 100)]:
-            journal.append({"event": "label_finished", "key": key, "outcome": asdict(LabelOutcome(True, key))})
-        if count:
-            fitted = FitOutcome(True, 1, n_labels=count, beta_inv_sqrt_eV_A=0.001, scores=scores)
-            journal.append({"event": "fit_finished", "outcome": asdict(fitted)})
-    page, _ = render(tmp_path, STATUS)
+        events = [{"event": "campaign_started"}]
+        events += [{"event": "walk_finished", "outcome": asdict(WalkOutcome(True, walks=(walk,)))} for walk in walks]
+        events += [{"event": "label_finished", "key": k, "outcome": asdict(LabelOutcome(True, k))} for k in keys]
+        for v in range(n_fits):
+            outcome = FitOutcome(
+                True, v + 1, n_labels=count * (v + 1) // n_fits, beta_inv_sqrt_eV_A=0.001,
+                scores=tuple(scores[v::n_fits]),
+            )  # fmt: skip
+            events.append({"event": "fit_finished", "outcome": asdict(outcome)})
+        journal.append_all(events)
+    page, figures = render(tmp_path, STATUS)
     assert len(page.encode()) < 3_000_000
-    shown = [row for row in Page(page).rows if len(row) == 10]
+    found = Page(page)
+    shown = [row for row in found.rows if len(row) == 10]
     assert len(shown) == (min(count, 500) + 1 if count else 0)
+    wanted = {"bayesian_error", "learning", "labels", "standardised_error", "calibration"} if count else set()
+    assert figures.keys() == wanted
+    assert len(found.images) == len(wanted)
+    for image in found.images:
+        ElementTree.fromstring(svg(image))
+
+
+def test_tables_scroll_in_themselves(run: Path) -> None:
+    """A table wider than a narrow screen must not make the page wider than it."""
+    page = render(run, STATUS | {"checks": [{"name": "walked", "value": 1.0, "bound": "at least 2", "held": True}]})[0]
+    assert page.count("<table") == page.count('<div class="scroll"><table') == page.count("</table></div>") == 5
+    assert ".scroll, pre { overflow-x: auto }" in page
 
 
 def test_a_report_of_no_campaign_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
