@@ -20,7 +20,8 @@ from dynft_core.dynamics.monitor import ExactMonitor, SketchMonitor
 from dynft_core.dynamics.past import PastWalk, exact_window
 from dynft_core.dynamics.protocols import ErrorMonitor, Watched
 from dynft_core.dynamics.state import WalkState
-from dynft_core.dynamics.walk import WalkSettings, walk
+from dynft_core.dynamics.walk import walk
+from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.jobs import CriterionSettings
 
 Floats = NDArray[np.float64]

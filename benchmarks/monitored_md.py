@@ -32,7 +32,8 @@ from dynft_core import ForceField, Supercell, fit
 from dynft_core.dynamics.langevin import Langevin
 from dynft_core.dynamics.monitor import SURVEY_INTERVAL, make_monitor
 from dynft_core.dynamics.state import WalkState
-from dynft_core.dynamics.walk import WalkSettings, walk
+from dynft_core.dynamics.walk import walk
+from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.interop.export import export
 from dynft_core.jobs import CriterionSettings, MonitorName
 from dynft_core.model.cell_energy import KINDS

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from dynft_core.dynamics.protocols import ErrorMonitor, Forces
 from dynft_core.dynamics.state import WalkState
-from dynft_core.dynamics.walk import WalkSettings, walk
+from dynft_core.dynamics.walk import walk
+from dynft_core.dynamics.walker import WalkSettings
 
 Floats = NDArray[np.float64]
 

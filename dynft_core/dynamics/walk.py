@@ -1,82 +1,23 @@
 """The monitored walk: molecular dynamics that knows at every step how wrong its forces may be.
 
-Each step: move, watch ε_B, and let the criterion judge. What can happen to a walker:
-
-- *flag*: ε_B passes the select threshold; the structure is chosen for a label. Under the policy 'wait' the walker stops
-  there until the refit; under 'continue' the structure enters the covariance at once and the walker goes on.
-- *audit*: at a scheduled step the structure is chosen whatever its ε_B. The walker goes on.
-- *break*: ε_B passes the break threshold. The walker goes back to its last good snapshot, and its walk ends.
-- *explosion*: a number that is not finite, an atom that has left its site, or a temperature far beyond the target.
-  Looked for before a structure can be chosen. The walker goes back as after a break.
-
-*What is decided is exact.* The monitor may watch with an estimate. Where that comes within its margin of the threshold,
-the exact ε_B is computed; and where the threshold itself is a mean of estimates and the decision is close, or is to
-select, the window is made exact too: from the structures of this walk, and by walking earlier ones again (see `past`).
-So a walk selects and breaks where it would with the exact ε_B at every step.
-
-*Going back without going round in circles.* The step count, and with it the noise, goes on, so that the walker takes
-another way out of the snapshot. Something is learnt each time where that is safe: the structure of the break itself
-when the walker was still calm, else, once, that of the snapshot, from which the force field led astray. A snapshot that
-was gone back to MAX_BREAKS times in a row is given up: the walker starts again from the perfect crystal at rest. And as
-steps are only ever counted forwards, walks end at the campaign's longest walk.
+A batch of walkers moves together, each step is watched together, and each walker judges for itself (`walker`).
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.dynamics.langevin import Langevin, Thermostat
-from dynft_core.dynamics.protocols import SAFETY, ErrorMonitor, Forces, Watched
-from dynft_core.dynamics.state import Choice, Ending, Role, WalkReport, WalkState
-from dynft_core.dynamics.window import Sighting, Window
+from dynft_core.dynamics.langevin import Langevin
+from dynft_core.dynamics.protocols import ErrorMonitor, Forces, Watched
+from dynft_core.dynamics.state import WalkReport, WalkState
+from dynft_core.dynamics.walker import Walker, WalkSettings
 from dynft_core.errors import InputError
-from dynft_core.jobs import CriterionSettings, Policy
-from dynft_core.selection.criteria import N_MINIMA, Decision, Memory, decide
 
 Floats = NDArray[np.float64]
-
-SNAPSHOT_INTERVAL = 50
-"""MD steps between good snapshots."""
-TEMPERATURE_INTERVAL = 10
-"""MD steps between looks at the temperature (which is also looked at before any structure is chosen)."""
-HEATED = 0.9
-"""A walker has been heated once its kinetic temperature reached this part of the thermostat's."""
-CALM = 0.8
-"""Part of the limits of an explosion up to which a structure may be learnt from after a break, or be a snapshot."""
-MAX_BREAKS = 3
-"""Breaks in a row after which a snapshot is given up."""
-
-
-@dataclass(frozen=True)
-class WalkSettings:
-    """How a batch walks.
-
-    Attributes:
-        max_displacement_A: half the nearest-neighbour distance; beyond it an atom has left its site.
-        n_steps: MD steps of the walk; max_seconds: wall time after which it ends at the next step.
-        monitor_every: MD steps from one look at ε_B to the next; in between the latest value stands.
-    """
-
-    thermostat: Thermostat
-    criterion: CriterionSettings
-    policy: Policy
-    n_steps: int
-    max_displacement_A: float
-    max_seconds: float = math.inf
-    monitor_every: int = 1
-
-    def max_temperature_K(self, n_atoms: int) -> float:
-        """Kinetic temperature beyond which a walker has exploded: 3 T and 8 standard deviations of its fluctuation."""
-        target = self.thermostat.temperature_K
-        return target * (3 + 8 * math.sqrt(2 / (3 * n_atoms - 3))) if target else math.inf
 
 
 def walk(
@@ -125,7 +66,7 @@ def walk(
         [(s.seed, s.walker) for s in states],
         [s.step for s in states],
     )
-    walkers = [_Walker(s, settings, md.masses, name_structure, audit_steps, recall) for s in states]
+    walkers = [Walker(s, settings, md.masses, name_structure, audit_steps, recall) for s in states]
     for walker in walkers:
         walker.after_refit(monitor)
     moving = walkers
@@ -154,249 +95,3 @@ def walk(
 def _watch(monitor: ErrorMonitor, md: Langevin) -> Watched:
     with np.errstate(over="ignore", invalid="ignore"):  # of walkers that have exploded
         return monitor.watch(md.displacements)
-
-
-class _Walker:
-    """One walker of a batch while it walks: its memory, its traces, and what it has chosen."""
-
-    def __init__(
-        self,
-        state: WalkState,
-        settings: WalkSettings,
-        masses: Floats,
-        name_structure: Callable[[Floats], str],
-        audit_steps: Collection[tuple[int, int]],
-        recall: Callable[[WalkState], Floats] | None,
-    ) -> None:
-        self._start = state
-        self._settings = settings
-        self._max_temperature_K = settings.max_temperature_K(len(masses))
-        self._name_structure = name_structure
-        self._audit_steps = {step for walker, step in audit_steps if walker == state.walker}
-        self.ended: Ending | None = None
-        self._reason = ""
-        self._step = state.step
-        self._now = state.displacements, state.velocities  # where the next walk starts; set when this one ends
-        self._snapshot = state.snapshot_displacements, state.snapshot_velocities
-        self._snapshot_step = state.snapshot_step
-        self._breaks = state.breaks
-        exact = partial(recall, state) if recall else None
-        self._window = Window(state.window, state.window_count, state.window_deviation, exact)
-        # Without a thermostat nothing heats the walker: it is as warm as it was started.
-        thermostat = settings.thermostat
-        self._heated = state.heated or not (thermostat.friction_per_ps and thermostat.temperature_K)
-        self._minima = deque((float(e) for e in state.minima_eV_A), maxlen=N_MINIMA)
-        self._awaiting_refit = state.awaiting_refit
-        self._last_flag_step = state.last_flag_step
-        self._errors: list[float] = []
-        self._latest: Sighting | None = None
-        self._watch_deviation = math.nan
-        self._temperatures: list[tuple[int, float]] = []
-        self._choices: list[Choice] = []
-
-    def after_refit(self, monitor: ErrorMonitor) -> None:
-        """Note ε_min: ε_B right after a refit, at the structure that caused it."""
-        if self._awaiting_refit:
-            self._minima.append(monitor.exact(self._start.displacements))
-            self._awaiting_refit = False
-
-    def due(self, step: int) -> bool:
-        """Whether ε_B is looked at at this MD step."""
-        every = self._settings.monitor_every
-        return self._latest is None or step % every == 0 or step in self._audit_steps
-
-    def look(self, md: Langevin, lane: int, monitor: ErrorMonitor, watched: Watched | None) -> ErrorMonitor:
-        """Judge the step just taken. Returns the monitor, with what was chosen pending under 'continue'.
-
-        `watched`: ε_B of the batch at this step; not needed where the walker is not due.
-        """
-        self._step = md.steps[lane]
-        n_chosen = len(self._choices)
-        u = md.structure(lane)
-        audit = self._step in self._audit_steps
-        distress = self._displacement_ratio(u)
-        if self._step % TEMPERATURE_INTERVAL == 0:
-            distress = _worse(distress, self._look_at_temperature(md.temperature(lane)))
-        if distress < 1 and not self.due(self._step):
-            self._note_latest()
-            return monitor
-        # No ε_B of a structure beyond the expansion's reach: the kernels may overflow.
-        decision = self._judge(u, lane, monitor, watched, audit) if distress < 1 else None
-        if decision is None or ((decision.select or audit) and not self._distress(md, lane, u) < 1):
-            self._errors.append(math.nan)
-            self._explode(md, lane, monitor)
-        else:
-            self._follow(decision, audit, md, lane, monitor)
-        if self._settings.policy == "continue":
-            for choice in self._choices[n_chosen:]:
-                monitor = monitor.condition(choice.displacements, choice.key)
-            if decision and decision.select and not self.ended:
-                self._minima.append(monitor.exact(u))
-        return monitor
-
-    def _judge(
-        self, u: Floats, lane: int, monitor: ErrorMonitor, watched: Watched | None, audit: bool
-    ) -> Decision | None:
-        """Decide about a sane structure, on exact values where it matters. None: ε_B is not finite."""
-        assert watched is not None
-        self._watch_deviation = watched.deviation
-        error = float(watched.errors_eV_A[lane])
-        highest = error * (1 + watched.margin)
-        decision = self._decide(highest)
-        if decision is not None and (audit or highest > self._doubtful_from(decision)):
-            error = monitor.exact(u)  # whatever is chosen or left is decided on this value
-            decision = self._decide(error)
-            of_window = self._settings.criterion.name == "trajectory_average"
-            if of_window and decision is not None and error > self._doubtful_from(decision):
-                self._window.make_exact()
-                decision = self._decide(error)
-            self._latest = Sighting(error, monitor)
-        else:
-            self._latest = Sighting(error, monitor, u, watched.mean_deviation)
-        return decision
-
-    def _doubtful_from(self, decision: Decision) -> float:
-        """The least that the threshold (eV/Å) may be, the estimates in the window being what they are."""
-        return max(0.0, 1 - SAFETY * self._window.deviation) * decision.threshold_eV_A
-
-    def _decide(self, error: float) -> Decision | None:
-        return decide(self._settings.criterion, self._memory(), error) if math.isfinite(error) else None
-
-    def _look_at_temperature(self, temperature_K: float) -> float:
-        """Trace it, and return it against its limit."""
-        self._temperatures.append((self._step, temperature_K))
-        self._heated = self._heated or temperature_K >= HEATED * self._settings.thermostat.temperature_K
-        return temperature_K / self._max_temperature_K
-
-    def _follow(self, decision: Decision, audit: bool, md: Langevin, lane: int, monitor: ErrorMonitor) -> None:
-        """Do what was decided about a sane structure."""
-        assert self._latest is not None
-        u, error = md.structure(lane), self._latest.error_eV_A
-        if decision.break_:
-            self._errors.append(error)
-            calm = self._distress(md, lane, u) < CALM
-            self._go_back("broken", decision.reason, u if calm else None, monitor)
-            return
-        if audit or decision.select:
-            flag = f"{decision.reason}, largest at atom {np.argmax(monitor.per_atom(u))}" if decision.select else ""
-            reason = "; ".join(text for text in ("audit on schedule" if audit else "", flag) if text)
-            self._choose("audit" if audit else "flagged", self._step, u, error, reason)
-        self._note_latest()
-        if decision.select:
-            self._last_flag_step = self._step
-            if self._settings.policy == "wait":
-                self._awaiting_refit = True
-                self.stop_at(md, lane, "selected", decision.reason)
-        elif self._step - self._snapshot_step >= SNAPSHOT_INTERVAL and self._distress(md, lane, u) < CALM:
-            self._snapshot, self._snapshot_step, self._breaks = (u, md.velocity(lane)), self._step, 0
-
-    def _choose(self, role: Role, step: int, u: Floats, error: float, reason: str) -> None:
-        still = u - u.mean(axis=0)
-        self._choices.append(Choice(self._name_structure(still), role, step, still, error, reason))
-
-    def _memory(self) -> Memory:
-        since = self._step - self._last_flag_step if self._last_flag_step >= 0 else None
-        return Memory(self._window.mean, len(self._window.held), not self._heated, since, tuple(self._minima))
-
-    def _note_latest(self) -> None:
-        """The latest ε_B into the trace and, once the walker is warm, into the window."""
-        assert self._latest is not None
-        self._errors.append(self._latest.error_eV_A)
-        if self._heated:
-            self._window.remember(self._latest)
-
-    def _explode(self, md: Langevin, lane: int, monitor: ErrorMonitor) -> None:
-        limit = self._settings.max_displacement_A
-        ratio, temperature = self._displacement_ratio(md.structure(lane)), md.temperature(lane)
-        if not ratio < 1:
-            cause = f"an atom displaced by {ratio * limit:.2f} Å, beyond half the nearest-neighbour distance"
-        elif not temperature < self._max_temperature_K:
-            cause = f"kinetic temperature {temperature:.0f} K, beyond {self._max_temperature_K:.0f} K"
-        else:
-            cause = "ε_B not finite"
-        self._go_back("exploded", f"exploded at step {self._step}: {cause}", None, monitor)
-
-    def _go_back(self, ended: Ending, reason: str, structure: Floats | None, monitor: ErrorMonitor) -> None:
-        """End the walk at the last good snapshot, or at rest when that has failed too often.
-
-        `structure`: (N, 3) Å where the walker is, when that is safe to learn from.
-        """
-        origin = self._snapshot[0]
-        if structure is not None:
-            self._choose("flagged", self._step, structure, monitor.exact(structure), reason)
-            self._last_flag_step = self._step
-        elif self._breaks == 0 and np.any(origin):
-            why = f"last good snapshot before a walk that was given up ({reason})"
-            self._choose("flagged", self._snapshot_step, origin, monitor.exact(origin), why)
-            self._last_flag_step = self._step
-        self._breaks += 1
-        if self._breaks == MAX_BREAKS:
-            self._snapshot = np.zeros_like(origin), np.zeros_like(origin)
-            self._breaks, self._heated = 0, False
-            self._window.forget()
-        self._snapshot_step = self._step
-        self._now = self._snapshot
-        self.ended, self._reason = ended, reason
-
-    def stop_at(self, md: Langevin, lane: int, ended: Ending, reason: str) -> None:
-        """End the walk where the walker is, unless it has ended already."""
-        if self.ended is None:
-            self.ended, self._reason = ended, reason
-            self._now = md.structure(lane), md.velocity(lane)
-            if not self._temperatures:
-                self._temperatures.append((self._step, md.temperature(lane)))
-
-    def _displacement_ratio(self, u: Floats) -> float:
-        """Largest displacement against its limit; nan when one is not finite."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            largest = math.sqrt(np.einsum("ic,ic->i", u, u).max())
-        return largest / self._settings.max_displacement_A
-
-    def _distress(self, md: Langevin, lane: int, u: Floats) -> float:
-        """How near an explosion: the largest of displacement and temperature against their limits; nan beyond all."""
-        hot = md.temperature(lane) / self._max_temperature_K
-        return _worse(self._displacement_ratio(u), hot)
-
-    def state(self) -> WalkState:
-        """The walker after the walk."""
-        return replace(
-            self._start,
-            step=self._step,
-            displacements=self._now[0],
-            velocities=self._now[1],
-            window=self._window.values,
-            window_count=self._window.count,
-            window_deviation=self._window.deviation,
-            heated=self._heated,
-            minima_eV_A=np.array(self._minima),
-            awaiting_refit=self._awaiting_refit,
-            last_flag_step=self._last_flag_step,
-            snapshot_displacements=self._snapshot[0],
-            snapshot_velocities=self._snapshot[1],
-            snapshot_step=self._snapshot_step,
-            breaks=self._breaks,
-        )
-
-    def report(self) -> WalkReport:
-        """What the walker met."""
-        assert self.ended is not None
-        window = self._window.held
-        steps, temperatures = zip(*self._temperatures, strict=True) if self._temperatures else ((), ())
-        return WalkReport(
-            walker=self._start.walker,
-            ended=self.ended,
-            reason=self._reason,
-            first_step=self._start.step + 1,
-            errors_eV_A=np.array(self._errors),
-            temperature_steps=np.array(steps, dtype=np.int64),
-            temperatures_K=np.array(temperatures, dtype=np.float64),
-            choices=tuple(self._choices),
-            mean_error_eV_A=self._window.mean,
-            watch_deviation=self._watch_deviation,
-            std_error_eV_A=float(window.std()) if len(window) else math.nan,
-        )
-
-
-def _worse(first: float, second: float) -> float:
-    """The larger one, not a number being the largest of all."""
-    return first if math.isnan(first) or first > second else second

@@ -13,7 +13,8 @@ from dynft_core.dynamics.monitor import ExactMonitor, make_monitor
 from dynft_core.dynamics.past import PastWalk, exact_window
 from dynft_core.dynamics.protocols import Forces
 from dynft_core.dynamics.state import WalkReport, WalkState, load_job, load_report, load_state, save_walk
-from dynft_core.dynamics.walk import WalkSettings, walk
+from dynft_core.dynamics.walk import walk
+from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.force_field import ForceField
 from dynft_core.jobs import StructureRef, WalkerOutcome, WalkerStart, WalkJob, WalkOutcome
 from dynft_core.reference.calculators import structure_key

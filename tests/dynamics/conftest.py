@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from dynft_core.dynamics.langevin import Thermostat
 from dynft_core.dynamics.protocols import Watched
 from dynft_core.dynamics.state import WalkState
-from dynft_core.dynamics.walk import WalkSettings, walk
+from dynft_core.dynamics.walk import walk
+from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.jobs import CriterionSettings
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dynft_core.dynamics.langevin import Thermostat, maxwell_velocities
-from dynft_core.dynamics.walk import CALM, MAX_BREAKS, SNAPSHOT_INTERVAL
+from dynft_core.dynamics.walker import CALM, MAX_BREAKS, SNAPSHOT_INTERVAL
 
 # At 300 K the crystal of springs has an rms displacement of 0.062 ± 0.006 Å, its farthest atom is out by 0.16-0.29 Å.
 JUMPY = {"name": "fixed", "threshold_eV_A": 0.001, "break_factor": 2.0}

@@ -22,7 +22,8 @@ from dynft_core.dynamics.langevin import Thermostat
 from dynft_core.dynamics.monitor import SketchMonitor
 from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.state import WalkState
-from dynft_core.dynamics.walk import WalkSettings, walk
+from dynft_core.dynamics.walk import walk
+from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.initial.rattled import rattled
 from dynft_core.jobs import CriterionSettings, ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
