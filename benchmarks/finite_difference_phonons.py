@@ -20,11 +20,11 @@ from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.phonons.dynamical_matrix import frequencies
 from dynft_core.reference.calculation import calculate
 from dynft_core.storage.files import replacing
 from dynft_core.storage.structures import read_perfect_structure
+from dynft_core.terms import ReferenceSettings
 from workflows.campaign_jobs import SUPERCELL, force_field_path, reference_settings
 from workflows.phonon_commands import parse_points
 from workflows.run_folder import state_of

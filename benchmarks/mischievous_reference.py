@@ -20,8 +20,8 @@ class Mischievous(Calculator):
     implemented_properties: ClassVar[list[str]] = ["energy", "forces"]
 
     def __init__(self, mischief: str, seconds: float = 0.0, **kwargs: Any) -> None:
-        from dynft_core.jobs import ReferenceSettings
         from dynft_core.reference.calculators import make_calculator
+        from dynft_core.terms import ReferenceSettings
 
         super().__init__(**kwargs)
         self._truth = make_calculator(ReferenceSettings("tersoff-si"), Path())

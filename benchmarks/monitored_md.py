@@ -35,9 +35,9 @@ from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.interop.export import export
-from dynft_core.jobs import CriterionSettings, MonitorName
 from dynft_core.model.cell_energy import KINDS
 from dynft_core.model.potential import Potential
+from dynft_core.terms import CriterionSettings, MonitorName
 from workflows.trajectory import FrameFormat
 
 Floats = NDArray[np.float64]

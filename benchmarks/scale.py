@@ -37,7 +37,6 @@ from dynft_core.jobs import (
     Score,
     SelectJob,
     SelectOutcome,
-    StructureRef,
     TruncationJob,
     TruncationOutcome,
     WalkerOutcome,
@@ -45,6 +44,7 @@ from dynft_core.jobs import (
     WalkOutcome,
 )
 from dynft_core.storage.journal import Journal
+from dynft_core.terms import StructureRef
 from workflows.campaign import start, started_event
 from workflows.campaign_state import TASKS
 from workflows.config import Campaign, parse_campaign

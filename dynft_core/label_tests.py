@@ -18,12 +18,13 @@ from ase.units import kB
 from numpy.typing import NDArray
 
 from dynft_core.force_field import ForceField, learn
-from dynft_core.jobs import FitJob, Score, StructureRef
+from dynft_core.jobs import FitJob, Score
 from dynft_core.model.label_sums import statistics_of
 from dynft_core.reference.label import Label
 from dynft_core.regression.left_out import left_out
 from dynft_core.selection.audits import contradict
 from dynft_core.selection.calibration import species_scores
+from dynft_core.terms import StructureRef
 
 Floats = NDArray[np.float64]
 

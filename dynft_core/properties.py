@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
 from dynft_core.initial.phonon_modes import thermal_displacements
-from dynft_core.jobs import PropertyName
 from dynft_core.phonons.bands import band_path, point_name
 from dynft_core.phonons.density_of_states import mesh
 from dynft_core.phonons.dynamical_matrix import (
@@ -26,6 +25,7 @@ from dynft_core.phonons.dynamical_matrix import (
     harmonic_constants,
     to_frequencies,
 )
+from dynft_core.terms import PropertyName
 
 Floats = NDArray[np.float64]
 

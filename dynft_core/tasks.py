@@ -35,7 +35,6 @@ from dynft_core.jobs import (
     ProposeOutcome,
     SelectJob,
     SelectOutcome,
-    StructureRef,
     TruncationJob,
     TruncationOutcome,
     ValidateJob,
@@ -56,6 +55,7 @@ from dynft_core.reference.label import Label, read_label, relative_label_path, r
 from dynft_core.regression.ranks import Ranks
 from dynft_core.storage.structures import read_displacements, read_perfect_structure, write_structures
 from dynft_core.symmetry.basis import ForceConstantBasis
+from dynft_core.terms import StructureRef
 from dynft_core.truncation import try_larger
 
 Floats = NDArray[np.float64]

@@ -14,9 +14,10 @@ from ase.build import bulk
 
 from dynft_core.fit_ranks import LAUNCHER
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import FitJob, LabelJob, ProposeJob, ReferenceSettings, StructureRef
+from dynft_core.jobs import FitJob, LabelJob, ProposeJob
 from dynft_core.storage.structures import write_perfect_structure
 from dynft_core.tasks import fit_labels, label, propose
+from dynft_core.terms import ReferenceSettings, StructureRef
 
 REFERENCE = ReferenceSettings("tersoff-si")
 MPIEXEC = Path(sys.executable).with_name("mpiexec")

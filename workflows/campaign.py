@@ -38,7 +38,6 @@ from dynft_core.jobs import (
     ProposeOutcome,
     SelectJob,
     SelectOutcome,
-    StructureRef,
     TruncationJob,
     TruncationOutcome,
     ValidateJob,
@@ -48,6 +47,7 @@ from dynft_core.jobs import (
     WalkOutcome,
 )
 from dynft_core.selection.histogram import merged
+from dynft_core.terms import StructureRef
 from workflows import campaign_jobs as jobs
 from workflows.campaign_plan import causes, go_on
 from workflows.campaign_state import TASKS, Action, State

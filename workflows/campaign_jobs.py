@@ -8,15 +8,11 @@ from dataclasses import replace
 from functools import cache
 
 from dynft_core.jobs import (
-    PROPERTY_UNITS,
-    CriterionSettings,
     EvaluateJob,
     FitJob,
     LabelJob,
     ProposeJob,
-    ReferenceSettings,
     SelectJob,
-    StructureRef,
     TruncationJob,
     ValidateJob,
     WalkerOutcome,
@@ -26,6 +22,7 @@ from dynft_core.jobs import (
 from dynft_core.selection.audits import audit_steps
 from dynft_core.selection.convergence import ConvergenceSettings
 from dynft_core.selection.random_steps import random_steps
+from dynft_core.terms import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, StructureRef
 from workflows.config import Campaign
 
 CHANGEABLE = (

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf, isnan
 
-from dynft_core.jobs import FitJob, Role, StructureRef
+from dynft_core.jobs import FitJob
 from dynft_core.selection.convergence import MAX_AUDITS
+from dynft_core.terms import Role, StructureRef
 from workflows import campaign_jobs as jobs
 from workflows.campaign_state import Action, State
 from workflows.ledger import TRAINING

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dynft_core.errors import FileFormatError, InputError
-from dynft_core.jobs import PROPERTY_UNITS, PropertyName
+from dynft_core.terms import PROPERTY_UNITS, PropertyName
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]

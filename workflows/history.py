@@ -13,10 +13,10 @@ from dynft_core.jobs import (
     FitOutcome,
     ProposeOutcome,
     Score,
-    StructureRef,
     WalkerOutcome,
     WalkOutcome,
 )
+from dynft_core.terms import StructureRef
 from workflows.wire import from_json
 
 

@@ -13,7 +13,6 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError, StructureError
-from dynft_core.jobs import StructureRef
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import structure_key
@@ -28,6 +27,7 @@ from dynft_core.reference.label import read_label, relative_label_path
 from dynft_core.storage.files import making_folder
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import read_perfect_structure, write_structures
+from dynft_core.terms import StructureRef
 from workflows.campaign import imported_event, started_event
 from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, reference_settings
 from workflows.campaign_state import State

@@ -14,7 +14,7 @@ from functools import cached_property
 from math import nan
 from typing import Any, Literal, get_args
 
-from dynft_core.jobs import Role, StructureRef
+from dynft_core.terms import Role, StructureRef
 
 LabelStatus = Literal["candidate", "queued", "accepted", "failed", "quarantined", "dropped"]
 

@@ -23,9 +23,9 @@ from dynft_core.dynamics.monitor import make_monitor
 from dynft_core.dynamics.protocols import ErrorMonitor
 from dynft_core.errors import DynftError, InputError
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import MonitorName
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.terms import MonitorName
 from workflows.progress import Progress
 from workflows.structure_files import read_structure, refuse_output
 from workflows.trajectory import FrameFormat, whole_frames

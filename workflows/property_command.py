@@ -9,8 +9,8 @@ from typing import get_args
 
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import PROPERTY_UNITS, PropertyName
 from dynft_core.properties import PropertySettings, Value, properties
+from dynft_core.terms import PROPERTY_UNITS, PropertyName
 from workflows.force_field_commands import json_text
 
 TITLES: dict[PropertyName, str] = {

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from dynft_core.dynamics.state import Choice, WalkReport, load_report
 from dynft_core.errors import DynftError
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import StructureRef
 from dynft_core.phonons.bands import band_path
 from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
 from dynft_core.reference.label import read_label, relative_label_path
+from dynft_core.terms import StructureRef
 from workflows.config import Campaign
 from workflows.history import History
 from workflows.phonon_figures import bands_figure

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import dynft_core.jobs
+import dynft_core.terms
 from dynft_core.errors import FileFormatError
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Event, iter_journal
@@ -33,7 +34,7 @@ SNAPSHOT = "state.json"
 EVERY = 5000
 """Events between snapshots: their replay takes some seconds."""
 _FOLD = ("workflows", "dynft_core.selection")
-"""Packages whose code a state depends on, beside the records that travel."""
+"""Packages whose code a state depends on, beside the records that travel and their terms."""
 
 
 class Snapshots:
@@ -138,5 +139,6 @@ def _chained(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
 def _fold() -> str:
     """Which code folds the journal."""
     folders = [Path(str(import_module(name).__file__)).parent for name in _FOLD]
-    files = [Path(str(dynft_core.jobs.__file__)), *(path for folder in folders for path in sorted(folder.glob("*.py")))]
+    files = [Path(str(module.__file__)) for module in (dynft_core.jobs, dynft_core.terms)]
+    files += [path for folder in folders for path in sorted(folder.glob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from dynft_core.dynamics.protocols import ErrorMonitor, Watched
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import MonitorName
 from dynft_core.model.sketch import PROBES
+from dynft_core.terms import MonitorName
 
 Floats = NDArray[np.float64]
 

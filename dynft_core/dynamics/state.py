@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError
-from dynft_core.jobs import CriterionSettings, ReferenceSettings, StructureRef, WalkerStart, WalkJob
+from dynft_core.jobs import WalkerStart, WalkJob
 from dynft_core.storage.segments import read_segment, write_segment
+from dynft_core.terms import CriterionSettings, ReferenceSettings, StructureRef
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

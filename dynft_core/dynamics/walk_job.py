@@ -16,10 +16,11 @@ from dynft_core.dynamics.state import WalkReport, WalkState, load_job, load_repo
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import StructureRef, WalkerOutcome, WalkerStart, WalkJob, WalkOutcome
+from dynft_core.jobs import WalkerOutcome, WalkerStart, WalkJob, WalkOutcome
 from dynft_core.reference.calculators import structure_key
 from dynft_core.selection.histogram import counts_of
 from dynft_core.storage.structures import read_displacements, read_perfect_structure
+from dynft_core.terms import StructureRef
 
 Floats = NDArray[np.float64]
 

@@ -36,8 +36,8 @@ from dynft_core.dynamics.langevin import Langevin, Thermostat
 from dynft_core.dynamics.protocols import SAFETY, ErrorMonitor, Watched
 from dynft_core.dynamics.state import Choice, Ending, Role, WalkReport, WalkState
 from dynft_core.dynamics.window import Sighting, Window
-from dynft_core.jobs import CriterionSettings, Policy
 from dynft_core.selection.criteria import N_MINIMA, Decision, Memory, decide
+from dynft_core.terms import CriterionSettings, Policy
 
 Floats = NDArray[np.float64]
 

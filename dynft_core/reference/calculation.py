@@ -19,7 +19,6 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import engine_of, make_calculator, runs_in_process
 from dynft_core.reference.engine import Report
 from dynft_core.reference.failures import LabelError, classified, how_it_ended, named, tail
@@ -27,6 +26,7 @@ from dynft_core.reference.processes import end_session
 from dynft_core.storage.files import replacing
 from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
+from dynft_core.terms import ReferenceSettings
 
 RESULT = "calculation.h5"
 OUTPUT = "output.txt"

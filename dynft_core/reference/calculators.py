@@ -20,12 +20,12 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
 
 from dynft_core.errors import InputError
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.embedded import embedded_potentials
 from dynft_core.reference.engine import Engine
 from dynft_core.reference.espresso import ESPRESSO
 from dynft_core.reference.gpaw import GPAW
 from dynft_core.reference.vasp import VASP
+from dynft_core.terms import ReferenceSettings
 
 ase_calculators: Any = ase.calculators.calculator
 

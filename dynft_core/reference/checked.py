@@ -10,9 +10,9 @@ from typing import Any
 import ase.calculators.calculator
 from ase import Atoms
 
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.guard import check_calculation
+from dynft_core.terms import ReferenceSettings
 
 ase_calculators: Any = ase.calculators.calculator
 

@@ -16,11 +16,11 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculation import Calculation
 from dynft_core.reference.calculators import calculator_name, complete_parameters, engine_of, physical_parameters
 from dynft_core.reference.failures import LabelError
 from dynft_core.storage.segments import Segment, read_segment, write_segment
+from dynft_core.terms import ReferenceSettings
 
 Floats = NDArray[np.float64]
 

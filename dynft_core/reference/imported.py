@@ -21,10 +21,10 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError
-from dynft_core.jobs import ReferenceSettings, StructureRef
 from dynft_core.reference.calculators import calculator_name, complete_parameters
 from dynft_core.reference.label import KIND, relative_label_path
 from dynft_core.storage.segments import Attribute, write_segment
+from dynft_core.terms import ReferenceSettings, StructureRef
 
 Floats = NDArray[np.float64]
 

@@ -30,7 +30,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError
-from dynft_core.jobs import LabelJob, LabelOutcome, ReferenceSettings
+from dynft_core.jobs import LabelJob, LabelOutcome
 from dynft_core.reference.calculation import Calculation, calculate, finished_calculation
 from dynft_core.reference.calculators import calculator_name, complete_parameters, engine_of, settings_hash
 from dynft_core.reference.failures import NOT_RETRIED, LabelError
@@ -48,6 +48,7 @@ from dynft_core.reference.guard import (
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
 from dynft_core.storage.structures import read_displacements, read_perfect_structure
+from dynft_core.terms import ReferenceSettings
 
 logger = logging.getLogger(__name__)
 

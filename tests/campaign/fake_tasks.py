@@ -29,7 +29,6 @@ from dynft_core.jobs import (
     Score,
     SelectJob,
     SelectOutcome,
-    StructureRef,
     Trial,
     TruncationJob,
     TruncationOutcome,
@@ -39,6 +38,7 @@ from dynft_core.jobs import (
     WalkJob,
     WalkOutcome,
 )
+from dynft_core.terms import StructureRef
 
 
 def digest(*parts: object) -> str:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from test_fold import force_field, run
 
 from dynft_core import ForceField
-from dynft_core.jobs import LabelJob, SelectJob, StructureRef, WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.jobs import LabelJob, SelectJob, WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.terms import StructureRef
 from workflows.apps import FUNCTIONS
 from workflows.campaign import advance, outcome_event, start
 from workflows.config import Campaign

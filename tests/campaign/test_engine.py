@@ -21,8 +21,9 @@ from fake_driver import campaign
 from test_fold import force_field, run
 
 from dynft_core.errors import CampaignFailedError, RunFolderError
-from dynft_core.jobs import LabelJob, ProposeJob, ReferenceSettings, StructureRef
+from dynft_core.jobs import LabelJob, ProposeJob
 from dynft_core.storage.journal import read_journal
+from dynft_core.terms import ReferenceSettings, StructureRef
 from workflows import engine
 from workflows.campaign_state import State
 from workflows.driver import run_campaign

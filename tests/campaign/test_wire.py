@@ -21,11 +21,11 @@ from dynft_core.jobs import (
     Score,
     SelectOutcome,
     SpeciesScore,
-    StructureRef,
     WalkerOutcome,
     WalkOutcome,
 )
 from dynft_core.storage.journal import Journal, read_journal
+from dynft_core.terms import StructureRef
 from workflows.wire import from_json, to_json
 
 number = st.floats(allow_nan=False, allow_infinity=False)

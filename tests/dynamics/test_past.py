@@ -13,8 +13,9 @@ from dynft_core.dynamics.past import PastWalk, exact_window
 from dynft_core.dynamics.state import WalkState, load_state
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walk_job import past_walk, run_walk
-from dynft_core.jobs import CriterionSettings, ReferenceSettings, WalkerStart, WalkJob
+from dynft_core.jobs import WalkerStart, WalkJob
 from dynft_core.storage.structures import write_perfect_structure
+from dynft_core.terms import CriterionSettings, ReferenceSettings
 
 
 def cut(bench, monitor, n_walks, n_steps, **options):

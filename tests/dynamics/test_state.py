@@ -10,9 +10,9 @@ import pytest
 
 from dynft_core.dynamics.state import WalkState, load_report, load_state, save_walk
 from dynft_core.errors import FileFormatError
-from dynft_core.jobs import StructureRef
 from dynft_core.storage.segments import write_segment
 from dynft_core.storage.structures import read_displacements
+from dynft_core.terms import StructureRef
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.initial.rattled import rattled
-from dynft_core.jobs import CriterionSettings, ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.selection.convergence import error_interval
+from dynft_core.terms import CriterionSettings, ReferenceSettings
 from workflows.apps import FUNCTIONS
 from workflows.campaign import advance, outcome_event, start
 from workflows.campaign_jobs import convergence_settings

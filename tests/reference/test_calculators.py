@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynft_core.errors import InputError
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import (
     check_calculator,
     make_calculator,
@@ -20,6 +19,7 @@ from dynft_core.reference.calculators import (
     settings_hash,
     structure_key,
 )
+from dynft_core.terms import ReferenceSettings
 
 SILICON = bulk("Si", cubic=True)
 

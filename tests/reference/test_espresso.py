@@ -12,12 +12,12 @@ from ase import Atoms
 from ase.build import bulk
 
 from dynft_core.errors import InputError
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculation import Calculation, calculate
 from dynft_core.reference.calculators import check_calculator, settings_hash
 from dynft_core.reference.espresso import DEBIAN_PSEUDOPOTENTIALS
 from dynft_core.reference.failures import LabelError
 from dynft_core.reference.label import check_calculation
+from dynft_core.terms import ReferenceSettings
 
 PSEUDOPOTENTIAL = "Si.pz-vbc.UPF"
 SILICON = bulk("Si", a=5.417, cubic=True)

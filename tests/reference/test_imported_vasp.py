@@ -12,11 +12,11 @@ from ase.build import bulk
 from vasp_jobs import use_potcars
 
 from dynft_core.errors import FileFormatError
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.imported import finished_files, other_settings, read_finished
+from dynft_core.terms import ReferenceSettings
 
 SETTINGS = ReferenceSettings("vasp", {"encut": 400.0, "kpts": [2, 2, 2]})
 

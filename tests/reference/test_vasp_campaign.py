@@ -13,12 +13,12 @@ from ase import Atoms
 from ase.build import bulk
 from vasp_jobs import use_potcars
 
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.guard import FIRST, identity
 from dynft_core.reference.label import read_label
 from dynft_core.storage.segments import write_segment
+from dynft_core.terms import ReferenceSettings
 from workflows.command_line import main
 from workflows.config import load_campaign
 from workflows.driver import run_campaign

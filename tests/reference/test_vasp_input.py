@@ -13,11 +13,11 @@ from standin_vasp import read_incar, tersoff
 from vasp_jobs import PERFECT, SETTINGS, in_this_process, structure, use_potcars, vasp_job, write_potcars
 
 from dynft_core.errors import InputError
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import check_calculator, make_calculator, settings_hash
 from dynft_core.reference.checked import CheckedCalculator
 from dynft_core.reference.failures import LabelError
 from dynft_core.reference.vasp import gamma_command, mesh
+from dynft_core.terms import ReferenceSettings
 
 
 @pytest.fixture(autouse=True)

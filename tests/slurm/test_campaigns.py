@@ -23,10 +23,10 @@ from cluster import Cluster, Site
 from fake_driver import campaign
 
 from dynft_core.errors import CampaignFailedError
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
+from dynft_core.terms import ReferenceSettings
 from workflows import engine
 from workflows.campaign_state import State
 from workflows.driver import run_campaign

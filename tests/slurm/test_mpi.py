@@ -16,10 +16,11 @@ from cluster import Cluster, Site
 
 import dynft_core.tasks
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import FitJob, LabelJob, ProposeJob, ReferenceSettings
+from dynft_core.jobs import FitJob, LabelJob, ProposeJob
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.structures import write_perfect_structure
+from dynft_core.terms import ReferenceSettings
 from workflows.apps import Executors
 from workflows.sites import load_site
 

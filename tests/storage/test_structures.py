@@ -10,7 +10,6 @@ from ase import Atoms
 from ase.build import bulk
 
 from dynft_core.errors import FileFormatError, InputError
-from dynft_core.jobs import StructureRef
 from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.storage.structures import (
     read_displacements,
@@ -18,6 +17,7 @@ from dynft_core.storage.structures import (
     write_perfect_structure,
     write_structures,
 )
+from dynft_core.terms import StructureRef
 
 DISPLACEMENTS = np.random.default_rng(1).normal(0, 0.05, (2, 8, 3))
 

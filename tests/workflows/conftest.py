@@ -12,8 +12,8 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
+from dynft_core.terms import ReferenceSettings
 from workflows.command_line import main
 
 LATTICE_CONSTANT_A = 5.432

@@ -17,12 +17,11 @@ from dynft_core.jobs import (
     FitOutcome,
     LabelOutcome,
     ProposeOutcome,
-    Role,
     Score,
-    StructureRef,
     WalkerOutcome,
     WalkOutcome,
 )
+from dynft_core.terms import Role, StructureRef
 from workflows.config import Campaign, load_campaign
 from workflows.display import Display, event_lines, standing, time_left
 from workflows.history import History

@@ -12,9 +12,9 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.storage.segments import write_segment
+from dynft_core.terms import ReferenceSettings
 from workflows.command_line import main
 from workflows.structure_files import read_frames, read_structure
 

@@ -16,11 +16,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import Journal
+from dynft_core.terms import ReferenceSettings
 from workflows.campaign import started_event
 from workflows.campaign_jobs import reference_settings
 from workflows.command_line import main

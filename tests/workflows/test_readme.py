@@ -13,8 +13,8 @@ from ase.build import bulk, make_supercell
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
+from dynft_core.terms import ReferenceSettings
 from workflows.command_line import main
 from workflows.config import load_campaign
 

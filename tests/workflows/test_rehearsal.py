@@ -10,10 +10,10 @@ import pytest
 from ase.build import bulk
 
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.structures import read_perfect_structure
+from dynft_core.terms import ReferenceSettings
 from workflows.campaign_jobs import SUPERCELL
 from workflows.command_line import main
 from workflows.config import load_campaign, load_run_campaign

@@ -23,12 +23,12 @@ from dynft_core.jobs import (
     LabelOutcome,
     Score,
     SpeciesScore,
-    StructureRef,
     WalkerOutcome,
     WalkOutcome,
 )
 from dynft_core.selection.histogram import counts_of
 from dynft_core.storage.journal import Journal
+from dynft_core.terms import StructureRef
 from workflows.command_line import main
 from workflows.config import load_campaign
 from workflows.report import render, write_report

@@ -17,10 +17,10 @@ from ase.build import bulk
 
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
+from dynft_core.terms import ReferenceSettings
 from workflows.command_line import main
 from workflows.config import load_campaign
 from workflows.history import History
