@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-site_app = typer.Typer(help="Sites: where campaigns run.", no_args_is_help=True)
+site_app = typer.Typer(help="Sites: where campaigns run.")
 app.add_typer(labels_app)
 app.add_typer(site_app, name="site")
 
@@ -387,5 +387,5 @@ def _refuse(message: str, code: int) -> int:
 
 
 def _subcommand(arguments: Sequence[str]) -> str:
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback} | {"labels", "site"}
     return f"{arguments[0]} " if arguments and arguments[0] in known else ""

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from workflows.ledger import Entry, Ledger
 
-labels_app = typer.Typer(name="labels", help="List, retry, drop, import labels of a campaign.", no_args_is_help=True)
+labels_app = typer.Typer(name="labels", help="List, retry, drop, import labels of a campaign.")
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

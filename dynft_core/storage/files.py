@@ -28,7 +28,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         _sync(temporary, os.O_RDWR)
         temporary.replace(final)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # a write that fails names no file at all
+        if error.filename is None or Path(error.filename) == temporary:  # a write that fails names no file at all
             error.filename, error.filename2 = str(final), None
         raise
     finally:

@@ -151,7 +151,7 @@ def test_every_fault_has_an_outcome() -> None:
     assert len(OUTCOMES) > 60
 
 
-@pytest.mark.parametrize("fault", OUTCOMES)
+@pytest.mark.parametrize("fault", OUTCOMES, ids=lambda fault: f"{fault} = {OUTCOMES[fault]}")
 def test_no_bad_outcome_is_accepted(run_dir: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     job = vasp_job(run_dir)
     outcome = labelled(job, fault, monkeypatch)

@@ -57,6 +57,8 @@ def test_misused_options_are_one_line(refused: Refused) -> None:
     assert "dynft train --help" in refused(["train", "si", "--rin", "x"])
     assert "command" in refused([])
     assert "'trian'" in refused(["trian"])
+    assert refused(["labels"]) == "dynft: Missing command. See: dynft labels --help\n"
+    assert "dynft site --help" in refused(["site", "chek"])
     arguments = ["md", "x.h5", "--supercell", "1", "-o", "t.xyz", "--temperature", "warm"]
     assert "--temperature" in refused(arguments)
 

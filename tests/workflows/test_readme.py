@@ -16,7 +16,7 @@ from dynft_core.force_field import ForceField
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.terms import ReferenceSettings
 from workflows.command_line import main
-from workflows.config import load_campaign
+from workflows.config import Campaign, load_campaign
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -112,6 +112,15 @@ def test_the_commands_run_one_after_the_other(reader: Path, capsys: pytest.Captu
     assert len(ase.io.read(reader / "trajectory.xyz", index=":")) > 0
     text = (reader / "second" / "campaign.toml").read_text(encoding="utf-8")
     assert all(word in text for word in ('calculator = "vasp"', "encut", "kpts"))
+
+
+def test_every_key_of_a_campaign_is_explained() -> None:
+    folder = Path(__file__).parents[2] / "docs"
+    docs = "".join((folder / f"{name}.md").read_text("utf-8") for name in ("campaign", "convergence", "references"))
+    sections = {name: field.annotation for name, field in Campaign.model_fields.items() if name != "name"}
+    keys = [(name, key) for name, section in sections.items() for key in section.model_fields]
+    assert len(keys) > 40
+    assert [(name, key) for name, key in keys if not re.search(rf"`{key}\b|\[{name}\.{key}\]", docs)] == []
 
 
 def test_the_python_of_the_readme_runs(reader: Path) -> None:
