@@ -16,7 +16,7 @@ from dynft_core.model.potential import eigentensor_matrix
 Floats = NDArray[np.float64]
 
 _BLOCK = 128
-"""Columns of the spread that are multiplied at once: few enough to leave out most of its zero triangle."""
+"""Rows of the spread that are multiplied at once: few enough to leave out most of its zero triangle."""
 
 
 class BayesianError:
@@ -28,16 +28,16 @@ class BayesianError:
         basis = folded.basis
         # eigentensor coefficients → independent normal variables
         parts = [o.null_space @ half[basis.slices[o.order]] / basis.length_scale_A**o.order for o in basis.orders]
-        # any S with the same S Sᵀ gives the same error: a lower trapezoid saves a third of the work
+        # any S with the same Sᵀ S gives the same error: an upper trapezoid saves a third of the work
         (trapezoid,) = scipy.linalg.qr(np.concatenate(parts).T, mode="r")
-        self._spread = np.ascontiguousarray(trapezoid[: basis.size].T, dtype=folded.dtype)
+        self._spread = np.ascontiguousarray(trapezoid[: basis.size], dtype=folded.dtype)
 
     def variances(self, matrix: NDArray[np.floating]) -> Floats:
         """(N, 3) variances of each force component, (eV/Å)², from the eigentensor matrix (3N, P) of a structure."""
         total = np.zeros(len(matrix))
-        for first in range(0, self._spread.shape[1], _BLOCK):
-            part = matrix[:, first:] @ self._spread[first:, first : first + _BLOCK]
-            total += np.einsum("ij,ij->i", part, part)
+        for first in range(0, len(self._spread), _BLOCK):
+            part = self._spread[first : first + _BLOCK, first:] @ matrix.T[first:]
+            total += np.einsum("ij,ij->j", part, part)
         return total.reshape(-1, 3)
 
     def per_component(self, displacements: Floats) -> Floats:

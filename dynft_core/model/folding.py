@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.cell_energy import CellEnergy, lay_out
 from dynft_core.model.kernels.terms import Terms
+from dynft_core.model.sparse_map import SparseMap
 from dynft_core.model.splits import Clusters
 from dynft_core.symmetry.basis import ForceConstantBasis, OrderBasis
 from dynft_core.symmetry.eigentensors import Pattern, Representation, energy_factors, monomials
@@ -95,10 +96,11 @@ class FoldedBasis:
         return max(int(s.stop) for s in self.columns.values())
 
     @cached_property
-    def null_spaces(self) -> dict[int, Floats]:
-        """By order, (P_n, M_n): free parameters → eigentensor coefficients."""
+    def null_spaces(self) -> dict[int, SparseMap]:
+        """By order: free parameters (M_n) → eigentensor coefficients (P_n)."""
         basis = self.basis
-        return {o.order: (o.null_space / basis.length_scale_A**o.order).astype(self.dtype) for o in basis.orders}
+        scales = {o.order: basis.length_scale_A**o.order for o in basis.orders}
+        return {o.order: SparseMap((o.null_space / scales[o.order]).astype(self.dtype)) for o in basis.orders}
 
     def in_precision(self, dtype: type[np.floating]) -> FoldedBasis:
         """The same with sensing matrices in another precision."""

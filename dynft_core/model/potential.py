@@ -17,15 +17,15 @@ Floats = NDArray[np.float64]
 def sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
     """A(u) (3N, M') of one structure (N, 3) Å: forces (eV/Å) are A φ (paper eq. 2)."""
     whole = eigentensor_matrix(folded, displacements)
-    found = np.empty((len(whole), folded.basis.size), dtype=folded.dtype)
+    found = np.empty((folded.basis.size, len(whole)), dtype=folded.dtype).T
     for n, part in folded.basis.slices.items():
-        np.matmul(whole[:, folded.columns[n]], folded.null_spaces[n], out=found[:, part])
+        folded.null_spaces[n].product(whole[:, folded.columns[n]], found[:, part])
     return found
 
 
 def eigentensor_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
     """(3N, P) forces by eigentensor coefficient, before the sum rules, in the precision of `folded`."""
-    found = np.empty((displacements.size, folded.n_columns), dtype=folded.dtype)
+    found = np.empty((folded.n_columns, displacements.size), dtype=folded.dtype).T  # orbits have columns of their own
     turned = in_every_frame(folded.basis.cartesian, displacements).astype(folded.dtype)
     for terms in all_terms(folded):
         write_columns(terms, turned, found)

@@ -51,7 +51,8 @@ class Statistics:
         for matrix, forces in structures:
             f = np.asarray(forces, dtype=np.float64).ravel()
             if size:  # BLAS takes no empty matrix
-                gram = scipy.linalg.blas.dsyrk(1.0, matrix.T, beta=1.0, c=gram, lower=1, overwrite_c=1)
+                a, columns = (matrix, True) if matrix.flags.f_contiguous else (matrix.T, False)
+                gram = scipy.linalg.blas.dsyrk(1.0, a, beta=1.0, c=gram, trans=columns, lower=1, overwrite_c=1)
             moment += matrix.T @ f
             square, rows, count = square + float(f @ f), rows + len(f), count + 1
         for i, column in enumerate(gram.T):  # above the diagonal nothing was added

@@ -156,9 +156,10 @@ def test_folded_orders_two_to_six_equal_the_reference(order_six_basis: ForceCons
         reference.write_columns(terms, u, slow)
     np.testing.assert_allclose(eigentensor_matrix(folded, u), slow, atol=1e-10 * np.abs(slow).max(), rtol=0)
     parameters = rng.normal(size=order_six_basis.size)
+    null_spaces = {o.order: o.null_space / order_six_basis.length_scale_A**o.order for o in order_six_basis.orders}
     expected = sum(
-        slow[:, folded.columns[n]] @ folded.null_spaces[n] @ parameters[order_six_basis.slices[n]]
-        for n in folded.blocks
+        slow[:, folded.columns[n]] @ null_space @ parameters[order_six_basis.slices[n]]
+        for n, null_space in null_spaces.items()
     ).reshape(-1, 3)
     found = Potential(folded, parameters).batch_forces(np.repeat(u[:, :, None], 3, axis=2))
     scale = max(np.abs(expected).max(), np.abs(slow).max())
