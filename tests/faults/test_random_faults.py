@@ -24,7 +24,7 @@ def test_random_faults_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     counts: Counter[str] = Counter()
     try:
         hit = faults.attack(course, random.Random(5), KINDS, counts, len(KINDS))
-        faults.finish(course)
+        course.finish()
         found = faults.verdict(course)
     finally:
         for process in course.processes():

@@ -22,7 +22,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo", "srun")
 NODES = ("n1", "n2", "n3", "n4")
@@ -31,6 +35,14 @@ CORES = 4
 
 Site = Callable[..., str]
 """Writes a copy of a site file with other capitals, given as keywords; returns its path."""
+
+SITES = Path(__file__).resolve().parent.parent.parent / "site_configs"
+
+QUICK: dict[str, Any] = {
+    "ADDRESS": "127.0.0.1", "POLL_S": 1, "HEARTBEAT_S": 1, "PATIENCE_S": 6,
+    "WALK_PARTITION": "walk", "LABEL_PARTITION": "label",
+}  # fmt: skip
+"""What every site here has: partitions of the virtual cluster, and times that a test can wait for."""
 
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
@@ -109,7 +121,7 @@ class Cluster:
         self._start_munge()
         self._daemon("slurmctld", "-i")
         for name in NODES:
-            self._daemon("slurmd", "-N", name)
+            self.start_node(name)
         self.wait_until_idle(timeout_s)
 
     def _start_munge(self) -> None:
@@ -167,12 +179,45 @@ class Cluster:
             time.sleep(0.1)
         return not jobs
 
+    def kill_node(self, name: str, with_its_jobs: bool) -> None:
+        """SIGKILL a node's slurmd, alone or with all that it runs, as when the machine goes down."""
+        os.kill(int((self.base / f"{name}.pid").read_text()), signal.SIGKILL)
+        for process in self._job_processes(name) if with_its_jobs else ():
+            with suppress(psutil.Error):
+                process.kill()
+
+    def _job_processes(self, node: str) -> list[psutil.Process]:
+        """Those of jobs on a node, and the slurmstepd that watch them first."""
+        jobs, watchers = [], []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                variables = process.environ()
+                if variables.get("SLURMD_NODENAME") == node and variables["SLURM_CONF"] == str(
+                    self.base / "slurm.conf"
+                ):
+                    jobs.append(process)
+                    parent = process.parent()
+                    watchers += [parent] if parent is not None and parent.name() == "slurmstepd" else []
+        return watchers + jobs
+
+    def start_node(self, name: str) -> None:
+        """Start a node's slurmd."""
+        self._daemon("slurmd", "-N", name)
+
     def stop(self) -> None:
         """Cancel the jobs and end the daemons, the ones that must be asked twice too."""
         self.run("scancel", "--user", str(os.getuid()))
         self.drained(10.0)
         for name in (*NODES, "slurmctld", "munged"):
             _end(self.base / f"{name}.pid")
+
+
+def site_file(folder: Path, name: str = "slurm", **capitals: Any) -> str:
+    """A copy of a site file in `folder`, as a user would edit it; returns its path."""
+    edits = "".join(f"{key} = {value!r}\n" for key, value in {**QUICK, **capitals}.items())
+    path = folder / f"my_{name}.py"
+    path.write_text((SITES / f"{name}.py").read_text().replace("\n\ndef config(", f"\n{edits}\n\ndef config(", 1))
+    return str(path)
 
 
 def _free_ports(n: int) -> list[int]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,15 +15,7 @@ FAKES = HERE.parent / "campaign"
 sys.path[:0] = [str(HERE), str(FAKES)]
 
 import cluster as slurm_cluster  # noqa: E402 - from this folder
-from cluster import Cluster, Site  # noqa: E402
-
-SITES = HERE.parent.parent / "site_configs"
-
-QUICK: dict[str, Any] = {
-    "ADDRESS": "127.0.0.1", "POLL_S": 1, "HEARTBEAT_S": 1, "PATIENCE_S": 6,
-    "WALK_PARTITION": "walk", "LABEL_PARTITION": "label",
-}  # fmt: skip
-"""Edits that every test makes: partitions of the virtual cluster, and times that a test can wait for."""
+from cluster import Cluster, Site, site_file  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -58,11 +50,4 @@ def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
 def site(tmp_path: Path) -> Site:
     """Write a copy of a site file with other capitals; returns its path."""
 
-    def write(name: str = "slurm", **capitals: Any) -> str:
-        edits = "".join(f"{key} = {value!r}\n" for key, value in {**QUICK, **capitals}.items())
-        text = (SITES / f"{name}.py").read_text().replace("\n\ndef config(", f"\n{edits}\n\ndef config(", 1)
-        path = tmp_path / f"my_{name}.py"
-        path.write_text(text)
-        return str(path)
-
-    return write
+    return partial(site_file, tmp_path)
