@@ -11,12 +11,12 @@ from ase import Atoms
 from fault_course import CUTOFFS_A, Course
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.jobs import ReferenceSettings
 from dynft_core.reference.calculation import LabelError, finished_calculation
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import Label, read_label, relative_label_path
 from dynft_core.storage.journal import read_journal
 from dynft_core.storage.structures import read_perfect_structure
+from dynft_core.terms import ReferenceSettings
 from workflows.campaign_jobs import PRIMITIVE, SUPERCELL
 from workflows.campaign_state import State
 from workflows.run_folder import state_of

@@ -14,7 +14,8 @@ from fake_driver import campaign
 from numpy.typing import NDArray
 from test_fold import force_field, run
 
-from dynft_core import ForceField
+from dynft_core import ForceConstantBasis, Supercell, fit
+from dynft_core.force_field import Prior
 from dynft_core.jobs import LabelJob, SelectJob, WalkerOutcome, WalkJob, WalkOutcome
 from dynft_core.terms import StructureRef
 from workflows.apps import FUNCTIONS
@@ -108,11 +109,14 @@ def test_labels_go_to_the_site_those_that_tell_most_first(tmp_path: Path) -> Non
     assert order == ["c", "a", "d"]
 
 
+@pytest.mark.parametrize("prior", ["shared", "per_order", "decaying"])
 def test_the_posterior_after_any_history_is_the_one_of_the_accepted_labels(
-    force_field: ForceField, labelled: tuple[Floats, Floats]
+    prior: Prior, basis: ForceConstantBasis, supercell: Supercell, labelled: tuple[Floats, Floats]
 ) -> None:
     """Pending in any order, dropped, failed, labelled late: in the end the labels alone decide."""
     u, f = labelled
+    initial = [f"initial-{i}" for i in range(len(u))]
+    force_field = fit(basis, supercell, u, f, initial, prior)
     keys = [f"late-{i}" for i in range(5)]
     v = u + np.random.default_rng(5).normal(0, 0.02, u.shape)
     g = f + np.random.default_rng(6).normal(0, 0.02, f.shape)
@@ -121,7 +125,10 @@ def test_the_posterior_after_any_history_is_the_one_of_the_accepted_labels(
     walked = walked.without_pending().condition(v[[4]], [keys[4]])  # 0 was dropped
     walked = walked.refit(v[[4, 1]], g[[4, 1]], [keys[4], keys[1]])
     order = [1, 2, 4]
-    rebuilt = force_field.refit(v[order], g[order], [keys[i] for i in order])
+    rebuilt = fit(
+        basis, supercell, np.concatenate([u, v[order]]), np.concatenate([f, g[order]]),
+        initial + [keys[i] for i in order], prior,
+    )  # fmt: skip
     for name in ("mean", "covariance"):
         one, other = getattr(walked.posterior, name), getattr(rebuilt.posterior, name)
         assert np.abs(one - other).max() <= 1e-10 * np.abs(other).max()

@@ -20,7 +20,7 @@ import pytest
 from fake_driver import campaign
 from test_fold import force_field, run
 
-from dynft_core.errors import CampaignFailedError, RunFolderError
+from dynft_core.errors import RunFolderError
 from dynft_core.jobs import LabelJob, ProposeJob
 from dynft_core.storage.journal import read_journal
 from dynft_core.terms import ReferenceSettings, StructureRef
@@ -96,9 +96,7 @@ def test_a_killed_worker_is_replaced_and_its_task_submitted_again(tmp_path: Path
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the result thread's death
 @pytest.mark.parametrize("trouble", ["hang_once", "poison_once"])
-def test_a_task_that_does_not_answer_is_given_up(
-    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_task_that_does_not_answer_is_given_up(trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A poisoned answer kills Parsl's result thread: every later future would hang.
     monkeypatch.setattr(engine, "GRACE_S", 8.0)  # start-up on a busy machine included
     state = go(tmp_path / "run", "wait", {trouble: True})
@@ -220,23 +218,6 @@ def test_nothing_listens_beyond_loopback_and_the_folder_is_private(
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"} and addresses
     assert run_dir.stat().st_mode & 0o077 == 0
     assert not list(tmp_path.rglob("stolen"))
-
-
-def test_a_site_whose_workers_do_not_start_is_given_up_in_its_own_words(tmp_path: Path) -> None:
-    site = tmp_path / "broken.py"
-    site.write_text(
-        "from site_configs import local\n"
-        "def config(run_dir):\n"
-        "    found = local.config(run_dir)\n"
-        "    found.executors[0].provider.worker_init = 'echo no module load here >&2; exit 3'\n"
-        "    return found\n"
-    )
-    with pytest.raises(CampaignFailedError, match="no module load here"):
-        go(tmp_path / "run", site=str(site))
-    status = status_of(tmp_path / "run")
-    assert status["state"] == "paused" and "no module load here" in status["reason"]
-    assert_nothing_is_left(tmp_path / "run")
-    assert go(tmp_path / "run").phase == "complete"  # with a site that works
 
 
 def driver(run_dir: Path, *arguments: str) -> subprocess.Popen[str]:

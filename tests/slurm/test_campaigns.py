@@ -161,6 +161,22 @@ def test_a_task_longer_than_a_block_is_refused(cluster: Cluster, site: Site, tmp
     assert status_of(tmp_path / "run")["state"] == "paused"
 
 
+@pytest.mark.parametrize(
+    ("capitals", "words"),
+    [
+        ({"WALK_PARTITION": "nosuch"}, "invalid partition specified: nosuch"),
+        ({"WALK_PARTITION": "closed", "ACCOUNT": "chemistry"}, "can't use this partition"),
+    ],
+)
+def test_what_slurm_refuses_pauses_the_campaign_in_slurms_words(
+    capitals: dict[str, str], words: str, cluster: Cluster, site: Site, tmp_path: Path
+) -> None:
+    with pytest.raises(CampaignFailedError, match=words):
+        run_fakes(tmp_path / "run", site(**capitals))
+    status = status_of(tmp_path / "run")
+    assert status["state"] == "paused" and words in status["reason"]
+
+
 def start_driver(run_dir: Path, site: str) -> subprocess.Popen[str]:
     command = [sys.executable, fake_driver.__file__, str(run_dir), "continue", json.dumps({"seconds": 0.3}), site, "2"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

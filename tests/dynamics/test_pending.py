@@ -1,0 +1,66 @@
+"""Structures that wait for their labels, in the covariance that a walk task walks with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynft_core import ForceField
+from dynft_core.dynamics.state import load_job, load_report, load_state
+from dynft_core.dynamics.walk_job import run_walk
+from dynft_core.jobs import WalkerStart, WalkJob
+from dynft_core.storage.structures import write_perfect_structure, write_structures
+from dynft_core.terms import CriterionSettings, ReferenceSettings, StructureRef
+
+KEYS = ["a" * 24, "b" * 24, "c" * 24]
+
+
+@pytest.mark.parametrize(
+    ("known", "named", "keeps", "expected"),
+    [
+        ("ab", "c", True, "abc"),  # what is new alone
+        ("ab", "abc", False, "abc"),  # all of them
+        ("ab", "bc", False, "bc"),  # a was given up
+        ("ab", "", True, "ab"),
+        ("ab", "", False, ""),
+        ("", "abc", False, "abc"),
+    ],
+)
+def test_a_walk_has_just_the_pending_structures_that_its_job_wants(
+    known: str, named: str, keeps: bool, expected: str, force_field: ForceField, tmp_path: Path
+) -> None:
+    u = np.random.default_rng(3).normal(0.0, 0.05, (3, force_field.supercell.n_atoms, 3))
+    write_perfect_structure(tmp_path / "cell.xyz", force_field.supercell.atoms())
+    write_structures(tmp_path / "chosen.h5", u, KEYS, {})
+
+    def rows(names: str) -> list[int]:
+        return ["abc".index(name) for name in names]
+
+    def conditioned(names: str) -> ForceField:
+        return force_field.condition(u[rows(names)], [KEYS[i] for i in rows(names)]) if names else force_field
+
+    conditioned(known).save(tmp_path / "ff.h5")
+    job = WalkJob(
+        str(tmp_path), (WalkerStart(0, None, "walk.h5"),), "ff.h5", "cell.xyz", 20, 1, 30.0, 1.0, 50.0,
+        CriterionSettings(gamma=1e9, window=70), "continue", ReferenceSettings("tersoff-si"), monitor="exact",
+        pending=tuple(StructureRef(KEYS[i], "chosen.h5", i, "flagged") for i in rows(named)), keeps_pending=keeps,
+    )  # fmt: skip
+    outcome = run_walk(job, ForceField.load(tmp_path / "ff.h5"))
+    assert outcome.n_pending == len(expected)
+
+    # The posterior of the labels and these structures, made in one go, has the ε_B that the walk has seen, in
+    # single precision.
+    last = load_state(tmp_path / "walk.h5").displacements
+    seen = load_report(tmp_path / "walk.h5").errors_eV_A[-1]
+    assert seen == pytest.approx(float(conditioned(expected).bayesian_error(last[None])[0]), rel=1e-6)
+    others = {"", "a", "b", "c", "ab", "ac", "bc", "abc"} - {expected}
+    assert all(seen != pytest.approx(float(conditioned(x).bayesian_error(last[None])[0]), rel=1e-4) for x in others)
+
+    # And the walk's segment, with the force field that it names, says which they were.
+    record = load_job(tmp_path / "walk.h5")
+    assert record == replace(job, pending=record.pending if record else ())
+    in_file = ForceField.load(tmp_path / record.force_field).pending if record.keeps_pending else ()
+    assert {*in_file, *(ref.key for ref in record.pending)} == {KEYS[i] for i in rows(expected)}
