@@ -61,6 +61,7 @@ class Model:
     walk_s: float = 60.0
     label_s: float = 6000.0
     fit_s: float = 20.0
+    other_s: float = 2.0
     label_slots: int = 2000
     flags: float = 0.2
     flags_fade: float = float("inf")
@@ -68,7 +69,7 @@ class Model:
 
     def seconds(self, job: Job, rng: random.Random) -> float:
         """Of one task, with a spread of a fifth."""
-        mean = {WalkJob: self.walk_s, LabelJob: self.label_s, FitJob: self.fit_s}.get(type(job), 2.0)
+        mean = {WalkJob: self.walk_s, LabelJob: self.label_s, FitJob: self.fit_s}.get(type(job), self.other_s)
         return mean * max(0.1, rng.gauss(1, 0.2))
 
 
@@ -169,7 +170,7 @@ class VirtualExecutors:
                 return LabelOutcome(True, job.structure.key, f"labels/{job.structure.key}/label.h5", seconds=1.0)
             case WalkJob():
                 walks = tuple(self._walked(job, start) for start in job.walkers)
-                return WalkOutcome(True, "", walks, job.force_field, self.n_labels, ())
+                return WalkOutcome(True, "", walks, job.force_field, self.n_labels, len(job.pending))
             case SelectJob():
                 keys = tuple(ref.key for ref in job.candidates)[: job.n_max]
                 return SelectOutcome(True, chosen=keys, gains=(1.0,) * len(keys))
@@ -216,21 +217,26 @@ def campaign(walkers: int, n_walks: int, policy: str, max_pending: int) -> Campa
 
 
 def simulate(settings: Campaign, model: Model, run_dir: Path, n_walks: int, every: float = 0.1) -> VirtualExecutors:
-    """Run the campaign to its end; prints events a second and memory on the way."""
+    """Run the campaign to its end; prints what lies behind and at which rate the latest part of it came."""
     run_dir.mkdir(parents=True)
     snapshots = Snapshots(run_dir)
     executors = VirtualExecutors(model)
     total = settings.dynamics.walkers * n_walks
-    clock, cpu, counts, process = time.perf_counter(), time.process_time(), [0, 0], psutil.Process()
+    n_events, n_lines, process = 0, 0, psutil.Process()
+    last = 0, time.perf_counter(), time.process_time()
 
     def on_event(state: Any, event: Any) -> None:
-        counts[0] += 1
-        if sum(state.walks) >= counts[1] * every * total:
-            counts[1] += 1
-            seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - cpu
-            print(f"{sum(state.walks):9d} walks {executors.n_labels:7d} labels {len(state.fits):6d} fits "
-                  f"{counts[0]:9d} events {counts[0] / seconds:6.0f} events/s {counts[0] / cpu_seconds:6.0f} /CPU s "
-                  f"{process.memory_info().rss / 1e6:6.0f} MB", flush=True)  # fmt: skip
+        nonlocal n_events, n_lines, last
+        n_events += 1
+        if sum(state.walks) >= (n_lines + 1) * every * total or state.ended:
+            n_lines += 1
+            now = n_events, time.perf_counter(), time.process_time()
+            new, seconds, cpu_seconds = (b - a for a, b in zip(last, now, strict=True))
+            last = now
+            print(f"{sum(state.walks):9d} walks {executors.n_labels:7d} labels {len(state.ledger.open):6d} waiting "
+                  f"{len(state.fits):6d} fits {n_events:8d} events, the latest {new / seconds:6.0f} a second, "
+                  f"{new / cpu_seconds:6.0f} a CPU second {process.memory_info().rss / 1e6:6.0f} MB",
+                  flush=True)  # fmt: skip
 
     with Journal.open(run_dir / JOURNAL) as journal:
         state, _ = start(settings, str(run_dir))
@@ -293,8 +299,8 @@ def main() -> None:
         else:
             n_walks = max(1, round(options.labels / (Model.flags * options.walkers)))
             settings = campaign(options.walkers, n_walks, "continue", max_pending=2000)
-            # Walks of 1 s: more events than the driver can take, so that what it takes is its own measure.
-            model = Model(walk_s=1.0, label_s=100.0, fit_s=0.5, label_slots=options.walkers)
+            # Short tasks: 100 walks and 20 labels a second, 1,000 labels under way.
+            model = Model(walk_s=10.0, label_s=50.0, fit_s=5.0, other_s=1.0, label_slots=options.walkers)
             found = simulate(settings, model, base / "run", n_walks)
             replay(base / "run", options.replay)
     finally:

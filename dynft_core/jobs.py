@@ -149,14 +149,18 @@ class WalkerOutcome:
 
 @dataclass(frozen=True)
 class WalkOutcome:
-    """What a batch did, and with what: the force field, how many labels it knew, keys of the pending structures."""
+    """What a batch did, and with what: the force field, how many labels it knew, how many structures were pending.
+
+    Which these were, the segment of each walk tells: it holds the job, with the structures that were pending beyond
+    those that the force field's file names. Here they would make a long journal of little else.
+    """
 
     ok: bool
     error: str = ""
     walks: tuple[WalkerOutcome, ...] = ()
     force_field: str = ""
     n_labels: int = 0
-    pending: tuple[str, ...] = ()
+    n_pending: int = 0
     seconds: float = 0.0
     core_seconds: float = 0.0
 

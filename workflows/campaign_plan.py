@@ -16,6 +16,8 @@ from workflows.ledger import TRAINING
 MANY_PENDING = 16
 """Structures chosen, failed or dropped since the newest force field beyond which a fit without new labels pays: fewer
 are cheaper to put into the covariance at the start of every walk."""
+VERDICTS = 16
+"""How often a campaign of many batches is judged while each of them walks once: a verdict takes time."""
 MOST_CANDIDATES = 100
 """Candidates of one selection, whose sensing matrices are in memory together."""
 
@@ -84,20 +86,9 @@ def _plan_continuing(state: State) -> Plan:
     actions = _labels(state, *TRAINING) + _selection(state)
     if f"fit:{len(state.fits) + 1:06d}" not in state.tasks:
         new = ledger.new(*TRAINING)
-        if new or len(state.pending ^ _unknown(state)) >= MANY_PENDING:
+        if new or len(state.pending ^ ledger.unknown) >= MANY_PENDING:
             actions.append(_fit(state, len(state.fits) + 1, new, ledger.waiting(*TRAINING)))
     return _walk_or_end(state, actions)
-
-
-def _unknown(state: State) -> frozenset[str]:
-    """Structures that train, and whose labels the newest force field does not know: in its covariance at most."""
-    ledger = state.ledger
-    return _training(state, ledger.open | ledger.unfitted)
-
-
-def _training(state: State, keys: frozenset[str]) -> frozenset[str]:
-    """Those of the keys whose labels force fields are fitted to."""
-    return keys - state.ledger.untrained
 
 
 def _pending(state: State) -> tuple[tuple[StructureRef, ...], bool]:
@@ -105,15 +96,19 @@ def _pending(state: State) -> tuple[tuple[StructureRef, ...], bool]:
 
     It does, unless a label was given up since: what is new is short, however many structures wait for their labels.
     """
-    unknown = _unknown(state)
+    entries, unknown = state.ledger.entries, state.ledger.unknown
     keeps = state.pending <= unknown
-    return state.ledger.sorted(unknown - state.pending if keeps else unknown), keeps
+    wanted = unknown - state.pending if keeps else unknown
+    return tuple(entries[key].structure for key in sorted(wanted)), keeps
 
 
 def _walk_or_end(state: State, actions: list[Action]) -> Plan:
     """Walks beside these tasks; or, when there is no need to walk on, what remains, then the next phase."""
     if not state.may_end:
         return actions + _walks(state, 0), state
+    every = max(1, len(state.walks) // VERDICTS)
+    if sum(state.walks) % every and (walks := _walks(state, 0)):
+        return actions + walks, state
     verdict = state.verdict
     if not (verdict.converged or verdict.stalled):
         return actions + _walks(state, verdict.audits_wanted), state
@@ -178,7 +173,7 @@ def _selection(state: State) -> list[Action]:
     ledger = state.ledger
     if not ledger.candidates or f"select:{state.selections:06d}" in state.tasks:
         return []
-    queued = _training(state, ledger.queued)
+    queued = ledger.queued - ledger.untrained
     room = state.campaign.selection.max_pending - len(queued)
     if room <= 0:
         return []
@@ -205,7 +200,7 @@ def _plan_test(state: State) -> Plan:
 def _labels(state: State, *roles: Role) -> list[Action]:
     """Labels to hand to the site, as many as it may have at one time: audits, then those that tell most."""
     ledger = state.ledger
-    idle = [key for key in ledger.queued if f"label:{key}" not in state.tasks]
+    idle = ledger.queued - state.labelling
     room = state.campaign.reference.max_concurrent - (len(ledger.queued) - len(idle))
     if room <= 0 or not idle:
         return []

@@ -126,7 +126,7 @@ class State:
     Attributes:
         run_dir: where the run folder is now.
         tasks: outstanding tasks, by id; what a resumed driver has to submit again.
-        walking: batches with an outstanding walk.
+        walking: batches with an outstanding walk; labelling: keys with an outstanding label.
         losses: what losing each outstanding task has cost: one, or less where the task is hardly to blame.
         ledger: all structures chosen for a label, and what became of them.
         pending: keys in the newest force field's covariance alone.
@@ -148,6 +148,7 @@ class State:
     phase: Phase
     tasks: Mapping[str, Action]
     walking: frozenset[int]
+    labelling: frozenset[str]
     losses: Mapping[str, float]
     ledger: Ledger
     pending: frozenset[str]
@@ -180,6 +181,7 @@ class State:
             phase="harmonic" if campaign.initial.method == "phonons" else "initial",
             tasks={},
             walking=frozenset(),
+            labelling=frozenset(),
             losses={},
             ledger=Ledger(),
             pending=frozenset(),
@@ -210,15 +212,18 @@ class State:
         if not new:
             return self
         walking = self.walking.union(self._batch(a.job) for a in new.values() if isinstance(a.job, WalkJob))
-        return replace(self, tasks={**self.tasks, **new}, walking=walking)
+        labelling = self.labelling.union(a.job.structure.key for a in new.values() if isinstance(a.job, LabelJob))
+        return replace(self, tasks={**self.tasks, **new}, walking=walking, labelling=labelling)
 
     def without_task(self, name: str) -> State:
         """With one task fewer outstanding, its losses forgotten."""
         tasks, losses = dict(self.tasks), dict(self.losses)
         action = tasks.pop(name, None)
         losses.pop(name, None)
-        walked = {self._batch(action.job)} if action is not None and isinstance(action.job, WalkJob) else set()
-        return replace(self, tasks=tasks, losses=losses, walking=self.walking - walked)
+        job = action.job if action is not None else None
+        walking = self.walking - {self._batch(job)} if isinstance(job, WalkJob) else self.walking
+        labelling = self.labelling - {job.structure.key} if isinstance(job, LabelJob) else self.labelling
+        return replace(self, tasks=tasks, losses=losses, walking=walking, labelling=labelling)
 
     def _batch(self, job: WalkJob) -> int:
         return job.walkers[0].walker // self.campaign.dynamics.walkers_per_task

@@ -55,7 +55,8 @@ class Ledger:
         entries: by key.
         candidates, queued: keys of these statuses; unfitted: accepted, and in no force field yet. All are small
             whatever the number of entries: planning looks at them alone.
-        untrained: keys whose labels no force field but the harmonic one is fitted to.
+        unflagged: keys of all other roles than 'flagged'; untrained: those of them whose labels no force field but the
+            harmonic one is fitted to. Both are few.
         counts: number of entries by status.
     """
 
@@ -63,6 +64,7 @@ class Ledger:
     candidates: frozenset[str] = frozenset()
     queued: frozenset[str] = frozenset()
     unfitted: frozenset[str] = frozenset()
+    unflagged: frozenset[str] = frozenset()
     untrained: frozenset[str] = frozenset()
     counts: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
 
@@ -77,6 +79,7 @@ class Ledger:
             entries={**self.entries, **new},
             candidates=self.candidates | new.keys() if status == "candidate" else self.candidates,
             queued=self.queued | new.keys() if status == "queued" else self.queued,
+            unflagged=self.unflagged.union(key for key, e in new.items() if e.structure.role != "flagged"),
             untrained=self.untrained.union(key for key, e in new.items() if e.structure.role not in TRAINING),
             counts=counts,
         )
@@ -123,6 +126,11 @@ class Ledger:
         """Keys that are neither accepted nor given up."""
         return self.candidates | self.queued
 
+    @cached_property
+    def unknown(self) -> frozenset[str]:
+        """Keys of structures that train, and that no force field was fitted to: in its covariance at most."""
+        return (self.open | self.unfitted) - self.untrained
+
     @property
     def accepted(self) -> frozenset[str]:
         """Keys with a label."""
@@ -140,7 +148,8 @@ class Ledger:
 
     def of_role(self, *roles: Role) -> tuple[StructureRef, ...]:
         """The structures chosen for these roles, sorted by walker and walk: the same whoever was faster."""
-        return _sorted(entry.structure for entry in self.entries.values() if entry.structure.role in roles)
+        keys = self.entries if "flagged" in roles else self.unflagged
+        return tuple(ref for ref in self.sorted(keys) if ref.role in roles)
 
     def labels(self, *roles: Role) -> tuple[StructureRef, ...]:
         """Those of these roles that have a label."""
@@ -148,7 +157,7 @@ class Ledger:
 
     def sorted(self, keys: Iterable[str]) -> tuple[StructureRef, ...]:
         """The structures of these keys in the order of walker and walk."""
-        return _sorted(self.entries[key].structure for key in keys)
+        return tuple(sorted((self.entries[key].structure for key in keys), key=lambda r: (r.segment, r.index)))
 
     def waiting(self, *roles: Role) -> tuple[StructureRef, ...]:
         """Those of these roles whose label neither came nor was given up."""
@@ -175,7 +184,3 @@ def _with(keys: frozenset[str], key: str, member: bool) -> frozenset[str]:
 def refusal(cause: str) -> LabelStatus:
     """The status of a label whose attempt answered with this error."""
     return "quarantined" if cause.partition(":")[0] in REFUSED else "failed"
-
-
-def _sorted(refs: Iterable[StructureRef]) -> tuple[StructureRef, ...]:
-    return tuple(sorted(refs, key=lambda r: (r.segment, r.index)))

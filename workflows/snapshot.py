@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache
@@ -21,8 +21,10 @@ from typing import Any
 import dynft_core.jobs
 import dynft_core.terms
 from dynft_core.errors import FileFormatError
+from dynft_core.jobs import Job
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Event, iter_journal
+from dynft_core.terms import StructureRef
 from workflows.campaign import advance, replay
 from workflows.campaign_state import TASKS, Action, State
 from workflows.wire import from_json, to_json
@@ -114,9 +116,9 @@ class Snapshots:
 
 
 def state_to_json(state: State) -> dict[str, Any]:
-    """A state as plain data."""
+    """A state as plain data. Structures of the ledger stand in tasks by their keys alone: walks share most of them."""
     plain: dict[str, Any] = {f.name: to_json(getattr(state, f.name)) for f in fields(state) if f.name != "tasks"}
-    return {**plain, "tasks": {name: [action.kind, to_json(action.job)] for name, action in state.tasks.items()}}
+    return {**plain, "tasks": {name: [action.kind, _short(action.job)] for name, action in state.tasks.items()}}
 
 
 def state_from_json(plain: dict[str, Any]) -> State:
@@ -125,9 +127,37 @@ def state_from_json(plain: dict[str, Any]) -> State:
     Raises:
         FileFormatError: something else.
     """
+    state = from_json(State, {**plain, "tasks": {}})
     jobs = {name: job for job, (name, _) in TASKS.items()}
-    tasks = {name: Action(name, from_json(jobs[kind], job)) for name, (kind, job) in plain["tasks"].items()}
-    return replace(from_json(State, {**plain, "tasks": {}}), tasks=tasks)
+    entries = plain["ledger"]["entries"]
+    tasks = {
+        name: Action(name, from_json(jobs[kind], _long(job, entries))) for name, (kind, job) in plain["tasks"].items()
+    }
+    return replace(state, tasks=tasks)
+
+
+def _short(job: Job) -> dict[str, Any]:
+    """A job as plain data, its structures by their keys, in a table of their own."""
+    plain: dict[str, Any] = {}
+    keys: dict[str, str | list[str]] = {}
+    for f in fields(job):
+        value = getattr(job, f.name)
+        if isinstance(value, tuple) and value and isinstance(value[0], StructureRef):
+            keys[f.name] = [ref.key for ref in value]
+        elif isinstance(value, StructureRef):
+            keys[f.name] = value.key
+        else:
+            plain[f.name] = to_json(value)
+    return {**plain, "keys": keys}
+
+
+def _long(plain: dict[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The job as plain data, its structures those of the ledger's entries."""
+    found = {
+        name: entries[keys]["structure"] if isinstance(keys, str) else [entries[key]["structure"] for key in keys]
+        for name, keys in plain["keys"].items()
+    }
+    return {**plain, **found}
 
 
 def _chained(first: Event, rest: Iterator[Event]) -> Iterator[Event]:

@@ -129,8 +129,8 @@ def walk(job: WalkJob) -> WalkOutcome:
         )
     known = json.loads(force_field)
     before = known["pending"] if job.keeps_pending else []
-    pending = (*before, *(ref.key for ref in job.pending))
-    return WalkOutcome(True, "", tuple(walks), job.force_field, len(known["labels"]), pending)
+    n_pending = len({*before, *(ref.key for ref in job.pending)})
+    return WalkOutcome(True, "", tuple(walks), job.force_field, len(known["labels"]), n_pending)
 
 
 def validate(job: ValidateJob) -> ValidateOutcome:

@@ -43,7 +43,7 @@ score = st.builds(Score, key, st.just("audit"), number, number, number, number, 
 outcomes = st.one_of(
     st.builds(ProposeOutcome, st.booleans(), st.text(), st.tuples(ref), number),
     st.builds(LabelOutcome, st.booleans(), key, st.text(), st.text(), st.booleans(), number),
-    st.builds(WalkOutcome, st.booleans(), st.text(), st.tuples(walk, walk), st.text(), count, st.tuples(key), number),
+    st.builds(WalkOutcome, st.booleans(), st.text(), st.tuples(walk, walk), st.text(), count, count, number),
     st.builds(SelectOutcome, st.booleans(), st.text(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
     st.builds(
         FitOutcome, st.booleans(), count, st.text(), st.text(), count, count, number, st.tuples(number, number), number,
