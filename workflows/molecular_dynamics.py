@@ -68,8 +68,9 @@ class MdSettings:
 
 @dataclass
 class _Observed:
-    """What was seen: K and eV at the frames, eV/Å at every step; the structure (N, 3) of the largest ε_B; seconds."""
+    """ps, K and eV at the frames, eV/Å at every step; the structure (N, 3) of the largest ε_B; seconds."""
 
+    times_ps: list[float] = field(default_factory=list)
     temperatures_K: list[float] = field(default_factory=list)
     energies_eV: list[float] = field(default_factory=list)
     errors_eV_A: list[float] = field(default_factory=list)
@@ -179,6 +180,7 @@ def _frame(
     energy = float(force_field.energy(displacements))
     temperature = kinetic_temperature(velocities, walker.masses)
     kinetic = 0.5 * float(np.sum(walker.masses[:, None] * velocities**2)) / ACCELERATION
+    observed.times_ps.append(time_ps)
     observed.temperatures_K.append(temperature)
     observed.energies_eV.append(energy + kinetic)
     header = {"energy": energy, "time_ps": time_ps, "temperature_K": temperature}
@@ -195,16 +197,28 @@ def _summary(observed: _Observed, cell: Supercell, output: Path, settings: MdSet
         f"mean temperature over {len(energies)} frames: {_mean_and_error(observed.temperatures_K)} K",
     ]
     if settings.friction_per_ps == 0:
-        lines.append(f"spread of the total energy: {np.ptp(energies):.5f} meV an atom")
+        drift = f", drift {_slope(observed.times_ps, energies):.2g} meV an atom a ps" if len(energies) > 1 else ""
+        lines.append(f"spread of the total energy: {np.ptp(energies):.5f} meV an atom{drift}")
+    else:
+        lines.append(f"mean total energy: {_mean_and_error(energies)} meV an atom above the perfect crystal at rest")
     if observed.errors_eV_A:
-        mean = np.mean(observed.errors_eV_A)
-        lines.append(f"ε_B over all steps: mean {1e3 * mean:.3f}, largest {1e3 * observed.largest_eV_A:.3f} meV/Å")
+        errors = 1e3 * np.array(observed.errors_eV_A)
+        lines.append(
+            f"ε_B over all steps: mean {errors.mean():.3f}, standard deviation {errors.std():.3f}, "
+            f"largest {1e3 * observed.largest_eV_A:.3f} meV/Å"
+        )
     ns_a_day = settings.n_steps * settings.timestep_fs * 1e-6 * 86400 / observed.seconds
-    lines.append(f"{1e3 * observed.seconds / settings.n_steps:.3f} ms a step, {ns_a_day:.2f} ns/day")
+    milliseconds = 1e3 * observed.seconds / settings.n_steps
+    lines.append(f"{observed.seconds:.1f} s, {milliseconds:.3f} ms a step, {ns_a_day:.2f} ns/day")
     return [*lines, f"trajectory: {output}"]
 
 
-def _mean_and_error(values: Sequence[float]) -> str:
+def _slope(times: Sequence[float], values: Floats) -> float:
+    """Of the straight line through the values."""
+    return float(np.polynomial.Polynomial.fit(times, values, 1).convert().coef[1])
+
+
+def _mean_and_error(values: Sequence[float] | Floats) -> str:
     """Mean of a correlated series and, where it is long enough, its standard error from the means of its blocks."""
     if len(values) < 10 * BLOCKS:
         return f"{np.mean(values):.1f}"

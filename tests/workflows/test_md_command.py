@@ -38,6 +38,26 @@ def test_md_writes_a_trajectory_of_frames_that_ase_reads(
     assert str(path) in said
 
 
+@pytest.mark.parametrize("ensemble", ["NVE", "NVT"])
+def test_md_says_what_the_energies_of_its_frames_say(
+    ensemble: str, force_field: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A time step so long that the energy is not kept."""
+    path = tmp_path / "t.xyz"
+    arguments = ["md", str(force_field), "--supercell", "2 2 2", "-o", str(path), "--timestep-fs", "8"]
+    arguments += ["--time-ps", "0.8", "--interval", "1", *(["--nve"] if ensemble == "NVE" else [])]
+    assert main([*arguments, "--temperature", "100"]) == 0
+    said = capsys.readouterr().out
+    frames = read_frames(path, "frames")
+    total = [1000 * (f.get_potential_energy() + f.get_kinetic_energy()) / len(f) for f in frames]
+    if ensemble == "NVE":
+        slope = np.polyfit([f.info["time_ps"] for f in frames], total, 1)[0]
+        assert float(said.split("drift ")[1].split()[0]) == pytest.approx(slope, rel=0.06)
+        assert float(said.split("spread of the total energy: ")[1].split()[0]) == pytest.approx(np.ptp(total), rel=1e-3)
+    else:
+        assert float(said.split("mean total energy: ")[1].split()[0]) == pytest.approx(np.mean(total), abs=6e-3)
+
+
 def test_md_watches_the_error_of_every_step(
     force_field: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
