@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class DynftError(Exception):
     """Base of every error that dynft raises on purpose; its text is one line for the user."""
@@ -38,3 +41,16 @@ class RunFolderError(InputError):
 
 class CampaignFailedError(DynftError):
     """A campaign cannot go on (for example every label fails); the text says why."""
+
+
+FILES = "files: "
+"""How a task's error begins that is one of files or disk: what the user can mend, as `InputError`."""
+
+
+def about_file(error: OSError) -> str:
+    """A file, folder or disk that does not do what is wanted of it, in a line like those of `InputError`."""
+    name = f"'{error.filename}'" if error.filename else "the output"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "make room, or write elsewhere" if full else "check path and permissions, or choose another"
+    got = os.strerror(error.errno) if error.errno else str(error)  # libraries have long words of their own
+    return f"{name}: expected a file or folder to read and write, got {got}; {remedy}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dynft_core.batch_selection import BatchRule, choose
 from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.walk_job import run_walk
-from dynft_core.errors import DynftError, InputError
+from dynft_core.errors import FILES, DynftError, InputError, about_file
 from dynft_core.fit_ranks import LAUNCHER, fit_over_ranks
 from dynft_core.force_field import ForceField, fit
 from dynft_core.initial.phonon_modes import thermal_displacements
@@ -79,6 +79,8 @@ def _never_raising(failed: Callable[[Any, str], Any]) -> Callable[[Task[JobT, Ou
                 outcome = task(job)
             except DynftError as error:
                 outcome = failed(job, str(error))
+            except OSError as error:
+                outcome = failed(job, FILES + about_file(error))
             except Exception as error:  # a worker must answer, whatever happened; the traceback is in its log
                 log.exception("%s failed", task.__name__)
                 outcome = failed(job, f"{type(error).__name__}: {error}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 
 import pytest
 
 from dynft_core import errors
-from dynft_core.errors import CampaignFailedError, DynftError, InputError
+from dynft_core.errors import CampaignFailedError, DynftError, InputError, about_file
 
 
 def subclasses(cls: type[DynftError]) -> list[type[DynftError]]:
@@ -31,3 +32,17 @@ def test_a_failed_campaign_survives_pickling() -> None:
     back = pickle.loads(pickle.dumps(CampaignFailedError("every label fails: timeout")))
     assert isinstance(back, DynftError)
     assert str(back) == "every label fails: timeout"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left on device; make room"),
+        (errno.EDQUOT, "Disk quota exceeded; make room"),
+        (errno.EROFS, "Read-only file system; check path and permissions"),
+        (errno.EACCES, "Permission denied; check path and permissions"),
+    ],
+)
+def test_files_in_trouble_are_named_with_what_to_do(number: int, words: str) -> None:
+    line = about_file(OSError(number, "a long\nstory of a library's", "runs/ff.h5"))
+    assert line.startswith("'runs/ff.h5': ") and words in line and "\n" not in line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import signal
@@ -15,7 +14,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from dynft_core.errors import DynftError, InputError
+from dynft_core.errors import DynftError, InputError, about_file
 from workflows.labels_command import labels_app
 
 app = typer.Typer(
@@ -363,16 +362,7 @@ def main(arguments: Sequence[str]) -> int:
             return _reader_gone()
         raise
     except OSError as error:
-        return _refuse(_about_file(error), 2)
-
-
-def _about_file(error: OSError) -> str:
-    """A file, folder or disk that does not do what is wanted of it, in a line like those of `InputError`."""
-    name = f"'{error.filename}'" if error.filename else "the output"
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "make room, or write elsewhere" if full else "check path and permissions, or choose another"
-    got = os.strerror(error.errno) if error.errno else str(error)  # libraries have long words of their own
-    return f"{name}: expected a file or folder to read and write, got {got}; {remedy}"
+        return _refuse(about_file(error), 2)
 
 
 def _reader_gone() -> int:

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from dynft_core.errors import FILES
 from dynft_core.jobs import Evaluation
 from workflows.history import History
 from workflows.progress import duration
@@ -28,9 +29,11 @@ def table_ii(evaluation: Evaluation) -> list[str]:
 
 
 def exit_code(status: dict[str, Any]) -> int:
-    """0 when the campaign completed and converged, 130 when it was interrupted, 1 otherwise."""
+    """0 when the campaign completed and converged, 130 when it was interrupted, 2 after trouble with files, else 1."""
     if str(status["reason"]).startswith("not converged"):
         return 1
+    if status["state"] == "failed" and f" failed: {FILES}" in status["reason"]:
+        return 2
     return EXIT_CODES.get(status["state"], 1)
 
 

@@ -29,7 +29,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         temporary.replace(final)
     except OSError as error:
         if error.filename is None or Path(error.filename) == temporary:  # a write that fails names no file at all
-            error.filename, error.filename2 = str(final), None
+            error.filename = str(final)
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -11,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
+from dynft_core.errors import FILES, about_file
 from dynft_core.jobs import (
     EvaluateOutcome,
     Evaluation,
@@ -210,6 +212,8 @@ def test_exit_code_is_zero_for_success_alone() -> None:
     assert exit_code({"state": "complete", "reason": "converged"}) == 0
     assert exit_code({"state": "complete", "reason": "not converged: max_walk_ps reached"}) == 1
     assert exit_code({"state": "failed", "reason": "labels fail"}) == 1
+    full = FILES + about_file(OSError(errno.ENOSPC, "", "ff.h5"))
+    assert exit_code({"state": "failed", "reason": f"fit:000001 failed: {full}"}) == 2
     assert exit_code({"state": "paused", "reason": "interrupted"}) == 130
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -228,6 +229,26 @@ def test_a_lost_force_field_is_named_and_fitted_again(
     shutil.rmtree(run / "labels" / after.labels[0])
     assert main(command) == 1
     assert f"{newest.name} is gone and cannot be fitted again" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_a_campaign_until_there_is_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Workers and driver alike may write no file beyond 6 kB: labels fit into that, a force field does not."""
+    path = write_campaign(tmp_path, SMALL)
+    command = ["train", str(path), "--run", str(tmp_path / "run")]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert main([*command, "--dry-run"]) == 0  # kernels are compiled, the basis is kept
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, before[1]))
+    try:
+        code = main(command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    assert "make room" in "".join(capsys.readouterr())
+    assert not [path for path in (tmp_path / "run").rglob("*.h5") if path.stat().st_size >= 6_000]
+    assert main(command) in (0, 1)  # so short a campaign need not converge
+    assert status_json(tmp_path / "run", capsys)["state"] == "complete"
 
 
 def test_its_report_is_written_whole(finished: tuple[Path, int], tmp_path: Path) -> None:
