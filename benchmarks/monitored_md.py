@@ -160,7 +160,7 @@ def operations(potential: Potential) -> int:
     contractions = sum(4 * sum(kind) * n + 3 * sum(kind) for kind, n in zip(kinds, orbits, strict=True))
     butterflies = sum(_additions(len(kind)) * n for kind, n in zip(kinds, orbits, strict=True)) + 6 * len(cell.sums)
     products = sum(9 if a != b else 6 for a, b, _ in cell.pairs) + len(cell.triples)
-    n_sites, n_cells = index.shape
+    n_cells, n_sites = index.shape
     return int(n_cells * (contractions + butterflies + 5 * products + 3 * n_sites))
 
 

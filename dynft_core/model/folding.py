@@ -80,13 +80,13 @@ class FoldedBasis:
     _energies: dict[tuple[int, ...], tuple[CellEnergy, NDArray[np.int32]]] = field(default_factory=dict)
 
     def energy(self, orders: tuple[int, ...]) -> tuple[CellEnergy, NDArray[np.int32]]:
-        """What the force kernel runs over, for some orders, and the atoms (S, T) that its sites are in each cell."""
+        """What the force kernel runs over, for some orders, and the atoms (T, S) that its sites are in each cell."""
         if orders not in self._energies:
             blocks = [block for n in orders for block in self.blocks[n]]
             clusters = [Clusters(block.shape, block.atoms, block.cells, block.orbit) for block in blocks]
             cell = lay_out(clusters, _space_group(self.basis))
-            images = cell.cells[:, None] + _translations(self.supercell)
-            index = self.supercell.site_index(np.broadcast_to(cell.atoms[:, None], images.shape[:2]), images)
+            images = _translations(self.supercell)[:, None] + cell.cells
+            index = self.supercell.site_index(np.broadcast_to(cell.atoms, images.shape[:2]), images)
             self._energies[orders] = cell, index.astype(np.int32)
         return self._energies[orders]
 

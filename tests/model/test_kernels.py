@@ -84,7 +84,7 @@ def test_forces_of_cell_energies_equal_the_reference(
         tables.append(rng.normal(size=(3, prod(comb(k + 2, 2) for k in shape))))
     cell = lay_out(clusters, NO_SYMMETRY)
     coefficients = cell.coefficients @ np.concatenate([table.ravel() for table in tables])
-    index = on_two_cells(cell.atoms, cell.cells).astype(np.int32)
+    index = np.ascontiguousarray(on_two_cells(cell.atoms, cell.cells).T, dtype=np.int32)
     u = rng.normal(0, 0.7, (6, 3, 19))
     found, energies = forces.forces_and_energies(cell, index, coefficients.astype(dtype), u.astype(dtype), lanes)
     some = [0, 6, 18]

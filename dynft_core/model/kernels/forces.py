@@ -238,36 +238,48 @@ def _rows(count, n_lanes, dtype):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
+def load_sites(lanes, source, stride, atoms, rows, step):  # type: ignore[no-untyped-def]
+    """rows = displacements of the sites that fall on `atoms` (S,); addresses, and bytes from component to component."""
+    for s in range(len(atoms)):
+        own = source + 3 * stride * atoms[s]
+        for axis in range(3):
+            copy(lanes, own + stride * axis, rows + step * (3 * s + axis))  # type: ignore[call-arg]
+
+
+@numba.njit(cache=True, nogil=True)
+def subtract_sites(lanes, rows, step, atoms, target, stride):  # type: ignore[no-untyped-def]
+    """Forces on the atoms (S,) that sites fall on -= rows, which are zero from then on; as load_sites."""
+    for s in range(len(atoms)):
+        own = target + 3 * stride * atoms[s]
+        for axis in range(3):
+            subtract(lanes, rows + step * (3 * s + axis), own + stride * axis)  # type: ignore[call-arg]
+
+
+@numba.njit(cache=True, nogil=True)
 def _evaluate(  # type: ignore[no-untyped-def]
-    lanes, kinds, index, n_rows, pairs, triples, sums, parts, tops, columns, coefficients, u, forces, totals
+    lanes, half, kinds, index, n_rows, pairs, triples, sums, parts, tops, columns, coefficients, u, forces, totals
 ):
-    n_lanes, n_sites, n_cells, n_walkers = len(lanes), index.shape[0], index.shape[1], u.shape[2]
+    n_lanes, n_walkers = len(lanes), u.shape[2]
     values, adjoints = _rows(n_rows, n_lanes, coefficients.dtype), _rows(n_rows, n_lanes, coefficients.dtype)
     energy = np.empty(n_lanes, coefficients.dtype)
-    cell, walker = np.empty(n_lanes, np.int64), np.empty(n_lanes, np.int64)
-    size, total = coefficients.itemsize, n_cells * n_walkers
+    size, total = coefficients.itemsize, len(index) * n_walkers
     step = numba.int64(size * n_lanes)
     v, g = numba.int64(values.ctypes.data), numba.int64(adjoints.ctypes.data)
     c, k = numba.int64(coefficients.ctypes.data), numba.int64(columns.ctypes.data)
     t = numba.int64(tops.ctypes.data)
     x, f, e = numba.int64(u.ctypes.data), numba.int64(forces.ctypes.data), numba.int64(energy.ctypes.data)
+    run = n_lanes if n_walkers % n_lanes == 0 else len(half) if n_walkers == len(half) else 1  # lanes of one cell
     for start in range(0, total, n_lanes):
         used = min(n_lanes, total - start)
-        for lane in range(used):
-            cell[lane], walker[lane] = divmod(start + lane, n_walkers)
-        together = used == n_lanes and cell[0] == cell[n_lanes - 1]
-        if together:
-            for s in range(n_sites):
-                own = x + size * (3 * n_walkers * index[s, cell[0]] + walker[0])
-                for axis in range(3):
-                    copy(lanes, own + size * n_walkers * axis, v + step * (3 * s + axis))  # type: ignore[call-arg]
-        else:
-            values[: 3 * n_sites] = 0.0
-            for s in range(n_sites):
-                for lane in range(used):
-                    atom = index[s, cell[lane]]
-                    for axis in range(3):
-                        values[3 * s + axis, lane] = u[atom, axis, walker[lane]]
+        for first in range(0, used, run):
+            cell, walker = divmod(start + first, n_walkers)
+            source, rows = x + size * walker, v + size * first
+            if run == n_lanes:
+                load_sites(lanes, source, size * n_walkers, index[cell], rows, step)
+            elif run == len(half):
+                load_sites(half, source, size * n_walkers, index[cell], rows, step)
+            else:
+                load_sites(lanes[:1], source, size * n_walkers, index[cell], rows, step)
         for r in range(pairs.shape[0]):
             a, b, own = v + step * pairs[r, 0], v + step * pairs[r, 1], v + step * pairs[r, 2]
             if a != b:
@@ -295,20 +307,17 @@ def _evaluate(  # type: ignore[no-untyped-def]
                 add_product_rule(TWO_SITES, lanes, v + a, v + b, g + own, g + a, g + b)  # type: ignore[call-arg]
             else:
                 add_product_rule(ONE_SITE, lanes, v + a, v + b, g + own, g + a, g + b)  # type: ignore[call-arg]
-        if together:
-            for s in range(n_sites):
-                own = f + size * (3 * n_walkers * index[s, cell[0]] + walker[0])
-                for axis in range(3):
-                    subtract(lanes, g + step * (3 * s + axis), own + size * n_walkers * axis)  # type: ignore[call-arg]
-        else:
-            for lane in range(used):
-                for s in range(n_sites):
-                    atom = index[s, cell[lane]]
-                    for axis in range(3):
-                        forces[atom, axis, walker[lane]] -= adjoints[3 * s + axis, lane]
-            adjoints[: 3 * n_sites] = 0.0
-        for lane in range(used):
-            totals[walker[lane]] += energy[lane]
+        for first in range(0, used, run):
+            cell, walker = divmod(start + first, n_walkers)
+            target, rows = f + size * walker, g + size * first
+            if run == n_lanes:
+                subtract_sites(lanes, rows, step, index[cell], target, size * n_walkers)
+            elif run == len(half):
+                subtract_sites(half, rows, step, index[cell], target, size * n_walkers)
+            else:
+                subtract_sites(lanes[:1], rows, step, index[cell], target, size * n_walkers)
+            for lane in range(run):
+                totals[walker + lane] += energy[first + lane]
 
 
 def forces_and_energies(
@@ -316,13 +325,15 @@ def forces_and_energies(
 ) -> tuple[Floats, NDArray[np.float64]]:
     """Forces (N, 3, W) and energies (W,) at displacements (N, 3, W), in the precision of `coefficients`.
 
-    `index`: (S, T) atom that each site of each cell falls on; `lanes`: numbers in a vector, those of this processor's
+    `index`: (T, S) int32, atom that each site of each cell falls on; `lanes`: numbers in a vector, those of this processor's
     registers if not given. A walker's sums run over cells, then sites, in whatever vectors it is.
     """
     dtype = coefficients.dtype
     forces, energies = np.zeros_like(displacements), np.zeros(displacements.shape[2])
+    vector = lanes_of(lanes or vector_width() * 8 // dtype.itemsize, coefficients)
     _evaluate(
-        lanes_of(lanes or vector_width() * 8 // dtype.itemsize, coefficients),
+        vector,
+        vector[: len(vector) // 2],
         tuple(type_of(kind) for kind in KINDS),
         index,
         cell.n_rows,
