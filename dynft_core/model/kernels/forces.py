@@ -325,8 +325,8 @@ def forces_and_energies(
 ) -> tuple[Floats, NDArray[np.float64]]:
     """Forces (N, 3, W) and energies (W,) at displacements (N, 3, W), in the precision of `coefficients`.
 
-    `index`: (T, S) int32, atom that each site of each cell falls on; `lanes`: numbers in a vector, those of this processor's
-    registers if not given. A walker's sums run over cells, then sites, in whatever vectors it is.
+    `index`: (T, S) int32, atom that each site of each cell falls on; `lanes`: numbers in a vector, those of this
+    processor's registers if not given. A walker's sums run over cells, then sites, in whatever vectors it is.
     """
     dtype = coefficients.dtype
     forces, energies = np.zeros_like(displacements), np.zeros(displacements.shape[2])
