@@ -23,6 +23,7 @@ Floats = NDArray[np.floating]
 
 CACHE_LINE = 64  # bytes
 ONE_SITE, TWO_SITES = (0,), (0, 0)
+VERSIONS = tuple(type_of(kind) for kind in KINDS)
 
 
 def _sums(e: Vectors, x: list[Any]) -> list[Any]:
@@ -268,7 +269,11 @@ def _evaluate(  # type: ignore[no-untyped-def]
     c, k = numba.int64(coefficients.ctypes.data), numba.int64(columns.ctypes.data)
     t = numba.int64(tops.ctypes.data)
     x, f, e = numba.int64(u.ctypes.data), numba.int64(forces.ctypes.data), numba.int64(energy.ctypes.data)
-    run = n_lanes if n_walkers % n_lanes == 0 else len(half) if n_walkers == len(half) else 1  # lanes of one cell
+    run = 1  # consecutive lanes that are known to belong to one cell
+    if n_walkers % n_lanes == 0:
+        run = n_lanes
+    elif n_walkers == len(half):
+        run = len(half)
     for start in range(0, total, n_lanes):
         used = min(n_lanes, total - start)
         for first in range(0, used, run):
@@ -334,7 +339,7 @@ def forces_and_energies(
     _evaluate(
         vector,
         vector[: len(vector) // 2],
-        tuple(type_of(kind) for kind in KINDS),
+        VERSIONS,
         index,
         cell.n_rows,
         cell.pairs,
