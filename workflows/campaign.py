@@ -280,13 +280,13 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
 
 def _after_selection(state: State, outcome: SelectOutcome) -> State:
     """Candidates become labels to compute, or redundant; one that the user dropped meanwhile stays dropped."""
-    ledger = state.ledger
-    for key, gain in zip(outcome.chosen, outcome.gains, strict=True):
-        if ledger.entries[key].status == "candidate":
-            ledger = ledger.set(key, "queued", gain=gain)
-    for key in outcome.redundant:
-        if ledger.entries[key].status == "candidate":
-            ledger = ledger.set(key, "dropped", cause="redundant beside the structures that were chosen")
+    entries, redundant = state.ledger.entries, "redundant beside the structures that were chosen"
+    new = {
+        key: replace(entries[key], status="queued", gain=g)
+        for key, g in zip(outcome.chosen, outcome.gains, strict=True)
+    }
+    new |= {key: replace(entries[key], status="dropped", cause=redundant) for key in outcome.redundant}
+    ledger = state.ledger.changed({key: entry for key, entry in new.items() if entries[key].status == "candidate"})
     return replace(state, ledger=ledger, selections=state.selections + 1)
 
 

@@ -1,9 +1,9 @@
 """The ledger of labels: one key for each structure ever chosen, what became of it, why, and what it cost.
 
-    candidate ──► queued ──► accepted
-        │            ├─────► failed        the reference gave no result
-        ▼            ├─────► quarantined   it gave one that is no label of the structure, or it kills its workers
-     dropped ◄───────┘
+candidate ──► queued ──► accepted
+    │            ├─────► failed        the reference gave no result
+    ▼            ├─────► quarantined   it gave one that is no label of the structure, or it kills its workers
+ dropped ◄───────┘
 """
 
 from __future__ import annotations
@@ -86,15 +86,25 @@ class Ledger:
 
     def set(self, key: str, status: LabelStatus, **changes: Any) -> Ledger:
         """With another status, and other fields, of one entry."""
-        before = self.entries[key]
-        counts = {**self.counts, before.status: self.counts[before.status] - 1}
-        counts[status] += 1
+        return self.changed({key: replace(self.entries[key], status=status, **changes)})
+
+    def changed(self, new: Mapping[str, Entry]) -> Ledger:
+        """With these entries in the place of those of the same keys. All at once: the entries are copied each time."""
+        counts = dict(self.counts)
+        for key, entry in new.items():
+            counts[self.entries[key].status] -= 1
+            counts[entry.status] += 1
+
+        def members(keys: frozenset[str], status: LabelStatus) -> frozenset[str]:
+            now = {key for key, entry in new.items() if entry.status == status}
+            return keys if keys.intersection(new) == now else keys.difference(new).union(now)
+
         return replace(
             self,
-            entries={**self.entries, key: replace(before, status=status, **changes)},
-            candidates=_with(self.candidates, key, status == "candidate"),
-            queued=_with(self.queued, key, status == "queued"),
-            unfitted=_with(self.unfitted, key, status == "accepted"),
+            entries={**self.entries, **new},
+            candidates=members(self.candidates, "candidate"),
+            queued=members(self.queued, "queued"),
+            unfitted=members(self.unfitted, "accepted"),
             counts=counts,
         )
 
@@ -116,10 +126,7 @@ class Ledger:
 
     def revived(self) -> Ledger:
         """With everything that failed or was refused queued again."""
-        ledger = self
-        for key in self.failed:
-            ledger = ledger.set(key, "queued", cause="")
-        return ledger
+        return self.changed({key: replace(self.entries[key], status="queued", cause="") for key in self.failed})
 
     @cached_property
     def open(self) -> frozenset[str]:
@@ -174,11 +181,6 @@ class Ledger:
     @cached_property
     def _unfitted(self) -> tuple[StructureRef, ...]:
         return self.sorted(self.unfitted)
-
-
-def _with(keys: frozenset[str], key: str, member: bool) -> frozenset[str]:
-    """With the key among them, or not."""
-    return keys if (key in keys) == member else keys ^ {key}
 
 
 def refusal(cause: str) -> LabelStatus:
