@@ -95,6 +95,7 @@ class VirtualExecutors:
 
     # what the engine asks of executors
     def submit(self, kind: str, job: Job) -> Future[Outcome]:
+        self._pass()
         future: Future[Outcome] = Future()
         if isinstance(job, LabelJob) and self._labels_running >= self.model.label_slots:
             self._label_queue.append((job, future))
@@ -121,8 +122,8 @@ class VirtualExecutors:
         self._inbox.append(message)
 
     def get(self, timeout: float) -> Any:
-        """The next answer; the driver's own time since the last one has passed on the virtual clock too."""
-        self.now += time.perf_counter() - self._seen
+        """The next answer."""
+        self._pass()
         while not self._inbox:
             if not self._running:
                 raise queue.Empty
@@ -131,6 +132,11 @@ class VirtualExecutors:
         while self._running and self._running[0][0] <= self.now:
             self._end_next()
         return self._inbox.popleft()
+
+    def _pass(self) -> None:
+        """The driver's own time passes on the virtual clock too."""
+        seen, self._seen = self._seen, time.perf_counter()
+        self.now += self._seen - seen
 
     def get_nowait(self) -> Any:
         """What came while the driver was busy."""

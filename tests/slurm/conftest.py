@@ -38,10 +38,10 @@ def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
 @pytest.fixture
 def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
     """The cluster, idle; each test must leave it without jobs of its own accord."""
-    running_cluster.wait_until_idle()
+    running_cluster.wait_until_idle(60.0)
     yield running_cluster
     try:
-        assert running_cluster.drained(15.0), running_cluster.jobs()
+        assert running_cluster.drained(60.0), running_cluster.jobs()
     finally:
         running_cluster.run("scancel", "--user", str(os.getuid()))
 

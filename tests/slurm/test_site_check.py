@@ -23,7 +23,7 @@ def _in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def report(site: str, commands: tuple[str, ...] = ()) -> tuple[int, dict[str, str]]:
     """Exit code, and what was said about each executor."""
     lines: list[str] = []
-    code = check_site(site, 120.0, commands, lines.append)
+    code = check_site(site, 240.0, commands, lines.append)
     found: dict[str, str] = {}
     label = ""
     for line in lines:
@@ -82,7 +82,7 @@ def test_blocks_remember_how_they_ended(cluster: Cluster, tmp_path: Path) -> Non
     assert SlurmBlocks(str(tmp_path / "other")).leftovers() == []
     assert set(SlurmBlocks(str(tmp_path)).leftovers()) <= set(jobs.values())
     cluster.run("scancel", jobs["cancelled"])
-    assert cluster.drained(15.0)
+    assert cluster.drained(60.0)
     for _ in range(2):  # the second question must not make completed ones of them
         found = dict(zip(jobs, blocks.status(list(jobs.values())), strict=True))
         assert found["failed"].state == JobState.FAILED and "NonZeroExitCode" in found["failed"].message
