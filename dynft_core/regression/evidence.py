@@ -24,9 +24,10 @@ _ALPHA_BOUNDS = (1e-12, 1e12)
 _FARTHEST = 60.0
 """Largest |log ρ|: without data on a group nothing else ends its search."""
 _LONGEST_STEP = 3.0
-_NO_GAIN, _NOTHING = 1e-10, 1e-4
-"""Newton's method has arrived when its next step, which is made still, promises no more log evidence than the first;
-differences less than the second may be due to rounding."""
+_NO_GAIN = 1e-10
+"""Newton's method has arrived when its next step, which is made still, promises no more log evidence than this."""
+_NOTHING, _ROUNDING = 1e-4, 1e-14
+"""Differences of log evidence that mean nothing: so much, and this part of β Σ |F|², from which the misfit is left."""
 _FLAT = 0.01
 """A last step longer than this goes where the evidence no longer changes: it is not made."""
 _MAX_STEPS = 100
@@ -150,10 +151,11 @@ def maximise_evidence(
     for _ in range(_MAX_STEPS):
         step = np.clip(x + here.step(), -_FARTHEST, _FARTHEST) - x
         before, gain = gain, 0.5 * float(here.gradient @ step)
-        if gain < _NO_GAIN or (gain < _NOTHING and gain > 0.5 * before):  # there, or as near as rounding allows
+        nothing = _NOTHING + _ROUNDING * float(np.exp(here.log_beta)) * statistics.square
+        if gain < _NO_GAIN or 0.5 * before < gain < nothing:  # there, or as near as rounding allows
             break
         there = Profile.at(statistics, groups, noise_floor_eV_A, x + step)
-        while there.value < here.value - _NOTHING:
+        while there.value < here.value - nothing:
             step /= 4
             there = Profile.at(statistics, groups, noise_floor_eV_A, x + step)
         x, here = x + step, there
