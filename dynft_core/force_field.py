@@ -81,6 +81,14 @@ class ForceField:
         return Potential(self.folded, self.posterior.mean)
 
     @cached_property
+    def highest_order(self) -> Potential:
+        """Its highest order alone: what an expansion leaves out grows with the last that it keeps."""
+        last = [part for part in self.basis.slices.values() if part.stop > part.start][-1]
+        parameters = np.zeros(self.basis.size)
+        parameters[last] = self.posterior.mean[last]
+        return Potential(self.folded, parameters)
+
+    @cached_property
     def error(self) -> BayesianError:
         """Its Bayesian error on the supercell."""
         return BayesianError(self.folded, self.posterior.half)

@@ -242,6 +242,10 @@ class FitJob:
     """Labels drawn from the walks whatever their ε_B, in `base` or new: they tell the error of the outcome."""
     initial: tuple[StructureRef, ...] = ()
     """Labels of the start: set aside once the audits contradict them."""
+    walked: tuple[str, ...] = ()
+    """Segments of walks: where the walkers were at their ends, whatever ε_B."""
+    heating_steps: int = 0
+    """Steps before which a walker is colder than its thermostat."""
 
 
 @dataclass(frozen=True)
@@ -265,8 +269,8 @@ class Score:
     bayesian_error_eV_A: float
     temperature_K: float = float("nan")
     species: tuple[SpeciesScore, ...] = ()
-    virial: float = float("nan")
-    """-Σ u·f over (3N - 3) k T: 1 on average, more in a hot moment."""
+    highest_order_eV_A: float = float("nan")
+    """RMS force of the force field's highest order."""
 
 
 @dataclass(frozen=True)
@@ -284,6 +288,8 @@ class FitOutcome:
     """New labels against the prediction of `base`."""
     left_out: tuple[Score, ...] = ()
     """The job's audits, each against the prediction of all other labels."""
+    walked_highest_order_eV_A: tuple[float, ...] = ()
+    """RMS force of the highest order in structures that were walked through."""
     set_aside: tuple[str, ...] = ()
     """Keys of the initial labels that are in the fit no more."""
     property_name: PropertyName | None = None

@@ -14,7 +14,6 @@ from dataclasses import replace
 
 import numpy as np
 from ase.data import chemical_symbols
-from ase.units import kB
 from numpy.typing import NDArray
 
 from dynft_core.force_field import ForceField, learn
@@ -57,9 +56,14 @@ def _score(force_field: ForceField, ref: StructureRef, label: Label, residual: F
     predicted = float(np.sqrt(variance.mean()))
     bayesian = float(np.sqrt(max(variance.mean() - 1 / force_field.posterior.beta, 0.0)))
     rmse, species = float(np.sqrt(np.mean(residual**2))), species_scores(symbols, residual, variance)
-    mean_virial = (3 * len(residual) - 3) * kB * ref.temperature_K
-    virial = -float(np.sum(label.displacements * force_field.forces(label.displacements))) / mean_virial
-    return Score(ref.key, ref.role, rmse, predicted, bayesian, ref.temperature_K, species, virial)
+    highest = highest_orders(force_field, [label.displacements])[0]
+    return Score(ref.key, ref.role, rmse, predicted, bayesian, ref.temperature_K, species, highest)
+
+
+def highest_orders(force_field: ForceField, displacements: Sequence[Floats]) -> tuple[float, ...]:
+    """RMS force (eV/Å) of the highest order in each structure, (N, 3) Å."""
+    forces = force_field.highest_order.forces
+    return tuple(float(np.sqrt(np.mean(forces(u) ** 2))) for u in displacements)
 
 
 def tested(

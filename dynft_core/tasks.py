@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dynft_core.batch_selection import BatchRule, choose
 from dynft_core.dynamics.sampling import sample
+from dynft_core.dynamics.state import load_state
 from dynft_core.dynamics.walk_job import run_walk
 from dynft_core.errors import FILES, DynftError, InputError, about_file
 from dynft_core.fit_ranks import LAUNCHER, fit_over_ranks
@@ -42,7 +43,7 @@ from dynft_core.jobs import (
     WalkJob,
     WalkOutcome,
 )
-from dynft_core.label_tests import predicted_scores, tested
+from dynft_core.label_tests import highest_orders, predicted_scores, tested
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
@@ -272,10 +273,18 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
         log_evidence=p.log_evidence,
         scores=scores,
         left_out=left_out,
+        walked_highest_order_eV_A=highest_orders(found, _walked(job)),
         set_aside=set_aside,
         property_name=job.property_name,
         property_error=property_error,
     )
+
+
+def _walked(job: FitJob) -> list[Floats]:
+    """Displacements (N, 3) Å of walkers at their temperature, at the ends of their walks; a deleted file counts not."""
+    paths = [path for name in job.walked if (path := Path(job.run_dir) / name).exists()]
+    states = [load_state(path) for path in paths]
+    return [state.displacements for state in states if state.step >= job.heating_steps]
 
 
 def _read_label(run_dir: Path, ref: StructureRef) -> Label:

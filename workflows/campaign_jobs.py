@@ -41,6 +41,11 @@ def force_field_path(version: int) -> str:
     return f"force_fields/{version:06d}.h5"
 
 
+def walk_path(walker: int, number: int) -> str:
+    """Where a walker's walk `number` lies in the run folder."""
+    return f"walkers/{walker:02d}/{number:06d}.h5"
+
+
 def batches(campaign: Campaign) -> tuple[tuple[int, ...], ...]:
     """The walkers of each walk task."""
     return _batches(campaign.dynamics.walkers, campaign.dynamics.walkers_per_task)
@@ -193,12 +198,12 @@ def walk_job(
     n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
     starts, audits = [], []
     for w, last in walkers:
-        starts.append(WalkerStart(w, last.output if last else None, f"walkers/{w:02d}/{number:06d}.h5"))
+        starts.append(WalkerStart(w, last.output if last else None, walk_path(w, number)))
         step = last.step if last else 0
         schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, dynamics.walkers)
-        chosen = {*audit_steps(*schedule), *_random_steps(campaign, w, step, step + n_steps)}
+        chosen = {*audit_steps(*schedule, heating_ps(campaign)), *_random_steps(campaign, w, step, step + n_steps)}
         chosen |= {step + n_steps} if w in audited else set()
-        audits += [(w, at) for at in sorted(chosen)]
+        audits += [(w, at) for at in sorted(chosen) if at >= heating_steps(campaign)]
     return WalkJob(
         run_dir=run_dir,
         walkers=tuple(starts),
@@ -220,6 +225,16 @@ def walk_job(
         monitor_every=campaign.selection.monitor_every,
         precision=dynamics.precision,
     )
+
+
+def heating_ps(campaign: Campaign) -> float:
+    """How long a walker that started at rest is colder than its thermostat: by e^-4 = 2 % at the end."""
+    return 4 / campaign.dynamics.friction_per_ps
+
+
+def heating_steps(campaign: Campaign) -> int:
+    """The same in MD steps."""
+    return round(1000 * heating_ps(campaign) / campaign.dynamics.timestep_fs)
 
 
 def validation_steps(campaign: Campaign) -> int:

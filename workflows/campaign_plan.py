@@ -18,6 +18,8 @@ MANY_PENDING = 16
 are cheaper to put into the covariance at the start of every walk."""
 VERDICTS = 16
 """How often a campaign of many batches is judged while each of them walks once: a verdict takes time."""
+MOST_WALKS = 100
+"""Walks whose ends say what the walkers meet on average; more say it no better than the audits themselves."""
 MOST_CANDIDATES = 100
 """Candidates of one selection, whose sensing matrices are in memory together."""
 
@@ -217,7 +219,10 @@ def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: It
     job = jobs.fit_job(state.campaign, state.run_dir, version, tuple(labels), tuple(pending))
     if version > 1:
         audits = sorted(state.ledger.labels("audit"), key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))
-        job = replace(job, audits=tuple(audits[-MAX_AUDITS:]), initial=state.ledger.labels("initial"))
+        job = replace(
+            job, audits=tuple(audits[-MAX_AUDITS:]), initial=state.ledger.labels("initial"),
+            walked=_walked(state), heating_steps=jobs.heating_steps(state.campaign),
+        )  # fmt: skip
     return Action(f"fit:{version:06d}", job)
 
 
@@ -228,6 +233,17 @@ def rebuild_job(state: State) -> FitJob:
     labels = [ref for ref in ledger.labels(*TRAINING) if ref.key not in left_out]
     job = jobs.fit_job(state.campaign, state.run_dir, len(state.fits), labels, ledger.sorted(state.pending))
     return replace(job, base=None)
+
+
+def _walked(state: State) -> tuple[str, ...]:
+    """The latest walks, about as many as `MOST_WALKS`, of all batches in turn."""
+    each = -(-MOST_WALKS // state.campaign.dynamics.walkers)
+    return tuple(
+        jobs.walk_path(walker, number)
+        for batch, walks in zip(jobs.batches(state.campaign), state.walks, strict=True)
+        for number in range(max(0, walks - each), walks)
+        for walker in batch
+    )
 
 
 _PLANS = {

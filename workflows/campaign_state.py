@@ -255,14 +255,14 @@ class State:
                 FitPoint(f.n_labels, f.beta_inv_sqrt_eV_A, f.property_error if f.property_name == wanted else math.nan)
                 for f in self.fits
             ),
-            tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A, s.temperature_K, s.virial) for s in audits),
+            tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A, s.temperature_K, s.highest_order_eV_A) for s in audits),
             tuple(
                 WalkerProgress(i, w.step * ps, w.mean_error_eV_A, ps * (w.step - max(w.last_flag_step, 0)))
                 if w
                 else WalkerProgress(i, 0.0, math.nan)
                 for i, w in enumerate(self.walkers)
             ),
-            sum(n for own in audits[0].species for _, n in own.z_counts) // 3 if audits else 0,
+            self.fits[-1].walked_highest_order_eV_A if self.fits else (),
         )
 
     @property

@@ -6,6 +6,7 @@ force fields of one seed are scored on one test set, that of the first criterion
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ import tomli_w
 
 from dynft_core.errors import CampaignFailedError, InputError
 from dynft_core.jobs import EvaluateJob, Evaluation
+from dynft_core.selection.convergence import error_interval
 from dynft_core.storage.files import replacing
 from dynft_core.tasks import evaluate
-from workflows.campaign_jobs import SUPERCELL, force_field_path
+from workflows.campaign_jobs import SUPERCELL, convergence_settings, force_field_path
 from workflows.campaign_state import State
 from workflows.comparison import Curve, as_values, summary, summary_lines
 from workflows.config import Campaign, SelectionSection, load_campaign
@@ -36,6 +38,9 @@ AUDITED = "+audits"
 """After a criterion's name: with the campaign's audits, and stopped as soon as it has converged."""
 CONTINUING = "+continue"
 """After a criterion's name: under the policy 'continue', whatever the campaign's."""
+_NAME = re.compile(
+    rf"(?P<criterion>{'|'.join(CRITERIA)})(@(?P<gamma>\d+(\.\d+)?))?({re.escape(AUDITED)})?({re.escape(CONTINUING)})?"
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ class CompareSettings:
     """What to compare.
 
     Attributes:
-        criteria: names, each a criterion, with '+audits', '+continue' or both after it; the others are set against
-            the first.
+        criteria: names, each a criterion, with '@1.5' (another gamma than the campaign's), '+audits' and '+continue'
+            after it, in this order; the others are set against the first.
         seeds: runs of each; one seed's runs share their test set.
         walk_ps: walked time of each walker; None: the campaign's max_walk_ps.
         test_structures: of each seed's test set.
@@ -56,10 +61,13 @@ class CompareSettings:
     test_structures: int = 20
 
     def __post_init__(self) -> None:
-        known = [name + end for name in CRITERIA for end in ("", AUDITED, CONTINUING, AUDITED + CONTINUING)]
         for name in self.criteria:
-            if name not in known:
-                raise InputError("--criteria", f"names among {', '.join(known)}", f"'{name}'", "choose from them")
+            if not _NAME.fullmatch(name):
+                ends = f"@NUMBER for another gamma, {AUDITED}, {CONTINUING}"
+                raise InputError(
+                    "--criteria", f"names among {', '.join(CRITERIA)}, each with any of {ends} after it", f"'{name}'",
+                    "for example epsilon_min,trajectory_average@1.5,trajectory_average+audits",
+                )  # fmt: skip
         if len(set(self.criteria)) != len(self.criteria) or not self.criteria:
             raise InputError("--criteria", "different names", f"'{','.join(self.criteria)}'", "name each once")
         for option, value in (("--seeds", self.seeds), ("--test-structures", self.test_structures)):
@@ -87,7 +95,8 @@ def compare_campaign(source: str, settings: CompareSettings, site: str, folder: 
     for (name, seed), own_campaign, own in zip(runs, variants, folders, strict=True):
         state = _run(own_campaign, own, site, f"{name}, seed {seed} ({len(curves) + 1} of {len(runs)})")
         first = folder / settings.criteria[0] / f"seed-{seed}"
-        curve = Curve.of(name, seed, state.evaluations if own == first else _scored(own, state, first))
+        evaluations = state.evaluations if own == first else _scored(own, state, first)
+        curve = Curve.of(name, seed, evaluations, error_interval(state.record, convergence_settings(own_campaign)))
         curves.append(curve)
         print(
             f"{name}, seed {seed}: {curve.n_labels[-1]:.0f} labels, RMSE {1e3 * curve.rmse_eV_A[-1]:.3f} meV/Å, "
@@ -105,14 +114,17 @@ def compare_campaign(source: str, settings: CompareSettings, site: str, folder: 
 
 def variant(campaign: Campaign, criterion: str, seed: int, settings: CompareSettings) -> Campaign:
     """The campaign of one run: criterion, seed and length changed; audits and convergence only with '+audits'."""
-    name, *ends = criterion.split("+")
+    parts = _NAME.fullmatch(criterion)
+    assert parts is not None  # CompareSettings has seen to it
     walk_ps = settings.walk_ps or campaign.convergence.max_walk_ps
-    audited = AUDITED[1:] in ends
+    audited = AUDITED in criterion
     table = campaign.model_dump()
-    table["name"] = f"{campaign.name}-{criterion}-{seed}"
+    table["name"] = f"{campaign.name}-{criterion.replace('@', '-')}-{seed}"
     table["dynamics"]["seed"] = campaign.dynamics.seed + 1000 * (seed - 1)
-    table["selection"]["criterion"] = name
-    if CONTINUING[1:] in ends:
+    table["selection"]["criterion"] = parts["criterion"]
+    if parts["gamma"]:
+        table["selection"]["gamma"] = float(parts["gamma"])
+    if CONTINUING in criterion:
         table["selection"]["policy"] = "continue"
     table["convergence"]["max_walk_ps"] = walk_ps
     table["convergence"]["min_walk_ps"] = min(walk_ps, campaign.convergence.min_walk_ps) if audited else walk_ps
@@ -129,7 +141,7 @@ def _run(campaign: Campaign, folder: Path, site: str, title: str) -> State:
 
         def on_event(state: State, event: Mapping[str, Any]) -> None:
             history.add(event)
-            progress.update(round(1000 * least_walked_ps(history, campaign)))
+            progress.update(round(1000 * least_walked_ps(history, campaign)), f"{state.n_labels} labels")
 
         text = tomli_w.dumps(campaign.model_dump(exclude_none=True))
         state = run_campaign(campaign, text, folder.absolute(), site, on_event)

@@ -86,8 +86,8 @@ class InitialSection(_Section):
 
 class AuditSection(_Section):
     first_ps: Positive = 0.2
-    """Walked time of the first audit. The schedule is the campaign's: walkers take audits in turn, two (one for a
-    single walker) for every factor `ratio` of walked time."""
+    """Time of the first audit, from when the walkers have been heated (4 / friction_per_ps). The schedule is the
+    campaign's: walkers take audits in turn, two (one for a single walker) for every factor `ratio` of that time."""
     ratio: Annotated[float, Field(gt=1)] = 2.0
 
 
@@ -112,13 +112,13 @@ class ConvergenceSection(_Section):
     alone: other criteria flag for ever."""
     audits: Count = 4
     """Fewest audits."""
-    audit_ratio: list[Positive] = [0.85, 1.18]
+    audit_ratio: list[Positive] = [0.87, 1.12]
     """Bounds on true error / predicted error, as the audits find it."""
-    certainty: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    certainty: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """How certain it must be that the ratio lies within them; audits are taken until it is."""
     max_error_meV_A: Positive | None = None
     """Largest predicted error; without it, the campaign is done when more labels would not lower it."""
-    recalibrate: bool = False
+    recalibrate: bool = True
     """Multiply the predicted errors by the ratio that the audits found, and judge by these."""
     max_error_change: Positive = 0.1
     """Largest relative change of β^(-1/2) over the latest `audits` labels."""

@@ -40,13 +40,13 @@ class Progress:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
 
-    def update(self, done: int) -> None:
-        """Say that `done` of the total are done, if something was not said a moment ago."""
+    def update(self, done: int, note: str = "") -> None:
+        """Say that `done` of the total are done, and `note`, if something was not said a moment ago."""
         now = self._clock()
         if now - self._shown < self._interval_s:
             return
         self._shown = now
-        left = (now - self._start) * (self._total - done) / max(done, 1)
-        line = f"{self._name}: {done} of {self._total} ({done / self._total:.0%}), {duration(left)} left"
+        left = f", {duration((now - self._start) * (self._total - done) / done)} left" if done else ""
+        line = f"{self._name}: {done} of {self._total} ({done / self._total:.0%}){left}{note and f'; {note}'}"
         self._stream.write(f"\r\x1b[K{line}" if self._on_terminal else f"{line}\n")
         self._stream.flush()

@@ -11,9 +11,12 @@ that will take at the ratio found so far.
 
 *Why their errors differ, and what to do about it.* What an expansion leaves out grows with the displacements, so an
 audit met in a hot moment has a larger error than one met in a cold one: by luck, which more audits would only average
-out. But how hot the moment was is known. By equipartition the virial -Σ u·f of a structure has the mean (3N - 3) k T
-exactly, whatever the potential. With w the virial over that mean, errors grow as w^b, b from the audits themselves, and
-each (error / prediction)² is taken back to w = 1. In silicon that saves half of the audits and more.
+out. But the force field itself tells how hot the moment was for it: what is left out grows with c, the mean square
+force of the highest order that is kept, as c^b, b from the audits themselves. The mean of c^b over the walks costs no
+label, so each (error / prediction)² is taken from its own c to that mean. That saves half of the audits and more.
+
+*When the first is taken.* A walker starts at rest and is colder than the crystal for some periods of its thermostat;
+its errors are small then and say little of those to come. So audits begin when it has been heated.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ from dynft_core.errors import InputError
 PRIOR_SCATTER, PRIOR_AUDITS = 0.15, 4
 """Relative variance of (error / prediction)² between structures assumed before there are audits (a fifth in the error),
 and how many audits that assumption is worth."""
-PRIOR_POWER, POWER_SPREAD = 2.5, 1.0
-"""b assumed before there are audits, with its standard deviation; 1.8 to 2.9 in silicon, by the orders present."""
+PRIOR_POWER, POWER_SPREAD = 0.8, 0.4
+"""b assumed before there are audits, with its standard deviation; 0.6 to 1.9 in silicon, by the orders present."""
 MOST_NEEDED = 1000
 """Audits beyond which it makes no sense to count."""
 
@@ -61,30 +64,47 @@ class AuditTest:
         return low, high
 
 
-def at_mean_virial(squared_ratios: Sequence[float], virials: Sequence[float], n_atoms: int) -> list[float]:
-    """(error / prediction)² of audits as they would be for structures of the mean virial.
+def as_walked(
+    squared_ratios: Sequence[float], highest_orders: Sequence[float], walked: Sequence[float]
+) -> tuple[list[float], float]:
+    """(error / prediction)² of audits as they would be on average over the walks, and the scatter that this adds.
 
     Args:
-        virials: w of each, its mean in the ensemble being 1; where one is not a positive number, it counts as 1.
+        highest_orders: rms force of the highest order in each, any unit; where one is not a positive number, nothing
+            changes.
+        walked: the same in other structures of the walks.
+
+    Returns:
+        The ratios, and the relative variance of the walks' mean, times the number of audits.
     """
-    x = [math.log(w) if w > 0 else 0.0 for w in virials]
-    y = [math.log(q) if q > 0 else 0.0 for q in squared_ratios]
-    mean_x, mean_y = (sum(v) / max(len(v), 1) for v in (x, y))
+    everywhere = [*walked, *highest_orders]
+    if not squared_ratios or not all(c > 0 for c in everywhere):
+        return list(squared_ratios), 0.0
+    x, y = [2 * math.log(c) for c in highest_orders], [math.log(q) if q > 0 else 0.0 for q in squared_ratios]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / PRIOR_SCATTER
     information = sum((a - mean_x) ** 2 for a in x) / PRIOR_SCATTER
     power = (covariance + PRIOR_POWER / POWER_SPREAD**2) / (information + 1 / POWER_SPREAD**2)
-    mean = 1 + power * (power - 1) / (3 * n_atoms - 3) if n_atoms > 1 and any(x) else 1.0  # w varies by 2 / (3N - 3)
-    return [q * math.exp(-power * a) * mean for q, a in zip(squared_ratios, x, strict=True)]
+    powers = [c ** (2 * power) for c in everywhere]
+    mean = sum(powers) / len(powers)
+    variance = sum((p / mean - 1) ** 2 for p in powers) / max(len(powers) - 1, 1)
+    found = [q * mean / c ** (2 * power) for q, c in zip(squared_ratios, highest_orders, strict=True)]
+    return found, variance * len(x) / len(powers)
 
 
-def audit_test(squared_ratios: Sequence[float], bounds: tuple[float, float]) -> AuditTest:
-    """Test audits by their (error / prediction)² against bounds on θ."""
+def audit_test(
+    squared_ratios: Sequence[float], bounds: tuple[float, float], further_scatter: float = 0.0
+) -> AuditTest:
+    """Test audits by their (error / prediction)² against bounds on θ.
+
+    `further_scatter`: relative variance of each beside what their own scatter shows.
+    """
     n = len(squared_ratios)
     mean = sum(squared_ratios) / n if n else math.nan
     if not mean > 0:
         return AuditTest(mean, n, 2 / PRIOR_SCATTER, 0.0)
     spread = sum((q / mean - 1) ** 2 for q in squared_ratios)
-    degrees = 2 * (PRIOR_AUDITS + n - 1) / (PRIOR_AUDITS * PRIOR_SCATTER + spread)
+    degrees = 2 / ((PRIOR_AUDITS * PRIOR_SCATTER + spread) / (PRIOR_AUDITS + n - 1) + further_scatter)
     ratio = math.sqrt(mean)
     return AuditTest(ratio, n, degrees, _certainty(ratio, n * degrees, bounds))
 
@@ -136,16 +156,17 @@ def contradict(audits: Sequence[float], others: Sequence[float]) -> bool:
 
 
 def audit_steps(
-    first_ps: float, ratio: float, timestep_fs: float, from_step: int, to_step: int, walker: int, n_walkers: int
-) -> tuple[int, ...]:
+    first_ps: float, ratio: float, timestep_fs: float, from_step: int, to_step: int, walker: int, n_walkers: int,
+    heating_ps: float = 0.0,
+) -> tuple[int, ...]:  # fmt: skip
     """Steps in (from_step, to_step] at which `walker` is audited, ascending.
 
-    Audit j lies at a walked time of first_ps · ratio^(j/s) and is taken by walker j mod n_walkers, with s = 2, or 1 for
-    a single walker. So several walkers share two audits for each factor `ratio` of walked time, taken in turn, however
-    many they are: four walkers with 0.2 ps and ratio 2 take seven in the first 2 ps, and 23 in 500 ps.
+    Audit j lies first_ps · ratio^(j/s) after the walkers were heated and is taken by walker j mod n_walkers, with
+    s = 2, or 1 for a single walker. So several walkers share two audits for each factor `ratio` of time, taken in turn,
+    however many they are: four walkers with 0.2 ps and ratio 2 take seven in the first 2 ps, and 23 in 500 ps.
 
     Args:
-        first_ps: walked time of the first audit.
+        first_ps: time of the first audit, after `heating_ps` of the walk.
         from_step, to_step: absolute MD steps of the walk that is planned.
 
     Raises:
@@ -157,10 +178,10 @@ def audit_steps(
         raise InputError("ratio", "a number above 1", repr(ratio), "use 2")
     growth = ratio ** (1 / min(2, n_walkers))
     steps: set[int] = set()
-    number, time_fs = 0, 1000 * first_ps
+    number, time_fs = 0, 1000 * (heating_ps + first_ps)
     while (step := round(time_fs / timestep_fs)) <= to_step:
         if number % n_walkers == walker and step > from_step:
             steps.add(step)
         number += 1
-        time_fs = 1000 * first_ps * growth**number
+        time_fs = 1000 * (heating_ps + first_ps * growth**number)
     return tuple(sorted(steps))

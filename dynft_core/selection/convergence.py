@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dynft_core.selection.audits import AuditTest, at_mean_virial, audit_test, audits_needed
+from dynft_core.selection.audits import AuditTest, as_walked, audit_test, audits_needed
 from dynft_core.selection.forecast import labels_needed
 
 
@@ -37,9 +37,9 @@ class ConvergenceSettings:
     max_walk_ps: float = 50.0
     quiet_ps: float = 0.0
     audits: int = 4
-    audit_ratio: tuple[float, float] = (0.85, 1.18)
-    certainty: float = 0.9
-    recalibrate: bool = False
+    audit_ratio: tuple[float, float] = (0.87, 1.12)
+    certainty: float = 0.95
+    recalibrate: bool = True
     max_error_eV_A: float = math.inf
     max_error_change: float = 0.1
     max_bayesian_share: float = 0.5
@@ -61,13 +61,13 @@ class FitPoint:
 class AuditScore:
     """An audit's true force error (rms, eV/Å), and sqrt(1/β + ε_B²) predicted by the newest force field without it.
 
-    `virial`: of the structure, over its mean in the ensemble.
+    `highest_order_eV_A`: rms force of the highest order in the structure.
     """
 
     rmse_eV_A: float
     predicted_eV_A: float
     temperature_K: float = math.nan
-    virial: float = math.nan
+    highest_order_eV_A: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,15 @@ class WalkerProgress:
 
 @dataclass(frozen=True)
 class ConvergenceRecord:
-    """What a campaign knows about itself; fits and audits in the order they were made. `n_atoms`: of an audit, 0 if
-    not known."""
+    """What a campaign knows about itself; fits and audits in the order they were made.
+
+    `walked_highest_order_eV_A`: as in an audit, of other structures of the walks.
+    """
 
     fits: tuple[FitPoint, ...]
     audits: tuple[AuditScore, ...]
     walkers: tuple[WalkerProgress, ...]
-    n_atoms: int = 0
+    walked_highest_order_eV_A: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
     )
     labels = (
         _check("number of audits", float(len(record.audits)), low=settings.audits),
-        _audit_check(test, settings),
+        _audit_check(test, recalibration(record), settings),
         *_enough_labels(record, settings),
         *_small_enough(record, settings),
     )
@@ -153,14 +155,15 @@ def _small_enough(record: ConvergenceRecord, settings: ConvergenceSettings) -> t
     return (_check("predicted error, meV/Å,", 1e3 * predicted, high=1e3 * settings.max_error_eV_A),)
 
 
-def _audit_check(test: AuditTest, settings: ConvergenceSettings) -> Check:
+def _audit_check(test: AuditTest, scale: float, settings: ConvergenceSettings) -> Check:
     low, high = settings.audit_ratio
     bound = f"between {low:.3g} and {high:.3g} with {settings.certainty:.0%} certainty, has {test.certainty:.0%}"
     needed = audits_needed(test, settings.audit_ratio, settings.certainty)
     if needed > 0:
         bound += f"; about {needed:.0f} more audit{'s' if needed > 1 else ''}"
     held = test.certainty >= settings.certainty
-    return Check(f"error / prediction of {test.n_audits} audits", test.ratio, bound, held)
+    prediction = f"prediction × {scale:.3g}" if settings.recalibrate else "prediction"
+    return Check(f"error / ({prediction}) of {test.n_audits} audits", test.ratio, bound, held)
 
 
 def _enough_labels(record: ConvergenceRecord, settings: ConvergenceSettings) -> tuple[Check, ...]:
@@ -203,7 +206,7 @@ def error_interval(record: ConvergenceRecord, settings: ConvergenceSettings) -> 
 
 def recalibration(record: ConvergenceRecord) -> float:
     """What predicted errors should be multiplied by, as the audits say; 1 before there are any."""
-    ratio = audit_test(_squared_ratios(record.audits, record.n_atoms), UNBOUNDED).ratio
+    ratio = _test(record.audits, record, UNBOUNDED).ratio
     return 1.0 if math.isnan(ratio) else ratio
 
 
@@ -212,7 +215,7 @@ def audited_rmse(record: ConvergenceRecord) -> float:
     return _rms([audit.rmse_eV_A for audit in record.audits])
 
 
-MAX_AUDITS = 24
+MAX_AUDITS = 40
 """Audits that are judged, the latest ones; beyond as many, certainty is left to the schedule."""
 UNBOUNDED = (1e-6, 1e6)
 
@@ -223,17 +226,17 @@ def audits_test(record: ConvergenceRecord, settings: ConvergenceSettings) -> Aud
     groups: dict[float, list[AuditScore]] = {}
     for audit in record.audits:
         groups.setdefault(0.0 if math.isnan(audit.temperature_K) else audit.temperature_K, []).append(audit)
-    tests = [
-        audit_test([q / scale**2 for q in _squared_ratios(own, record.n_atoms)], settings.audit_ratio)
-        for own in groups.values()
-    ] or [audit_test((), settings.audit_ratio)]
+    tests = [_test(own, record, settings.audit_ratio, scale) for own in groups.values() or [[]]]
     return min(tests, key=lambda test: test.certainty)
 
 
-def _squared_ratios(audits: Sequence[AuditScore], n_atoms: int) -> list[float]:
+def _test(
+    audits: Sequence[AuditScore], record: ConvergenceRecord, bounds: tuple[float, float], scale: float = 1.0
+) -> AuditTest:
     known = [a for a in audits if a.predicted_eV_A > 0]
-    squares = [(a.rmse_eV_A / a.predicted_eV_A) ** 2 for a in known]
-    return at_mean_virial(squares, [a.virial for a in known], n_atoms)
+    squares = [(a.rmse_eV_A / (scale * a.predicted_eV_A)) ** 2 for a in known]
+    ratios, scatter = as_walked(squares, [a.highest_order_eV_A for a in known], record.walked_highest_order_eV_A)
+    return audit_test(ratios, bounds, scatter)
 
 
 def quiet_ps(record: ConvergenceRecord) -> float:

@@ -128,7 +128,7 @@ def test_the_continuing_policy_never_leaves_a_batch_standing(tmp_path: Path) -> 
 
 
 def test_what_a_force_field_does_not_know_is_pending_for_all_walkers(tmp_path: Path) -> None:
-    state, events, submitted = run(campaign("continue", {"fail": "3"}), tmp_path, seed=14)
+    state, events, submitted = run(campaign("continue", {"fail": "3"}), tmp_path, seed=20)
     by_id = {a.id: a for a in submitted}
     now, _ = start(campaign("continue", {"fail": "3"}), str(tmp_path))
     n_pending = n_kept = n_rebuilt = 0

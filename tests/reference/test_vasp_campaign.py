@@ -33,6 +33,7 @@ supercell = [[-1, 1, 1], [1, -1, 1], [1, 1, -1]]
 cutoffs_A = [2.6, 2.5]
 [dynamics]
 temperature_K = 200.0
+friction_per_ps = 200.0
 walkers = 2
 walkers_per_task = 1
 segment_ps = 0.05

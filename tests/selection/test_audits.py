@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynft_core.errors import InputError
-from dynft_core.selection.audits import at_mean_virial, audit_steps, audit_test, audits_needed, contradict
+from dynft_core.selection.audits import as_walked, audit_steps, audit_test, audits_needed, contradict
 
 BOUNDS = (0.85, 1.15)
 
@@ -120,18 +120,30 @@ def test_labels_of_another_kind_contradict_the_audits_and_such_of_the_same_kind_
     assert not contradict([9.0], [0.1] * 4) and not contradict([1.0, 1.0], [])
 
 
-def test_errors_are_taken_back_to_the_mean_virial() -> None:
-    """Errors that grow as w^2.2, w with the mean 1 and variance 2/(3N - 3): their mean is found from a few hot ones."""
+def test_errors_are_taken_to_what_is_walked_through_on_average() -> None:
+    """Squared errors that grow as c^1.1 (c: mean square force of the highest order): their mean from a few audits."""
     rng = np.random.default_rng(4)
-    n_atoms, freedom = 64, 3 * 64 - 3
-    w = rng.chisquare(freedom, 100_000) / freedom
-    true = np.mean(w**2.2)
+    c = rng.lognormal(0.0, 0.5, 100_000)
+    true = np.mean(c**1.1)
     found = []
     for _ in range(400):
-        own = rng.choice(w, 8)
-        q = own**2.2 * rng.chisquare(30, 8) / 30
-        found.append((np.mean(q), np.mean(at_mean_virial(list(q), list(own), n_atoms))))
-    plain, corrected = np.array(found).T / true
-    assert np.mean(corrected) == pytest.approx(1, abs=0.02)
-    assert np.std(corrected) < 0.85 * np.std(plain)
-    assert at_mean_virial([1.0, 4.0], [math.nan, math.nan], 64) == [1.0, 4.0]
+        own, others = rng.choice(c, 8), rng.choice(c, 60)
+        q = own**1.1 * rng.chisquare(30, 8) / 30
+        found.append((np.mean(q), np.mean(as_walked(list(q), list(np.sqrt(own)), list(np.sqrt(others)))[0])))
+    plain, taken = np.array(found).T / true
+    assert np.mean(taken) == pytest.approx(1, abs=0.03)
+    assert np.std(taken) < 0.7 * np.std(plain)
+    assert as_walked([1.0, 4.0], [math.nan, math.nan], []) == ([1.0, 4.0], 0.0)
+    assert as_walked([1.0, 4.0], [0.1, 0.0], [0.2]) == ([1.0, 4.0], 0.0)
+
+
+def test_few_walks_make_the_mean_less_certain() -> None:
+    own, q = [0.1, 0.2, 0.15, 0.12], [1.0, 1.2, 0.9, 1.0]
+    few, many = (as_walked(q, own, [0.1, 0.2] * n)[1] for n in (2, 50))
+    assert few > 5 * many > 0
+    ratios = [1.0, 1.2, 0.9, 1.0] * 3
+    assert audit_test(ratios, BOUNDS, few).certainty < audit_test(ratios, BOUNDS, many).certainty
+
+
+def test_cold_walkers_are_not_audited() -> None:
+    assert audit_steps(0.2, 2.0, 1.0, 0, 2000, 0, 1, heating_ps=0.4) == (600, 800, 1200, 2000)

@@ -21,7 +21,7 @@ from dynft_core.selection.convergence import (
     recalibration,
 )
 
-SETTINGS = ConvergenceSettings(min_walk_ps=2.0, max_walk_ps=10.0, quiet_ps=0.5, audit_ratio=(0.87, 1.12))
+SETTINGS = ConvergenceSettings(min_walk_ps=2.0, max_walk_ps=10.0, quiet_ps=0.5, certainty=0.9, recalibrate=False)
 GOOD = ConvergenceRecord(
     fits=(FitPoint(2, 0.0010), FitPoint(5, 0.0026), FitPoint(7, 0.0025), FitPoint(9, 0.0025)),
     audits=tuple(AuditScore(0.0026, 0.0026) for _ in range(10)),
@@ -43,7 +43,7 @@ def test_each_condition_alone_holds_it_back():
     slow = replace(GOOD, walkers=(WalkerProgress(0, 1.9, 0.0006, 1.0), *GOOD.walkers[1:]))
     assert failing(slow) == ["walked time of each walker, ps,"]
     few = replace(GOOD, audits=GOOD.audits[:3])
-    assert failing(few) == ["number of audits", "error / prediction of 3 audits"]
+    assert failing(few) == ["number of audits", "error / (prediction) of 3 audits"]
     flagged = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0006, 0.2)))
     assert failing(flagged) == ["time without a flag, ps,"]
     moving = replace(GOOD, fits=(*GOOD.fits[:1], FitPoint(5, 0.0019), *GOOD.fits[2:]))
@@ -59,14 +59,14 @@ def test_false_convergence_is_not_believed():
         audits=tuple(AuditScore(0.00327, 0.00060) for _ in range(4)),
         walkers=(WalkerProgress(0, 3.0, 0.0001),),
     )
-    assert failing(trapped) == ["error / prediction of 4 audits"]
+    assert failing(trapped) == ["error / (prediction) of 4 audits"]
     assert assess(trapped, SETTINGS).checks[3].value == pytest.approx(5.45)
 
 
 @pytest.mark.parametrize("actual", [0.0021, 0.0031])
 def test_audits_worse_and_better_than_predicted_both_count_unless_the_prediction_is_recalibrated(actual):
     wrong = replace(GOOD, audits=tuple(AuditScore(actual, 0.0026) for _ in range(20)))
-    assert failing(wrong) == ["error / prediction of 20 audits"]
+    assert failing(wrong) == ["error / (prediction) of 20 audits"]
     recalibrated = replace(SETTINGS, recalibrate=True)
     assert assess(wrong, recalibrated).converged
     assert recalibration(wrong) == pytest.approx(actual / 0.0026)
@@ -83,7 +83,7 @@ def test_a_largest_error_is_asked_for_where_the_user_says_so():
 def test_the_temperature_with_the_worst_prediction_decides():
     cold = tuple(AuditScore(0.0026, 0.0026, 100.0) for _ in range(10))
     hot = tuple(AuditScore(0.0040, 0.0026, 600.0) for _ in range(10))
-    assert failing(replace(GOOD, audits=cold + hot)) == ["error / prediction of 10 audits"]
+    assert failing(replace(GOOD, audits=cold + hot)) == ["error / (prediction) of 10 audits"]
     assert assess(replace(GOOD, audits=cold), SETTINGS).converged
 
 

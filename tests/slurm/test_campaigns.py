@@ -41,6 +41,7 @@ supercell = [3, 3, 3]
 cutoffs_A = [4.0, 3.0]
 [dynamics]
 temperature_K = 200.0
+friction_per_ps = 200.0
 walkers = 4
 walkers_per_task = 1
 segment_ps = 0.05

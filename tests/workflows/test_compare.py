@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ase.io
@@ -29,7 +30,7 @@ CAMPAIGN = """
 name = "compared"
 crystal = {structure = "prim.xyz", supercell = [3, 3, 3]}
 expansion = {cutoffs_A = [4.0, 3.0]}
-dynamics = {temperature_K = 200.0, walkers = 2, walkers_per_task = 1, segment_ps = 0.05}
+dynamics = {temperature_K = 200.0, friction_per_ps = 200.0, walkers = 2, walkers_per_task = 1, segment_ps = 0.05}
 selection = {window_steps = 40, random_interval_ps = 0.05}
 initial = {structures = 1}
 audit = {first_ps = 0.03}
@@ -50,7 +51,7 @@ def curve(criterion: str, seed: int, counts: range, efficiency: float) -> Curve:
     """Errors 1 / (efficiency · labels), eV/Å."""
     return Curve.of(criterion, seed, [
         Evaluation(f"{n:06d}.h5", 1 / (efficiency * n), 0.0, 0.5, 1 / (efficiency * n), n, 20) for n in counts
-    ])  # fmt: skip
+    ], (0.9 / (efficiency * counts[-1]), 1.1 / (efficiency * counts[-1])))  # fmt: skip
 
 
 def test_an_efficient_criterion_needs_fewer_labels() -> None:
@@ -58,7 +59,7 @@ def test_an_efficient_criterion_needs_fewer_labels() -> None:
     # both reach 1/40, the larger final error: with 40 labels, and with 20
     assert labels_at_equal_error(quick, slow) == pytest.approx(0.5, rel=1e-12)
     assert labels_at_equal_error(slow, quick) == pytest.approx(2.0, rel=1e-12)
-    assert labels_to_final_rmse(quick, slow) == pytest.approx(20 / 1.03 / 40, rel=0.01)  # interpolated between fits
+    assert labels_to_final_rmse(quick, slow) == pytest.approx(20 / 1.03, rel=0.01)  # interpolated between fits
     assert np.isnan(labels_to_final_rmse(slow, quick))
     np.testing.assert_allclose(rmse_at_equal_labels(quick, slow), 0.5, rtol=1e-12)
 
@@ -73,20 +74,34 @@ def test_a_target_is_reached_when_it_is_not_left_again() -> None:
 def test_the_summary_pairs_seeds() -> None:
     curves = [curve("a", s, range(2, 11), 1.0) for s in (1, 2)] + [curve("b", s, range(2, 11), s) for s in (1, 2)]
     found = summary(curves)
-    assert found["a"]["rmse_at_equal_labels"] == Spread(1.0, 0.0, 2)
+    assert found["a"]["rmse_at_equal_labels"] == found["b"]["share_at_or_below"] == Spread(1.0, 0.0, 2)
+    assert found["a"]["share_at_or_below"].mean == 1.0
+    assert found["b"]["share_to_final_rmse"].mean == pytest.approx((1 + 1 / 2) / 1.03 / 2, rel=0.05)
+    reached, after = found["b"]["labels_to_final_rmse"].mean, found["b"]["labels_after_final_rmse"].mean
+    assert reached + after == 10
     assert found["b"]["rmse_at_equal_labels"].mean == pytest.approx((1 + 1 / 2) / 2)
     assert found["b"]["rmse_at_equal_labels"].error == pytest.approx(0.25)  # |1 - 1/2| / 2
 
 
+def test_a_prediction_is_right_within_five_percent() -> None:
+    right = replace(curve("a", 1, range(1, 11), 1.0), predicted_eV_A=(0.08, 0.0953))
+    wrong = replace(right, predicted_eV_A=(0.08, 0.0951))
+    assert (right.predicted_right, wrong.predicted_right) == (True, False)  # the last RMSE is 0.1 eV/Å
+    found = summary([right, replace(wrong, seed=2)])["a"]
+    assert found["predicted_right"].mean == 0.5
+    assert found["predicted_over_rmse"].mean == pytest.approx(0.952)
+
+
 def test_runs_differ_in_criterion_and_seed_alone(campaign_file: Path) -> None:
     campaign, _ = load_campaign(campaign_file)
-    settings = CompareSettings(("epsilon_min", "random+audits"), 2, walk_ps=0.1)
-    first, second = (variant(campaign, name, 2, settings) for name in settings.criteria)
+    settings = CompareSettings(("epsilon_min", "random+audits", "trajectory_average@1.5"), 2, walk_ps=0.1)
+    first, second, third = (variant(campaign, name, 2, settings) for name in settings.criteria)
     assert first.dynamics == second.dynamics != campaign.dynamics
     assert (first.selection.criterion, second.selection.criterion) == ("epsilon_min", "random")
     assert first.audit.first_ps > 0.1 * campaign.dynamics.walkers
     assert second.audit == campaign.audit
     assert (first.test.structures, second.test.structures) == (20, 0)
+    assert (first.selection.gamma, third.selection.gamma) == (3.0, 1.5)
 
 
 def test_the_continuing_policy_beside_the_waiting_one(campaign_file: Path) -> None:
