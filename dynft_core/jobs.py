@@ -131,7 +131,8 @@ class WalkerOutcome:
     """The walk's segment: state after the walk, traces, and the structures chosen."""
     step: int
     steps_walked: int
-    ended: Literal["finished", "selected", "broken", "exploded", "walltime"]
+    ended: Literal["finished", "selected", "broken", "exploded", "left", "walltime"]
+    """'exploded': the force field failed; 'left': an atom left its site at thermal speed."""
     selected: tuple[StructureRef, ...]
     """Flagged structures and audits, in the order they were met."""
     mean_error_eV_A: float
@@ -145,6 +146,8 @@ class WalkerOutcome:
     """(bin, how many) of ε_B over the walk, see `selection.histogram`."""
     watch_deviation: float = 0.0
     """Relative standard error of ε_B as it was watched: measured on the walk, with this posterior."""
+    departure: str = ""
+    """How the walker left the crystal, in words; "" while it is there."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from dynft_core.jobs import (
     WalkJob,
     WalkOutcome,
 )
+from dynft_core.selection.diagnosis import leaving
 from dynft_core.selection.histogram import merged
 from dynft_core.terms import StructureRef
 from workflows import campaign_jobs as jobs
@@ -62,6 +63,8 @@ ENDED = ("validation", "test", "complete")
 """Phases after training."""
 MAX_LOSSES = 3
 """A task that was lost (its worker died, no answer came) is given up at this cost: one a loss, unless it says less."""
+OUT = ("exploded", "left")
+"""How walks end that get farther from the crystal than an expansion reaches."""
 MAX_EXPLOSIONS = 20
 """A campaign fails when in so many walks in a row every walker exploded: labels do not mend that."""
 FAILED_LABELS = 5
@@ -266,7 +269,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             if job.version == 0:
                 return replace(state, harmonic=True)
             if job.labels:
-                state = replace(state, fresh=(0,) * len(state.walkers), errors=())
+                state = replace(state, fresh=(0,) * len(state.walkers), errors=(), departures=())
             return replace(
                 state,
                 fits=(*state.fits, outcome),
@@ -299,7 +302,7 @@ def _after_validation(state: State, outcome: ValidateOutcome) -> State:
         validated=tuple(validated),
         validations=state.validations + 1,
         validation_errors=merged([state.validation_errors, *(walk.error_counts for walk in outcome.walks)]),
-        validation_explosions=state.validation_explosions + sum(walk.ended == "exploded" for walk in outcome.walks),
+        validation_explosions=state.validation_explosions + sum(walk.ended in OUT for walk in outcome.walks),
     )
 
 
@@ -319,15 +322,17 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
     walks = list(state.walks)
     walks[outcome.walks[0].walker // state.campaign.dynamics.walkers_per_task] += 1
     steps = sum(walk.steps_walked for walk in outcome.walks)
-    explosions = state.explosions + 1 if all(walk.ended == "exploded" for walk in outcome.walks) else 0
+    explosions = state.explosions + 1 if all(walk.ended in OUT for walk in outcome.walks) else 0
     state = replace(
         state,
         walkers=tuple(walkers),
         walks=tuple(walks),
         walked_steps=state.walked_steps + steps,
+        departures=(*state.departures, *(walk.departure for walk in outcome.walks if walk.departure)),
         explosions=explosions,
     )
     if explosions < MAX_EXPLOSIONS:
         return state
     why = f"every walker exploded in {explosions} walks in a row; lower the temperature or the time step, or check"
-    return replace(state, explosions=0, failure=state.failure or f"{why} the reference's forces")
+    left = leaving(state.departures)
+    return replace(state, explosions=0, failure=state.failure or left or f"{why} the reference's forces")

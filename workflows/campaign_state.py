@@ -138,6 +138,7 @@ class State:
             `selection.histogram`; validations: validation walks finished; validation_explosions: of them in explosions.
         truncation: what larger expansions make of the labels, once that has been tried.
         explosions: walks in a row, over all batches, in which every walker exploded.
+        departures: how walkers left the crystal, with the newest labels.
         pace: how fast it goes, and what it cost.
         failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
@@ -166,6 +167,7 @@ class State:
     validation_explosions: int
     truncation: TruncationOutcome | None
     explosions: int
+    departures: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
     pace: Pace
     failure: str
@@ -199,6 +201,7 @@ class State:
             validation_explosions=0,
             truncation=None,
             explosions=0,
+            departures=(),
             evaluations=(),
             pace=Pace(),
             failure="",
@@ -271,7 +274,8 @@ class State:
         tried = self.truncation
         share = next((c.value for c in self.verdict.checks if c.name.startswith("largest μ_k")), math.nan)
         limit = self.campaign.convergence.max_bayesian_share
-        return diagnosis(share, limit, tried.present if tried else None, tried.trials if tried else ())
+        present, trials = (tried.present, tried.trials) if tried else (None, ())
+        return diagnosis(share, limit, present, trials, self.departures)
 
     @property
     def validation(self) -> Validation | None:

@@ -21,7 +21,7 @@ Ints = NDArray[np.int64]
 KIND = "walk"
 
 Role = Literal["flagged", "audit"]
-Ending = Literal["finished", "selected", "broken", "exploded", "walltime"]
+Ending = Literal["finished", "selected", "broken", "exploded", "left", "walltime"]
 
 
 @dataclass(frozen=True, eq=False)

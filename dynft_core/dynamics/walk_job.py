@@ -83,7 +83,7 @@ def past_walk(run_dir: Path, path: str | None) -> PastWalk | None:
     start = next(start for start in job.walkers if start.output == path)
     report = load_report(run_dir / start.output)
     force_field = _with_pending(ForceField.load(run_dir / job.force_field), job, run_dir)
-    n_steps = report.steps_walked - (report.ended in ("broken", "exploded"))
+    n_steps = report.steps_walked - (report.ended in ("broken", "exploded", "left"))
     return PastWalk(
         _start(start, job, run_dir, force_field.supercell.n_atoms),
         replace(_settings(job, force_field), n_steps=n_steps),
@@ -136,4 +136,5 @@ def _outcome(start: WalkerStart, state: WalkState, report: WalkReport, temperatu
         last_flag_step=state.last_flag_step,
         watch_deviation=report.watch_deviation,
         error_counts=counts_of(report.errors_eV_A),
+        departure=report.reason if report.ended == "left" else "",
     )

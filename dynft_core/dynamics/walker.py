@@ -32,7 +32,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.dynamics.langevin import Langevin, Thermostat
+from dynft_core.dynamics.departure import departure
+from dynft_core.dynamics.langevin import Langevin, Thermostat, thermal_speed
 from dynft_core.dynamics.protocols import SAFETY, ErrorMonitor, Watched
 from dynft_core.dynamics.state import Choice, Ending, Role, WalkReport, WalkState
 from dynft_core.dynamics.window import Sighting, Window
@@ -229,6 +230,13 @@ class Walker:
     def _explode(self, md: Langevin, lane: int, monitor: ErrorMonitor) -> None:
         limit = self._settings.max_displacement_A
         ratio, temperature = self._displacement_ratio(md.structure(lane)), md.temperature(lane)
+        thermal = thermal_speed(md.masses, self._settings.thermostat.temperature_K)[:, None]
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            kinetic_kT = 0.5 * np.sum((md.velocity(lane) / thermal) ** 2, axis=1)
+            left = departure(md.structure(lane), kinetic_kT, limit)
+        if left:
+            self._go_back("left", f"step {self._step}: {left}", None, monitor)
+            return
         if not ratio < 1:
             cause = f"an atom displaced by {ratio * limit:.2f} Å, beyond half the nearest-neighbour distance"
         elif not temperature < self._max_temperature_K:

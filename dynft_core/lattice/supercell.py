@@ -20,6 +20,8 @@ Ints = NDArray[np.int64]
 
 MAX_ATOMS = 5_000_000
 """Largest supercell: beyond it every array of positions is a matter of gigabytes."""
+MAX_DEFECTS = 0.05
+"""Part of the atoms that may be missing, or too many, in what is meant to be this crystal."""
 CELL_TOLERANCE = 2e-3
 """Largest deviation of a supercell from an integer multiple of the cell: a strain that would change every distance."""
 
@@ -179,9 +181,11 @@ class Supercell:
 
     def _check_frame(self, atoms: Atoms) -> None:
         if len(atoms) != self.n_atoms:
-            raise StructureError(
-                "structure", f"{self.n_atoms} atoms", f"{len(atoms)}", "give frames of the same supercell"
-            )
+            missing = self.n_atoms - len(atoms)
+            defects = "vacancies" if missing > 0 else "interstitials"
+            few = f": {abs(missing)} {defects}?" if abs(missing) <= MAX_DEFECTS * self.n_atoms else ""
+            remedy = "give frames of the same supercell" + (", perfect: an expansion knows no defects" if few else "")
+            raise StructureError("structure", f"{self.n_atoms} atoms", f"{len(atoms)}{few}", remedy)
         if not np.array_equal(np.sort(atoms.numbers), np.sort(self.numbers)):
             wanted = Atoms(numbers=self.numbers).get_chemical_formula()
             raise StructureError("species", wanted, atoms.get_chemical_formula(), "give frames of the same crystal")
@@ -215,7 +219,8 @@ class Supercell:
             raise StructureError(
                 "structure",
                 "atoms near the sites of the crystal, one on each",
-                "atoms without a site of their own" if best is None else f"an atom {best[1]:.2f} Å from its site",
+                "atoms without a site of their own (a hop, or another phase)" if best is None
+                else f"an atom {best[1]:.2f} Å from its site",
                 "check that the structure is a supercell of the primitive cell, in the same orientation",
             )
         return best

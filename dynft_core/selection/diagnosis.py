@@ -1,4 +1,4 @@
-"""Why the error of a campaign falls no further: too few labels, or an expansion that leaves too much out."""
+"""What limits a campaign: too few labels, an expansion that leaves too much out, or a crystal that does not stay."""
 
 from __future__ import annotations
 
@@ -27,13 +27,32 @@ def better(present: Trial, trials: Sequence[Trial]) -> Trial | None:
     return min((t for t in worth if t.left_out_eV_A <= NEARLY * lowest), key=lambda t: t.n_parameters, default=None)
 
 
-def diagnosis(share: float, max_share: float, present: Trial | None, trials: Sequence[Trial]) -> str:
+LEAST_DEPARTURES = 2
+"""Walks that left the crystal, with one force field, that are no accident."""
+
+
+def leaving(departures: Sequence[str]) -> str:
+    """That the walkers leave the crystal, and how (`departures`, one of each walk that did); "" while they stay."""
+    if len(departures) < LEAST_DEPARTURES:
+        return ""
+    return (
+        f"leaving the crystal: {len(departures)} walks with the newest force field, the latest at {departures[-1]}; "
+        "an expansion is about one set of sites: lower the temperature, or take the phase that it turns into"
+    )
+
+
+def diagnosis(
+    share: float, max_share: float, present: Trial | None, trials: Sequence[Trial], departures: Sequence[str] = ()
+) -> str:
     """What limits the error, and what to do about it, in a sentence; "" when nothing stands out.
 
     Args:
         share: μ_k[ε_B] β^(1/2), the largest of the walkers; max_share: what is asked for.
         present, trials: the campaign's expansion and larger ones on the same labels; None: not tried.
+        departures: as in `leaving`.
     """
+    if left := leaving(departures):
+        return left
     if share > max_share:
         return (
             f"too few labels: ε_B is {share:.2g} of β^(-1/2) and falls with every label; "

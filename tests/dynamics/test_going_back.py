@@ -211,3 +211,15 @@ def test_good_snapshots_are_calm(bench):
         n_due_while_not_calm += due and farthest(current[0].displacements) >= CALM * 0.3
         assert farthest(current[0].snapshot_displacements) < CALM * 0.3
     assert n_due_while_not_calm > 0
+
+
+def test_an_atom_that_nothing_holds_leaves_its_site_at_thermal_speed(bench):
+    def forces(u):
+        f = bench.forces(u)
+        f[3] = 0.0
+        return f
+
+    options = {"forces": forces, "max_displacement_A": 1.0, "gamma": 1e9}
+    _, (report,) = bench.walk(bench.start(), bench.error(scale=1e-9), 20_000, **options)
+    assert report.ended == "left" and "atom 3 hopped" in report.reason
+    assert all(np.linalg.norm(choice.displacements, axis=1).max() < 1.0 for choice in report.choices)

@@ -26,3 +26,10 @@ def test_the_next_order_is_named_when_it_is_worth_it_and_the_evidence_agrees() -
 def test_too_few_labels_come_first_and_nothing_is_said_of_a_good_campaign() -> None:
     assert diagnosis(0.8, 0.5, PRESENT, [ORDER_4]).startswith("too few labels")
     assert diagnosis(0.2, 0.5, PRESENT, []) == "" and diagnosis(math.nan, 0.5, None, ()) == ""
+
+
+def test_walkers_that_leave_the_crystal_are_named_before_all_else() -> None:
+    hops = ["step 310: atom 5 hopped, 1.31 Å from its site", "step 90: atom 7 hopped, 1.28 Å from its site"]
+    said = diagnosis(0.8, 0.5, PRESENT, [ORDER_4], hops)
+    assert said.startswith("leaving the crystal: 2 walks") and "atom 7 hopped" in said
+    assert diagnosis(0.8, 0.5, PRESENT, [ORDER_4], hops[:1]).startswith("too few labels")  # once: an accident
