@@ -30,8 +30,8 @@ from scipy.special import chdtr, chdtri, fdtrc  # scipy.stats takes half a secon
 from dynft_core.errors import InputError
 
 PRIOR_SCATTER, PRIOR_AUDITS = 0.25, 8
-"""Relative variance of (error / prediction)² between structures assumed before there are audits (a quarter in the error),
-and how many audits that assumption is worth."""
+"""Relative variance of (error / prediction)² between structures assumed before there are audits (a quarter in the
+error), and how many audits that assumption is worth."""
 PRIOR_POWER, POWER_SPREAD = 0.8, 0.4
 """b assumed before there are audits, with its standard deviation; 0.6 to 1.9 in silicon, by the orders present."""
 MOST_NEEDED = 1000
