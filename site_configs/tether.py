@@ -15,10 +15,11 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 INTERVAL_S = 0.5
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def is_running(pid: int) -> bool:
@@ -36,28 +37,29 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
-def end_with(pid: int) -> None:
-    """End this process and its multiprocessing children once the process `pid` is gone."""
-    while is_running(pid):
+def end_with(pids: Sequence[int]) -> None:
+    """End this process and its multiprocessing children once one of the processes `pids` is gone."""
+    while all(map(is_running, pids)):
         time.sleep(INTERVAL_S)
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(1)
 
 
-def guard() -> None:
+def guard() -> list[int]:
     """Go on in a child; this process waits for it, ends what it left behind, and ends as it did.
 
     A worker pool that is killed leaves its workers, which would wait for it for ever: adopted by this process (a
-    "child subreaper", Linux alone), they are found among its children.
+    "child subreaper", Linux alone), they are found among its children. The child in turn must end its workers, and
+    itself, should this process be the one that is killed: returns whom it has to watch.
     """
     if sys.platform != "linux":
-        return
+        return []
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    own = os.getpid()
     child = os.fork()
     if child == 0:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        return
+        return [own]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: os.kill(child, number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -73,11 +75,11 @@ def guard() -> None:
 
 def main(arguments: list[str]) -> None:
     """Tie this process to a driver and become the module."""
-    pid, module = int(arguments[0]), arguments[1]
+    watched, module = [int(arguments[0])], arguments[1]
     if module.endswith("process_worker_pool"):
-        guard()
+        watched += guard()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with, args=(pid,), name="tether", daemon=True).start()
+    threading.Thread(target=end_with, args=(watched,), name="tether", daemon=True).start()
     sys.argv = arguments[1:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
