@@ -70,10 +70,9 @@ def fill_disk(course: Course, rng: random.Random) -> bool:
     filler = course.folder / "filler"
     if not course.folder.is_mount():
         return False
-    with filler.open("wb") as file, suppress(OSError):
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(b"\0" * 65536)
-            file.flush()
     time.sleep(rng.uniform(1, 4))
     filler.unlink()
     return True

@@ -174,7 +174,7 @@ def _walking_again(state: State) -> State:
     nobody: tuple[WalkerOutcome | None, ...] = (None,) * len(state.walkers)
     return replace(
         state, phase="walking", evaluations=(), reason="",
-        validated=nobody, validation_errors=(), validation_explosions=0, truncation=None,
+        validated=nobody, validation_errors=(), validation_explosions=0, truncation=None, tried_labels=0,
     )  # fmt: skip
 
 
@@ -262,7 +262,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
         case ValidateJob(), ValidateOutcome():
             return _after_validation(state, outcome)
         case TruncationJob(), TruncationOutcome():
-            return replace(state, truncation=outcome)
+            return replace(state, truncation=outcome, tried_labels=state.fits[-1].n_labels)
         case SelectJob(), SelectOutcome():
             return _after_selection(state, outcome)
         case FitJob() as job, FitOutcome():

@@ -187,12 +187,12 @@ def fit_job(
 def walk_job(
     campaign: Campaign, run_dir: str, number: int, force_field: str,
     walkers: Sequence[tuple[int, WalkerOutcome | None]], pending: Sequence[StructureRef] = (),
-    keeps_pending: bool = False, audited: Container[int] = (),
+    keeps_pending: bool = False, audited: Container[int] = (), flags: bool = True,
 ) -> WalkJob:  # fmt: skip
     """The next walk of a batch; `walkers` with how their last walk ended, `number` of the walk in this batch.
 
     `pending`, `keeps_pending`: as in `WalkJob`; `audited`: walkers that are audited at the end of this walk besides
-    the schedule.
+    the schedule; `flags`: structures are chosen by the criterion, too.
     """
     dynamics, audit = campaign.dynamics, campaign.audit
     n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
@@ -201,9 +201,11 @@ def walk_job(
         starts.append(WalkerStart(w, last.output if last else None, walk_path(w, number)))
         step = last.step if last else 0
         schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, dynamics.walkers)
-        chosen = {*audit_steps(*schedule, heating_ps(campaign)), *_random_steps(campaign, w, step, step + n_steps)}
+        chosen = {*audit_steps(*schedule, heating_ps(campaign))}
+        chosen |= set(_random_steps(campaign, w, step, step + n_steps) if flags else ())
         chosen |= {step + n_steps} if w in audited else set()
         audits += [(w, at) for at in sorted(chosen) if at >= heating_steps(campaign)]
+    criterion = criterion_settings(campaign)
     return WalkJob(
         run_dir=run_dir,
         walkers=tuple(starts),
@@ -214,7 +216,7 @@ def walk_job(
         temperature_K=dynamics.temperature_K,
         timestep_fs=dynamics.timestep_fs,
         friction_per_ps=dynamics.friction_per_ps,
-        criterion=criterion_settings(campaign),
+        criterion=criterion if flags else replace(criterion, name="fixed", threshold_eV_A=math.inf),
         policy=campaign.selection.policy,
         reference=reference_settings(campaign),
         audit_steps=tuple(audits),
@@ -250,11 +252,10 @@ def validate_job(
     `name`: of the walk, new for every one.
     """
     states = [(walker.walker, walker) for walker, _ in walkers]
-    job = walk_job(campaign, run_dir, 0, force_field, states)
+    job = walk_job(campaign, run_dir, 0, force_field, states, flags=False)
     starts = tuple(replace(start, output=f"validation/{start.walker:02d}/{name}.h5") for start in job.walkers)
-    criterion = replace(job.criterion, name="fixed", threshold_eV_A=math.inf)
     n_steps = max(steps for _, steps in walkers)
-    return ValidateJob(replace(job, walkers=starts, n_steps=n_steps, criterion=criterion, audit_steps=()))
+    return ValidateJob(replace(job, walkers=starts, n_steps=n_steps, audit_steps=()))
 
 
 def truncation_job(run_dir: str, force_field: str, audits: Sequence[StructureRef]) -> TruncationJob:

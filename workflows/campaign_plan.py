@@ -113,6 +113,8 @@ def _walk_or_end(state: State, actions: list[Action]) -> Plan:
         return actions + walks, state
     verdict = state.verdict
     if not (verdict.converged or verdict.stalled):
+        if state.labels_suffice and state.fits[-1].n_labels >= 2 * state.tried_labels:
+            actions = actions + _trial(state)
         return actions + _walks(state, verdict.audits_wanted), state
     if state.campaign.selection.policy == "wait" and not all(state.fresh) and (walks := _walks(state, 0)):
         return walks, state  # the last force field has to walk, too, and meet nothing new
@@ -123,8 +125,16 @@ def _walk_or_end(state: State, actions: list[Action]) -> Plan:
     return [], replace(state, phase="validation", reason=verdict.sentence)
 
 
+def _trial(state: State) -> list[Action]:
+    """Larger expansions on the labels so far, unless they have been tried on these."""
+    trial = f"truncation:{len(state.fits):06d}"
+    if state.tried_labels == state.fits[-1].n_labels or trial in state.tasks:
+        return []
+    return [Action(trial, jobs.truncation_job(state.run_dir, state.force_field, state.ledger.labels("audit")))]
+
+
 def _walks(state: State, audits_wanted: int) -> list[Action]:
-    """The next walk of every batch that is not walking."""
+    """The next walk of every batch that is not walking; nothing is flagged where labels would not help."""
     pending: tuple[StructureRef, ...] | None = None
     longest = 1000 * state.campaign.convergence.max_walk_ps / state.campaign.dynamics.timestep_fs
     audited = range(audits_wanted)  # the first walkers
@@ -137,8 +147,9 @@ def _walks(state: State, audits_wanted: int) -> list[Action]:
         if pending is None:
             pending, keeps = _pending(state)
         job = jobs.walk_job(
-            state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, pending, keeps, audited
-        )
+            state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, pending, keeps, audited,
+            flags=not state.truncated,
+        )  # fmt: skip
         found.append(Action(f"walk:{b:02d}:{state.walks[b]:06d}", job))
     return found
 
@@ -159,10 +170,7 @@ def _plan_validation(state: State) -> Plan:
         name = f"{len(state.fits):06d}-{state.validations:06d}"
         job = jobs.validate_job(state.campaign, state.run_dir, name, state.force_field, walkers)
         actions.append(Action(f"validate:{b:02d}:{name}", job))
-    trial = f"truncation:{len(state.fits):06d}"
-    if state.truncation is None and trial not in state.tasks:
-        audits = state.ledger.labels("audit")
-        actions.append(Action(trial, jobs.truncation_job(state.run_dir, state.force_field, audits)))
+    actions += _trial(state)
     if state.tasks or actions:
         return actions, state
     problem = state.validation.problem if state.validation and total else ""

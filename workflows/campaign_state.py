@@ -38,8 +38,9 @@ from dynft_core.selection.convergence import (
     Verdict,
     WalkerProgress,
     assess,
+    bayesian_share,
 )
-from dynft_core.selection.diagnosis import diagnosis
+from dynft_core.selection.diagnosis import better, diagnosis
 from dynft_core.selection.histogram import Counts
 from dynft_core.selection.validation import ErrorSummary, Validation
 from workflows import campaign_jobs as jobs
@@ -137,6 +138,7 @@ class State:
         validated: each walker's latest validation walk, and validation_errors: ε_B over all of them, by
             `selection.histogram`; validations: validation walks finished; validation_explosions: of them in explosions.
         truncation: what larger expansions make of the labels, once that has been tried.
+        tried_labels: how many labels there were when that was last tried.
         explosions: walks in a row, over all batches, in which every walker exploded.
         departures: how walkers left the crystal, with the newest labels.
         pace: how fast it goes, and what it cost.
@@ -166,6 +168,7 @@ class State:
     validation_errors: Counts
     validation_explosions: int
     truncation: TruncationOutcome | None
+    tried_labels: int
     explosions: int
     departures: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
@@ -200,6 +203,7 @@ class State:
             validation_errors=(),
             validation_explosions=0,
             truncation=None,
+            tried_labels=0,
             explosions=0,
             departures=(),
             evaluations=(),
@@ -272,10 +276,23 @@ class State:
     def diagnosis(self) -> str:
         """What limits the error, in a sentence; "" while nothing stands out."""
         tried = self.truncation
-        share = next((c.value for c in self.verdict.checks if c.name.startswith("largest μ_k")), math.nan)
-        limit = self.campaign.convergence.max_bayesian_share
         present, trials = (tried.present, tried.trials) if tried else (None, ())
-        return diagnosis(share, limit, present, trials, self.departures)
+        return diagnosis(self._share, self.campaign.convergence.max_bayesian_share, present, trials, self.departures)
+
+    @property
+    def _share(self) -> float:
+        return bayesian_share(self.record)
+
+    @property
+    def labels_suffice(self) -> bool:
+        """Whether ε_B no longer limits the error."""
+        return self._share <= self.campaign.convergence.max_bayesian_share
+
+    @property
+    def truncated(self) -> bool:
+        """Whether a larger expansion is worth more than further labels, as far as that has been tried."""
+        tried = self.truncation
+        return bool(tried and tried.present and better(tried.present, tried.trials))
 
     @property
     def validation(self) -> Validation | None:

@@ -175,7 +175,7 @@ def _enough_labels(record: ConvergenceRecord, settings: ConvergenceSettings) -> 
                 _error_change(record.fits, settings.audits),
                 high=settings.max_error_change,
             ),
-            _check("largest μ_k[ε_B] / β^(-1/2)", _bayesian_share(record), high=settings.max_bayesian_share),
+            _check("largest μ_k[ε_B] / β^(-1/2)", bayesian_share(record), high=settings.max_bayesian_share),
         )
     name = f"largest error bar of {settings.property_name}, {settings.property_unit},"
     error = record.fits[-1].property_error if record.fits else math.nan
@@ -266,7 +266,8 @@ def _error_change(fits: Sequence[FitPoint], n_labels: int) -> float:
     return max(abs(f.beta_inv_sqrt_eV_A / latest.beta_inv_sqrt_eV_A - 1) for f in since)
 
 
-def _bayesian_share(record: ConvergenceRecord) -> float:
+def bayesian_share(record: ConvergenceRecord) -> float:
+    """μ_k[ε_B] β^(1/2), the largest of the walkers; nan while it is not known of each."""
     errors = [w.mean_error_eV_A for w in record.walkers]
     if not record.fits or not errors or any(math.isnan(e) for e in errors):
         return math.nan

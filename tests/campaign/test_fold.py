@@ -265,6 +265,28 @@ def test_a_campaign_that_does_not_converge_stops_after_its_longest_walk_and_says
     assert state.evaluations
 
 
+@pytest.mark.parametrize("policy", ["wait", "continue"])
+def test_what_a_larger_expansion_would_tell_is_not_asked_of_labels(policy: str, tmp_path: Path) -> None:
+    settings = campaign(policy)
+    unreachable = settings.convergence.model_copy(update={"max_error_meV_A": 0.01})
+
+    def spoil(action: Action, event: Event) -> Event:
+        for trial in event["outcome"]["trials"] if action.kind == "truncation" else ():
+            trial |= {"left_out_eV_A": 1e-3, "log_evidence": 300.0}
+        return event
+
+    state, _, submitted = run(settings.model_copy(update={"convergence": unreachable}), tmp_path, 1, spoil)
+    tried = [a.id.startswith("truncation:") for a in submitted].index(True)
+    before, after = (
+        [a.job for a in part if isinstance(a.job, WalkJob)] for part in (submitted[:tried], submitted[tried:])
+    )
+    assert {job.criterion.name for job in before} == {"trajectory_average"}
+    flagging = [job.criterion.threshold_eV_A < math.inf for job in after]
+    assert flagging == sorted(flagging, reverse=True) and not all(flagging)  # those under way may still flag
+    assert any(job.audit_steps for job in after[sum(flagging) :])  # audits go on
+    assert state.reason.startswith("not converged") and "the expansion is truncated" in state.reason
+
+
 def test_without_a_test_set_the_campaign_is_complete_when_it_has_converged(tmp_path: Path) -> None:
     settings = campaign()
     untested = settings.model_copy(update={"test": settings.test.model_copy(update={"structures": 0})})
