@@ -148,7 +148,7 @@ def worker_pool(
         ends_with_driver: for workers on this machine: they end within a second of the driver.
     """
     tethered = [sys.executable, "-m", "site_configs.tether", str(os.getpid())]
-    start = [*tethered, _POOL] if ends_with_driver else [python, "-m", _POOL]
+    start = [*tethered, _POOL] if ends_with_driver else [python, "-m", "site_configs.tether", "0", _POOL]
     return HighThroughputExecutor(
         label=label,
         provider=blocks,

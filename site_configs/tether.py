@@ -1,4 +1,4 @@
-"""Run a module as long as a driver lives: `python -m site_configs.tether PID MODULE ARGUMENT…`.
+"""Run a module as long as a driver lives: `python -m site_configs.tether PID MODULE ARGUMENT…`; PID 0: elsewhere.
 
 Parsl leaves its interchange and its worker pools running when the driver is killed; they would go on to compute, and to
 hold the cores, for as long as their heartbeats allow. Tethered, they end within a second. The driver ends them itself
@@ -19,6 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 INTERVAL_S = 0.5
+SERVER, TALKER = "SyncManager", "Interchange-Communicator"
+"""Names of the process and of the thread without which Parsl's worker pool is of no use."""
+SILENT_S = 10.0
+"""How long a pool may take to end by itself."""
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -38,9 +42,20 @@ def is_running(pid: int) -> bool:
 
 
 def end_with(pids: Sequence[int]) -> None:
-    """End this process and its multiprocessing children once one of the processes `pids` is gone."""
-    while all(map(is_running, pids)):
+    """End this process and its multiprocessing children once one of the processes `pids` is gone.
+
+    So does a worker pool that can work no more and would not notice: whose shared objects have lost the process that
+    serves them (it would fill the disk with complaints), or that talks to no interchange (the driver died while the
+    pool was starting; it would keep its block to the end of its walltime).
+    """
+    server: list[int] = []
+    has_talked, silent = False, 0
+    while all(map(is_running, (*pids, *server))) and silent * INTERVAL_S < SILENT_S:
         time.sleep(INTERVAL_S)
+        server = server or [c.pid for c in multiprocessing.active_children() if c.pid and c.name.startswith(SERVER)]
+        talks = any(thread.name == TALKER for thread in threading.enumerate())
+        has_talked = has_talked or talks
+        silent = silent + 1 if has_talked and not talks else 0
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(1)
@@ -75,7 +90,8 @@ def guard() -> list[int]:
 
 def main(arguments: list[str]) -> None:
     """Tie this process to a driver and become the module."""
-    watched, module = [int(arguments[0])], arguments[1]
+    pid, module = int(arguments[0]), arguments[1]
+    watched = [pid] if pid else []
     if module.endswith("process_worker_pool"):
         watched += guard()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -152,29 +152,43 @@ def test_a_tethered_process_ends_with_its_driver_even_when_nobody_has_noticed_it
 
 
 POOL = """
-import multiprocessing, os, time
+import multiprocessing, os, threading
+import time
 if __name__ == "__main__":
-    worker = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(100,))
+    context = multiprocessing.get_context("spawn")
+    shared = context.Manager()
+    (server,) = multiprocessing.active_children()
+    worker = context.Process(target=time.sleep, args=(100,))
     worker.start()
-    print(os.getpid(), worker.pid, flush=True)
+    talker = threading.Thread(target=input, name="Interchange-Communicator")
+    talker.start()
+    print(os.getpid(), worker.pid, server.pid, flush=True)
     worker.join()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are adopted by another on Linux alone")
-@pytest.mark.parametrize("killed", ["guard", "pool"])
-def test_no_worker_outlives_its_pool_or_the_guard_of_it(killed: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", ["guard", "pool", "server", "talker"])
+def test_no_worker_outlives_what_it_works_for(ends: str, tmp_path: Path) -> None:
     (tmp_path / "process_worker_pool.py").write_text(POOL)
     command = [sys.executable, "-m", "site_configs.tether", str(os.getpid()), "process_worker_pool"]
     paths = os.pathsep.join([str(tmp_path), *sys.path])
-    guard = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
-    assert guard.stdout is not None
-    pool, worker = map(int, guard.stdout.readline().split())
-    assert len({guard.pid, pool, worker}) == 3 and is_running(worker)
-    os.kill(guard.pid if killed == "guard" else pool, signal.SIGKILL)
-    guard.wait(timeout=30)
+    environment = {**os.environ, "PYTHONPATH": paths}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    guard = subprocess.Popen(command, text=True, env=environment, **pipes)
+    assert guard.stdout is not None and guard.stdin is not None
+    pool, worker, server = map(int, guard.stdout.readline().split())
+    assert len({guard.pid, pool, worker, server}) == 4 and is_running(worker)
+    time.sleep(1)  # for the tether to see them
+    if ends == "talker":
+        guard.stdin.write("\n")
+        guard.stdin.flush()
+    else:
+        os.kill({"guard": guard.pid, "pool": pool, "server": server}[ends], signal.SIGKILL)
+    guard.wait(timeout=60)
     guard.stdout.close()
+    guard.stdin.close()
     deadline = time.monotonic() + 30
-    while (left := [pid for pid in (pool, worker) if is_running(pid)]) and time.monotonic() < deadline:
+    while (left := [pid for pid in (pool, worker, server) if is_running(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left
