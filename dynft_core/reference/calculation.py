@@ -85,7 +85,7 @@ def calculate(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Cal
     """
     if runs_in_process(settings):
         return compute(atoms, settings, directory)
-    return _calculate_in_child(atoms, settings, directory)
+    return _calculate_in_child(atoms, settings, directory.resolve())  # it works in that folder
 
 
 def compute(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Calculation:
