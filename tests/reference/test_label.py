@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from fake_calculators import spring_forces
 
 from dynft_core.jobs import LabelJob
 from dynft_core.reference import label as label_module
-from dynft_core.reference.calculation import compute_request
+from dynft_core.reference.calculation import calculate, compute_request
 from dynft_core.reference.calculators import make_calculator, settings_hash, structure_key
 from dynft_core.reference.failures import LabelError
 from dynft_core.reference.label import read_label, relative_label_path, run_label
@@ -53,6 +54,13 @@ def folder_of(job: LabelJob) -> Path:
 def n_attempts(job: LabelJob) -> int:
     path = folder_of(job) / "attempts.jsonl"
     return len(read_journal(path)) if path.exists() else 0
+
+
+def test_a_calculation_may_have_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("here").mkdir()
+    atoms = Atoms(PERFECT, positions=PERFECT.positions + DISPLACEMENTS[1])
+    np.testing.assert_array_equal(calculate(atoms, springs(), Path("here")).forces, spring_forces(atoms))
 
 
 @pytest.mark.parametrize("settings", [TERSOFF, springs()], ids=["in process", "in a child"])
