@@ -7,22 +7,24 @@ when it can, so an interrupt from the terminal, which reaches the whole process 
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import math
 import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 INTERVAL_S = 0.5
-SERVER, TALKER = "SyncManager", "Interchange-Communicator"
-"""Names of the process and of the thread without which Parsl's worker pool is of no use."""
-SILENT_S = 10.0
-"""How long a pool may take to end by itself."""
+SERVER = "SyncManager"
+"""Name of the process without which Parsl's worker pool is of no use."""
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -41,24 +43,42 @@ def is_running(pid: int) -> bool:
     return state not in "ZX"
 
 
-def end_with(pids: Sequence[int]) -> None:
+def answers(addresses: Sequence[tuple[str, int]]) -> bool:
+    """Whether somebody listens at one of these hosts and ports."""
+    for address in addresses:
+        with suppress(OSError), socket.create_connection(address, timeout=5):
+            return True
+    return False
+
+
+def end_with(pids: Sequence[int], interchange: Sequence[tuple[str, int]] = (), patience_s: float = math.inf) -> None:
     """End this process and its multiprocessing children once one of the processes `pids` is gone.
 
     So does a worker pool that can work no more and would not notice: whose shared objects have lost the process that
-    serves them (it would fill the disk with complaints), or that talks to no interchange (the driver died while the
-    pool was starting; it would keep its block to the end of its walltime).
+    serves them (it would fill the disk with complaints), or whose interchange has not answered for `patience_s` (when
+    the driver dies while a pool starts, it waits for a greeting to the end of its block's walltime).
     """
     server: list[int] = []
-    has_talked, silent = False, 0
-    while all(map(is_running, (*pids, *server))) and silent * INTERVAL_S < SILENT_S:
+    heard = asked = time.monotonic()
+    while all(map(is_running, (*pids, *server))) and time.monotonic() - heard < patience_s:
         time.sleep(INTERVAL_S)
         server = server or [c.pid for c in multiprocessing.active_children() if c.pid and c.name.startswith(SERVER)]
-        talks = any(thread.name == TALKER for thread in threading.enumerate())
-        has_talked = has_talked or talks
-        silent = silent + 1 if has_talked and not talks else 0
+        if time.monotonic() - asked > patience_s / 8:
+            asked = time.monotonic()
+            heard = asked if answers(interchange) else heard
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(1)
+
+
+def interchange_of(arguments: Sequence[str]) -> tuple[list[tuple[str, int]], float]:
+    """Where a worker pool finds its interchange, and after how many seconds of silence Parsl means it to end."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-a", dest="addresses")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--hb_threshold", type=float)
+    found, _ = parser.parse_known_args(arguments)
+    return [(host, found.port) for host in found.addresses.split(",")], found.hb_threshold
 
 
 def guard() -> list[int]:
@@ -95,7 +115,10 @@ def main(arguments: list[str]) -> None:
     if module.endswith("process_worker_pool"):
         watched += guard()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with, args=(watched,), name="tether", daemon=True).start()
+    # With a driver elsewhere, twice as patient as Parsl itself, which notices a driver that it has once talked to.
+    addresses, patience_s = ([], math.inf) if pid else interchange_of(arguments[2:])
+    watch = threading.Thread(target=end_with, args=(watched, addresses, 2 * patience_s), name="tether", daemon=True)
+    watch.start()
     sys.argv = arguments[1:]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -152,42 +153,41 @@ def test_a_tethered_process_ends_with_its_driver_even_when_nobody_has_noticed_it
 
 
 POOL = """
-import multiprocessing, os, threading
-import time
+import multiprocessing, os, time
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
     shared = context.Manager()
     (server,) = multiprocessing.active_children()
     worker = context.Process(target=time.sleep, args=(100,))
     worker.start()
-    talker = threading.Thread(target=input, name="Interchange-Communicator")
-    talker.start()
     print(os.getpid(), worker.pid, server.pid, flush=True)
     worker.join()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are adopted by another on Linux alone")
-@pytest.mark.parametrize("ends", ["guard", "pool", "server", "talker"])
+@pytest.mark.parametrize("ends", ["guard", "pool", "server", "interchange"])
 def test_no_worker_outlives_what_it_works_for(ends: str, tmp_path: Path) -> None:
     (tmp_path / "process_worker_pool.py").write_text(POOL)
-    command = [sys.executable, "-m", "site_configs.tether", str(os.getpid()), "process_worker_pool"]
+    interchange = socket.create_server(("127.0.0.1", 0))
+    interchange.settimeout(30)
+    address = ["-a", "127.0.0.1", f"--port={interchange.getsockname()[1]}", "--hb_threshold=1.0"]
+    command = [sys.executable, "-m", "site_configs.tether", "0", "process_worker_pool", *address]
     paths = os.pathsep.join([str(tmp_path), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": paths}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    guard = subprocess.Popen(command, text=True, env=environment, **pipes)
-    assert guard.stdout is not None and guard.stdin is not None
+    guard = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
+    assert guard.stdout is not None
     pool, worker, server = map(int, guard.stdout.readline().split())
     assert len({guard.pid, pool, worker, server}) == 4 and is_running(worker)
-    time.sleep(1)  # for the tether to see them
-    if ends == "talker":
-        guard.stdin.write("\n")
-        guard.stdin.flush()
+    for _ in range(5):  # asked again and again, while it answers
+        interchange.accept()[0].close()
+        assert is_running(pool)
+    if ends == "interchange":
+        interchange.close()
     else:
         os.kill({"guard": guard.pid, "pool": pool, "server": server}[ends], signal.SIGKILL)
     guard.wait(timeout=60)
     guard.stdout.close()
-    guard.stdin.close()
+    interchange.close()
     deadline = time.monotonic() + 30
     while (left := [pid for pid in (pool, worker, server) if is_running(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
