@@ -273,7 +273,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             return replace(
                 state,
                 fits=(*state.fits, outcome),
-                ledger=state.ledger.fitted(ref.key for ref in job.labels),
+                ledger=state.ledger.set_aside(outcome.set_aside).fitted(ref.key for ref in job.labels),
                 pending=frozenset(ref.key for ref in job.pending),
             )
         case EvaluateJob(), EvaluateOutcome():

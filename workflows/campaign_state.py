@@ -247,8 +247,12 @@ class State:
 
     @property
     def n_labels(self) -> int:
-        """Labels to train on; neither those of the harmonic fit nor those of the test set."""
-        return sum(e.status == "accepted" and e.structure.role in TRAINING for e in self.ledger.entries.values())
+        """Labels to train on: neither those of the harmonic fit or the test set, nor those set aside."""
+        aside = frozenset(key for fit in self.fits for key in fit.set_aside)
+        return sum(
+            e.status == "accepted" and e.structure.role in TRAINING and e.structure.key not in aside
+            for e in self.ledger.entries.values()
+        )
 
     @property
     def record(self) -> ConvergenceRecord:

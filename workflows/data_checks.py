@@ -19,6 +19,8 @@ RY_BOHR_EV_A = 25.711
 """1 Ry/bohr in eV/Å; 1 hartree/bohr is twice that."""
 SOFT_EV_A2 = 0.3
 """Mean stiffness below which hardly any crystal lies: Si 10, NaCl 2, CsPbI₃ 1 eV/Å²."""
+UNLIKE = 8.0
+"""Factor between stiffnesses that displacements do not explain, and other units do."""
 _DUPLICATE_A = 1e-6
 
 
@@ -56,14 +58,27 @@ def refuse_unphysical(argument: str, displacements: Floats, forces: Floats) -> N
         )
 
 
-def _unit_warnings(displacements: Floats, forces: Floats) -> list[str]:
-    """The stiffness -Σ u·F / Σ u·u of each frame: against the other frames, and against crystals as they are."""
+def stiffness(displacements: Floats, forces: Floats) -> Floats:
+    """-Σ u·F / Σ u·u of each frame, (S,) eV/Å²; nan where nothing is displaced."""
     square = np.einsum("sic,sic->s", displacements, displacements)
-    moved = square > 1e-12
-    if not moved.any():
+    square = np.where(square > 1e-12, square, np.nan)
+    return np.asarray(-np.einsum("sic,sic->s", displacements, forces) / square)
+
+
+def of_another_size(found: Floats, known: Floats) -> list[int]:
+    """Which of the stiffnesses `found` are not those of `known`, by more than a factor `UNLIKE`."""
+    middle = float(np.median(known[np.isfinite(known)])) if np.isfinite(known).any() else 0.0
+    if middle <= 0:
+        return []
+    return [k for k, x in enumerate(found / middle) if np.isfinite(x) and not 1 / UNLIKE < x < UNLIKE]
+
+
+def _unit_warnings(displacements: Floats, forces: Floats) -> list[str]:
+    """The stiffness of each frame: against the other frames, and against crystals as they are."""
+    each = stiffness(displacements, forces)
+    if not np.isfinite(each).any():
         return ["warning: no frame has a displaced atom: nothing can be learnt from these forces"]
-    stiffness = -np.einsum("sic,sic->s", displacements, forces)[moved] / square[moved]
-    middle = float(np.median(stiffness))
+    middle = float(np.nanmedian(each))
     found = []
     if middle <= 0:
         found.append(
@@ -76,12 +91,11 @@ def _unit_warnings(displacements: Floats, forces: Floats) -> list[str]:
             f"(1 Ry/bohr = {RY_BOHR_EV_A:.2f} eV/Å, 1 hartree/bohr = {2 * RY_BOHR_EV_A:.2f} eV/Å)"
         )
     else:
-        factors = stiffness / middle
-        odd = np.flatnonzero(moved)[(factors < 1 / 8) | (factors > 8)]
-        if len(odd):
+        odd = of_another_size(each, each)
+        if odd:
             found.append(
                 f"warning: {_frames(odd)} have forces of another size than the rest for their displacements "
-                f"(stiffness {', '.join(f'{f:.3g}' for f in factors[np.isin(np.flatnonzero(moved), odd)][:3])} times "
+                f"(stiffness {', '.join(f'{f:.3g}' for f in each[odd[:3]] / middle)} times "
                 f"the median): other units? (1 Ry/bohr = {RY_BOHR_EV_A:.2f} eV/Å)"
             )
     return found
@@ -101,7 +115,7 @@ def _duplicate_warnings(displacements: Floats, forces: Floats) -> list[str]:
     return [text]
 
 
-def _frames(indices: NDArray[np.int64]) -> str:
+def _frames(indices: Sequence[int] | NDArray[np.int64]) -> str:
     named = ", ".join(str(i) for i in indices[:5]) + (", …" if len(indices) > 5 else "")
     return f"{len(indices)} frames ({named})" if len(indices) > 1 else f"frame {named}"
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.history import Fit, History
+from workflows.ledger import SET_ASIDE
 from workflows.panel import panel_lines
 from workflows.progress import duration
 from workflows.summary import error_text
@@ -100,7 +101,10 @@ def event_lines(event: Mapping[str, Any], history: History, campaign: Campaign) 
             name = f"force field {fit.version}" if fit.version else "harmonic force field"
             if len(history.fits) > 1 and fit.n_labels == history.fits[-2].n_labels:
                 return [f"{name}: the same labels, {fit.n_pending} structures pending in its covariance"]
-            return [f"{name}: {fit.n_labels} labels, β^(-1/2) {error}{_audits(fit)}"]
+            lines = [f"{name}: {fit.n_labels} labels, β^(-1/2) {error}{_audits(fit)}"]
+            if aside := outcome.get("set_aside"):
+                lines.append(f"{len(aside)} labels {SET_ASIDE}")
+            return lines
         case "force_field_rebuilt":
             name = f"force field {event['version']}"
             return [f"{name}: its file was gone; fitted again to its {event['n_labels']} labels"]

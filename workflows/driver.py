@@ -13,7 +13,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 import dynft_core.tasks
-from dynft_core.errors import CampaignFailedError
+from dynft_core.errors import CampaignFailedError, RunFolderError
 from dynft_core.storage.journal import Journal
 from workflows.apps import Executors
 from workflows.campaign import advance, changed_event, start, started_event
@@ -71,11 +71,27 @@ def run_campaign(
             on_event(state, journal.append(_rebuilt(state, tasks)))
         if state.phase == "complete":
             return state
+        _refuse_lost_labels(state)
         longest_s = longest_tasks_s(state.campaign)
         executors = partial(Executors, partial(load_site, site, run_dir), tasks, longest_s)
         engine = Engine(state, journal, snapshots, executors, on_event)
         with signals(engine.stop):
             return engine.run(site)
+
+
+def _refuse_lost_labels(state: State) -> None:
+    """Before anything is paid for: fits read earlier labels, too.
+
+    Raises:
+        RunFolderError: folders of labels are gone.
+    """
+    folders = [f"labels/{key}" for key in sorted(state.ledger.accepted)]
+    lost = [folder for folder in folders if not Path(state.run_dir, folder).is_dir()]
+    if lost:
+        raise RunFolderError(
+            "run folder", f"all {len(folders)} accepted labels in {state.run_dir}",
+            f"{len(lost)} of them gone, the first {lost[0]}", "restore them from a copy, or start another campaign",
+        )  # fmt: skip
 
 
 def _rebuilt(state: State, tasks: ModuleType) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from workflows.campaign import imported_event, started_event
 from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, reference_settings
 from workflows.campaign_state import State
 from workflows.config import load_campaign
-from workflows.data_checks import data_warnings, refuse_unphysical
+from workflows.data_checks import data_warnings, of_another_size, refuse_unphysical, stiffness
 from workflows.requests import ask
 from workflows.run_folder import RUN_MODE, first_event, prepared, state_of, take_requests
 from workflows.snapshot import JOURNAL
@@ -43,6 +43,8 @@ DUPLICATE_A = 1e-5
 """Structures that agree to this are one: files print as many digits."""
 SAME_CELL = 1e-4
 """Largest strain of a cell that is the campaign's; beyond it force constants change by more than fits notice."""
+
+OTHER_SIZE = "forces of another size than those of the campaign's labels for their displacements: other units?"
 
 
 @dataclass
@@ -55,6 +57,14 @@ class _Import:
     energies: list[float | None] = field(default_factory=list)
     files: list[Finished] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+
+    def refuse(self, numbers: Sequence[int], why: str) -> None:
+        """Take back some of what was accepted."""
+        for number in sorted(numbers, reverse=True):
+            for accepted in (self.displacements, self.forces, self.energies, self.files):
+                del accepted[number]
+        if numbers:
+            self.refused[why] += len(numbers)
 
 
 def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_other_settings: bool) -> str:
@@ -86,11 +96,14 @@ def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settin
     state = state_of(run_dir)
     crystal = Crystal(read_perfect_structure(run_dir / PRIMITIVE))
     found = _Import(Supercell.match(crystal, read_perfect_structure(run_dir / SUPERCELL)))
-    known = [
-        read_label(run_dir / relative_label_path(key)).displacements for key in sorted(state.ledger.accepted)
-    ]  # fmt: skip
+    labels = [read_label(run_dir / relative_label_path(key)) for key in sorted(state.ledger.accepted)]
+    known = [label.displacements for label in labels]
     for path in _files(paths):
         _read(path, found, known, state, accept_other_settings)
+    if labels and found.displacements:
+        there = stiffness(np.array([x.displacements for x in labels]), np.array([x.forces for x in labels]))
+        new = stiffness(np.array(found.displacements), np.array(found.forces))
+        found.refuse(of_another_size(new, there), OTHER_SIZE)
     lines = [f"refused: {n} × {why}" for why, n in found.refused.most_common()]
     if not found.displacements:
         raise InputError(

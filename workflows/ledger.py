@@ -8,7 +8,7 @@ candidate ──► queued ──► accepted
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
@@ -22,6 +22,8 @@ TRAINING: tuple[Role, ...] = ("initial", "flagged", "audit")
 """Roles of the labels that force fields are fitted to, the harmonic one of the start apart."""
 STATUSES: tuple[LabelStatus, ...] = get_args(LabelStatus)
 OPEN: tuple[LabelStatus, ...] = ("candidate", "queued")
+SET_ASIDE = "of the start set aside: the audits contradict them"
+"""Cause of accepted labels that are in no fit any more."""
 GIVEN_UP: tuple[LabelStatus, ...] = ("failed", "quarantined", "dropped")
 REFUSED = ("not converged", "not finite", "moved", "net force")
 """Classes of failure (`reference.label`) of a calculation that ended, with a result that is no label."""
@@ -123,6 +125,12 @@ class Ledger:
     def fitted(self, keys: Iterable[str]) -> Ledger:
         """Once these labels are in a force field."""
         return replace(self, unfitted=self.unfitted.difference(keys))
+
+    def set_aside(self, keys: Sequence[str]) -> Ledger:
+        """With these accepted labels in no force field any more."""
+        if not keys:
+            return self
+        return self.changed({key: replace(self.entries[key], cause=SET_ASIDE) for key in keys}).fitted(keys)
 
     def revived(self) -> Ledger:
         """With everything that failed or was refused queued again."""

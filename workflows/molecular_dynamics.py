@@ -139,10 +139,11 @@ def build_supercell(force_field: ForceField, text: str, structure: Path | None) 
         raise InputError("--supercell", "three or nine integers", f"'{text}'", "for example '4 4 4'")
     matrix = np.array(numbers) if len(numbers) == 3 else np.array(numbers).reshape(3, 3)
     crystal = force_field.basis.crystal
-    if structure is None:
-        return Supercell.build(crystal, matrix)
-    repeated = Supercell.build(Crystal(read_structure(structure, "--structure")), matrix)
-    return Supercell.match(crystal, repeated.atoms())
+    whole = crystal if structure is None else Crystal(read_structure(structure, "--structure"))
+    repeated = Supercell.build(whole, matrix)
+    if repeated.n_atoms < 2:
+        raise InputError("--supercell", "two atoms or more: one alone does not move", f"'{text}'", "give a larger one")
+    return repeated if structure is None else Supercell.match(crystal, repeated.atoms())
 
 
 def _walk(

@@ -60,20 +60,20 @@ def calibrations(scores: Sequence[Score], scale: float = 1.0) -> tuple[Calibrati
     `scale`: what the predictions are multiplied by for `recalibrated`.
     """
     scored = [s for s in scores if s.species]
-    by: list[tuple[str, Callable[[Score, SpeciesScore], str]]] = [
-        ("", lambda score, own: "all"),
-        ("", lambda score, own: own.species),
-        (" K", lambda score, own: f"{score.temperature_K:g}"),
-        ("", lambda score, own: score.role),
+    by: list[Callable[[Score, SpeciesScore], str]] = [
+        lambda score, own: "all",
+        lambda score, own: own.species,
+        lambda score, own: "T not known" if math.isnan(score.temperature_K) else f"{score.temperature_K:g} K",
+        lambda score, own: score.role,
     ]
     found = []
-    for unit, name_of in by:
+    for name_of in by:
         names = list(dict.fromkeys(name_of(score, own) for score in scored for own in score.species))
         if len(names) < 2 and names != ["all"]:
             continue
         for name in names:
             group = [[own for own in s.species if name_of(s, own) == name] for s in scored]
-            found.append(_calibration(name + unit, [own for own in group if own], scale))
+            found.append(_calibration(name, [own for own in group if own], scale))
     return tuple(found)
 
 

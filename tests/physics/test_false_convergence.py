@@ -180,6 +180,8 @@ def test_initial_structures_unlike_the_walks_are_set_aside_and_the_prediction_is
     found = ended(campaign(initial, [4.6, 3.9, 2.4]), tmp_path / "run")
     assert found.state.verdict.converged, found.state.reason
     assert sum(len(fit.set_aside) for fit in found.state.fits) == set_aside
+    assert [e.structure.role for e in found.state.ledger.entries.values() if e.cause] == ["initial"] * set_aside
+    assert found.state.n_labels == found.state.fits[-1].n_labels
     assert 0.85 < found.predicted_eV_A / found.true_eV_A < 1.18
     assert not found.state.reason.count("truncated")
 

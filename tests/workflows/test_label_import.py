@@ -130,6 +130,29 @@ def test_labels_import_on_the_command_line(
     assert "imported: 1 label" in capsys.readouterr().out
 
 
+def test_forces_in_other_units_than_those_of_the_labels_there_are_refused(campaign: Path, tmp_path: Path) -> None:
+    run, good, other = tmp_path / "run", tmp_path / "good.xyz", tmp_path / "other.xyz"
+    ase.io.write(good, [computed(1), computed(2)], format="extxyz")
+    import_labels(str(campaign), [good], run, accept_other_settings=False)
+    in_rydberg = [changed(computed(seed), computed(seed).get_forces() / 25.711) for seed in (3, 4)]
+    ase.io.write(other, [*in_rydberg, computed(5)], format="extxyz")
+    said = import_labels(str(run), [other], None, accept_other_settings=False)
+    assert "refused: 2 × forces of another size" in said and "imported: 1 label" in said
+    assert len(state_of(run).ledger.accepted) == 3
+
+
+def test_labels_that_are_gone_are_named_before_anything_is_paid_for(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ase.io.write(tmp_path / "good.xyz", [computed(1), computed(2)], format="extxyz")
+    import_labels(str(campaign), [tmp_path / "good.xyz"], run := tmp_path / "run", accept_other_settings=False)
+    lost = min(state_of(run).ledger.accepted)
+    shutil.rmtree(run / "labels" / lost)
+    assert main(["train", str(campaign), "--run", str(run)]) == 2
+    assert f"1 of them gone, the first labels/{lost}" in capsys.readouterr().err
+    assert len(list((run / "labels").iterdir())) == 1
+
+
 @pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x: apt-get install quantum-espresso")
 def test_output_of_pw_x_is_taken_and_other_settings_are_named(campaign: Path, tmp_path: Path) -> None:
     parameters = (
