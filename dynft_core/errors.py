@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from types import TracebackType
 
 
 class DynftError(Exception):
@@ -25,6 +28,50 @@ class InputError(DynftError):
 
     def __str__(self) -> str:
         return f"{self.argument}: expected {self.expected}, got {self.got}; {self.remedy}"
+
+
+class CombinedInputError(InputError):
+    """Several values that cannot be used, found together; its text has a line for each."""
+
+    def __init__(self, errors: Sequence[InputError]) -> None:
+        first = errors[0]
+        super().__init__(first.argument, first.expected, first.got, first.remedy)
+        self.args = (tuple(errors),)  # what pickle makes it anew from
+        self.errors = tuple(errors)
+
+    def __str__(self) -> str:
+        lines = [f"({i}) {error}" for i, error in enumerate(self.errors, start=1)]
+        return "\n".join([f"{len(lines)} things to mend", *lines])
+
+
+class Problems:
+    """What is wrong with some input, gathered check by check: `with problems:` around each, then `refuse()`."""
+
+    def __init__(self) -> None:
+        self._found: list[InputError] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        if isinstance(error, InputError):
+            self._found += error.errors if isinstance(error, CombinedInputError) else (error,)
+        return isinstance(error, InputError)
+
+    def refuse(self) -> None:
+        """Raise all that was found, if anything was.
+
+        Raises:
+            InputError: the only one found, or `CombinedInputError`.
+        """
+        if self._found:
+            raise self._found[0] if len(self._found) == 1 else CombinedInputError(self._found)
+
+
+def nearest(name: str, known: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
+    """A remedy for a misspelt name: the known one that it resembles, if there is one."""
+    near = get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
+    return f"did you mean '{near[0]}'?" if near else otherwise
 
 
 class FileFormatError(InputError):

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from dynft_core import errors
-from dynft_core.errors import CampaignFailedError, DynftError, InputError, about_file
+from dynft_core.errors import CampaignFailedError, CombinedInputError, DynftError, InputError, Problems, about_file
 
 
 def subclasses(cls: type[DynftError]) -> list[type[DynftError]]:
@@ -16,6 +16,7 @@ def subclasses(cls: type[DynftError]) -> list[type[DynftError]]:
 
 
 INPUT_ERRORS = [cls for cls in subclasses(InputError) if cls.__module__ == errors.__name__]
+INPUT_ERRORS.remove(CombinedInputError)  # made of others
 
 
 @pytest.mark.parametrize("cls", INPUT_ERRORS, ids=lambda cls: cls.__name__)
@@ -26,6 +27,25 @@ def test_input_errors_survive_pickling(cls: type[InputError]) -> None:
     assert type(back) is cls
     assert (back.argument, back.expected, back.got, back.remedy) == parts
     assert str(back) == str(error) == "cutoff: expected a positive length in Å, got -1.0; give for example 5.0"
+
+
+def test_problems_are_refused_together_each_on_its_line() -> None:
+    problems = Problems()
+    problems.refuse()  # nothing yet
+    one, two = (InputError(name, "a number above 0", "-1", "correct it") for name in ("encut", "sigma"))
+    with problems:
+        raise one
+    with pytest.raises(InputError) as caught:
+        problems.refuse()
+    assert caught.value is one
+    with problems:
+        raise two
+    with pytest.raises(CombinedInputError) as several:
+        problems.refuse()
+    back = pickle.loads(pickle.dumps(several.value))
+    assert str(back) == str(several.value) == f"2 things to mend\n(1) {one}\n(2) {two}"
+    with pytest.raises(ZeroDivisionError), problems:
+        _ = 1 / 0
 
 
 def test_a_failed_campaign_survives_pickling() -> None:

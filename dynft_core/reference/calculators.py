@@ -8,8 +8,8 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
 
-from dynft_core.errors import InputError
+from dynft_core.errors import InputError, nearest
 from dynft_core.reference.embedded import embedded_potentials
 from dynft_core.reference.engine import Engine
 from dynft_core.reference.espresso import ESPRESSO
@@ -66,9 +66,11 @@ def make_calculator(settings: ReferenceSettings, directory: Path | str) -> Any:
     return _called(name, lambda: factory(**arguments))
 
 
-def _called(name: str, make: Callable[[], Any]) -> Any:
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """What a calculator raises while it is made or checked, as what the user can mend."""
     try:
-        calculator = make()
+        yield
     except ImportError as error:
         raise _not_installed(name, error) from error
     except InputError:
@@ -78,6 +80,11 @@ def _called(name: str, make: Callable[[], Any]) -> Any:
             "reference.parameters", f"what {name} accepts", f"{type(error).__name__}: {error}",
             "correct the parameters, or configure the calculator for ASE",
         ) from error
+
+
+def _called(name: str, make: Callable[[], Any]) -> Any:
+    with _translated(name):
+        calculator = make()
     if not callable(getattr(calculator, "get_forces", None)):
         raise InputError(
             "reference.calculator", "an ASE calculator", f"{type(calculator).__name__} from {name}",
@@ -109,14 +116,15 @@ def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> list[str]:
 
     Raises:
         InputError: as `make_calculator`; an element that an embedded potential does not know; what the code's own check
-            refuses (command, pseudopotentials, cutoff, k-points).
+            refuses (keys, command, pseudopotentials, cutoff, k-points), all of it together.
     """
     settings_hash(settings)
+    name, engine, notes = calculator_name(settings), engine_of(settings), list[str]()
+    if engine is not None:
+        with _translated(name):
+            notes = engine.check(complete_parameters(settings) | _from_environment(name, engine), atoms)
     with tempfile.TemporaryDirectory() as folder:
         make_calculator(settings, folder)
-    name, engine = calculator_name(settings), engine_of(settings)
-    if engine is not None:
-        return engine.check(complete_parameters(settings) | _from_environment(name, engine), atoms)
     potential = embedded_potentials().get(name)
     if potential is not None and potential.elements is not None:
         unknown = sorted({chemical_symbols[z] for z in atoms.numbers} - potential.elements)
@@ -128,7 +136,7 @@ def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> list[str]:
             )
     if potential is not None and potential.tried:
         make_calculator(settings, ".").get_forces(atoms)
-    return []
+    return notes
 
 
 def runs_in_process(settings: ReferenceSettings) -> bool:
@@ -224,8 +232,7 @@ def _factory(name: str) -> Callable[..., Any]:
         return _imported(name)
     known = {*ase_calculators.names, *ase_calculators.external_calculators, *embedded_potentials()}
     if name not in known:
-        near = get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-        remedy = f"did you mean '{near[0]}'?" if near else "for example 'tersoff-si', 'vasp' or 'module:callable'"
+        remedy = nearest(name, known, "for example 'tersoff-si', 'vasp' or 'module:callable'", cutoff=0.5)
         expected = "a calculator that dynft or ASE knows, or 'module:callable'"
         raise InputError("reference.calculator", expected, f"'{name}'", remedy)
     try:

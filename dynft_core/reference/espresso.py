@@ -23,7 +23,7 @@ import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from ase import Atoms
@@ -32,7 +32,7 @@ from ase.config import cfg
 from ase.io import read
 from ase.io.espresso_namelist.keys import pw_keys
 
-from dynft_core.errors import InputError
+from dynft_core.errors import InputError, Problems, nearest
 from dynft_core.reference.engine import Engine, Parameters, Report
 from dynft_core.reference.failures import LabelError, Message, named
 
@@ -51,6 +51,10 @@ MESSAGES: tuple[Message, ...] = (
 
 _OURS = ("calculation", "tprnfor", "pseudo_dir", "outdir", "wfcdir", "prefix", "restart_mode", "max_seconds")
 """Keys of pw.x that would mix labels with each other, or make them something else than forces of one structure."""
+_KEYS = SITE.union(
+    ["input_data", "pseudopotentials", "kpts", "kspacing", "koffset", "crystal_coordinates", "additional_cards"]
+)
+"""What may stand among the parameters."""
 _DIGITS = 2e-6
 """pw.x prints positions and cell in lattice constants, to six decimals at least."""
 
@@ -66,18 +70,29 @@ def make_espresso(parameters: Parameters, directory: Path) -> Any:
 
 
 def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
-    """Refuse settings that cannot give labels of the supercell `atoms`; notes on what is doubtful.
+    """Refuse settings that cannot give labels of the supercell `atoms`, all at once; notes on what is doubtful.
 
     Raises:
-        InputError: no command, a pseudopotential missing, no plane-wave cutoff, k-points that are no mesh.
+        InputError: a key that is not known, no command, a pseudopotential missing, no plane-wave cutoff, k-points that
+            are no mesh.
     """
-    data = _namelists(parameters.get("input_data", {}))
-    cutoff = data["system"].get("ecutwfc")
-    if cutoff is None or not _is_number(cutoff) or not cutoff > 0:
-        raise _bad("input_data.system.ecutwfc", "the plane-wave cutoff in Ry", repr(cutoff), "for example 40.0")
-    _check_k_points(parameters)
-    _check_command(_command(parameters))
-    notes = [f"pseudopotentials: {', '.join(path.name for path in _potential_files(parameters, atoms).values())}"]
+    problems, data, files = Problems(), dict[str, dict[str, Any]](), dict[str, Path]()
+    for key in sorted(parameters.keys() - _KEYS):
+        with problems:
+            raise _bad(key, "keys of ASE's Espresso", f"'{key}'", nearest(key, _KEYS, "keys of pw.x go to input_data"))
+    with problems:
+        data = _namelists(parameters.get("input_data", {}))
+        cutoff = data["system"].get("ecutwfc")
+        if not (_is_number(cutoff) and cutoff > 0):
+            raise _bad("input_data.system.ecutwfc", "the plane-wave cutoff in Ry", repr(cutoff), "for example 40.0")
+    with problems:
+        _check_k_points(parameters)
+    with problems:
+        _check_command(_command(parameters))
+    with problems:
+        files = _potential_files(parameters, atoms)
+    problems.refuse()
+    notes = [f"pseudopotentials: {', '.join(path.name for path in files.values())}"]
     threshold = data["electrons"].get("conv_thr", 1e-6)
     if not _is_number(threshold) or threshold > ACCURATE_CONV_THR_RY:
         notes.append(f"input_data.electrons.conv_thr is {threshold}: 1e-9 Ry gives forces without noise")
@@ -144,22 +159,33 @@ def _namelists(given: object) -> dict[str, dict[str, Any]]:
     """
     if not isinstance(given, Mapping):
         raise _bad("input_data", "a table", repr(given), "write pw.x's keys in it")
+    problems = Problems()
     data: dict[str, dict[str, Any]] = {"control": {}, "system": {}, "electrons": {}}
     for name, value in given.items():
         keys = value if isinstance(value, Mapping) else {name: value}
         for key, content in keys.items():
-            namelist = str(name).lower() if isinstance(value, Mapping) else _namelist_of(str(key))
-            if str(key).lower() in _OURS:
-                raise _bad("input_data", "keys that dynft does not set itself", f"'{key}'", "leave it out")
-            data.setdefault(namelist, {})[str(key).lower()] = content
+            with problems:
+                namelist = _namelist_of(str(key), str(name).lower() if isinstance(value, Mapping) else None)
+                data.setdefault(namelist, {})[str(key).lower()] = content
+    problems.refuse()
     return data
 
 
-def _namelist_of(key: str) -> str:
-    for namelist, keys in pw_keys.items():
-        if key.partition("(")[0].lower() in keys:
-            return namelist.lower()
-    raise _bad("input_data", "keys of pw.x", f"'{key}'", "correct it, or put it into its namelist")
+def _namelist_of(key: str, namelist: str | None) -> str:
+    """Where a key belongs, which is where it stands if it stands in a namelist."""
+    where, plain = f"input_data.{namelist}" if namelist else "input_data", key.partition("(")[0].lower()
+    if plain in _OURS:
+        raise _bad(where, "keys that dynft does not set itself", f"'{key}'", "leave it out")
+    if namelist is not None and namelist not in pw_keys:
+        raise _bad("input_data", f"namelists of pw.x: {', '.join(pw_keys)}", f"'{namelist}'", "correct it")
+    candidates = pw_keys if namelist is None else {namelist: pw_keys[namelist]}
+    for found, keys in candidates.items():
+        if plain in keys:
+            return str(found)
+    right = next((other for other, keys in pw_keys.items() if plain in keys), None)
+    known = [k for keys in candidates.values() for k in keys]
+    remedy = f"it belongs to {right}" if right else nearest(plain, known, "leave it out")
+    raise _bad(where, "keys of pw.x", f"'{key}'", remedy)
 
 
 def _check_k_points(parameters: Parameters) -> None:
@@ -230,7 +256,7 @@ def _to_printed_digits(found: Any, sent: Any, alat_A: float) -> Any:
     return sent if np.abs(found - sent).max() < _DIGITS * alat_A else found
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 

@@ -21,13 +21,13 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import ase.calculators.calculator
 import numpy as np
 from ase import Atoms
 
-from dynft_core.errors import InputError
+from dynft_core.errors import InputError, Problems, nearest
 from dynft_core.reference.engine import Engine, Parameters
 from dynft_core.reference.vasp_output import MESSAGES, OUTPUT, STDERR, vasp_report
 
@@ -66,25 +66,29 @@ def make_vasp(parameters: Parameters, directory: Path) -> Any:
 
 
 def check_vasp(parameters: Parameters, atoms: Atoms) -> list[str]:
-    """Refuse settings that cannot give labels of the supercell `atoms`; notes on what is doubtful.
+    """Refuse settings that cannot give labels of the supercell `atoms`, all at once; notes on what is doubtful.
 
     Raises:
-        InputError: no command, POTCAR missing or of another functional, ENCUT, k-points, or ions that would move.
+        InputError: a key that is not known, no command, POTCAR missing or of another functional, ENCUT, k-points, or
+            ions that would move.
     """
-    _check_ions(parameters)
-    _check_kpoints(parameters, atoms)
-    encut_eV = parameters.get("encut")
-    if isinstance(encut_eV, bool) or not isinstance(encut_eV, (int, float)) or not encut_eV > 0:
-        raise _bad("encut", "the plane-wave cutoff in eV", repr(encut_eV), "for example 1.3 times the largest ENMAX")
-    _check_command(parameters)
-    potcars = read_potcars(parameters, atoms)
-    _check_functional(parameters, potcars)
-    for symbol, potcar in potcars.items():
-        if encut_eV < potcar.enmax_eV:
-            raise _bad(
-                "encut", f"at least ENMAX of {symbol}'s POTCAR ({potcar.title}), {potcar.enmax_eV:g} eV",
-                f"{encut_eV:g} eV", "raise it",
-            )
+    problems, known, potcars = Problems(), _known_keys(), dict[str, Potcar]()
+    for key in sorted(parameters.keys() - known):
+        with problems:
+            raise _bad(key, "keys of ASE's Vasp, the tags of INCAR in lower case", f"'{key}'",
+                       nearest(key, known, "newer tags of VASP go into the table custom"))  # fmt: skip
+    parameters = {key: value for key, value in parameters.items() if key in known}
+    for check in (_check_ions, _check_encut, _check_command):
+        with problems:
+            check(parameters)
+    with problems:
+        _check_kpoints(parameters, atoms)
+    with problems:
+        potcars = read_potcars(parameters, atoms)
+        with problems:
+            _check_enmax(parameters, potcars)
+        _check_functional(parameters, potcars)
+    problems.refuse()
     notes = ["POTCARs: " + ", ".join(potcar.title for potcar in potcars.values())]
     if parameters.get("ispin") == 2 and parameters.get("lorbit", 0) < 10:
         notes.append("reference.parameters.lorbit = 11 would keep the magnetic moment of each atom with its label")
@@ -124,22 +128,42 @@ def read_potcars(parameters: Parameters, atoms: Atoms) -> dict[str, Potcar]:
     Raises:
         InputError: VASP_PP_PATH is not set, a file is missing or is no POTCAR.
     """
-    ase_calculator = make_vasp({k: v for k, v in parameters.items() if k not in ("kpts", "command")}, Path())
+    without = {k: v for k, v in parameters.items() if k not in ("kpts", "command")}
     try:
-        with warnings.catch_warnings(action="ignore"):  # of LDA with other POTCARs, which is refused below
-            ase_calculator.initialize(atoms)
+        ase_calculator = make_vasp(without, Path())
+    except Exception as error:  # ASE raises ValueError, NotImplementedError, …
+        got = f"{type(error).__name__}: {error}"
+        raise InputError("reference.parameters", "what ASE's Vasp accepts", got, "correct it") from error
+    try:
+        _find_potcars(ase_calculator, atoms)
     except Exception as error:  # ASE raises RuntimeError, NotImplementedError, KeyError, …
-        file = re.search(r"Looking for (\S+)", str(error))
         unset = "" if "VASP_PP_PATH" in os.environ else "VASP_PP_PATH is not set; "
         raise InputError(
             "VASP_PP_PATH", f"a folder with the POTCARs of {', '.join(sorted(set(atoms.symbols)))}",
-            unset + (f"no file {file[1]}" if file else " ".join(str(error).split())[:150]),
+            unset + _missing_potcars(without, atoms, error),
             "set it to the folder that holds potpaw_PBE, and choose variants with setups",
         ) from error
     found = {}
     for (symbol, _), path in zip(ase_calculator.symbol_count, ase_calculator.ppp_list, strict=True):
         found[symbol] = _read_potcar(path, symbol)
     return found
+
+
+def _find_potcars(ase_calculator: Any, atoms: Atoms) -> None:
+    with warnings.catch_warnings(action="ignore"):  # of LDA with other POTCARs, which `_check_functional` refuses
+        ase_calculator.initialize(atoms)
+
+
+def _missing_potcars(parameters: Parameters, atoms: Atoms, first: Exception) -> str:
+    """The files that ASE looks for in vain: it names the first, so each species is tried alone."""
+    errors = [first]
+    for symbol in sorted(set(atoms.symbols)):
+        try:
+            _find_potcars(make_vasp(parameters, Path()), Atoms(symbol))
+        except Exception as error:  # as in `read_potcars`
+            errors.append(error)
+    files = [match[1] for error in errors if (match := re.search(r"Looking for (\S+)", str(error)))]
+    return f"no file {', '.join(dict.fromkeys(files))}" if files else " ".join(str(first).split())[:150]
 
 
 def vasp_potentials(parameters: Parameters, atoms: Atoms) -> dict[str, str]:
@@ -158,6 +182,15 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
 VASP = Engine(
     make_vasp, ACCURATE_FORCES, SITE, check_vasp, vasp_potentials, vasp_report, other_cycle, (STDERR, OUTPUT), MESSAGES
 )
+
+
+@cache
+def _known_keys() -> frozenset[str]:
+    """What may stand among the parameters: the keys that ASE's Vasp knows, but those that `make_vasp` gives itself."""
+    from ase.calculators.vasp.create_input import GenerateVaspInput
+
+    groups: Any = vars(GenerateVaspInput())
+    return SITE.union(*(keys for name, keys in groups.items() if name.endswith("_params"))) - {"txt"}
 
 
 @cache
@@ -185,6 +218,22 @@ def _check_ions(parameters: Parameters) -> None:
     if parameters.get("nsw") or parameters.get("ibrion", -1) not in (-1, None):
         got = f"nsw = {parameters.get('nsw')}, ibrion = {parameters.get('ibrion')}"
         raise _bad("nsw", "0, with ibrion = -1: a label is of the structure sent", got, "leave both out")
+
+
+def _check_encut(parameters: Parameters) -> None:
+    encut_eV = parameters.get("encut")
+    if not (_is_number(encut_eV) and encut_eV > 0):
+        raise _bad("encut", "the plane-wave cutoff in eV", repr(encut_eV), "for example 1.3 times the largest ENMAX")
+
+
+def _check_enmax(parameters: Parameters, potcars: dict[str, Potcar]) -> None:
+    encut_eV = parameters.get("encut")
+    symbol, largest = max(potcars.items(), key=lambda item: item[1].enmax_eV)
+    if _is_number(encut_eV) and 0 < encut_eV < largest.enmax_eV:
+        raise _bad(
+            "encut", f"at least ENMAX of {symbol}'s POTCAR ({largest.title}), {largest.enmax_eV:g} eV",
+            f"{encut_eV:g} eV", "raise it",
+        )
 
 
 def _check_kpoints(parameters: Parameters, atoms: Atoms) -> None:
@@ -251,7 +300,7 @@ def _read_potcar(path: str, symbol: str) -> Potcar:
     return Potcar(title[1].strip(), functional[1].upper(), float(enmax[1]), hashlib.sha256(raw).hexdigest())
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 

@@ -152,6 +152,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ReferenceSetti
         ({"input_data": {"ecutwfc": 16.0, "outdir": "/scratch"}}, "keys that dynft does not set itself, got 'outdir'"),
         ({"input_data": {"control": {"calculation": "relax"}}}, "got 'calculation'"),
         ({"input_data": {"system": {"ecutwfc": 16.0}, "ecutrhoo": 64}}, "keys of pw.x, got 'ecutrhoo'"),
+        ({"input_data": {"system": {"ecutwfcc": 16.0}}}, "got 'ecutwfcc'; did you mean 'ecutwfc'?"),
+        ({"input_data": {"control": {"ecutwfc": 16.0}}}, "got 'ecutwfc'; it belongs to system"),
+        ({"input_data": {"sistem": {"ecutwfc": 16.0}}}, "namelists of pw.x: control, system, electrons"),
+        ({"kpoints": [2, 2, 2]}, "kpoints: expected keys of ASE's Espresso, got 'kpoints'"),
         ({"input_data": "ecutwfc = 16"}, "a table, got 'ecutwfc = 16'"),
         ({"command": "pw.y -nk 2"}, "'pw.y -nk 2', which is not found"),
         ({"pseudo_dir": "/nowhere"}, "a file in /nowhere, got 'Si.pz-vbc.UPF'"),
@@ -163,6 +167,17 @@ def test_bad_settings_are_refused_before_a_campaign(
     with pytest.raises(InputError) as caught:
         check_calculator(with_parameters(installed, **changed), SILICON)
     assert words in str(caught.value)
+
+
+def test_all_that_is_wrong_is_said_at_once(installed: ReferenceSettings) -> None:
+    data = {"system": {"ecutwfc": 16.0, "ocupations": "fixed"}, "electrons": {"mixing_betta": 0.3}}
+    wrong = with_parameters(installed, input_data=data, kpts=[0, 1, 1], command="pw.y", pseudo_dir="/nowhere")
+    with pytest.raises(InputError) as caught:
+        check_calculator(wrong, SILICON)
+    said = str(caught.value)
+    for words in ("did you mean 'occupations'?", "did you mean 'mixing_beta'?", "[0, 1, 1]", "'pw.y'", "in /nowhere"):
+        assert words in said
+    assert len(said.split("\n")) == 1 + 5
 
 
 def test_a_loose_threshold_is_noted(installed: ReferenceSettings) -> None:

@@ -73,6 +73,7 @@ def test_the_settings_for_accurate_forces(tmp_path: Path, atoms: Atoms, encut_eV
         ({"kspacing": -0.2}, "kspacing: expected a spacing above 0 Å⁻¹, got -0.2"),
         ({"nsw": 10, "ibrion": 2}, "nsw: expected 0, with ibrion = -1: a label is of the structure sent"),
         ({"xc": "lda", "pp": "PBE"}, "xc: expected POTCARs with LEXCH = CA for 'lda', got LEXCH = PE"),
+        ({"ENCUTT": 500.0}, "tags of INCAR in lower case, got 'encutt'; did you mean 'encut'?"),
         ({"xc": "pbexyz"}, "pbexyz is not supported for xc"),
         ({"setups": {"Si": "_sv_GW"}}, "VASP_PP_PATH: expected a folder with the POTCARs of C, Si, got no file /"),
     ],
@@ -90,6 +91,20 @@ def test_a_missing_potcar_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VASP_PP_PATH")
     with pytest.raises(InputError, match="got VASP_PP_PATH is not set; no file potpaw_PBE/Si/POTCAR"):
         check_calculator(SETTINGS, PERFECT)
+
+
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ASE_VASP_COMMAND")
+    wrong = settings(encut=100.0, encutt=500.0, isymm=0, kpts=[2, 2], nsw=3, setups={"C": "_x", "Si": "_y"})
+    with pytest.raises(InputError) as caught:
+        check_calculator(wrong, PERFECT)
+    said = str(caught.value)
+    for words in ("'encut'?", "'isym'?", "nsw = 3", "command", "kpts", "potpaw_PBE/C_x/POTCAR", "Si_y/POTCAR"):
+        assert words in said
+    assert len(said.split("\n")) == 1 + 6
+    with pytest.raises(InputError, match=r"2 things to mend(.|\n)*ENMAX(.|\n)*LEXCH = CA for 'lda'"):
+        check_calculator(settings(command="vasp", encut=100.0, xc="lda", pp="PBE"), PERFECT)
+    check_calculator(settings(command="vasp", custom={"LMAXTAU": 6}), PERFECT)
 
 
 def test_a_missing_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
