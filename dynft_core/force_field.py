@@ -39,6 +39,8 @@ of bodies at rates learnt from the data."""
 KIND = "force_field"
 MIN_LEFT_OUT, LEFT_OUT_FLOP = 10, 2e12
 """Structures that are left out in turn: this many at least, and as many more as a minute's work allows."""
+POSTERIOR_STREAM = 5 << 32
+"""Second word of the random generator's key, for samples of the posterior."""
 NOISE_FLOOR_EV_A = 1e-5
 """Floor on β^(-1/2): below it the forces of a DFT code are noise."""
 
@@ -130,6 +132,10 @@ class ForceField:
         if per_atom:
             return np.array([self.error.per_atom(x) for x in flat]).reshape(u.shape[:-1])
         return np.array([self.error.structure(x) for x in flat]).reshape(u.shape[:-2])
+
+    def samples(self, count: int, seed: int = 0) -> Floats:
+        """Parameters (count, M') drawn from the posterior: whoever asks for as many by one seed gets the same ones."""
+        return self.posterior.sample(np.random.Generator(np.random.Philox(key=[seed, POSTERIOR_STREAM])), count)
 
     def sensing_matrix(self, displacements: ArrayLike) -> Floats:
         """A(u) (3N, M') of one structure (N, 3): forces are A φ (paper eq. 2)."""

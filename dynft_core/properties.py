@@ -77,7 +77,7 @@ def properties(force_field: ForceField, name: PropertyName, settings: PropertySe
         InputError: the force field cannot give the property (no anharmonic order, imaginary modes).
     """
     rng = np.random.Generator(np.random.Philox(key=[settings.seed, 7 << 32]))
-    drawn = force_field.posterior.sample(rng, settings.samples)
+    drawn = force_field.samples(settings.samples, settings.seed)
     names, mean, samples = _COMPUTE[name](force_field, drawn, settings, rng)
     with np.errstate(invalid="ignore"):
         errors = np.where(np.isfinite(samples).all(axis=0), np.std(samples, axis=0), np.inf)

@@ -45,8 +45,15 @@ def properties_command(force_field: Path, names: str | None, settings: PropertyS
     lines = [f"at {settings.temperature_K:g} K; ± is the posterior's standard deviation: what the labels leave open"]
     for name, own in found.items():
         lines.append(f"{TITLES[name]}, largest error bar {_number(max(v.error for v in own))} {PROPERTY_UNITS[name]}")
-        lines += [f"  {v.name:<16s}{v.value:12.5g} ± {_number(v.error)}" for v in own]
+        lines += [_line(name, value) for value in own]
     return "\n".join([*lines, *(f"not given: {why}" for why in missing.values())])
+
+
+def _line(name: PropertyName, value: Value) -> str:
+    """Frequencies to a fixed place, as `dynft phonons` prints them: those that must be 0 at Γ are it there."""
+    if name == "phonons":
+        return f"  {value.name:<16s}{value.value:z12.4f} ± {value.error:.4f}"
+    return f"  {value.name:<16s}{value.value:12.5g} ± {_number(value.error)}"
 
 
 def parse_names(text: str) -> tuple[PropertyName, ...]:

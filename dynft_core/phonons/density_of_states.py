@@ -73,10 +73,9 @@ def density_of_states(
     if not width > 0:
         raise InputError("smearing", "a positive frequency in THz", f"{width:g}", "for example 0.1")
     grid = np.linspace(mean.min() - 5 * width, mean.max() + 5 * width, n_frequencies)
-    rng = np.random.Generator(np.random.Philox(key=[seed, 6 << 32]))
     drawn = [
         _smeared(grid, frequencies(force_field, q, parameters, images), weights, width)
-        for parameters in force_field.posterior.sample(rng, samples)
+        for parameters in force_field.samples(samples, seed)
     ]
     errors = np.std(drawn, axis=0) if drawn else np.zeros_like(grid)
     return DensityOfStates(grid, _smeared(grid, mean, weights, width), np.asarray(errors), width)

@@ -112,8 +112,7 @@ def frequency_errors(
     force_field: ForceField, q_points: ArrayLike, samples: int, seed: int = 0, images: Images = "shortest"
 ) -> Floats:
     """Standard deviation (Q, 3n), THz, of each frequency over `samples` of the posterior (same order as sorted)."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, 5 << 32]))
-    drawn = force_field.posterior.sample(rng, samples)
+    drawn = force_field.samples(samples, seed)
     return np.asarray(np.std(frequencies(force_field, q_points, drawn, images), axis=0))
 
 

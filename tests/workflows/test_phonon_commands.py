@@ -57,6 +57,18 @@ def test_phonons_at_points(file: str, capsys: pytest.CaptureFixture[str]) -> Non
     assert values["files"] == []
 
 
+def test_phonons_and_properties_have_the_same_error_bars(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One seed, as many samples: a frequency has one error bar, whichever command prints it."""
+    phonons = json.loads(printed(["phonons", file, "--json"], capsys))
+    found = json.loads(printed(["properties", file, "--property", "phonons", "--json"], capsys))["phonons"]
+    assert np.ravel(phonons["frequencies_THz"]).tolist() == [v["value"] for v in found]
+    assert np.ravel(phonons["errors_THz"]).tolist() == [v["error"] for v in found]
+    text = printed(["properties", file, "--property", "phonons"], capsys)
+    assert "\n  Γ 1                   0.0000 ± 0.0000\n" in text
+    for numbers in ("frequencies_THz", "errors_THz"):
+        assert all(f"{x:z.4f}" in text for x in np.ravel(phonons[numbers]))
+
+
 def test_phonons_for_people(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     out = printed(["phonons", file], capsys)
     optical = float(frequencies(ForceField.load(file), [0, 0, 0])[0, -1])
