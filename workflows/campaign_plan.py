@@ -173,8 +173,7 @@ def _plan_validation(state: State) -> Plan:
     actions += _trial(state)
     if state.tasks or actions:
         return actions, state
-    problem = state.validation.problem if state.validation and total else ""
-    reason = f"not converged: {problem}; {state.reason}" if problem else state.reason
+    reason = f"not converged: {state.problem}; {state.reason}" if state.problem else state.reason
     return [], replace(state, phase="test", reason="; ".join(filter(None, (reason, state.diagnosis))))
 
 

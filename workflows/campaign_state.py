@@ -310,6 +310,16 @@ class State:
         )
 
     @property
+    def problem(self) -> str:
+        """What the validation walk has against the campaign; "" when nothing, or before its end."""
+        return self.validation.problem if self.validation else ""
+
+    @property
+    def converged(self) -> bool:
+        """Whether all checks hold, and the validation walk does not contradict them."""
+        return self.verdict.converged and not self.problem
+
+    @property
     def may_end(self) -> bool:
         """Whether a verdict is worth its time: not before every walker has walked min_walk_ps."""
         bounds = self.campaign.convergence
@@ -318,7 +328,7 @@ class State:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """Whether the campaign has converged."""
+        """What the checks say."""
         global _last_verdict
         basis, last = (self.campaign, self.fits, self.walkers), _last_verdict  # read once: a display reads it, too
         if last is None or any(a is not b for a, b in zip(basis, last[0], strict=True)):

@@ -27,6 +27,7 @@ from workflows.report_data import (
 )
 from workflows.report_figures import data_uri
 from workflows.run_folder import status_of
+from workflows.summary import headline, number_text, recalibration_text
 
 TEMPLATE = Path(__file__).parent / "report_template.html"
 
@@ -70,11 +71,13 @@ def render(run: Path, status: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"meV": _in_meV, "number": _number}
+    environment.filters |= {"meV": _in_meV, "number": _number, "significant": number_text}
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         campaign=campaign,
         campaign_text=(run / "campaign.toml").read_text(encoding="utf-8"),
         status=status,
+        headline=headline(status).partition(":"),
+        recalibration=recalibration_text(status),
         seconds=duration(working_seconds(events)),
         label_seconds=duration(sum(row.seconds for row in rows if math.isfinite(row.seconds))),
         plots=[(plot, data_uri(plot.figure)) for plot in drawn],

@@ -21,7 +21,7 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import site_parameters
 from dynft_core.selection.audits import audits_needed
 from dynft_core.selection.calibration import Calibration, calibrations
-from dynft_core.selection.convergence import audited_rmse, audits_test, error_interval, recalibration
+from dynft_core.selection.convergence import audited_rmse, audits_test, error_interval, recalibration, recalibration_test
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Event, Journal, iter_journal
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
@@ -88,11 +88,13 @@ def is_running(run_dir: Path) -> bool:
 def status_of(run_dir: Path) -> dict[str, Any]:
     """Where the campaign in `run_dir` stands, from its files alone. Changes nothing.
 
-    Keys: "state" (running, paused, complete, failed), "reason"; counts "n_labels" (to train on), "n_pending" (labels
+    Keys: "state" (running, paused, complete, failed), "reason", "converged" (true for a complete campaign that has
+    converged: one that stopped at its longest walk is complete, too); counts "n_labels" (to train on), "n_pending" (labels
     under way), "n_failed", "n_force_fields"; "walked_ps", all walkers together; in eV/Å "beta_inv_sqrt", "mu_k",
     "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of convergence;
     "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out, now;
-    "recalibration", the scale it offers; "validation". What is not known yet is None. Of a campaign
+    "recalibration", the "scale" that the audits found with its "standard_error", their number "n_audits" and whether it
+    is "applied" to "predicted_rmse" and "error_interval"; "validation". What is not known yet is None. Of a campaign
     that has begun also "n_walkers", "n_walking", "labels" (by status), "labels_per_day" (over the wall
     time in which drivers trained: neither pauses, nor start, nor test set), "core_hours" (by kind of task) and
     "seconds_left" (to the shortest walk asked for).
@@ -148,7 +150,7 @@ def take_requests(run_dir: Path) -> bool:
 
 
 _NOTHING = {
-    "state": "paused", "n_labels": 0, "n_pending": 0, "n_failed": 0, "n_force_fields": 0, "walked_ps": 0.0,
+    "state": "paused", "converged": False, "n_labels": 0, "n_pending": 0, "n_failed": 0, "n_force_fields": 0, "walked_ps": 0.0,
     "beta_inv_sqrt": None, "mu_k": None, "predicted_rmse": None, "audited_rmse": None, "reason": "",
 }  # fmt: skip
 
@@ -161,6 +163,7 @@ def _status(state: State, running: bool) -> dict[str, Any]:
     mu = [w.mean_error_eV_A for w in record.walkers if math.isfinite(w.mean_error_eV_A)]
     status: dict[str, Any] = {
         "state": settled or ("running" if running else "paused"),
+        "converged": settled == "complete" and state.converged,
         "n_labels": state.n_labels,
         "n_pending": sum(isinstance(a.job, LabelJob) for a in state.tasks.values()),
         "n_failed": state.ledger.n_failed,
@@ -202,12 +205,15 @@ def _convergence(state: State) -> dict[str, Any]:
     """What convergence is judged by: the error's interval, checks, audits, calibration, validation."""
     record, settings = state.record, convergence_settings(state.campaign)
     test = audits_test(record, settings)
-    scale = recalibration(record)
+    found = recalibration_test(record)
     tested = state.fits[-1].left_out if state.fits else ()
     low, high = error_interval(record, settings)
     return {
         "error_interval": [_known(low), _known(high)],
-        "recalibration": _known(scale) if tested else None,
+        "recalibration": {
+            "scale": _known(found.ratio), "standard_error": _known(found.standard_error), "n_audits": found.n_audits,
+            "applied": settings.recalibrate and found.n_audits > 0,
+        },
         "audits": {
             "count": test.n_audits, "ratio": _known(test.ratio), "interval": [_known(x) for x in test.interval()],
             "certainty": _known(test.certainty),
@@ -219,7 +225,7 @@ def _convergence(state: State) -> dict[str, Any]:
         ],
         "calibration": {
             "before": _rows(calibrations([s for fit in state.fits for s in fit.scores])),
-            "now": _rows(calibrations(tested, scale)),
+            "now": _rows(calibrations(tested, recalibration(record))),
         },
         "diagnosis": state.diagnosis,
         "validation": None if state.validation is None else _finite(asdict(state.validation)),

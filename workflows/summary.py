@@ -12,10 +12,6 @@ from dynft_core.jobs import Evaluation
 from workflows.history import History
 from workflows.progress import duration
 
-EXIT_CODES = {"complete": 0, "paused": 130}
-"""By the campaign's state; any other, or a campaign that did not converge, is a failure: 1."""
-
-
 def table_ii(evaluation: Evaluation) -> list[str]:
     """The paper's Table II for one force field, in lines."""
     return [
@@ -30,18 +26,33 @@ def table_ii(evaluation: Evaluation) -> list[str]:
 
 def exit_code(status: dict[str, Any]) -> int:
     """0 when the campaign completed and converged, 130 when it was interrupted, 2 after trouble with files, else 1."""
-    if str(status["reason"]).startswith("not converged"):
-        return 1
+    if status["state"] == "paused":
+        return 130
     if status["state"] == "failed" and f" failed: {FILES}" in status["reason"]:
         return 2
-    return EXIT_CODES.get(status["state"], 1)
+    return 0 if status["state"] == "complete" and status["converged"] else 1
+
+
+def headline(status: dict[str, Any]) -> str:
+    """State and reason; of a campaign that is complete the reason begins with whether it has converged."""
+    reason = status.get("reason")
+    return f"{status['state']}{', ' if status['state'] == 'complete' else ': '}{reason}" if reason else status["state"]
+
+
+def recalibration_text(status: dict[str, Any]) -> str:
+    """Whether the audits' correction is in the predicted error, how large it is, and how well it is known."""
+    found = status.get("recalibration")
+    if not found or found["scale"] is None:
+        return "not recalibrated: no audit yet"
+    scale = f"× {found['scale']:.3f} ± {found['standard_error']:.3f} by {found['n_audits']} audits"
+    return f"recalibrated: {scale}" if found["applied"] else f"not recalibrated ({scale})"
 
 
 def closing_lines(status: dict[str, Any], history: History, folder: Path, command: str) -> list[str]:
     """What to print once the driver has stopped."""
-    lines = [f"{status['state']}: {status['reason']}" if status["reason"] else str(status["state"])]
+    lines = [headline(status)]
     if status["state"] == "complete":
-        lines += check_lines(status)
+        lines += check_lines(status) + predicted_lines(status)
     final = final_evaluation(history)
     if final is not None:
         lines += table_ii(final)
@@ -68,7 +79,7 @@ def final_evaluation(history: History) -> Evaluation | None:
 
 def status_lines(status: dict[str, Any]) -> list[str]:
     """The status for people, every number with its unit."""
-    lines = [f"state               {status['state']}{': ' + status['reason'] if status.get('reason') else ''}"]
+    lines = [f"state               {headline(status)}"]
     lines.append(
         f"labels              {status['n_labels']}, pending {status['n_pending']}, failed {status['n_failed']}"
     )
@@ -79,11 +90,21 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         "audited_rmse": "audited RMSE", "rmse": "RMSE, test set",
     }
     for key, name in names.items():
-        if status.get(key) is not None:
+        if key == "predicted_rmse":
+            lines += predicted_lines(status)
+        elif status.get(key) is not None:
             lines.append(f"{name:20s}{error_text(status[key], 3)}")
     if "n_walkers" in status:
         lines += course_lines(status)
     return lines + convergence_lines(status)
+
+
+def predicted_lines(status: dict[str, Any]) -> list[str]:
+    """The predicted error, and what the audits have to do with it; nothing before there is one."""
+    predicted = status.get("predicted_rmse")
+    if predicted is None:
+        return []
+    return [f"{'predicted RMSE':20s}{error_text(predicted, 3)}, {recalibration_text(status)}"]
 
 
 def course_lines(status: dict[str, Any]) -> list[str]:
@@ -118,8 +139,8 @@ def convergence_lines(status: dict[str, Any]) -> list[str]:
         own, training = v["validation"], v["training"]
         lines.append(
             f"{'validation walk':20s}{v['walked_ps']:.3g} ps: mean ε_B {error_text(_value(own['mean_eV_A']))} "
-            f"(training {error_text(_value(training['mean_eV_A']))}), skewness of z_B {_number(own['skewness'])} "
-            f"({_number(training['skewness'])}), z_B > 3: {_number(own['far'])} ({_number(training['far'])})"
+            f"(training {error_text(_value(training['mean_eV_A']))}), skewness of z_B {number_text(own['skewness'])} "
+            f"({number_text(training['skewness'])}), z_B > 3: {number_text(own['far'])} ({number_text(training['far'])})"
         )
     return lines
 
@@ -127,7 +148,7 @@ def convergence_lines(status: dict[str, Any]) -> list[str]:
 def check_lines(status: dict[str, Any]) -> list[str]:
     """What convergence asks for and what came, a line a check."""
     return [
-        f"{'held' if c['held'] else 'missing':20s}{c['name']} {_number(c['value'])} ({c['bound']})"
+        f"{'held' if c['held'] else 'missing':20s}{c['name']}: {number_text(c['value'])} ({c['bound']})"
         for c in status.get("checks", ())
     ]
 
@@ -136,8 +157,11 @@ def _value(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+def number_text(value: float | None) -> str:
+    """To three digits, integers whole; a dash for what is not known."""
+    if value is None:
+        return "–"
+    return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
 
 
 def error_text(value_eV_A: float, digits: int = 2) -> str:

@@ -54,6 +54,12 @@ class AuditTest:
     degrees: float
     certainty: float
 
+    @property
+    def standard_error(self) -> float:
+        """Of the ratio; nan before the first audit."""
+        total = self.n_audits * self.degrees
+        return self.ratio / math.sqrt(2 * total) if total else math.nan
+
     def interval(self, probability: float = 0.9) -> tuple[float, float]:
         """Where θ lies with this probability."""
         total = self.n_audits * self.degrees

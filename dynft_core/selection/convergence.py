@@ -105,7 +105,7 @@ class Check:
 
     def __str__(self) -> str:
         value = "not known yet" if math.isnan(self.value) else f"{self.value:.3g}"
-        return f"{self.name} {value} ({self.bound})"
+        return f"{self.name}: {value} ({self.bound})"
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,8 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
     """Judge a campaign by its record. What is not known yet does not hold."""
     test = audits_test(record, settings)
     waits = (
-        _check("walked time of each walker, ps,", shortest_walk_ps(record), low=settings.min_walk_ps),
-        _check("time without a flag, ps,", quiet_ps(record), low=settings.quiet_ps),
+        _check("walked time of each walker, ps", shortest_walk_ps(record), low=settings.min_walk_ps),
+        _check("time without a flag, ps", quiet_ps(record), low=settings.quiet_ps),
     )
     labels = (
         _check("number of audits", float(len(record.audits)), low=settings.audits),
@@ -152,7 +152,7 @@ def _small_enough(record: ConvergenceRecord, settings: ConvergenceSettings) -> t
     if math.isinf(settings.max_error_eV_A):
         return ()
     predicted = error_interval(record, settings)[1]
-    return (_check("predicted error, meV/Å,", 1e3 * predicted, high=1e3 * settings.max_error_eV_A),)
+    return (_check("predicted error, meV/Å", 1e3 * predicted, high=1e3 * settings.max_error_eV_A),)
 
 
 def _audit_check(test: AuditTest, scale: float, settings: ConvergenceSettings) -> Check:
@@ -177,7 +177,7 @@ def _enough_labels(record: ConvergenceRecord, settings: ConvergenceSettings) -> 
             ),
             _check("largest μ_k[ε_B] / β^(-1/2)", bayesian_share(record), high=settings.max_bayesian_share),
         )
-    name = f"largest error bar of {settings.property_name}, {settings.property_unit},"
+    name = f"largest error bar of {settings.property_name}, {settings.property_unit}"
     error = record.fits[-1].property_error if record.fits else math.nan
     check = _check(name, error, high=settings.property_tolerance)
     needed = property_labels_needed(record, settings)
@@ -206,8 +206,13 @@ def error_interval(record: ConvergenceRecord, settings: ConvergenceSettings) -> 
 
 def recalibration(record: ConvergenceRecord) -> float:
     """What predicted errors should be multiplied by, as the audits say; 1 before there are any."""
-    ratio = _test(record.audits, record, UNBOUNDED).ratio
+    ratio = recalibration_test(record).ratio
     return 1.0 if math.isnan(ratio) else ratio
+
+
+def recalibration_test(record: ConvergenceRecord) -> AuditTest:
+    """All audits, whatever their temperature: their ratio is the recalibration."""
+    return _test(record.audits, record, UNBOUNDED)
 
 
 def audited_rmse(record: ConvergenceRecord) -> float:

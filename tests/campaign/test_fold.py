@@ -30,7 +30,7 @@ from workflows.campaign import (
 from workflows.campaign_jobs import batches
 from workflows.campaign_state import Action, State
 from workflows.config import Campaign, ValidationSection
-from workflows.run_folder import status_of
+from workflows.run_folder import _status, status_of
 from workflows.summary import status_lines
 
 Event = dict[str, Any]
@@ -263,6 +263,7 @@ def test_a_campaign_that_does_not_converge_stops_after_its_longest_walk_and_says
     assert state.phase == "complete"
     assert state.reason.startswith("not converged after the longest walk, 1 ps")
     assert state.evaluations
+    assert (status := _status(state, False))["state"] == "complete" and not status["converged"]
 
 
 @pytest.mark.parametrize("policy", ["wait", "continue"])
@@ -394,17 +395,19 @@ def test_a_validation_walk_that_leaves_the_crystal_takes_convergence_back(tmp_pa
     state, _, _ = run(campaign("wait"), tmp_path, seed=1, spoil=exploding)
     assert state.phase == "complete"
     assert state.reason.startswith("not converged: the validation walk left the crystal 6 times in 2 ps; converged")
+    assert state.verdict.converged and not state.converged
 
 
 def test_the_status_is_json_at_every_moment_and_says_what_is_missing(tmp_path: Path) -> None:
     """From nothing, through a single label, to the end: no number that is not one, and lines for people."""
     settings, missing = campaign("wait"), []
     _, events, _ = run(settings, tmp_path, seed=1)
-    for n in range(1, len(events) + 1, 3):
+    for n in (*range(1, len(events), 3), len(events)):
         (tmp_path / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events[:n]))
         status = status_of(tmp_path)
         json.dumps(status, allow_nan=False)
         assert status_lines(status)
         missing.append(sum(not check["held"] for check in status["checks"]))
     assert missing[0] >= 5 and missing[-1] == 0
+    assert status["state"] == "complete" and status["converged"]
     assert status["audits"]["needed"] == 0 and status["validation"]["walked_ps"] == pytest.approx(2.0)

@@ -147,3 +147,12 @@ def test_few_walks_make_the_mean_less_certain() -> None:
 
 def test_cold_walkers_are_not_audited() -> None:
     assert audit_steps(0.2, 2.0, 1.0, 0, 2000, 0, 1, heating_ps=0.4) == (600, 800, 1200, 2000)
+
+
+def test_the_standard_error_is_the_scatter_of_the_ratio() -> None:
+    """Audits of a known ν: the ratio of twenty of them scatters from one campaign to the next by what each says."""
+    rng = np.random.default_rng(5)
+    tests = [audit_test(drawn(rng, 1.3, 10.0, 20), (0.5, 2.0)) for _ in range(2000)]
+    scatter = np.std([test.ratio for test in tests])
+    assert np.mean([test.standard_error for test in tests]) == pytest.approx(scatter, rel=0.1)
+    assert math.isnan(audit_test([], (0.5, 2.0)).standard_error)

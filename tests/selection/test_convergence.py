@@ -41,11 +41,11 @@ def test_a_good_campaign_is_converged():
 
 def test_each_condition_alone_holds_it_back():
     slow = replace(GOOD, walkers=(WalkerProgress(0, 1.9, 0.0006, 1.0), *GOOD.walkers[1:]))
-    assert failing(slow) == ["walked time of each walker, ps,"]
+    assert failing(slow) == ["walked time of each walker, ps"]
     few = replace(GOOD, audits=GOOD.audits[:3])
     assert failing(few) == ["number of audits", "error / (prediction) of 3 audits"]
     flagged = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0006, 0.2)))
-    assert failing(flagged) == ["time without a flag, ps,"]
+    assert failing(flagged) == ["time without a flag, ps"]
     moving = replace(GOOD, fits=(*GOOD.fits[:1], FitPoint(5, 0.0019), *GOOD.fits[2:]))
     assert failing(moving) == ["change of β^(-1/2) over the latest 4 labels"]
     unsure = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0013, 1.0)))
@@ -77,7 +77,7 @@ def test_audits_worse_and_better_than_predicted_both_count_unless_the_prediction
 
 def test_a_largest_error_is_asked_for_where_the_user_says_so():
     assert assess(GOOD, replace(SETTINGS, max_error_eV_A=0.003)).converged
-    assert failing(GOOD, replace(SETTINGS, max_error_eV_A=0.002)) == ["predicted error, meV/Å,"]
+    assert failing(GOOD, replace(SETTINGS, max_error_eV_A=0.002)) == ["predicted error, meV/Å"]
 
 
 def test_the_temperature_with_the_worst_prediction_decides():

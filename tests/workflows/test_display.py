@@ -198,19 +198,22 @@ def test_table_ii_and_the_closing_lines(tmp_path: Path) -> None:
         ["MAE", "2.400"], ["RMSE", "3.100"], ["β^(-1/2)", "2.600"], ["mean", "ε_B", "1.000"], ["labels", "2"],
     ]
     check = {"name": "number of audits", "value": 4.0, "bound": "at least 3", "held": True}
-    status = {"state": "complete", "reason": "converged: all 1 checks hold", "checks": [check]}
+    audits = {"scale": 0.9, "standard_error": 0.05, "n_audits": 4, "applied": True}
+    status = {"state": "complete", "converged": True, "reason": "converged: all 1 checks hold", "checks": [check],
+              "predicted_rmse": 0.003, "recalibration": audits}
     lines = closing_lines(status, history, tmp_path, "dynft train si")
-    assert lines[0] == "complete: converged: all 1 checks hold"
-    assert lines[1].split(maxsplit=1) == ["held", "number of audits 4 (at least 3)"]
-    assert lines[2:8] == table_ii(final)
+    assert lines[0] == "complete, converged: all 1 checks hold"
+    assert lines[1].split(maxsplit=1) == ["held", "number of audits: 4 (at least 3)"]
+    assert lines[2].split(maxsplit=2)[2] == "3.000 meV/Å, recalibrated: × 0.900 ± 0.050 by 4 audits"
+    assert lines[3:9] == table_ii(final)
     assert f"force field: {tmp_path / 'force_fields' / '000002.h5'}" in lines
     paused = closing_lines({"state": "paused", "reason": "interrupted"}, History(), tmp_path, "dynft train si")
     assert paused[-1] == "go on with: dynft train si"
 
 
 def test_exit_code_is_zero_for_success_alone() -> None:
-    assert exit_code({"state": "complete", "reason": "converged"}) == 0
-    assert exit_code({"state": "complete", "reason": "not converged: max_walk_ps reached"}) == 1
+    assert exit_code({"state": "complete", "converged": True, "reason": "converged"}) == 0
+    assert exit_code({"state": "complete", "converged": False, "reason": "not converged: max_walk_ps reached"}) == 1
     assert exit_code({"state": "failed", "reason": "labels fail"}) == 1
     full = FILES + about_file(OSError(errno.ENOSPC, "", "ff.h5"))
     assert exit_code({"state": "failed", "reason": f"fit:000001 failed: {full}"}) == 2

@@ -34,7 +34,7 @@ def test_walkers_interval_and_what_is_missing(state: State) -> None:
     assert "walker 0      1.500 ps    298 K  μ_k 4.00 meV/Å  no flag yet" in text
     assert "last flag at 1.200 ps" in text
     assert "error     between 3.00 and 5.00 meV/Å" in text  # 3, 4, 5
-    assert "missing   number of audits 0 (at least 4)" in text
+    assert "missing   number of audits: 0 (at least 4)" in text
 
 
 def test_of_many_walkers_the_least_certain_are_shown(state: State) -> None:

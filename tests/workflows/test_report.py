@@ -36,9 +36,10 @@ from workflows.report_data import working_seconds
 from workflows.report_figures import ErrorTrace, bayesian_error_figure, data_uri, running_statistics
 
 STATUS: dict[str, Any] = {
-    "state": "complete", "reason": "converged: <4> audits agree", "n_labels": 7, "n_pending": 0, "n_failed": 1,
+    "state": "complete", "converged": True, "reason": "converged: <4> audits agree", "n_labels": 7, "n_pending": 0, "n_failed": 1,
     "n_force_fields": 3, "walked_ps": 2.4, "beta_inv_sqrt": 0.0026, "mu_k": 0.0011, "predicted_rmse": 0.0028,
-    "audited_rmse": 0.0029,
+    "audited_rmse": 0.0029, "error_interval": [0.0027, 0.0028],
+    "recalibration": {"scale": 1.0514, "standard_error": 0.0621, "n_audits": 15, "applied": True},
 }
 REASON = "ε_B 4.2 > 3 × 1.1 meV/Å"
 Z = [0.1, 1.2, 1.5, math.sqrt(5.3)]
@@ -150,8 +151,33 @@ def test_the_calibration_is_that_of_the_scores(run: Path) -> None:
     assert row == ["all", "1", "4", "1.50", "25.0 %", "75.0 %"]
 
 
+def test_it_says_whether_the_audits_are_in_the_prediction(run: Path) -> None:
+    said = "Interval and predicted RMSE are recalibrated: × 1.051 ± 0.062 by 15 audits."
+    assert said in render(run, STATUS)[0]
+    plain = {**STATUS["recalibration"], "applied": False}
+    assert "are not recalibrated (× 1.051 ± 0.062 by 15 audits)." in render(run, STATUS | {"recalibration": plain})[0]
+
+
+def test_a_campaign_that_has_not_converged_is_not_called_complete_alone(run: Path) -> None:
+    reason = "not converged after the longest walk, 5 ps: 2 of 6 checks do not hold"
+    text = render(run, STATUS | {"converged": False, "reason": reason})[0]
+    assert f'<span class="state">complete, {reason.partition(":")[0]}</span>: 2 of 6 checks do not hold' in text
+
+
+def test_counts_are_whole_numbers(run: Path) -> None:
+    checks = [
+        {"name": "number of audits", "value": 15.0, "bound": "at least 4", "held": True},
+        {"name": "change of β^(-1/2)", "value": 0.03456, "bound": "at most 0.1", "held": True},
+        {"name": "time without a flag, ps", "value": None, "bound": "at least 0.25", "held": False},
+    ]
+    rows = Page(render(run, STATUS | {"checks": checks})[0]).rows
+    assert ["yes", "number of audits", "15", "at least 4"] in rows
+    assert ["yes", "change of β^(-1/2)", "0.0346", "at most 0.1"] in rows
+    assert ["no", "time without a flag, ps", "–", "at least 0.25"] in rows
+
+
 def test_text_from_outside_is_escaped(run: Path) -> None:
-    assert "converged: &lt;4&gt; audits agree" in render(run, STATUS)[0]
+    assert "converged</span>: &lt;4&gt; audits agree" in render(run, STATUS)[0]
 
 
 def svg(image: str) -> str:

@@ -58,7 +58,7 @@ def test_a_campaign_at_work_has_not_ended_yet() -> None:
     paused = replace(state, stopped="interrupted")
     assert status_lines(_status(paused, False))[0].endswith("paused: interrupted")
     ended = replace(state, phase="complete")
-    assert status_lines(_status(ended, False))[0].endswith("complete: converged: all 6 checks hold")
+    assert status_lines(_status(ended, False))[0].endswith("complete, converged: all 6 checks hold")
 
 
 def test_a_dry_run_says_what_would_be_submitted_and_writes_nothing(

@@ -142,7 +142,8 @@ def test_the_status_of_a_finished_campaign(finished: tuple[Path, int], capsys: p
     run, code = finished
     status = status_json(run, capsys)
     assert status["state"] == "complete"
-    assert code == (1 if status["reason"].startswith("not converged") else 0)
+    assert code == (0 if status["converged"] else 1)
+    assert status["converged"] == status["reason"].startswith("converged")
     assert set(status) >= {
         "state", "n_labels", "n_pending", "n_failed", "n_force_fields", "walked_ps", "beta_inv_sqrt", "mu_k",
         "predicted_rmse", "audited_rmse", "rmse", "reason",
