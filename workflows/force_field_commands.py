@@ -259,12 +259,23 @@ def _summary(force_field: ForceField, training_rmse: float, unknown: int) -> lis
         *left_out_lines(force_field.left_out),
     ]
     if unknown:
-        equations = f"{rows} force components for {size} parameters: " if rows < size else ""
-        lines.insert(2, (
-            f"underdetermined: {equations}the data leave {unknown} of {size} combinations of parameters to the prior, "
-            "which keeps them small; ε_B is large where forces hang on them; more structures determine them"
-        ))
+        lines.insert(2, prior_note(unknown, size, rows, force_field.prior))
     return lines
+
+
+def prior_note(unknown: int, size: int, rows: int, prior: Prior) -> str:
+    """What it means that `rows` force components leave `unknown` of `size` combinations of parameters to the prior."""
+    few = f"{rows} force components for {size} parameters: " if rows < size else ""
+    left = f"{few}the data leave {unknown} of {size} combinations of parameters to the"
+    if prior == "decaying":
+        return (
+            f"{left} decaying prior, as they may: it has learnt from the others how they fall with distance and "
+            "bodies, and ε_B counts what that leaves open"
+        )
+    return (
+        f"underdetermined: {left} prior, which keeps them small; ε_B is large where forces hang on them; more "
+        "structures determine those that the supercell tells apart, the decaying prior estimates them"
+    )
 
 
 def left_out_lines(left_out: LeftOut | None) -> list[str]:

@@ -21,7 +21,13 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import site_parameters
 from dynft_core.selection.audits import audits_needed
 from dynft_core.selection.calibration import Calibration, calibrations
-from dynft_core.selection.convergence import audited_rmse, audits_test, error_interval, recalibration, recalibration_test
+from dynft_core.selection.convergence import (
+    audited_rmse,
+    audits_test,
+    error_interval,
+    recalibration,
+    recalibration_test,
+)
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Event, Journal, iter_journal
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
@@ -89,9 +95,9 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     """Where the campaign in `run_dir` stands, from its files alone. Changes nothing.
 
     Keys: "state" (running, paused, complete, failed), "reason", "converged" (true for a complete campaign that has
-    converged: one that stopped at its longest walk is complete, too); counts "n_labels" (to train on), "n_pending" (labels
-    under way), "n_failed", "n_force_fields"; "walked_ps", all walkers together; in eV/Å "beta_inv_sqrt", "mu_k",
-    "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of convergence;
+    converged: one that stopped at its longest walk is complete, too); counts "n_labels" (to train on), "n_pending"
+    (labels under way), "n_failed", "n_force_fields"; "walked_ps", all walkers together; in eV/Å "beta_inv_sqrt",
+    "mu_k", "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of convergence;
     "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out, now;
     "recalibration", the "scale" that the audits found with its "standard_error", their number "n_audits" and whether it
     is "applied" to "predicted_rmse" and "error_interval"; "validation". What is not known yet is None. Of a campaign
@@ -150,8 +156,8 @@ def take_requests(run_dir: Path) -> bool:
 
 
 _NOTHING = {
-    "state": "paused", "converged": False, "n_labels": 0, "n_pending": 0, "n_failed": 0, "n_force_fields": 0, "walked_ps": 0.0,
-    "beta_inv_sqrt": None, "mu_k": None, "predicted_rmse": None, "audited_rmse": None, "reason": "",
+    "state": "paused", "converged": False, "n_labels": 0, "n_pending": 0, "n_failed": 0, "n_force_fields": 0,
+    "walked_ps": 0.0, "beta_inv_sqrt": None, "mu_k": None, "predicted_rmse": None, "audited_rmse": None, "reason": "",
 }  # fmt: skip
 
 

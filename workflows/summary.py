@@ -12,6 +12,7 @@ from dynft_core.jobs import Evaluation
 from workflows.history import History
 from workflows.progress import duration
 
+
 def table_ii(evaluation: Evaluation) -> list[str]:
     """The paper's Table II for one force field, in lines."""
     return [
@@ -140,7 +141,8 @@ def convergence_lines(status: dict[str, Any]) -> list[str]:
         lines.append(
             f"{'validation walk':20s}{v['walked_ps']:.3g} ps: mean ε_B {error_text(_value(own['mean_eV_A']))} "
             f"(training {error_text(_value(training['mean_eV_A']))}), skewness of z_B {number_text(own['skewness'])} "
-            f"({number_text(training['skewness'])}), z_B > 3: {number_text(own['far'])} ({number_text(training['far'])})"
+            f"({number_text(training['skewness'])}), z_B > 3: {number_text(own['far'])} "
+            f"({number_text(training['far'])})"
         )
     return lines
 

@@ -194,20 +194,22 @@ def test_fit_says_what_it_found(silicon_files: Path, tmp_path: Path, capsys: pyt
     assert "warning" not in said
 
 
+@pytest.mark.parametrize("prior", ["shared", "decaying"])
 def test_an_underdetermined_fit_is_made_and_said(
-    silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    prior: str, silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frame = read_frames(silicon_files / "train.xyz", "frames")[0]
     ase.io.write(tmp_path / "one.xyz", frame, format="extxyz")
     arguments = ["fit", str(tmp_path / "one.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
     capsys.readouterr()
-    assert main([*arguments, "--cutoffs", "5.0,4.0,4.0", "-o", str(tmp_path / "ff.h5")]) == 0
+    assert main([*arguments, "--prior", prior, "--cutoffs", "5.0,4.0,4.0", "-o", str(tmp_path / "ff.h5")]) == 0
     said = capsys.readouterr().out
     loaded = ForceField.load(tmp_path / "ff.h5")
     least = loaded.basis.size - 45  # 48 force components, three of them fixed by the net force
     assert least > 0
     size = loaded.basis.size
-    assert f"underdetermined: 48 force components for {size} parameters: the data leave" in said
+    assert f"48 force components for {size} parameters: the data leave" in said
+    assert ("underdetermined: " in said, "more structures" in said) == (prior == "shared",) * 2
     count = int(said.split("the data leave ")[1].split()[0])
     assert least <= count < loaded.basis.size
 

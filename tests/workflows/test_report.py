@@ -36,7 +36,8 @@ from workflows.report_data import working_seconds
 from workflows.report_figures import ErrorTrace, bayesian_error_figure, data_uri, running_statistics
 
 STATUS: dict[str, Any] = {
-    "state": "complete", "converged": True, "reason": "converged: <4> audits agree", "n_labels": 7, "n_pending": 0, "n_failed": 1,
+    "state": "complete", "converged": True, "reason": "converged: <4> audits agree",
+    "n_labels": 7, "n_pending": 0, "n_failed": 1,
     "n_force_fields": 3, "walked_ps": 2.4, "beta_inv_sqrt": 0.0026, "mu_k": 0.0011, "predicted_rmse": 0.0028,
     "audited_rmse": 0.0029, "error_interval": [0.0027, 0.0028],
     "recalibration": {"scale": 1.0514, "standard_error": 0.0621, "n_audits": 15, "applied": True},
