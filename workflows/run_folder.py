@@ -97,13 +97,13 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     Keys: "state" (running, paused, complete, failed), "reason", "converged" (true for a complete campaign that has
     converged: one that stopped at its longest walk is complete, too); counts "n_labels" (to train on), "n_pending"
     (labels under way), "n_failed", "n_force_fields"; "walked_ps", all walkers together; in eV/Å "beta_inv_sqrt",
-    "mu_k", "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of convergence;
-    "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out, now;
-    "recalibration", the "scale" that the audits found with its "standard_error", their number "n_audits" and whether it
-    is "applied" to "predicted_rmse" and "error_interval"; "validation". What is not known yet is None. Of a campaign
-    that has begun also "n_walkers", "n_walking", "labels" (by status), "labels_per_day" (over the wall
-    time in which drivers trained: neither pauses, nor start, nor test set), "core_hours" (by kind of task) and
-    "seconds_left" (to the shortest walk asked for).
+    "mu_k", "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of
+    convergence; "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out,
+    now; "recalibration", the "scale" that the audits found with its "standard_error", their number "n_audits" and
+    whether it is "applied" to "predicted_rmse" and "error_interval"; "validation". What is not known yet is None. Of a
+    campaign that has begun also "n_walkers", "n_walking", "labels" (by status), "labels_per_day" (over the wall time in
+    which drivers trained: neither pauses, nor start, nor test set), "core_hours" (by kind of task) and "seconds_left"
+    (to the shortest walk asked for).
 
     Raises:
         FileFormatError: the journal cannot be read.
