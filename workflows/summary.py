@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def table_ii(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def exit_code(status: dict[str, Any]) -> int:
+def exit_code(status: Mapping[str, Any]) -> int:
     """0 when the campaign completed and converged, 130 when it was interrupted, 2 after trouble with files, else 1."""
     if status["state"] == "paused":
         return 130
@@ -34,13 +35,13 @@ def exit_code(status: dict[str, Any]) -> int:
     return 0 if status["state"] == "complete" and status["converged"] else 1
 
 
-def headline(status: dict[str, Any]) -> str:
+def headline(status: Mapping[str, Any]) -> str:
     """State and reason; of a campaign that is complete the reason begins with whether it has converged."""
     reason = status.get("reason")
     return f"{status['state']}{', ' if status['state'] == 'complete' else ': '}{reason}" if reason else status["state"]
 
 
-def recalibration_text(status: dict[str, Any]) -> str:
+def recalibration_text(status: Mapping[str, Any]) -> str:
     """Whether the audits' correction is in the predicted error, how large it is, and how well it is known."""
     found = status.get("recalibration")
     if not found or found["scale"] is None:
@@ -49,7 +50,7 @@ def recalibration_text(status: dict[str, Any]) -> str:
     return f"recalibrated: {scale}" if found["applied"] else f"not recalibrated ({scale})"
 
 
-def closing_lines(status: dict[str, Any], history: History, folder: Path, command: str) -> list[str]:
+def closing_lines(status: Mapping[str, Any], history: History, folder: Path, command: str) -> list[str]:
     """What to print once the driver has stopped."""
     lines = [headline(status)]
     if status["state"] == "complete":
@@ -78,7 +79,7 @@ def final_evaluation(history: History) -> Evaluation | None:
     return max(history.evaluations, key=lambda e: e.force_field, default=None)
 
 
-def status_lines(status: dict[str, Any]) -> list[str]:
+def status_lines(status: Mapping[str, Any]) -> list[str]:
     """The status for people, every number with its unit."""
     lines = [f"state               {headline(status)}"]
     lines.append(
@@ -100,7 +101,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     return lines + convergence_lines(status)
 
 
-def predicted_lines(status: dict[str, Any]) -> list[str]:
+def predicted_lines(status: Mapping[str, Any]) -> list[str]:
     """The predicted error, and what the audits have to do with it; nothing before there is one."""
     predicted = status.get("predicted_rmse")
     if predicted is None:
@@ -108,7 +109,7 @@ def predicted_lines(status: dict[str, Any]) -> list[str]:
     return [f"{'predicted RMSE':20s}{error_text(predicted, 3)}, {recalibration_text(status)}"]
 
 
-def course_lines(status: dict[str, Any]) -> list[str]:
+def course_lines(status: Mapping[str, Any]) -> list[str]:
     """Walkers, ledger, pace, cost, and what is left."""
     ledger = ", ".join(f"{n} {name}" for name, n in status["labels"].items())
     hours = status["core_hours"]
@@ -125,7 +126,7 @@ def course_lines(status: dict[str, Any]) -> list[str]:
     return lines
 
 
-def convergence_lines(status: dict[str, Any]) -> list[str]:
+def convergence_lines(status: Mapping[str, Any]) -> list[str]:
     """The checks, what the labels say of the predicted errors, and the validation walk."""
     lines = check_lines(status)
     tables = status.get("calibration") or {}
@@ -147,7 +148,7 @@ def convergence_lines(status: dict[str, Any]) -> list[str]:
     return lines
 
 
-def check_lines(status: dict[str, Any]) -> list[str]:
+def check_lines(status: Mapping[str, Any]) -> list[str]:
     """What convergence asks for and what came, a line a check."""
     return [
         f"{'held' if c['held'] else 'missing':20s}{c['name']}: {number_text(c['value'])} ({c['bound']})"
