@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf, isnan
@@ -263,7 +264,9 @@ _PLANS = {
 
 
 def causes(failed: Mapping[str, str]) -> str:
-    """The different reasons, the commonest first."""
-    reasons = list(failed.values())
-    common = sorted(set(reasons), key=lambda reason: (-reasons.count(reason), reason))[:3]
-    return "; ".join(f"{reasons.count(reason)} × {reason}" for reason in common)
+    """The classes of failure, the commonest first, each with its commonest reason."""
+    by_class: dict[str, Counter[str]] = {}
+    for reason in sorted(failed.values()):
+        by_class.setdefault(reason.partition(":")[0], Counter())[reason] += 1
+    common = sorted(by_class.values(), key=lambda reasons: -reasons.total())[:3]
+    return "; ".join(f"{reasons.total()} × {reasons.most_common(1)[0][0]}" for reasons in common)

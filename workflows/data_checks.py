@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ SOFT_EV_A2 = 0.3
 """Mean stiffness below which hardly any crystal lies: Si 10, NaCl 2, CsPbI₃ 1 eV/Å²."""
 UNLIKE = 8.0
 """Factor between stiffnesses that displacements do not explain, and other units do."""
+SAME_DIRECTION = 0.9
+"""Cosine between forces beyond which nothing but their size differs."""
 _DUPLICATE_A = 1e-6
 
 
@@ -42,6 +45,23 @@ def refuse_zero_forces(argument: str, displacements: Floats, forces: Floats) -> 
     moved = np.abs(displacements).max(axis=(1, 2)) > 1e-3
     if moved.any() and not forces[moved].any():
         raise InputError(argument, "forces on displaced atoms", "zeros alone", "give the file with the forces computed")
+
+
+def refuse_other_units(argument: str, forces: Floats, predicted: Floats) -> None:
+    """Refuse forces (S, N, 3) eV/Å that point where the `predicted` ones do, but are of quite another size.
+
+    Raises:
+        InputError: no crystal is so wrong by one factor alone; forces in other units are.
+    """
+    product, square = float(np.vdot(forces, predicted)), float(np.vdot(predicted, predicted))
+    if not square > 0 or product <= SAME_DIRECTION * math.sqrt(square * float(np.vdot(forces, forces))):
+        return
+    if not 1 / UNLIKE < product / square < UNLIKE:
+        raise InputError(
+            argument, "forces of about the size that the force field gives for these displacements",
+            f"{product / square:.3g} times as large ones",
+            f"give eV/Å (1 Ry/bohr = {RY_BOHR_EV_A:.2f} eV/Å, 1 hartree/bohr = {2 * RY_BOHR_EV_A:.2f} eV/Å)",
+        )
 
 
 def refuse_unphysical(argument: str, displacements: Floats, forces: Floats) -> None:

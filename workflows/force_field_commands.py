@@ -25,7 +25,7 @@ from dynft_core.regression.ranks import Ranks
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
-from workflows.data_checks import check_memory, data_warnings, refuse_zero_forces
+from workflows.data_checks import check_memory, data_warnings, refuse_other_units, refuse_zero_forces
 from workflows.structure_files import LabelledFrames, read_labelled_frames, read_structure, refuse_output
 
 Floats = NDArray[np.float64]
@@ -340,12 +340,14 @@ def evaluate(force_field: ForceField, data: Path, reference: Path | None = None)
     """Score a force field on the structures of `data`, of the training supercell or of another one.
 
     Raises:
-        InputError: as `read_labelled_frames`, or zero forces on displaced atoms.
+        InputError: as `read_labelled_frames`, zero forces on displaced atoms, or forces in other units.
     """
     frames = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell)
     refuse_zero_forces("DATA", frames.displacements, frames.forces)
     on_frames = force_field.on(frames.supercell)
-    errors = on_frames.forces(frames.displacements) - frames.forces
+    predicted_forces = on_frames.forces(frames.displacements)
+    refuse_other_units("DATA", frames.forces, predicted_forces)
+    errors = predicted_forces - frames.forces
     rmse = float(np.sqrt(np.mean(errors**2)))
     rms_force = float(np.sqrt(np.mean(frames.forces**2)))
     noise = float(force_field.posterior.beta_inv_sqrt)

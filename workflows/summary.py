@@ -13,6 +13,10 @@ from dynft_core.jobs import Evaluation
 from workflows.history import History
 from workflows.progress import duration
 
+MENDABLE = (f" failed: {FILES}", " × implausible: ")
+"""What the reason of a campaign says that failed of something the user can mend, as an `InputError`: trouble with files
+or disk, or a reference whose numbers contradict each other (other units)."""
+
 
 def table_ii(evaluation: Evaluation) -> list[str]:
     """The paper's Table II for one force field, in lines."""
@@ -27,10 +31,10 @@ def table_ii(evaluation: Evaluation) -> list[str]:
 
 
 def exit_code(status: Mapping[str, Any]) -> int:
-    """0 when the campaign completed and converged, 130 when it was interrupted, 2 after trouble with files, else 1."""
+    """0 for a converged campaign, 130 for an interrupted one, 2 for one that failed of input (MENDABLE), else 1."""
     if status["state"] == "paused":
         return 130
-    if status["state"] == "failed" and f" failed: {FILES}" in status["reason"]:
+    if status["state"] == "failed" and any(words in status["reason"] for words in MENDABLE):
         return 2
     return 0 if status["state"] == "complete" and status["converged"] else 1
 

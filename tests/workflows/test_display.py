@@ -24,6 +24,7 @@ from dynft_core.jobs import (
     WalkOutcome,
 )
 from dynft_core.terms import Role, StructureRef
+from workflows.campaign_plan import causes
 from workflows.config import Campaign, load_campaign
 from workflows.display import Display, event_lines, standing, time_left
 from workflows.history import History
@@ -218,6 +219,12 @@ def test_exit_code_is_zero_for_success_alone() -> None:
     full = FILES + about_file(OSError(errno.ENOSPC, "", "ff.h5"))
     assert exit_code({"state": "failed", "reason": f"fit:000001 failed: {full}"}) == 2
     assert exit_code({"state": "paused", "reason": "interrupted"}) == 130
+
+
+def test_causes_of_failed_labels_are_counted_by_class() -> None:
+    failed = {"a": "implausible: by 39 eV", "b": "timeout: 5 s", "c": "implausible: by 48 eV", "d": "timeout: 5 s",
+              "e": "implausible: by 48 eV"}
+    assert causes(failed) == "3 × implausible: by 48 eV; 2 × timeout: 5 s"
 
 
 def test_the_status_has_units_and_leaves_out_what_is_not_known() -> None:

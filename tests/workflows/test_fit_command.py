@@ -9,6 +9,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import pytest
+from ase import units
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from dynft_core.force_field import ForceField
@@ -237,6 +238,20 @@ def test_automatic_cutoffs_show_their_steps(
     assert last.startswith(", ".join(f"{c:g}" for c in loaded.basis.cutoffs.values()))
     assert main(["evaluate", str(tmp_path / "ff.h5"), str(silicon_files / "test.xyz")]) == 0
     assert "consistent: the prediction is" in capsys.readouterr().out
+
+
+def test_evaluate_refuses_forces_in_other_units(
+    force_field: Path, silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = read_frames(silicon_files / "test.xyz", "frames")
+    for frame in frames:
+        frame.calc = SinglePointCalculator(frame, forces=frame.get_forces() * units.Bohr / units.Ry)
+    ase.io.write(tmp_path / "rydberg.xyz", frames, format="extxyz")
+    capsys.readouterr()
+    assert main(["evaluate", str(force_field), str(tmp_path / "rydberg.xyz")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "got 0.0389 times as large ones; give eV/Å" in said
 
 
 def test_evaluate_says_where_the_expansion_is_misspecified(

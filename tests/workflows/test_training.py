@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +253,34 @@ def test_a_full_disk_ends_a_campaign_until_there_is_room(
     assert not [path for path in (tmp_path / "run").rglob("*.h5") if path.stat().st_size >= 6_000]
     assert main(command) in (0, 1)  # so short a campaign need not converge
     assert status_json(tmp_path / "run", capsys)["state"] == "complete"
+
+
+def test_a_reference_in_other_units_is_bad_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forces in Ry/bohr and energies in eV: the energy is not the work of the forces."""
+    code = """
+        from pathlib import Path
+        from ase.units import Bohr, Ry
+        from dynft_core.reference.calculators import make_calculator
+        from dynft_core.terms import ReferenceSettings
+
+        def rydberg():
+            calculator = make_calculator(ReferenceSettings("tersoff-si"), Path())
+            eV_A = calculator.calculate
+            def calculate(*arguments, **more):
+                eV_A(*arguments, **more)
+                calculator.results["forces"] = calculator.results["forces"] * Bohr / Ry
+            calculator.calculate = calculate
+            return calculator
+    """
+    (tmp_path / "other_units.py").write_text(textwrap.dedent(code), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    path = write_campaign(tmp_path, SMALL.replace("tersoff-si", "other_units:rydberg"))
+    assert main(["train", str(path), "--run", str(tmp_path / "run")]) == 2
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: ")]
+    assert "1 × implausible: " in line and "in another unit" in line
 
 
 def test_its_report_is_written_whole(finished: tuple[Path, int], tmp_path: Path) -> None:
