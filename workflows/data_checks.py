@@ -18,8 +18,20 @@ Floats = NDArray[np.float64]
 
 RY_BOHR_EV_A = 25.711
 """1 Ry/bohr in eV/Å; 1 hartree/bohr is twice that."""
+UNITS_EV_A = {
+    "Ry/bohr": RY_BOHR_EV_A, "hartree/bohr": 2 * RY_BOHR_EV_A, "kcal/mol/Å": 0.043364, "kJ/mol/Å": 0.010364,
+    "meV/Å": 1e-3,
+}  # fmt: skip
+"""Other units of force that files come in."""
+LEAST, MOST = 5.0, 250.0
+"""Between these is nearly every crystal's stiffness, in units of ħ²/mₑ Ω^(-4/3), Ω the volume of an atom: CsPbI₃ 17,
+NaCl 19, SrTiO₃ 22, Si 40 to 117 in DFT data; solid argon and the alkali metals are at the lower end."""
+HBAR2_M_EV_A2 = 7.62
+"""ħ²/mₑ in eV Å²."""
 SOFT_EV_A2 = 0.3
-"""Mean stiffness below which hardly any crystal lies: Si 10, NaCl 2, CsPbI₃ 1 eV/Å²."""
+"""Mean stiffness below which hardly any crystal lies, when its volume is not known."""
+STIFFEST_EV_A2 = 300.0
+"""No bond's: that of N₂, the stiffest, has 143 eV/Å², and twice that when both its atoms move."""
 UNLIKE = 8.0
 """Factor between stiffnesses that displacements do not explain, and other units do."""
 SAME_DIRECTION = 0.9
@@ -27,9 +39,14 @@ SAME_DIRECTION = 0.9
 _DUPLICATE_A = 1e-6
 
 
-def data_warnings(displacements: Floats, forces: Floats, energies: Sequence[float | None]) -> list[str]:
-    """Sentences on what is suspicious in structures (S, N, 3) Å with forces (S, N, 3) eV/Å."""
-    found = [*_unit_warnings(displacements, forces), *_duplicate_warnings(displacements, forces)]
+def data_warnings(
+    displacements: Floats, forces: Floats, energies: Sequence[float | None], atom_volume_A3: float | None = None
+) -> list[str]:
+    """Sentences on what is suspicious in structures (S, N, 3) Å with forces (S, N, 3) eV/Å.
+
+    `atom_volume_A3`: the crystal's volume by atom, which tells how stiff it can be.
+    """
+    found = [*_unit_warnings(displacements, forces, atom_volume_A3), *_duplicate_warnings(displacements, forces)]
     without = sum(e is None for e in energies)
     if without:
         found.append(f"note: {without} of {len(energies)} frames have no energy; only forces are fitted")
@@ -65,7 +82,7 @@ def refuse_other_units(argument: str, forces: Floats, predicted: Floats) -> None
 
 
 def refuse_unphysical(argument: str, displacements: Floats, forces: Floats) -> None:
-    """Refuse also forces that push displaced atoms away from their sites: labels must not begin like that.
+    """Refuse also forces that push displaced atoms away from their sites, or that no crystal has.
 
     Raises:
         InputError: saying which.
@@ -75,6 +92,12 @@ def refuse_unphysical(argument: str, displacements: Floats, forces: Floats) -> N
         raise InputError(
             argument, "forces that pull displaced atoms back to their sites", "forces that push them away",
             "are these gradients? change their sign; or the reference is not the relaxed structure",
+        )
+    each = stiffness(displacements, forces)
+    if np.isfinite(each).any() and (middle := float(np.nanmedian(each))) > STIFFEST_EV_A2:
+        raise InputError(
+            argument, f"forces in eV/Å: no bond's stiffness exceeds {STIFFEST_EV_A2:g} eV/Å²", f"{middle:.3g} eV/Å²",
+            f"convert them{_in_other_units(middle, 0.0, STIFFEST_EV_A2)}",
         )
 
 
@@ -93,8 +116,10 @@ def of_another_size(found: Floats, known: Floats) -> list[int]:
     return [k for k, x in enumerate(found / middle) if np.isfinite(x) and not 1 / UNLIKE < x < UNLIKE]
 
 
-def _unit_warnings(displacements: Floats, forces: Floats) -> list[str]:
+def _unit_warnings(displacements: Floats, forces: Floats, atom_volume_A3: float | None) -> list[str]:
     """The stiffness of each frame: against the other frames, and against crystals as they are."""
+    scale = HBAR2_M_EV_A2 * atom_volume_A3 ** (-4 / 3) if atom_volume_A3 else 0.0
+    low, high = (LEAST * scale, MOST * scale) if scale else (SOFT_EV_A2, STIFFEST_EV_A2)
     each = stiffness(displacements, forces)
     if not np.isfinite(each).any():
         return ["warning: no frame has a displaced atom: nothing can be learnt from these forces"]
@@ -105,10 +130,11 @@ def _unit_warnings(displacements: Floats, forces: Floats) -> list[str]:
             f"warning: forces do not pull atoms back to their sites (mean stiffness {middle:.2g} eV/Å²): "
             "is the reference the relaxed structure, are these forces and not gradients?"
         )
-    elif middle < SOFT_EV_A2:
+    elif not low < middle < high:
+        volume = f" of {atom_volume_A3:.3g} Å³ an atom" if atom_volume_A3 else ""
         found.append(
-            f"warning: a stiffness of {middle:.2g} eV/Å² is hardly any crystal's: are the forces in eV/Å? "
-            f"(1 Ry/bohr = {RY_BOHR_EV_A:.2f} eV/Å, 1 hartree/bohr = {2 * RY_BOHR_EV_A:.2f} eV/Å)"
+            f"warning: a stiffness of {middle:.2g} eV/Å² is hardly any crystal's{volume} ({low:.2g} to {high:.2g}): "
+            f"are the forces in eV/Å?{_in_other_units(middle, low, high)}"
         )
     else:
         odd = of_another_size(each, each)
@@ -119,6 +145,15 @@ def _unit_warnings(displacements: Floats, forces: Floats) -> list[str]:
                 f"the median): other units? (1 Ry/bohr = {RY_BOHR_EV_A:.2f} eV/Å)"
             )
     return found
+
+
+def _in_other_units(stiffness_eV_A2: float, low: float, high: float) -> str:
+    """' (from Ry/bohr × 25.71: 10 eV/Å²; …)': what would bring the stiffness between the bounds."""
+    found = [
+        f"from {unit} × {factor:.4g}: {factor * stiffness_eV_A2:.2g} eV/Å²" for unit, factor in UNITS_EV_A.items()
+        if low < factor * stiffness_eV_A2 < high
+    ]  # fmt: skip
+    return f" ({'; '.join(found)})" if found else ""
 
 
 def _duplicate_warnings(displacements: Floats, forces: Floats) -> list[str]:

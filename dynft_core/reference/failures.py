@@ -26,6 +26,8 @@ Message = tuple[str, str, str]
 
 NOT_RETRIED = frozenset({"setup", "settings", "storage", "busy", "timeout", "memory", "disk", "licence"})
 """Classes of failure that other settings of the self-consistency cycle cannot mend."""
+SETUP = frozenset({"setup", "settings", "licence", "storage", "disk"})
+"""Classes of failure that the next label will meet, too, until somebody mends their cause."""
 
 _MESSAGES = (
     ("memory", r"out of memory|oom[-_ ]?kill|cannot allocate memory|bad_alloc|MemoryError|insufficient virtual memory"),

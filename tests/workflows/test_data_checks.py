@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
+from ase import units
 
 from dynft_core import Crystal, Supercell
 from dynft_core.errors import InputError
@@ -34,6 +37,25 @@ def test_forces_in_another_unit_are_noticed() -> None:
     (said,) = data_warnings(u, forces / RY_BOHR_EV_A, ENERGIES)
     assert "are the forces in eV/Å" in said
     assert "25.71" in said
+
+
+CRYSTALS = {"Si": (13.4, 20.05), "CsPbI3": (0.75, 47.69), "NaCl": (2.33, 21.99), "SrTiO3": (6.12, 11.83)}
+"""Mean stiffness (eV/Å²) and volume of an atom (Å³) in density functional theory."""
+IN_EV_A = {
+    "Ry/bohr": units.Ry / units.Bohr, "hartree/bohr": units.Ha / units.Bohr, "kcal/mol/Å": units.kcal / units.mol,
+    "kJ/mol/Å": units.kJ / units.mol, "meV/Å": 1e-3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("crystal", CRYSTALS)
+def test_forces_all_in_another_unit_are_noticed_by_crystal_and_volume(crystal: str) -> None:
+    stiffness, volume_A3 = CRYSTALS[crystal]
+    u, forces = frames(stiffness)
+    assert data_warnings(u, forces, ENERGIES, volume_A3) == []
+    for unit, in_eV_A in IN_EV_A.items():
+        (said,) = data_warnings(u, forces / in_eV_A, ENERGIES, volume_A3)
+        right = re.search(rf"from {unit} × {in_eV_A:.4g}: (\S+) eV/Å²", said)
+        assert right and float(right[1]) == pytest.approx(stiffness, rel=0.05)
 
 
 def test_a_few_frames_in_another_unit_are_named() -> None:
@@ -85,6 +107,9 @@ def test_forces_that_no_crystal_has_are_refused() -> None:
     u = np.random.default_rng(1).normal(0, 0.02, (3, 8, 3))
     refuse_unphysical("DATA", u, -5 * u)
     refuse_unphysical("DATA", 0 * u, 0 * u)  # perfect structures: nothing can be said
+    refuse_unphysical("DATA", u, -143 * u)  # an N₂ molecule's bond
+    with pytest.raises(InputError, match=r"got 5e\+03 eV/Å².*from meV/Å × 0.001: 5 eV/Å²"):
+        refuse_unphysical("DATA", u, -5000 * u)
     with pytest.raises(InputError, match="zeros"):
         refuse_zero_forces("DATA", u, 0 * u)
     with pytest.raises(InputError, match="gradients"):
