@@ -46,6 +46,7 @@ from dynft_core.jobs import (
     WalkJob,
     WalkOutcome,
 )
+from dynft_core.reference.failures import SETUP
 from dynft_core.selection.diagnosis import leaving
 from dynft_core.selection.histogram import merged
 from dynft_core.terms import StructureRef
@@ -68,7 +69,10 @@ OUT = ("exploded", "left")
 MAX_EXPLOSIONS = 20
 """A campaign fails when in so many walks in a row every walker exploded: labels do not mend that."""
 FAILED_LABELS = 5
-"""A campaign fails when at least so many labels failed, and more than succeeded."""
+"""A campaign fails when at least so many labels failed, and more than succeeded; or so many in a row for reasons that
+lie not in their structures."""
+MOST_IN_A_ROW = 20
+"""And when so many in a row failed for whatever reason."""
 
 
 def start(campaign: Campaign, run_dir: str) -> tuple[State, tuple[Action, ...]]:
@@ -89,9 +93,10 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     if kind == "label_retried":
         return go_on(_retried(state, event["key"]))
     if kind == "label_dropped":
-        return go_on(_dropped(state, event["key"], str(event.get("cause", ""))))
+        return go_on(_dropped(state, event["key"], str(event.get("cause", "")), bool(event.get("idle"))))
     if kind == "labels_imported":
-        return go_on(_imported(state, [from_json(StructureRef, plain) for plain in event["structures"]]))
+        refs = [from_json(StructureRef, plain) for plain in event["structures"]]
+        return go_on(_imported(state, refs, bool(event.get("idle"))))
     if kind == "driver_stopped":
         return replace(state, stopped=str(event.get("reason", ""))), ()
     action = state.tasks.get(event.get("id", ""))
@@ -183,15 +188,22 @@ def changed_event(campaign: Campaign) -> dict[str, Any]:
     return {"event": "campaign_changed", "campaign": campaign.model_dump(mode="json")}
 
 
-def _imported(state: State, refs: Iterable[StructureRef]) -> State:
+def _imported(state: State, refs: Iterable[StructureRef], idle: bool) -> State:
     """With labels that were computed elsewhere; before the first fit, in the place of initial structures."""
-    ledger = state.ledger
     for ref in refs:
-        if ref.key not in ledger.entries:
-            ledger = ledger.choose((ref,), "queued").set(ref.key, "accepted")
-    first = state.phase in ("harmonic", "initial")
-    tasks = {i: a for i, a in state.tasks.items() if not (first and isinstance(a.job, ProposeJob))}
-    return replace(state, ledger=ledger, tasks=tasks)
+        ledger = state.ledger.choose((ref,), "queued")
+        if ledger.entries[ref.key].status != "accepted":
+            state = replace(state, ledger=ledger.set(ref.key, "accepted", cause="")).without_task(f"label:{ref.key}")
+    if state.phase in ("harmonic", "initial"):
+        state = _withdrawn(state, (ProposeJob, FitJob) if idle else (ProposeJob,))
+    return state
+
+
+def _withdrawn(state: State, kinds: tuple[type, ...]) -> State:
+    """Without the outstanding tasks of these kinds."""
+    for name in [i for i, a in state.tasks.items() if isinstance(a.job, kinds)]:
+        state = state.without_task(name)
+    return state
 
 
 def imported_event(refs: Iterable[StructureRef]) -> dict[str, Any]:
@@ -201,7 +213,7 @@ def imported_event(refs: Iterable[StructureRef]) -> dict[str, Any]:
 
 def _revived(state: State) -> State:
     """A new driver gives a failed campaign another chance: what failed may have been mended."""
-    state = replace(state, stopped="", losses={})
+    state = replace(state, stopped="", losses={}, failed_since=())
     return replace(state, failure="", ledger=state.ledger.revived()) if state.failure else state
 
 
@@ -216,11 +228,16 @@ def _retried(state: State, key: str) -> State:
     return state
 
 
-def _dropped(state: State, key: str, cause: str) -> State:
-    """A label that has not come is not wanted any more; an answer that comes nevertheless changes nothing."""
+def _dropped(state: State, key: str, cause: str, idle: bool) -> State:
+    """A label is not wanted any more, unless it is in use; an answer that comes nevertheless changes nothing.
+
+    A fit that has it and that no driver has begun (`idle`) is planned anew.
+    """
     entry = state.ledger.entries.get(key)
-    if entry is None or entry.status == "accepted":
+    if entry is None or state.ledger.in_use(key) or (state.is_being_fitted(key) and not idle):
         return state
+    if state.is_being_fitted(key):
+        state = _withdrawn(state, (FitJob,))
     return replace(state, ledger=state.ledger.set(key, "dropped", cause=cause)).without_task(f"label:{key}")
 
 
@@ -241,7 +258,12 @@ def _after_loss(state: State, action: Action, event: Event) -> tuple[State, tupl
 
 
 def _with_failed_label(state: State, key: str, outcome: Mapping[str, Any], status: LabelStatus) -> State:
-    state = replace(state, ledger=state.ledger.attempted(key, status, outcome))
+    error = str(outcome.get("error", ""))
+    since = (*state.failed_since, error.partition(":")[0])
+    state = replace(state, ledger=state.ledger.attempted(key, status, outcome), failed_since=since)
+    if sum(k in SETUP for k in since) >= FAILED_LABELS or len(since) >= MOST_IN_A_ROW:
+        failure = f"{len(since)} labels in a row failed, the latest: {error}; mend it and run the same command again"
+        state = replace(state, failure=state.failure or failure)
     n_failed, n_accepted = state.ledger.n_failed, state.ledger.counts["accepted"]
     if n_failed >= FAILED_LABELS and n_failed > n_accepted:
         failure = f"{n_failed} labels failed and {n_accepted} succeeded; {causes(state.ledger.failed)}"
@@ -256,7 +278,8 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             return replace(state, ledger=state.ledger.choose(outcome.structures, "queued"))
         case LabelJob(), LabelOutcome():
             answer = {"seconds": outcome.seconds, "core_seconds": outcome.core_seconds}
-            return replace(state, ledger=state.ledger.attempted(action.job.structure.key, "accepted", answer))
+            ledger = state.ledger.attempted(action.job.structure.key, "accepted", answer)
+            return replace(state, ledger=ledger, failed_since=())
         case WalkJob(), WalkOutcome():
             return _after_walk(state, outcome)
         case ValidateJob(), ValidateOutcome():

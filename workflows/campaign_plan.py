@@ -65,7 +65,8 @@ def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> 
         return _labels(state, role), state
     labels = state.ledger.labels(role)
     if not labels:
-        return [], replace(state, failure=f"no label for the first fit; {causes(state.ledger.failed)}")
+        why = causes(state.ledger.failed) or "all were dropped: import others, or retry these"
+        return [], replace(state, failure=f"no label for the first fit; {why}")
     return [_fit(state, version, labels, ())], state
 
 

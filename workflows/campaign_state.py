@@ -140,6 +140,7 @@ class State:
         truncation: what larger expansions make of the labels, once that has been tried.
         tried_labels: how many labels there were when that was last tried.
         explosions: walks in a row, over all batches, in which every walker exploded.
+        failed_since: classes of failure of the labels that failed since the latest that did not, or the driver's start.
         departures: how walkers left the crystal, with the newest labels.
         pace: how fast it goes, and what it cost.
         failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
@@ -170,6 +171,7 @@ class State:
     truncation: TruncationOutcome | None
     tried_labels: int
     explosions: int
+    failed_since: tuple[str, ...]
     departures: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
     pace: Pace
@@ -205,6 +207,7 @@ class State:
             truncation=None,
             tried_labels=0,
             explosions=0,
+            failed_since=(),
             departures=(),
             evaluations=(),
             pace=Pace(),
@@ -234,6 +237,11 @@ class State:
 
     def _batch(self, job: WalkJob) -> int:
         return job.walkers[0].walker // self.campaign.dynamics.walkers_per_task
+
+    def is_being_fitted(self, key: str) -> bool:
+        """Whether an outstanding fit has this label."""
+        fits = [a.job for a in self.tasks.values() if isinstance(a.job, FitJob)]
+        return any(ref.key == key for fit in fits for ref in fit.labels)
 
     @property
     def ended(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from dynft_core.reference.imported import (
     read_finished,
     write_imported_label,
 )
-from dynft_core.reference.label import read_label, relative_label_path
+from dynft_core.reference.label import Label, read_label, relative_label_path
 from dynft_core.storage.files import making_folder
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import read_perfect_structure, write_structures
@@ -32,7 +31,7 @@ from workflows.campaign import imported_event, started_event
 from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, reference_settings
 from workflows.campaign_state import State
 from workflows.config import load_campaign
-from workflows.data_checks import data_warnings, of_another_size, refuse_unphysical, stiffness
+from workflows.data_checks import UNLIKE, data_warnings, of_another_size, refuse_unphysical, stiffness
 from workflows.requests import ask
 from workflows.run_folder import RUN_MODE, first_event, prepared, state_of, take_requests
 from workflows.snapshot import JOURNAL
@@ -44,27 +43,49 @@ DUPLICATE_A = 1e-5
 SAME_CELL = 1e-4
 """Largest strain of a cell that is the campaign's; beyond it force constants change by more than fits notice."""
 
-OTHER_SIZE = "forces of another size than those of the campaign's labels for their displacements: other units?"
+MOST_NAMED = 3
+"""Frames that are named of those refused for one reason."""
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """A frame that is accepted: (N, 3) Å, (N, 3) eV/Å, eV; its file, and its place there in words."""
+
+    displacements: Floats
+    forces: Floats
+    energy_eV: float | None
+    finished: Finished
+    where: str
+
+
+@dataclass(frozen=True)
 class _Import:
-    """What was found so far: what is accepted, and how many frames were refused for which reason."""
+    """What was found so far: what is accepted, and by reason what was refused, in words."""
 
     supercell: Supercell
-    displacements: list[Floats] = field(default_factory=list)
-    forces: list[Floats] = field(default_factory=list)
-    energies: list[float | None] = field(default_factory=list)
-    files: list[Finished] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
+    accepted: list[_Frame] = field(default_factory=list)
+    refused: dict[str, list[str]] = field(default_factory=dict)
 
-    def refuse(self, numbers: Sequence[int], why: str) -> None:
-        """Take back some of what was accepted."""
-        for number in sorted(numbers, reverse=True):
-            for accepted in (self.displacements, self.forces, self.energies, self.files):
-                del accepted[number]
-        if numbers:
-            self.refused[why] += len(numbers)
+    @property
+    def displacements(self) -> Floats:
+        """Of what is accepted, (S, N, 3) Å."""
+        return np.array([frame.displacements for frame in self.accepted])
+
+    @property
+    def forces(self) -> Floats:
+        """Of what is accepted, (S, N, 3) eV/Å."""
+        return np.array([frame.forces for frame in self.accepted])
+
+    def refuse(self, why: str, which: str) -> None:
+        """Count one more frame, or a whole file."""
+        self.refused.setdefault(why, []).append(which)
+
+    @property
+    def refusals(self) -> list[str]:
+        """A line for each reason, the commonest first."""
+        found = sorted(self.refused.items(), key=lambda item: -len(item[1]))
+        named = {why: "; ".join(which[:MOST_NAMED]) + "; …" * (len(which) > MOST_NAMED) for why, which in found}
+        return [f"refused: {len(which)} × {why} {named[why]}" for why, which in found]
 
 
 def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_other_settings: bool) -> str:
@@ -100,22 +121,22 @@ def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settin
     known = [label.displacements for label in labels]
     for path in _files(paths):
         _read(path, found, known, state, accept_other_settings)
-    if labels and found.displacements:
-        there = stiffness(np.array([x.displacements for x in labels]), np.array([x.forces for x in labels]))
-        new = stiffness(np.array(found.displacements), np.array(found.forces))
-        found.refuse(of_another_size(new, there), OTHER_SIZE)
-    lines = [f"refused: {n} × {why}" for why, n in found.refused.most_common()]
-    if not found.displacements:
+    if labels and found.accepted:
+        _refuse_another_size(found, labels)
+    lines = found.refusals
+    if not found.accepted:
         raise InputError(
             "DIR", "at least one structure that can be a label", "; ".join(lines) or "no finished calculation",
             "give folders with vasprun.xml, OUTCAR or pw.x output, or extended xyz with forces",
         )
-    refuse_unphysical("DIR", np.array(found.displacements), np.array(found.forces))
-    lines += data_warnings(np.array(found.displacements), np.array(found.forces), found.energies)
+    refuse_unphysical("DIR", found.displacements, found.forces)
+    energies, cell_A3 = [x.energy_eV for x in found.accepted], abs(float(np.linalg.det(crystal.cell)))
+    lines += data_warnings(found.displacements, found.forces, energies, cell_A3 / crystal.n_atoms)
     taken = _write(run_dir, state, found)
-    n = len(found.displacements)
+    n = len(found.accepted)
     use = "in the place of the initial structures" if not state.fits else "in the next fit"
-    lines.append(f"imported: {n} label{'' if n == 1 else 's'} from {len({f.path for f in found.files})} files, {use}")
+    n_files = len({x.finished.path for x in found.accepted})
+    lines.append(f"imported: {n} label{'' if n == 1 else 's'} from {n_files} files, {use}")
     campaign = source if Path(source).resolve() != run_dir.resolve() else "its campaign file"
     go_on = f"go on with: dynft train {shlex.quote(campaign)} --run {shlex.quote(str(run_dir))}"
     lines.append(go_on if taken else "named to the running driver")
@@ -135,27 +156,36 @@ def _read(path: Path, found: _Import, known: list[Floats], state: State, accept_
     try:
         finished = read_finished(path)
     except FileFormatError as error:
-        found.refused[str(error)] += 1
+        found.refuse(f"file: expected {error.expected}, got", f"{error.got} ({path})")
         return
     difference = other_settings(finished, settings)
-    if difference and not accept_other_settings:
-        why = f"other settings ({difference}); --other-settings takes them all the same"
-        found.refused[why] += len(finished.frames)
-        return
-    for frame in finished.frames:
+    for number, frame in enumerate(finished.frames):
+        where = f"{path}, frame {number}" if len(finished.frames) > 1 else str(path)
+        if difference and not accept_other_settings:
+            found.refuse(f"other settings ({difference}), which --other-settings takes all the same:", where)
+            continue
         try:
-            displacements, forces, energy = _checked(frame, found.supercell, settings.max_net_force_eV_A)
+            displacements, forces, energy_eV = _checked(frame, found.supercell, settings.max_net_force_eV_A)
         except (InputError, StructureError) as error:
-            found.refused[f"{error.argument}: expected {error.expected}, got {error.got}"] += 1
+            found.refuse(f"{error.argument}: expected {error.expected}, got", f"{error.got} ({where})")
             continue
         if any(np.abs(displacements - other).max() < DUPLICATE_A for other in known):
-            found.refused["a structure that is a label already, or came twice"] += 1
+            found.refuse("a structure that is a label already, or came twice:", where)
             continue
         known.append(displacements)
-        found.displacements.append(displacements)
-        found.forces.append(forces)
-        found.energies.append(energy)
-        found.files.append(finished)
+        found.accepted.append(_Frame(displacements, forces, energy_eV, finished, where))
+
+
+def _refuse_another_size(found: _Import, labels: Sequence[Label]) -> None:
+    """Take back frames whose forces are in other units than those of the campaign's labels."""
+    there = stiffness(np.array([x.displacements for x in labels]), np.array([x.forces for x in labels]))
+    each = stiffness(found.displacements, found.forces)
+    for number in reversed(of_another_size(each, there)):
+        found.refuse(
+            f"stiffness: expected that of the campaign's labels, {np.nanmedian(there):.3g} eV/Å², within a factor of "
+            f"{UNLIKE:g} (other units?), got", f"{each[number]:.3g} eV/Å² ({found.accepted[number].where})",
+        )  # fmt: skip
+        del found.accepted[number]
 
 
 def _checked(frame: Atoms, supercell: Supercell, max_net_force_eV_A: float) -> tuple[Floats, Floats, float | None]:
@@ -173,7 +203,7 @@ def _checked(frame: Atoms, supercell: Supercell, max_net_force_eV_A: float) -> t
         raise InputError("forces", "finite forces and positions", "NaN or infinity", "leave the frame out")
     net = float(np.linalg.norm(forces.sum(axis=0))) / len(frame)
     if net > max_net_force_eV_A:
-        raise InputError("net force", f"at most {max_net_force_eV_A:g} eV/Å per atom", "more", "compute it again")
+        raise InputError("net force", f"at most {max_net_force_eV_A:g} eV/Å per atom", f"{net:.3g}", "compute it again")
     strain = np.abs(frame.cell[:] @ np.linalg.inv(supercell.cell) - np.eye(3)).max()
     if len(frame) == supercell.n_atoms and strain > SAME_CELL:
         raise StructureError("cell", "the campaign's cell", f"one strained by {strain:.2%}", "leave the frame out")
@@ -187,22 +217,20 @@ def _checked(frame: Atoms, supercell: Supercell, max_net_force_eV_A: float) -> t
 
 def _write(run_dir: Path, state: State, found: _Import) -> bool:
     """Write segment and labels, then tell the campaign; False when a running driver will take them up."""
-    perfect, settings = found.supercell.atoms(), reference_settings(state.campaign)
+    perfect, settings = read_perfect_structure(run_dir / SUPERCELL), reference_settings(state.campaign)
     keys = [
-        structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u, settings) for u in found.displacements
-    ]  # fmt: skip
+        structure_key(perfect.numbers, perfect.cell[:], perfect.positions + x.displacements, settings)
+        for x in found.accepted
+    ]
     number = 1 + len(list((run_dir / "structures").glob("imported-*.h5")))
     segment = f"structures/imported-{number:03d}.h5"
     (run_dir / "structures").mkdir(exist_ok=True)
-    write_structures(run_dir / segment, np.array(found.displacements), keys, {"method": "imported", "role": "initial"})
+    write_structures(run_dir / segment, found.displacements, keys, {"method": "imported", "role": "initial"})
     refs = []
-    for i, (key, finished) in enumerate(zip(keys, found.files, strict=True)):
-        ref = StructureRef(key, segment, i, "initial", f"imported from {finished.path}")
-        energy = found.energies[i]
-        write_imported_label(
-            run_dir, ref, perfect, found.displacements[i], found.forces[i],
-            float("nan") if energy is None else energy, finished,
-        )  # fmt: skip
+    for i, (key, x) in enumerate(zip(keys, found.accepted, strict=True)):
+        ref = StructureRef(key, segment, i, "initial", f"imported from {x.finished.path}")
+        energy_eV = float("nan") if x.energy_eV is None else x.energy_eV
+        write_imported_label(run_dir, ref, perfect, x.displacements, x.forces, energy_eV, x.finished)
         refs.append(ref)
     ask(run_dir, imported_event(refs))
     return take_requests(run_dir)

@@ -59,12 +59,19 @@ def drop(
     keys: Annotated[list[str], typer.Argument(metavar="KEY…", help="Keys, or how they begin.")],
     cause: Annotated[str, typer.Option(help="Why, for the ledger.")] = "dropped by the user",
 ) -> None:
-    """Give up labels that have not come: the campaign does without them."""
-    from workflows.ledger import GIVEN_UP, OPEN
+    """Give up labels that no force field was fitted to: the campaign does without them."""
+    from workflows.run_folder import is_running, state_of
 
-    ledger = _ledger(run)
-    chosen = _matching(ledger, keys)
-    _refuse(ledger, chosen, (*OPEN, *GIVEN_UP), "an accepted label is in the force fields: start another campaign")
+    state, running = state_of(run), is_running(run)
+    chosen = _matching(state.ledger, keys)
+    for key in chosen:
+        if state.ledger.in_use(key):
+            got = f"'{key}', which was (role: {state.ledger.entries[key].structure.role})"
+            expected = "a label that no force field was fitted to or tested by"
+            raise _input_error("KEY", expected, got, "start another campaign without it")
+        if running and state.is_being_fitted(key):
+            got = f"'{key}', in the fit under way"
+            raise _input_error("KEY", "a label that is in no fit", got, "stop the driver (Ctrl-C) first")
     _ask(run, [{"event": "label_dropped", "key": key, "cause": cause} for key in chosen], "dropped")
 
 

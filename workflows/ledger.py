@@ -122,6 +122,11 @@ class Ledger:
             core_seconds=before.core_seconds + float(outcome.get("core_seconds") or 0.0),
         )
 
+    def in_use(self, key: str) -> bool:
+        """Whether a force field was fitted to this label, or is scored by it: then it stays."""
+        entry = self.entries[key]
+        return entry.status == "accepted" and (key not in self.unfitted or entry.structure.role not in TRAINING)
+
     def fitted(self, keys: Iterable[str]) -> Ledger:
         """Once these labels are in a force field."""
         return replace(self, unfitted=self.unfitted.difference(keys))

@@ -141,13 +141,16 @@ def state_of(run_dir: Path) -> State:
 
 
 def take_requests(run_dir: Path) -> bool:
-    """Write the requests that lie in the folder to its journal; False when a running driver will do it."""
+    """Write the requests that lie in the folder to its journal; False when a running driver will do it.
+
+    They get the field "idle": no driver is at work on any task.
+    """
     descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         _lock(descriptor, run_dir, wait_s=0.0)
         with Journal.open(run_dir / JOURNAL) as journal:
             for event in requests(run_dir):
-                journal.append(event)
+                journal.append({**event, "idle": True})
     except RunFolderError:
         return False
     finally:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError
 from dynft_core.reference.calculators import calculator_name, complete_parameters
-from dynft_core.reference.label import KIND, relative_label_path
+from dynft_core.reference.label import IMPORTED, KIND, relative_label_path
 from dynft_core.storage.segments import Attribute, write_segment
 from dynft_core.terms import ReferenceSettings, StructureRef
 
@@ -114,7 +114,7 @@ def write_imported_label(
     path.parent.mkdir(parents=True, exist_ok=True)
     attributes: dict[str, Attribute] = {
         "kind": KIND, "key": ref.key, "role": ref.role, "energy_eV": energy_eV, "calculator": found.code or "unknown",
-        "settings_hash": f"imported:{hashlib.sha256(told.encode()).hexdigest()[:16]}", "seconds": 0.0,
+        "settings_hash": f"{IMPORTED}{hashlib.sha256(told.encode()).hexdigest()[:16]}", "seconds": 0.0,
     }  # fmt: skip
     write_segment(path, arrays, attributes)
 

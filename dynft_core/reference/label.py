@@ -55,6 +55,8 @@ logger = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 
 KIND = "label"
+IMPORTED = "imported:"
+"""How the settings' hash of a label begins that was computed elsewhere: it was compared when it was imported."""
 _WAIT_BEYOND_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 
@@ -266,7 +268,8 @@ def _harvest_attempt(folder: Path, check: Check, why_twice: WhyTwice) -> Calcula
 
 def _check_same(label: Label, job: LabelJob, atoms: Atoms) -> None:
     """A label found must be the one asked for: its folder's name alone proves nothing."""
-    if label.key != job.structure.key or label.settings_hash != settings_hash(job.reference):
+    same = label.settings_hash.startswith(IMPORTED) or label.settings_hash == settings_hash(job.reference)
+    if label.key != job.structure.key or not same:
         path = relative_label_path(job.structure.key)
         raise LabelError("storage", f"{path} is the label of another structure or of other reference settings")
     check_structure(label.numbers, label.cell, label.positions, atoms)

@@ -235,6 +235,39 @@ def test_a_campaign_whose_labels_fail_says_why_and_a_new_driver_tries_them_again
     assert [e["event"] for e in events].count("label_failed") == len(failed)
 
 
+def test_a_setup_that_breaks_late_stops_the_campaign_after_a_handful(tmp_path: Path) -> None:
+    """The licence ends when there are many labels: those to come are not burnt until they outnumber the others."""
+    answered = Counter[str]()
+
+    def without_licence(action: Action, event: Event) -> Event:
+        if action.kind != "label":
+            return event
+        answered["labels"] += 1
+        if answered["labels"] <= 12:
+            return event
+        return outcome_event(action, LabelOutcome(False, action.job.structure.key, error="licence: it has expired"))
+
+    state, _, _ = run(campaign("continue", {}), tmp_path, 0, without_licence)
+    assert len(state.ledger.failed) == 5 < state.ledger.counts["accepted"] == 12
+    assert state.failure.startswith("5 labels in a row failed, the latest: licence: it has expired; mend it")
+    state = advance(state, {"event": "driver_started"})[0]
+    assert not state.failure and not state.ledger.failed and not state.failed_since
+    assert state.ledger.queued >= state.labelling > set()
+
+
+def test_failures_of_single_structures_between_good_ones_do_not_stop_it(tmp_path: Path) -> None:
+    answered = Counter[str]()
+
+    def every_other(action: Action, event: Event) -> Event:
+        answered[action.kind] += 1
+        if action.kind != "label" or answered["label"] < 12 or answered["label"] % 2:
+            return event
+        return outcome_event(action, LabelOutcome(False, action.job.structure.key, error="settings: another version"))
+
+    state, _, _ = run(campaign("continue", {}), tmp_path, 0, every_other)
+    assert len(state.ledger.failed) > 5 and not state.failure
+
+
 def test_some_failed_labels_do_not_stop_a_campaign(tmp_path: Path) -> None:
     state, _, _ = run(campaign("wait", {"fail": "01"}), tmp_path, 1)
     assert state.phase == "complete"

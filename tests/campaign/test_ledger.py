@@ -110,7 +110,7 @@ def test_dropped_labels_are_done_without_even_if_they_answer_later(tmp_path: Pat
     [
         (["retry", "RUN", "ffffffffffffffffffff"], "names 0"),
         (["retry", "RUN", ""], "names"),
-        (["drop", "RUN", "ACCEPTED"], "accepted; an accepted label is in the force fields"),
+        (["drop", "RUN", "ACCEPTED"], "a label that no force field was fitted to or tested by"),
         (["list", "RUN", "--status", "finished"], "one of candidate, queued"),
         (["list", "NOWHERE"], "a run folder with a campaign"),
     ],

@@ -13,6 +13,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.units import Bohr, Ry
 
 from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
@@ -94,8 +95,8 @@ def test_frames_become_initial_labels_and_the_campaign_goes_on_with_them(campaig
         "1 × cell: expected the campaign's cell, got one strained by 0.10%",
         "3 × forces: expected some for every atom, got none",
         "1 × forces: expected finite forces and positions",
-        "1 × net force: expected at most 0.01 eV/Å per atom",
-        "1 × a structure that is a label already, or came twice",
+        f"1 × net force: expected at most 0.01 eV/Å per atom, got 0.173 ({tmp_path}/data/bad.xyz, frame 3)",
+        f"1 × a structure that is a label already, or came twice: {tmp_path}/data/deep/good.xyz, frame 2",
     ):
         assert words in said
     state = state_of(run)
@@ -137,8 +138,41 @@ def test_forces_in_other_units_than_those_of_the_labels_there_are_refused(campai
     in_rydberg = [changed(computed(seed), computed(seed).get_forces() / 25.711) for seed in (3, 4)]
     ase.io.write(other, [*in_rydberg, computed(5)], format="extxyz")
     said = import_labels(str(run), [other], None, accept_other_settings=False)
-    assert "refused: 2 × forces of another size" in said and "imported: 1 label" in said
+    assert "refused: 2 × stiffness: expected that of the campaign's labels, 1" in said and "other units?" in said
+    assert f"eV/Å² ({other}, frame 1); " in said and f"eV/Å² ({other}, frame 0)" in said
+    assert "imported: 1 label" in said
     assert len(state_of(run).ledger.accepted) == 3
+
+
+def test_imported_labels_can_be_dropped_and_taken_back_before_the_first_fit(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    for seed in range(4):
+        ase.io.write(tmp_path / f"{seed}.xyz", computed(seed), format="extxyz")
+        import_labels(str(campaign), [tmp_path / f"{seed}.xyz"], run, accept_other_settings=False)
+    unwanted, retried, imported, kept = sorted(state_of(run).ledger.accepted)
+    segments = {ref.key: ref.segment for ref in state_of(run).ledger.labels("initial")}
+    assert main(["labels", "drop", str(run), unwanted, retried, imported]) == 0
+    assert [ref.key for ref in state_of(run).tasks["fit:000001"].job.labels] == [kept]
+    assert main(["labels", "drop", str(run), kept]) == 0
+    assert "import others" in state_of(run).failure
+    assert main(["labels", "retry", str(run), retried, kept]) == 0
+    number = int(segments[imported].removeprefix("structures/imported-").removesuffix(".h5")) - 1
+    import_labels(str(run), [tmp_path / f"{number}.xyz"], None, accept_other_settings=False)
+    assert main(["train", str(campaign), "--run", str(run)]) in (0, 1)  # 40 fs need not converge
+    assert sorted(ForceField.load(run / "force_fields" / "000001.h5").labels) == [retried, imported, kept]
+    assert state_of(run).ledger.entries[unwanted].status == "dropped"
+    capsys.readouterr()
+    assert main(["labels", "drop", str(run), kept]) == 2
+    assert "a label that no force field was fitted to or tested by" in capsys.readouterr().err
+
+
+def test_forces_all_in_another_unit_are_warned_of_with_what_to_do(campaign: Path, tmp_path: Path) -> None:
+    in_rydberg = [changed(computed(seed), computed(seed).get_forces() / (Ry / Bohr)) for seed in (3, 4)]
+    ase.io.write(tmp_path / "all.xyz", in_rydberg, format="extxyz")
+    said = import_labels(str(campaign), [tmp_path / "all.xyz"], tmp_path / "run", accept_other_settings=False)
+    assert "warning: a stiffness of 0." in said and "from Ry/bohr × 25.71: 1" in said
 
 
 def test_labels_that_are_gone_are_named_before_anything_is_paid_for(
