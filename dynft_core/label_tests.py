@@ -4,7 +4,8 @@ Audits are drawn from the walks whatever their ε_B, so their errors are those o
 prediction of all *other* labels, in closed form: so all audits judge the newest force field, none an older one.
 
 Initial structures are not drawn from the walks. Small displacements, or such that the crystal never makes, have another
-error, and one noise level β for both would be wrong for the walks. When the audits show that, they are set aside.
+error, and one noise level β for both would be wrong for the walks. When the audits show that, those that do it are set
+aside; imported labels may be of many kinds, and what is like the walks stays.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from dynft_core.jobs import FitJob, Score
 from dynft_core.model.label_sums import statistics_of
 from dynft_core.reference.label import Label
 from dynft_core.regression.left_out import left_out
-from dynft_core.selection.audits import contradict
+from dynft_core.selection.audits import contradicting
 from dynft_core.selection.calibration import species_scores
 from dynft_core.terms import StructureRef
 
 Floats = NDArray[np.float64]
 
 MAX_TESTED = 24
-"""Initial labels that are looked at."""
+"""Initial labels that are looked at, evenly from among them; when some are of another kind, all are."""
 
 
 def predicted_scores(base: ForceField, refs: Sequence[StructureRef], labels: Sequence[Label]) -> tuple[Score, ...]:
@@ -74,11 +75,17 @@ def tested(
     initial = [ref for ref in job.initial if ref.key in fitted.labels]
     audited = [read(ref) for ref in audits]
     scores = left_out_scores(fitted, audits, audited)
-    begun = left_out_scores(fitted, initial[:MAX_TESTED], [read(ref) for ref in initial[:MAX_TESTED]])
-    if not contradict(_squares(scores), _squares(begun)):
+    some = initial[:: max(1, -(-len(initial) // MAX_TESTED))]
+    begun = left_out_scores(fitted, some, [read(ref) for ref in some])
+    aside = contradicting(_squares(scores), _squares(begun))
+    if not aside:
         return fitted, scores, ()
-    changed = _without(fitted, [read(ref) for ref in initial], job.noise_floor_eV_A)
-    return changed, left_out_scores(changed, audits, audited), tuple(ref.key for ref in initial)
+    if len(some) < len(initial):
+        begun = left_out_scores(fitted, initial, [read(ref) for ref in initial])
+        aside = contradicting(_squares(scores), _squares(begun))
+    gone = [initial[i] for i in aside]
+    changed = _without(fitted, [read(ref) for ref in gone], job.noise_floor_eV_A)
+    return changed, left_out_scores(changed, audits, audited), tuple(ref.key for ref in gone)
 
 
 def _squares(scores: Sequence[Score]) -> list[float]:

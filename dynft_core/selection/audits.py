@@ -161,6 +161,20 @@ def contradict(audits: Sequence[float], others: Sequence[float]) -> bool:
     return bool(chance < CONTRADICTION and large / small > CONTRADICTING_FACTOR**2)
 
 
+def contradicting(audits: Sequence[float], others: Sequence[float]) -> list[int]:
+    """Which of other labels are of another kind than the audits, by their (error / prediction)².
+
+    Those that contradict the audits each alone; and if the rest does so together, each of it that differs from the
+    audits by more than `CONTRADICTING_FACTOR`. So a few of another kind take none with them that are like the audits.
+    """
+    alone = [i for i, other in enumerate(others) if contradict(audits, [other])]
+    rest = [i for i in range(len(others)) if i not in alone]
+    if contradict(audits, [others[i] for i in rest]):
+        bound, audited = CONTRADICTING_FACTOR**2, sum(audits) / len(audits)
+        alone += [i for i in rest if not 1 / bound < others[i] / audited < bound]
+    return sorted(alone)
+
+
 def audit_steps(
     first_ps: float, ratio: float, timestep_fs: float, from_step: int, to_step: int, walker: int, n_walkers: int,
     heating_ps: float = 0.0,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynft_core.errors import InputError
-from dynft_core.selection.audits import as_walked, audit_steps, audit_test, audits_needed, contradict
+from dynft_core.selection.audits import as_walked, audit_steps, audit_test, audits_needed, contradict, contradicting
 
 BOUNDS = (0.85, 1.15)
 
@@ -118,6 +118,20 @@ def test_labels_of_another_kind_contradict_the_audits_and_such_of_the_same_kind_
     assert np.mean([contradict(*pair) for pair in pairs]) < 0.02
     assert contradict([9.0, 8.0, 11.0], [0.1] * 4) and contradict([0.2, 0.3, 0.25], [2.0, 2.5])
     assert not contradict([9.0], [0.1] * 4) and not contradict([1.0, 1.0], [])
+
+
+def test_of_a_mixture_those_of_another_kind_are_found_and_few_others() -> None:
+    rng = np.random.default_rng(6)
+    found, lost, n = 0, 0, 200
+    for _ in range(n):
+        audits, like = drawn(rng, 1.0, 8.0, 8), drawn(rng, 1.0, 8.0, 10)
+        aside = contradicting(audits, [*like, *drawn(rng, 0.15, 8.0, 5), *drawn(rng, 5.0, 8.0, 5)])
+        found += sum(i >= 10 for i in aside)
+        lost += sum(i < 10 for i in aside)
+    assert found > 0.95 * 10 * n and lost < 0.01 * 10 * n
+    assert contradicting([1.0, 1.2, 0.9, 1.1], [0.25] * 12) == list(range(12))  # together, none of them alone
+    assert not contradict([1.0, 1.2, 0.9, 1.1], [0.25])
+    assert contradicting([1.0], [9.0]) == [] == contradicting([1.0, 1.0], [])
 
 
 def test_errors_are_taken_to_what_is_walked_through_on_average() -> None:
