@@ -34,6 +34,7 @@ _MESSAGES = (
     ("disk", r"no space left on device|disk quota exceeded|Errno 28\b|Errno 122\b"),
     ("licence", r"licen[sc]e.{0,60}(?:expired|fail|denied|error|invalid|not found|unable|cannot)|not licen[sc]ed"),
     ("setup", r"command not found|: not found\b|exec format error|error while loading shared libraries"),
+    ("setup", r"\bexecv\w*(?:\(\):| error)|unable to (?:find|launch|run) the specified|module\(s\) are unknown"),
     ("killed", r"due to time limit|slurmstepd: error: .*cancelled|\bterminated by signal|killed by signal|^Killed\b"),
     ("crashed", r"segmentation fault|SIGSEGV|SIGBUS|SIGFPE|SIGABRT|core dumped|MPI_ABORT"),
 )
