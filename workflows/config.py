@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dynft_core.errors import FileFormatError, InputError
+from dynft_core.errors import FileFormatError, InputError, nearest
 from dynft_core.terms import PROPERTY_UNITS, PropertyName
+from workflows.config_errors import explained
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -173,28 +173,6 @@ BUILT_IN = Path(__file__).parent / "builtin"
 _PATHS = {"espresso": ("pseudo_dir",), "force_field": ("path",)}
 """Parameters that are paths, by calculator."""
 
-_UNITS = {
-    "_meV_A": "meV/Å", "_eV_A": "eV/Å", "_per_ps": "1/ps", "_minutes": "minutes", "_steps": "MD steps",
-    "_ps": "ps", "_fs": "fs", "_A": "Å", "_K": "K", "_s": "s",
-}
-"""Unit that the end of a key stands for; longer ends first."""
-
-_EXPECTED = {
-    "float_type": "a number",
-    "int_type": "an integer",
-    "string_type": "text in quotes",
-    "list_type": "a list in brackets",
-    "dict_type": "a table",
-    "model_type": "a table",
-    "missing": "a value",
-    "finite_number": "a finite number",
-    "string_pattern_mismatch": "letters, digits and . _ + - alone",
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "at least {ge:g}",
-    "literal_error": "{expected}",
-}
-"""What was expected, by pydantic's kind of error."""
-
 
 def built_in_names() -> list[str]:
     """Names of the campaigns that come with dynft."""
@@ -212,10 +190,9 @@ def find_campaign(source: str | Path) -> Path:
         return path
     if str(source) in built_in_names():
         return BUILT_IN / f"{source}.toml"
-    near = difflib.get_close_matches(str(source), built_in_names(), n=1)
     raise FileFormatError(
         "campaign", f"a campaign file, or one of {', '.join(built_in_names())}", f"'{source}', which is not there",
-        f"did you mean '{near[0]}'?" if near else "make one with: dynft init STRUCTURE",
+        nearest(str(source), built_in_names(), "make one with: dynft init STRUCTURE"),
     )
 
 
@@ -278,73 +255,9 @@ def parse_campaign(table: Mapping[str, Any]) -> Campaign:
     except ValidationError as error:
         # An unknown key explains the missing one that it was meant to be: it is named first.
         problems = sorted(error.errors(), key=lambda p: p["type"] != "extra_forbidden")
-        raise _input_error(problems[0], table) from error
+        raise explained(problems[0], Campaign) from error
     _check_values(campaign)
     return campaign
-
-
-def _input_error(problem: Any, table: Mapping[str, Any]) -> InputError:
-    """One of pydantic's errors in our words."""
-    keys = [part for part in problem["loc"] if not _names_a_union_member(part)]
-    name = ".".join(str(k) for k in keys)
-    unit = next((u for end, u in _UNITS.items() if any(str(k).endswith(end) for k in keys)), "")
-    in_unit = f" in {unit}" if unit else ""
-    if problem["type"] == "extra_forbidden":
-        return _unknown_key(keys, name, problem["input"])
-    expected = _EXPECTED.get(problem["type"], problem["msg"]).format(**problem.get("ctx", {})) + in_unit
-    if problem["type"] == "missing":
-        return InputError(name, expected, "nothing", f"add the key to {_section_name(keys[:-1])}")
-    got = problem["input"]
-    if problem["type"] == "literal_error":
-        near = difflib.get_close_matches(str(got), re.findall("'([^']*)'", expected), n=1, cutoff=0.4)
-        remedy = f"did you mean '{near[0]}'?" if near else "choose one of them"
-    elif isinstance(got, str) and problem["type"] in ("float_type", "int_type"):
-        remedy = f"write the number alone, without quotes{f', in {unit}' if unit else ''}"
-    else:
-        remedy = "correct the value"
-    return InputError(name, expected, repr(got), remedy)
-
-
-def _unknown_key(keys: Sequence[Any], name: str, value: Any) -> InputError:
-    known = _keys_of(keys[:-1])
-    near = _nearest_key(str(keys[-1]), known)
-    remedy = f"did you mean '{near}'?" if near else "remove it"
-    return InputError(name, f"a known key of {_section_name(keys[:-1])} ({', '.join(known)})", f"'{keys[-1]}'", remedy)
-
-
-def _nearest_key(key: str, known: Sequence[str]) -> str | None:
-    """The known key that `key` may have been meant to be, with or without its unit."""
-    bare = {_without_unit(k).lower(): k for k in known}
-    for wanted, candidates in ((key, {k: k for k in known}), (_without_unit(key).lower(), bare)):
-        near = difflib.get_close_matches(wanted, list(candidates), n=1)
-        if near:
-            return candidates[near[0]]
-    return None
-
-
-def _without_unit(key: str) -> str:
-    units = "|".join(sorted([end[1:] for end in _UNITS] + ["nm", "Ang", "eV", "meV", "ns", "C"], key=len, reverse=True))
-    return re.sub(f"_(?:{units})$", "", key)
-
-
-def _keys_of(path: Sequence[Any]) -> list[str]:
-    """Keys that the section at `path` may have."""
-    section: type[BaseModel] = Campaign
-    for part in path:
-        annotation = section.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        section = annotation
-    return list(section.model_fields)
-
-
-def _section_name(path: Sequence[Any]) -> str:
-    return f"[{'.'.join(str(p) for p in path)}]" if path else "the campaign"
-
-
-def _names_a_union_member(part: Any) -> bool:
-    """Pydantic puts the tried member of a union ('list[int]') among the keys."""
-    return isinstance(part, str) and "[" in part
 
 
 def _check_values(campaign: Campaign) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import math
 import pkgutil
@@ -19,7 +18,7 @@ from parsl.executors.base import ParslExecutor
 from parsl.executors.status_handling import BlockProviderExecutor
 
 import site_configs
-from dynft_core.errors import InputError
+from dynft_core.errors import InputError, nearest
 
 MAIN_EXECUTOR = "walkers"
 EXECUTORS = {
@@ -92,8 +91,7 @@ def _config_function(site: str) -> Callable[[str], Config]:
 def _load_name(site: str) -> ModuleType:
     if site in site_names():
         return import_module(f"site_configs.{site}")
-    near = difflib.get_close_matches(site, site_names(), n=1)
-    remedy = f"did you mean '{near[0]}'?" if near else "give the path of a site file, FILE.py"
+    remedy = nearest(site, site_names(), "give the path of a site file, FILE.py")
     raise InputError("--site", f"one of {', '.join(site_names())}, or the path of a site file", f"'{site}'", remedy)
 
 
