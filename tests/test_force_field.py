@@ -56,6 +56,18 @@ def test_one_alpha_an_order_recovers_each(basis: ForceConstantBasis, supercell: 
     assert per_order.log_evidence > shared.log_evidence
 
 
+def test_a_supercell_of_another_crystal_is_refused(force_field: ForceField) -> None:
+    """Also one of the same crystal that is made of its conventional cell: matched to the basis' cell it will do."""
+    conventional = bulk("Si", "diamond", a=5.432, cubic=True)
+    for other in (conventional, bulk("Si", "diamond", a=5.5), bulk("NaCl", "rocksalt", a=5.64)):
+        wrong = Supercell.build(Crystal(other), [2, 2, 2])
+        u = np.zeros((1, wrong.n_atoms, 3))
+        with pytest.raises(InputError, match="made of the basis' cell"):
+            fit(force_field.basis, wrong, u, u)
+    right = Supercell.match(force_field.basis.crystal, conventional.repeat(2))
+    assert np.all(force_field.on(right).forces(np.zeros((64, 3))) == 0)
+
+
 def test_structures_may_arrive_in_any_order_and_in_parts(force_field: ForceField, labelled: Labelled) -> None:
     u, forces = labelled
     first = fit(force_field.basis, force_field.supercell, u[[3, 0]], forces[[3, 0]], keys=["d", "a"])

@@ -88,11 +88,14 @@ def init(
     source: Annotated[str, typer.Argument(help="Built-in campaign (si), or a structure file.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to make; default: the name.")] = None,
     calculator: Annotated[str, typer.Option(help="Reference calculator, for a structure file.")] = "vasp",
+    symprec_A: Annotated[
+        float | None, typer.Option("--symprec", help="Make the structure symmetric first, to this tolerance (Å).")
+    ] = None,
 ) -> None:
     """Write a campaign file and its structure into a new folder."""
     from workflows.init_command import init_campaign
 
-    print(init_campaign(source, output, calculator))
+    print(init_campaign(source, output, calculator, symprec_A))
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,13 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.reference.calculators import is_installed
 from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.structures import write_perfect_structure
+from dynft_core.symmetry.space_group import (
+    SYMMETRY_TOLERANCE_A,
+    hidden_symmetry,
+    primitive,
+    space_group,
+    symmetrised,
+)
 from workflows.config import BUILT_IN, built_in_names
 from workflows.structure_files import read_structure
 
@@ -76,13 +84,14 @@ structures = 0                     # that many more reference calculations, for 
 """
 
 
-def init_campaign(source: str, output: Path | None, calculator: str) -> str:
+def init_campaign(source: str, output: Path | None, calculator: str, symprec_A: float | None = None) -> str:
     """Write campaign.toml and structure.xyz into a new folder; returns what to print.
 
     Args:
         source: a built-in campaign's name or a structure file.
         output: the folder; None: one named like the source, here.
         calculator: name of the reference calculator, for a structure file.
+        symprec_A: tolerance to which the structure of a file is made symmetric first; None: it is taken as it is.
 
     Raises:
         InputError: no such source or calculator, a structure that is no crystal, or a folder that holds a campaign.
@@ -91,10 +100,15 @@ def init_campaign(source: str, output: Path | None, calculator: str) -> str:
     atoms = None if source in built_in_names() else _read(source)
     notes: list[str] = []
     if atoms is None:
+        if symprec_A is not None:
+            raise InputError("--symprec", "a structure file", f"'{source}', a built-in campaign", "leave it out")
         folder = output or Path(source)
         text = (BUILT_IN / f"{source}.toml").read_text(encoding="utf-8")
+        notes = symmetry_lines(Crystal(_read(str(BUILT_IN / f"{source}.xyz"))))
     else:
-        notes = _notes(atoms, calculator)
+        if symprec_A is not None:
+            atoms, notes = _symmetrised(atoms, symprec_A)
+        notes += [*symmetry_lines(Crystal(atoms)), *_notes(atoms, calculator)]
         name = Path(source).stem if not Path(Path(source).stem).is_file() else Crystal(atoms).formula
         text = campaign_text(name, atoms, calculator)
         folder = output or Path(name)
@@ -109,7 +123,11 @@ def init_campaign(source: str, output: Path | None, calculator: str) -> str:
             temporary.write_text(text, encoding="utf-8")
     path = str(folder / "campaign.toml")
     run, rehearse = (shlex.join(["dynft", "train", path, *more]) for more in ([], ["--rehearse"]))
-    return "\n".join([*notes, f"campaign: {path}", f"run it: {run}", f"what would it cost: {rehearse}"])
+    runs = Path("runs") / tomllib.loads(text)["name"]
+    return "\n".join([
+        *notes, f"campaign: {path}", f"run it: {run}", f"its run folder, made here: {runs}",
+        f"what would it cost: {rehearse}",
+    ])
 
 
 def campaign_text(name: str, atoms: Atoms, calculator: str) -> str:
@@ -125,6 +143,34 @@ def campaign_text(name: str, atoms: Atoms, calculator: str) -> str:
         cutoffs=propose_cutoffs(crystal, 0.5 * float((heights * repeats).min())), calculator=json.dumps(calculator),
         parameters=_PARAMETERS.get(calculator, "\n").format(pseudopotentials=potentials),
     )
+
+
+def symmetry_lines(crystal: Crystal) -> list[str]:
+    """The space group and the primitive cell; and the symmetry that the structure may be meant to have."""
+    symbol, small = space_group(crystal).symbol, primitive(crystal)
+    given = "" if small.n_atoms == crystal.n_atoms else f", of the {crystal.n_atoms} given"
+    lines = [f"space group {symbol} to {SYMMETRY_TOLERANCE_A:g} Å, primitive cell of {small.n_atoms} atoms{given}"]
+    hidden = hidden_symmetry(crystal)
+    if hidden is not None:
+        lines.append(
+            f"note: to {hidden.tolerance_A:g} Å it would be {hidden.symbol}, {hidden.ratio:.0f} times as many "
+            "operations and far fewer parameters: if it is rattled, of a temperature, or not fully relaxed, begin anew "
+            f"with --symprec {hidden.tolerance_A:g}, or with the perfect crystal"
+        )
+    elif symbol == "P1" and small.n_atoms > 2:
+        lines.append("note: no symmetry at all: every atom has parameters of its own; is this the perfect crystal?")
+    return lines
+
+
+def _symmetrised(atoms: Atoms, symprec_A: float) -> tuple[Atoms, list[str]]:
+    """The structure made symmetric to a tolerance, and what that changed."""
+    before = Crystal(atoms)
+    if not 0 < symprec_A < before.nearest_neighbour_distance / 2:
+        half = f"{before.nearest_neighbour_distance / 2:.2g}"
+        raise InputError("--symprec", f"more than 0 and less than {half} Å", f"{symprec_A:g}", "for example 0.05")
+    after = symmetrised(before, symprec_A)
+    moved = float(np.linalg.norm(after.positions - before.positions, axis=1).max())
+    return after.atoms(), [f"symmetrised to {symprec_A:g} Å: atoms moved by up to {moved:.3g} Å"]
 
 
 def propose_cutoffs(crystal: Crystal, half_height_A: float) -> list[float]:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import StructureError
 
+SAME_A = 1e-3
+"""Cells whose vectors and positions differ by less are one: files round."""
+
 
 @dataclass(frozen=True, init=False, eq=False)
 class Crystal:
@@ -58,6 +61,13 @@ class Crystal:
         found = cls(Atoms(numbers=numbers, cell=cell, scaled_positions=scaled_positions, pbc=True))
         object.__setattr__(found, "scaled_positions", np.array(scaled_positions, dtype=np.float64))
         return found
+
+    def is_same(self, other: Crystal) -> bool:
+        """Whether `other` is the same cell with the same atoms in the same order and places, to SAME_A."""
+        return np.array_equal(self.numbers, other.numbers) and all(
+            np.allclose(a, b, rtol=0, atol=SAME_A)
+            for a, b in ((self.cell, other.cell), (self.positions, other.positions))
+        )
 
     @property
     def n_atoms(self) -> int:

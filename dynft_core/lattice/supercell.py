@@ -264,6 +264,14 @@ def supercell_matrix(crystal: Crystal, atoms: Atoms) -> Ints:
     deviation = np.abs(matrix @ crystal.cell - atoms.cell[:]).max() / longest
     size = abs(round(np.linalg.det(matrix)))
     if size == 0 or deviation > CELL_TOLERANCE or size * crystal.n_atoms != len(atoms):
+        if _rotated(crystal, atoms):
+            raise StructureError(
+                "structure",
+                "a supercell of the primitive cell in the same orientation",
+                "one that is rotated",
+                "rotate one of the two, with its forces; or give the perfect supercell in this orientation as the "
+                "primitive cell, to which it is reduced (a CIF file keeps no orientation)",
+            )
         raise StructureError(
             "structure",
             "an integer supercell of the primitive cell",
@@ -271,3 +279,23 @@ def supercell_matrix(crystal: Crystal, atoms: Atoms) -> Ints:
             "check the primitive cell, its orientation and the lattice constant",
         )
     return matrix
+
+
+def _rotated(crystal: Crystal, atoms: Atoms) -> bool:
+    """Whether the lattice has vectors with the lengths and angles of the cell of `atoms`, whatever their direction."""
+    metric = np.asarray(atoms.cell[:] @ atoms.cell[:].T)
+    lengths = np.sqrt(np.diag(metric))
+    volume = float(np.sqrt(max(np.linalg.det(metric), 0.0)) / abs(np.linalg.det(crystal.cell)))
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(crystal.cell), axis=0)
+    reach = np.ceil(1.01 * lengths.max() / heights)
+    if round(volume) * crystal.n_atoms != len(atoms) or np.prod(2 * reach + 1) > MAX_ATOMS:
+        return False
+    axes = [np.arange(-r, r + 1) for r in reach]
+    vectors = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) @ crystal.cell
+    found = np.linalg.norm(vectors, axis=1)
+    a, b, c = (vectors[np.abs(found - length) < CELL_TOLERANCE * length] for length in lengths)
+    allowed = 2 * CELL_TOLERANCE * np.outer(lengths, lengths)
+    ab, ac, bc = (
+        np.abs(x @ y.T - metric[i, j]) < allowed[i, j] for x, y, i, j in ((a, b, 0, 1), (a, c, 0, 2), (b, c, 1, 2))
+    )
+    return bool(np.any(ab & (ac.astype(float) @ bc.T.astype(float) > 0)))  # one c for both a and b

@@ -10,6 +10,7 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dynft_core.errors import InputError
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.cell_energy import CellEnergy, lay_out
 from dynft_core.model.kernels.terms import Terms
@@ -108,7 +109,18 @@ class FoldedBasis:
 
 
 def fold(basis: ForceConstantBasis, supercell: Supercell) -> FoldedBasis:
-    """Fold `basis` onto `supercell` (any matrix; images of a cluster beyond the cell add up), in double precision."""
+    """Fold `basis` onto `supercell` (any matrix; images of a cluster beyond the cell add up), in double precision.
+
+    Raises:
+        InputError: the supercell is not made of the basis' own cell.
+    """
+    own, other = basis.crystal, supercell.crystal
+    if not own.is_same(other):
+        raise InputError(
+            "supercell", f"one made of the basis' cell, {own.formula}",
+            f"one of {other.formula if own.formula != other.formula else 'another cell of ' + other.formula}",
+            "make it by Supercell.build(basis.crystal, …) or Supercell.match(basis.crystal, atoms)",
+        )
     blocks = {}
     for order in basis.orders:
         representation = Representation(basis.cartesian, order.order)

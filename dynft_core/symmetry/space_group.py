@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from dynft_core.errors import StructureError
 from dynft_core.lattice.crystal import Crystal
 
 SYMMETRY_TOLERANCE_A = 1e-4
+NEARLY_A = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Tolerances at which a higher symmetry is looked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +44,10 @@ class SpaceGroup:
         return len(self.rotations)
 
 
-def _dataset(crystal: Crystal) -> spglib.SpglibDataset:
+def _dataset(crystal: Crystal, tolerance_A: float = SYMMETRY_TOLERANCE_A) -> spglib.SpglibDataset:
     cell: Any = (crystal.cell, crystal.scaled_positions, crystal.numbers)
     try:
-        dataset = spglib.get_symmetry_dataset(cell, symprec=SYMMETRY_TOLERANCE_A)
+        dataset = spglib.get_symmetry_dataset(cell, symprec=tolerance_A)
     except Exception as error:  # spglib raises its own class or returns None, by version and setting
         raise StructureError(
             "crystal", "a structure that spglib understands", str(error), "check cell and positions"
@@ -84,6 +87,52 @@ def space_group(crystal: Crystal) -> SpaceGroup:
         shifts=chosen.astype(np.int64),
         cartesian=left @ right,
     )
+
+
+@dataclass(frozen=True)
+class HiddenSymmetry:
+    """A space group that a structure has to `tolerance_A` alone, with `ratio` times as many operations as its own."""
+
+    symbol: str
+    tolerance_A: float
+    ratio: float
+
+
+def hidden_symmetry(crystal: Crystal) -> HiddenSymmetry | None:
+    """The highest symmetry that the crystal nearly has, if it is higher than its own.
+
+    Nearly: to less than a tenth of the nearest-neighbour distance, which thermal motion and loose relaxation move
+    atoms by, and phases of other symmetry may differ by, too.
+    """
+    own, found = len(_dataset(crystal).rotations), None
+    for tolerance_A in NEARLY_A:
+        if tolerance_A > 0.1 * crystal.nearest_neighbour_distance:
+            break
+        with suppress(StructureError):  # spglib gives up where the tolerance contradicts itself
+            dataset = _dataset(crystal, tolerance_A)
+            ratio = len(dataset.rotations) / own
+            if ratio > (found.ratio if found else 1):
+                found = HiddenSymmetry(str(dataset.international), tolerance_A, ratio)
+    return found
+
+
+def symmetrised(crystal: Crystal, tolerance_A: float) -> Crystal:
+    """The crystal with the symmetry that it has to `tolerance_A`, exactly; same orientation, same order of atoms.
+
+    Raises:
+        StructureError: no symmetry can be found to this tolerance.
+    """
+    from ase.spacegroup.symmetrize import refine_symmetry  # a third of a second, for this alone
+
+    wanted, atoms = _dataset(crystal, tolerance_A), crystal.atoms()
+    refine_symmetry(atoms, symprec=tolerance_A)
+    found = Crystal(atoms)
+    if len(_dataset(found).rotations) < len(wanted.rotations):
+        raise StructureError(
+            "symprec", "a tolerance that makes a structure of higher symmetry", f"{tolerance_A:g} Å",
+            "choose another, or symmetrise the structure with another tool",
+        )
+    return found
 
 
 def primitive(crystal: Crystal) -> Crystal:

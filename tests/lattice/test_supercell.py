@@ -198,3 +198,14 @@ def test_atoms_on_no_site_are_refused() -> None:
 def test_supercells_beyond_all_memory_are_refused(silicon: Crystal, matrix: list) -> None:
     with pytest.raises(StructureError, match="5000000 atoms"):
         Supercell.build(silicon, matrix)
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_a_rotated_supercell_is_called_rotated(matrix: list[object]) -> None:
+    atoms = make_supercell(CRYSTAL.atoms(), full(matrix))
+    atoms.rotate(40, (1, 2, 3), rotate_cell=True)
+    with pytest.raises(StructureError, match="one that is rotated"):
+        Supercell.match(CRYSTAL, atoms)
+    atoms.set_cell(1.02 * atoms.cell[:], scale_atoms=True)
+    with pytest.raises(StructureError, match="an integer supercell of the primitive cell"):
+        Supercell.match(CRYSTAL, atoms)

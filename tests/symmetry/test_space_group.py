@@ -8,7 +8,7 @@ from ase import Atoms
 from ase.build import bulk
 
 from dynft_core import Crystal
-from dynft_core.symmetry.space_group import primitive, space_group
+from dynft_core.symmetry.space_group import hidden_symmetry, primitive, space_group
 
 CASES = [
     (bulk("Si", "diamond", a=5.432), 48, "Fd-3m"),
@@ -60,3 +60,7 @@ def test_primitive_cell_of_a_repeated_cell(shift: np.ndarray) -> None:
 
 def test_a_primitive_cell_stays_as_it_is(tin_selenide: Crystal) -> None:
     assert primitive(tin_selenide) is tin_selenide
+
+
+def test_a_phase_of_low_symmetry_hides_none(tin_selenide: Crystal) -> None:
+    assert hidden_symmetry(tin_selenide) is None

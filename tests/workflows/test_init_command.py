@@ -74,3 +74,39 @@ def test_a_molecule_is_no_crystal(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["init", str(path), "-o", str(tmp_path / "out")]) == 2
     assert "no cell" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_init_says_which_symmetry_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conventional = bulk("Si", "diamond", a=5.432, cubic=True)
+    conventional.rotate(33, (1, 2, 3), rotate_cell=True)
+    ase.io.write(tmp_path / "silicon.xyz", conventional, format="extxyz")
+    assert main(["init", str(tmp_path / "silicon.xyz"), "-o", str(tmp_path / "new")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "space group Fd-3m to 0.0001 Å, primitive cell of 2 atoms, of the 8 given"
+    assert not any("it would be" in line for line in said)
+    assert f"run it: dynft train {tmp_path / 'new' / 'campaign.toml'}" in said
+    assert f"its run folder, made here: {Path('runs') / 'silicon'}" in said
+
+
+def test_a_rattled_crystal_is_noticed_and_made_perfect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], refused: Refused
+) -> None:
+    perfect = bulk("Si", "diamond", a=5.432, cubic=True)
+    perfect.rotate(33, (1, 2, 3), rotate_cell=True)
+    rattled = perfect.copy()
+    rattled.rattle(0.01, seed=1)
+    ase.io.write(tmp_path / "rattled.xyz", rattled, format="extxyz")
+    init = ["init", str(tmp_path / "rattled.xyz"), "--calculator", "tersoff-si", "-o"]
+    assert main([*init, str(tmp_path / "as-it-is")]) == 0
+    said = capsys.readouterr().out
+    assert "space group P1 to 0.0001 Å, primitive cell of 8 atoms\n" in said
+    assert "it would be Fd-3m, 192 times as many operations" in said
+    tolerance = said.split("--symprec ")[1].split(",")[0]
+    assert main([*init, str(tmp_path / "clean"), "--symprec", tolerance]) == 0
+    assert "space group Fd-3m to 0.0001 Å, primitive cell of 2 atoms" in capsys.readouterr().out
+    clean = ase.io.read(tmp_path / "clean" / "structure.xyz")
+    np.testing.assert_allclose(clean.cell[:], perfect.cell[:], atol=1e-7)
+    differences = clean.positions - perfect.positions
+    np.testing.assert_allclose(differences - differences.mean(axis=0), 0.0, atol=1e-7)
+    assert "--symprec" in refused([*init, str(tmp_path / "too-far"), "--symprec", "3"])
+    assert "built-in" in refused(["init", "si", "--symprec", "0.1"])
