@@ -21,8 +21,11 @@ from parsl.launchers import SimpleLauncher
 from parsl.providers import SlurmProvider
 from parsl.providers.base import ExecutionProvider
 
+from site_configs.versions import written
+
 _POOL = "parsl.executors.high_throughput.process_worker_pool"
 _INTERCHANGE = "parsl.executors.high_throughput.interchange"
+_TETHER, _VERSIONS = "site_configs.tether", "site_configs.versions"
 
 _NEVER = re.compile(
     "PartitionTimeLimit|PartitionNodeLimit|BadConstraints|InvalidAccount|InvalidQOS|NotAllowed|can't use this partition"
@@ -147,8 +150,9 @@ def worker_pool(
         python: the workers' Python.
         ends_with_driver: for workers on this machine: they end within a second of the driver.
     """
-    tethered = [sys.executable, "-m", "site_configs.tether", str(os.getpid())]
-    start = [*tethered, _POOL] if ends_with_driver else [python, "-m", "site_configs.tether", "0", _POOL]
+    tethered = [sys.executable, "-m", _TETHER, str(os.getpid())]
+    driver = str(os.getpid()) if ends_with_driver else "0"
+    pool = [sys.executable if ends_with_driver else python, "-m", _VERSIONS, written(), _TETHER, driver, _POOL]
     return HighThroughputExecutor(
         label=label,
         provider=blocks,
@@ -160,7 +164,7 @@ def worker_pool(
         heartbeat_threshold=patience_s,
         # By module, not by the names of scripts, which are not found unless the environment is activated.
         interchange_launch_cmd=[*tethered, _INTERCHANGE],
-        launch_cmd=f"{shlex.join(start)} {DEFAULT_LAUNCH_CMD.partition(' ')[2]}",
+        launch_cmd=f"{shlex.join(pool)} {DEFAULT_LAUNCH_CMD.partition(' ')[2]}",
     )
 
 

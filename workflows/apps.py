@@ -8,6 +8,7 @@ replaced, tasks that do not fit into what is left of a block, a clean-up that ha
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,12 +23,13 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.futures import AppFuture
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.base import ParslExecutor
-from parsl.executors.high_throughput.errors import ManagerLost
+from parsl.executors.high_throughput.errors import ManagerLost, VersionMismatch
 from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.jobs.errors import TooManyJobFailuresError
 from parsl.jobs.states import JobState, JobStatus
 
 from dynft_core.errors import CampaignFailedError
+from site_configs.versions import mismatch
 from workflows.sites import executor_labels, walltime_s
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,11 @@ FAILED_BLOCKS = 3
 """So many blocks in a row, or all there were, that failed or whose workers never came: the executor gives up."""
 BLOCK_LOSS_COST = 0.25
 """What the end of its block costs a task: its walltime, a cancelled job, a dead node are hardly its fault."""
+
+
+_PARSLS_NAMES = {"py.v": "Python", "parsl.v": "Parsl"}
+_OTHER_PARSL = re.compile(r"process_worker_pool\S*: error: (unrecognized|the following) arguments")
+"""What a pool of another Parsl says of its options, in a site whose own command starts it."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +185,7 @@ class _Pool:
         if not isinstance(executor, BlockProviderExecutor):
             return None
         if executor.bad_state_is_set:
-            return Trouble(_one_line(str(executor.executor_exception)), gave_up=True)
+            return Trouble(_bad_state(executor.executor_exception), gave_up=True)
         process = executor.interchange_proc if isinstance(executor, HighThroughputExecutor) else None
         if process is not None and process.poll() is not None:
             return Trouble(f"the interchange of '{executor.label}' ended with code {process.returncode}")
@@ -283,8 +290,23 @@ def _blocks(executor: BlockProviderExecutor) -> list[JobStatus]:
 
 def _words(status: JobStatus) -> str:
     """What a block left behind, in one line, without Parsl's guesses where the scheduler or the shell has spoken."""
-    said = [_submission(status.message or status.state.name), status.stderr_summary or ""]
-    return _one_line(" ".join(said))[-400:]
+    shell = _one_line(status.stderr_summary or "")
+    if _OTHER_PARSL.search(shell):
+        return f"the workers have another Parsl than the driver: use one environment for both ({shell[-200:]})"
+    guess = status.state == JobState.MISSING and shell
+    said = "" if guess else _submission(status.message or status.state.name)
+    return _one_line(f"{said} {shell}")[-400:]
+
+
+def _bad_state(error: Exception | None) -> str:
+    """Why Parsl gave an executor up; versions that differ, which Parsl tells by names of its own, in ours."""
+    if isinstance(error, VersionMismatch):
+        here, there = (
+            {_PARSLS_NAMES[name]: number for name, number in re.findall(r"(\S+)=(\S+)", side)}
+            for side in (error.interchange_version, error.manager_version)
+        )
+        return mismatch(here, there)
+    return _one_line(str(error))
 
 
 def _submission(message: str) -> str:

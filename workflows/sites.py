@@ -35,7 +35,7 @@ EXECUTORS = {
 
 _KNOWN = {label for labels in EXECUTORS.values() for label in labels}
 
-_PARTS = ("blocks", "tether")
+_PARTS = ("blocks", "tether", "versions")
 """What sites are made of, beside them."""
 
 

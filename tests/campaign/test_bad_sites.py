@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import fake_tasks
 import pytest
 from fake_driver import campaign
+from test_engine import assert_nothing_is_left
 
 from dynft_core.errors import CampaignFailedError
+from site_configs.versions import written
 from workflows.campaign_state import State
 from workflows.driver import run_campaign
 from workflows.run_folder import status_of
+from workflows.site_check import check_site
 
 # Parsl leaves sockets to the garbage collector when its clean-up could not end.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -55,6 +59,66 @@ def test_a_package_that_the_workers_lack(tmp_path: Path) -> None:
     assert "No module named 'no_such_package'" in state.failure
     assert status_of(tmp_path / "run")["state"] == "failed"
     assert go(tmp_path / "run").phase == "complete"
+
+
+def other_environment(folder: Path, file: str, text: str) -> str:
+    """PYTHONPATH of an environment that is this one with a file more."""
+    path = folder / "other" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return os.pathsep.join([str(folder / "other"), os.environ.get("PYTHONPATH", "")])
+
+
+def test_workers_of_another_parsl_that_the_interchange_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where the check keeps logs
+    path = other_environment(
+        tmp_path, "sitecustomize.py", "import parsl.version\nparsl.version.VERSION = '1999.01.01'\n"
+    )
+    site = local_site(tmp_path, f"pool.provider.worker_init += '\\nexport PYTHONPATH={path}'")
+    words = f"the workers have Parsl 1999.01.01, the driver Parsl {version('parsl')}: use one environment for both"
+    with pytest.raises(CampaignFailedError, match=words) as error:
+        go(tmp_path / "run", site)
+    assert "worker_init" in str(error.value) and "run the same command again" in str(error.value)
+    status = status_of(tmp_path / "run")
+    assert status["state"] == "paused" and status["reason"] == str(error.value)
+    assert_nothing_is_left(tmp_path / "run", within_s=10.0)
+    lines: list[str] = []
+    assert check_site(site, 60.0, say=lines.append) == 1
+    assert any(f"wrong: no block: {words}" in line for line in lines)
+    assert go(tmp_path / "run").phase == "complete"  # with a site that works
+
+
+def test_workers_of_a_parsl_so_old_that_they_would_not_understand_the_driver(tmp_path: Path) -> None:
+    metadata = "Name: parsl\nVersion: 1999.1.1\n"
+    path = other_environment(tmp_path, "parsl-1999.1.1.dist-info/METADATA", metadata)
+    site = local_site(tmp_path, f"pool.provider.worker_init += '\\nexport PYTHONPATH={path}'")
+    with pytest.raises(CampaignFailedError, match=r"gave up: the workers have Parsl 1999\.1\.1, the driver Parsl 2"):
+        go(tmp_path / "run", site)
+    assert status_of(tmp_path / "run")["state"] == "paused"
+    assert_nothing_is_left(tmp_path / "run", within_s=10.0)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("sitecustomize.py", "import sys\nsys.version_info = (3, 7, 2)\n", "Python 3.7, the driver Python 3."),
+        ("dynft-0.0.1.dist-info/METADATA", "Name: dynft\nVersion: 0.0.1\n", "dynft 0.0.1, the driver dynft "),
+    ],
+)
+def test_workers_of_another_python_or_dynft_do_not_start(file: str, text: str, words: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "site_configs.versions", written(), "platform"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    environment = {**os.environ, "PYTHONPATH": other_environment(tmp_path, file, text)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"the workers have {words}")
+
+
+def test_a_pool_of_another_parsl_that_a_site_starts_by_itself(tmp_path: Path) -> None:
+    said = "process_worker_pool.py: error: unrecognized arguments: --logconf=None"
+    site = local_site(tmp_path, f"pool.launch_cmd = 'echo {said} >&2; exit 2'")
+    with pytest.raises(CampaignFailedError, match="another Parsl than the driver: use one environment for both"):
+        go(tmp_path / "run", site)
 
 
 def may_mount() -> bool:
