@@ -54,6 +54,8 @@ BLOCK_LOSS_COST = 0.25
 _PARSLS_NAMES = {"py.v": "Python", "parsl.v": "Parsl"}
 _OTHER_PARSL = re.compile(r"process_worker_pool\S*: error: (unrecognized|the following) arguments")
 """What a pool of another Parsl says of its options, in a site whose own command starts it."""
+_GUESS = "Job is marked as MISSING"
+"""How Parsl's words about a block begin of which its provider says nothing."""
 
 
 @dataclass(frozen=True)
@@ -293,8 +295,8 @@ def _words(status: JobStatus) -> str:
     shell = _one_line(status.stderr_summary or "")
     if _OTHER_PARSL.search(shell):
         return f"the workers have another Parsl than the driver: use one environment for both ({shell[-200:]})"
-    guess = status.state == JobState.MISSING and shell
-    said = "" if guess else _submission(status.message or status.state.name)
+    said = status.message or status.state.name
+    said = "" if shell and said.startswith(_GUESS) else _submission(said)
     return _one_line(f"{said} {shell}")[-400:]
 
 

@@ -218,11 +218,13 @@ def _revived(state: State) -> State:
 
 
 def _retried(state: State, key: str) -> State:
-    """A label that was given up is queued again; an ended campaign trains on."""
+    """A label that was given up is queued again; a campaign that failed may go on, one that has ended trains on."""
     entry = state.ledger.entries.get(key)
     if entry is None or entry.status not in GIVEN_UP:
         return state
     state = replace(state, ledger=state.ledger.set(key, "queued", cause=""))
+    if state.failure:
+        state = replace(state, failure="", stopped="labels that failed are queued again")
     if entry.structure.role in TRAINING and state.phase in ENDED and not state.tasks:
         state = _walking_again(state)
     return state

@@ -21,8 +21,9 @@ from workflows.campaign_plan import rebuild_job
 from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.engine import Engine, OnEvent, longest_tasks_s
+from workflows.folder_checks import same_settings
 from workflows.run_folder import lost_force_field, prepared
-from workflows.sites import load_site
+from workflows.sites import check_scheduler, load_site
 from workflows.snapshot import JOURNAL, Snapshots
 
 
@@ -51,7 +52,7 @@ def run_campaign(
             resumed once that is mended.
     """
     run_dir = run_dir.absolute()
-    load_site(site, run_dir)  # refused before anything is written
+    check_scheduler(load_site(site, run_dir))  # refused before anything is written
     with (
         prepared(campaign, campaign_text, run_dir),
         logging_to(run_dir / "dynft.log"),
@@ -61,7 +62,7 @@ def run_campaign(
         state = snapshots.restore()
         journal = stack.enter_context(Journal.open(run_dir / JOURNAL, snapshots.n_bytes))
         if state is not None:
-            if _settings(campaign) != _settings(state.campaign):
+            if not same_settings(campaign, state.campaign):
                 state, _ = advance(state, event := journal.append(changed_event(campaign)))
                 on_event(state, event)
         else:
@@ -104,13 +105,6 @@ def _rebuilt(state: State, tasks: ModuleType) -> dict[str, Any]:
     if not outcome.ok:
         raise CampaignFailedError(f"{state.force_field} is gone and cannot be fitted again: {outcome.error}")
     return {"event": "force_field_rebuilt", "version": outcome.version, "n_labels": outcome.n_labels}
-
-
-def _settings(campaign: Campaign) -> dict[str, Any]:
-    """All of a campaign but where its structure's file lies, which may have moved."""
-    plain = campaign.model_dump(mode="json")
-    plain["crystal"].pop("structure")
-    return plain
 
 
 @contextmanager

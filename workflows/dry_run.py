@@ -6,18 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from dynft_core.selection.audits import audit_steps
-from workflows.campaign import start
-from workflows.campaign_jobs import batches
+from workflows.campaign import advance, changed_event, start
+from workflows.campaign_jobs import batches, heating_ps
+from workflows.campaign_state import State
 from workflows.config import Campaign
+from workflows.folder_checks import same_settings
 from workflows.sites import executor_labels, load_site
+from workflows.snapshot import Snapshots
 
 PROVIDER = ("nodes_per_block", "cores_per_node", "init_blocks", "min_blocks", "max_blocks", "walltime", "partition",
             "account", "qos")  # fmt: skip
 """What is said of an executor's blocks, where its provider has it."""
 
 
+MOST_TASKS = 6
+"""So many of the tasks that would be submitted first are named."""
+
+
 def dry_run_lines(campaign: Campaign, folder: Path, site: str) -> list[str]:
     """Executors and their blocks, tasks and their bounds, the first tasks, reference calculations.
+
+    In a folder whose campaign has begun: where it stands, what it would go on with, and what is left.
 
     Raises:
         InputError: no such site, or one that cannot serve.
@@ -37,10 +46,31 @@ def dry_run_lines(campaign: Campaign, folder: Path, site: str) -> list[str]:
         f" {campaign.reference.max_concurrent} at a time"
         + (f", {s.max_pending} flagged structures in the queue" if s.policy == "continue" else ""),
         "fits: one at a time",
-        f"first task: {', '.join(action.id for action in start(campaign, str(folder))[1])}",
-        f"reference calculations: {', '.join(_calculations(campaign))}, and what the walkers flag",
     ]
-    return lines
+    before = Snapshots(folder).restore()
+    state = _resumed(before, campaign) if before else start(campaign, str(folder))[0]
+    if before:
+        ps = state.walked_steps * d.timestep_fs / 1000
+        lines.append(
+            f"begun before: {len(state.ledger.accepted)} labels, {len(state.fits)} force fields, {ps:.3f} ps walked"
+        )
+    if state.ended:
+        return [*lines, f"nothing is left to do: {state.reason}"]
+    known = ", ".join(_calculations(state))
+    first = list(state.tasks)
+    more = f" and {len(first) - MOST_TASKS} more" if len(first) > MOST_TASKS else ""
+    return [
+        *lines,
+        f"{'next' if before else 'first'} task{'' if len(first) == 1 else 's'}: {', '.join(first[:MOST_TASKS])}{more}",
+        f"reference calculations{' left' if before else ''}: {known + ', and ' if known else ''}what the walkers flag",
+    ]
+
+
+def _resumed(state: State, campaign: Campaign) -> State:
+    """The state that a driver started now would go on from."""
+    if not same_settings(campaign, state.campaign):
+        state, _ = advance(state, changed_event(campaign))
+    return state if state.phase == "complete" else advance(state, {"event": "driver_started"})[0]
 
 
 def _blocks(executor: Any) -> str:
@@ -54,16 +84,25 @@ def _blocks(executor: Any) -> str:
     return ", ".join(parts)
 
 
-def _calculations(campaign: Campaign) -> list[str]:
-    """The reference calculations that are known beforehand, by what they are for."""
+def _calculations(state: State) -> list[str]:
+    """The reference calculations left that are known beforehand, by what they are for."""
+    campaign, ledger = state.campaign, state.ledger
     initial, d, longest_ps = campaign.initial, campaign.dynamics, campaign.convergence.max_walk_ps
     last = round(1000 * longest_ps / d.timestep_fs)
-    schedule = (campaign.audit.first_ps, campaign.audit.ratio, d.timestep_fs, 0, last)
-    n_audits = sum(len(audit_steps(*schedule, walker, d.walkers)) for walker in range(d.walkers))
-    counts = {
-        "harmonic": initial.harmonic_structures if initial.method == "phonons" else 0,
-        "initial": initial.structures,
+    schedule = campaign.audit.first_ps, campaign.audit.ratio, d.timestep_fs
+    walked = [w.step if w else 0 for w in state.walkers]
+    n_audits = sum(
+        len(audit_steps(*schedule, step, last, walker, d.walkers, heating_ps(campaign)))
+        for walker, step in enumerate(walked)
+        if state.phase in ("harmonic", "initial", "walking")
+    )
+    to_propose = {
+        "harmonic": initial.harmonic_structures if state.phase == "harmonic" else 0,
+        "initial": initial.structures if state.phase in ("harmonic", "initial") else 0,
         f"audits in {longest_ps:g} ps": n_audits,
-        "test": campaign.test.structures,
+        "test": campaign.test.structures if not state.evaluations else 0,
     }
+    proposed = {role: len(ledger.of_role(role)) for role in ("harmonic", "initial", "test")}
+    counts = {name: count for name, count in to_propose.items() if not proposed.get(name)}
+    counts = {"chosen before": len(ledger.open), **counts}
     return [f"{count} {name}" for name, count in counts.items() if count]

@@ -32,8 +32,9 @@ from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, reference_settings
 from workflows.campaign_state import State
 from workflows.config import load_campaign
 from workflows.data_checks import UNLIKE, data_warnings, of_another_size, refuse_unphysical, stiffness
+from workflows.folder_checks import first_event
 from workflows.requests import ask
-from workflows.run_folder import RUN_MODE, first_event, prepared, state_of, take_requests
+from workflows.run_folder import RUN_MODE, prepared, state_of, take_requests
 from workflows.snapshot import JOURNAL
 
 Floats = NDArray[np.float64]
@@ -127,7 +128,7 @@ def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settin
     if not found.accepted:
         raise InputError(
             "DIR", "at least one structure that can be a label", "; ".join(lines) or "no finished calculation",
-            "give folders with vasprun.xml, OUTCAR or pw.x output, or extended xyz with forces",
+            "give folders with vasprun.xml, OUTCAR, pw.x output or labels of a run, or extended xyz with forces",
         )
     refuse_unphysical("DIR", found.displacements, found.forces)
     energies, cell_A3 = [x.energy_eV for x in found.accepted], abs(float(np.linalg.det(crystal.cell)))

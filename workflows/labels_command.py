@@ -78,7 +78,7 @@ def drop(
 @labels_app.command("import")
 def import_(
     campaign: Annotated[str, typer.Argument(metavar="RUN|CAMPAIGN", help="Run folder; or campaign file or name.")],
-    paths: Annotated[list[Path], typer.Argument(metavar="DIR…", help="VASP, pw.x or extended xyz: files or folders.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="DIR…", help="VASP, pw.x, extended xyz, a run's labels.")],
     run: Annotated[Path | None, typer.Option("--run", help="Run folder for a campaign file.")] = None,
     other_settings: Annotated[
         bool, typer.Option("--other-settings", help="Take also what was computed with other settings.")

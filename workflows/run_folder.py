@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,13 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dynft_core.errors import RunFolderError
 from dynft_core.jobs import LabelJob, WalkJob
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.reference.calculators import site_parameters
 from dynft_core.selection.audits import audits_needed
 from dynft_core.selection.calibration import Calibration, calibrations
 from dynft_core.selection.convergence import (
@@ -29,12 +27,12 @@ from dynft_core.selection.convergence import (
     recalibration_test,
 )
 from dynft_core.storage.files import replacing
-from dynft_core.storage.journal import Event, Journal, iter_journal
-from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
-from workflows.campaign import started_event
-from workflows.campaign_jobs import CHANGEABLE, PRIMITIVE, SUPERCELL, convergence_settings, reference_settings
+from dynft_core.storage.journal import Journal
+from dynft_core.storage.structures import write_perfect_structure
+from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, convergence_settings
 from workflows.campaign_state import State
 from workflows.config import Campaign
+from workflows.folder_checks import first_event, left_without_journal, refuse_other_campaign
 from workflows.requests import requests
 from workflows.snapshot import JOURNAL, Snapshots
 from workflows.structure_files import read_structure
@@ -52,7 +50,7 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
 
     Raises:
         StructureError, FileFormatError: the structure cannot be used; nothing has been written then.
-        RunFolderError: not writable, another campaign's, or in use by a running driver.
+        RunFolderError: not writable, another campaign's, without its journal, or in use by a running driver.
     """
     crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
@@ -66,8 +64,8 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         raise RunFolderError("--run", "a folder that can be written to", got, "choose another") from error
     try:
         _lock(descriptor, run_dir)
+        refuse_other_campaign(campaign, supercell, run_dir)
         if first_event(run_dir):
-            _refuse_other_campaign(campaign, supercell, run_dir)
             _write_text(run_dir / "campaign.toml", campaign_text)  # its bounds may have changed
         else:  # new, or its first driver was killed before the journal had its first line
             _write_text(run_dir / "campaign.toml", campaign_text)
@@ -101,9 +99,9 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     convergence; "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out,
     now; "recalibration", the "scale" that the audits found with its "standard_error", their number "n_audits" and
     whether it is "applied" to "predicted_rmse" and "error_interval"; "validation". What is not known yet is None. Of a
-    campaign that has begun also "n_walkers", "n_walking", "labels" (by status), "labels_per_day" (over the wall time in
-    which drivers trained: neither pauses, nor start, nor test set), "core_hours" (by kind of task) and "seconds_left"
-    (to the shortest walk asked for).
+    campaign that has begun also "go_on" (how, when it failed or is paused), "n_walkers", "n_walking", "labels" (by
+    status), "labels_per_day" (over the wall time in which drivers trained: neither pauses, nor start, nor test set),
+    "core_hours" (by kind of task) and "seconds_left" (to the shortest walk asked for).
 
     Raises:
         FileFormatError: the journal cannot be read.
@@ -111,18 +109,15 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     running = is_running(run_dir)
     state = Snapshots(run_dir).restore()
     if state is None:
-        return {**_NOTHING, "state": "running" if running else "paused"}
+        left = "" if running else left_without_journal(run_dir)
+        reason = f"{JOURNAL} is gone, {left} are left: restore it from a copy" if left else ""
+        return {**_NOTHING, "state": "running" if running else "paused", "reason": reason}
     return _status(state, running)
 
 
 def lost_force_field(state: State) -> bool:
     """Whether the file of the newest force field is not in the run folder any more."""
     return bool(state.fits) and not Path(state.run_dir, state.force_field).exists()
-
-
-def first_event(run_dir: Path) -> Event | None:
-    """The first line of the folder's journal, if there is one."""
-    return next(iter_journal(run_dir / JOURNAL), None) if (run_dir / JOURNAL).exists() else None
 
 
 def state_of(run_dir: Path) -> State:
@@ -184,6 +179,7 @@ def _status(state: State, running: bool) -> dict[str, Any]:
         "audited_rmse": _known(audited_rmse(record)),
         "reason": f"{state.force_field} is gone: dynft train fits it again to its labels" if lost else _reason(state),
         **_convergence(state),
+        "go_on": _go_on(state) if state.failure or not (running or settled) else "",
         "n_walkers": len(state.walkers),
         "n_walking": sum(len(a.job.walkers) for a in state.tasks.values() if isinstance(a.job, WalkJob)),
         "labels": {name: n for name, n in state.ledger.counts.items() if n},
@@ -208,6 +204,14 @@ def _reason(state: State) -> str:
     if state.ended:
         return state.failure or state.reason
     return state.stopped or _AFTER_TRAINING.get(state.phase, "")
+
+
+def _go_on(state: State) -> str:
+    """How a campaign that failed, or is not at work, goes on."""
+    first = "mend the cause, then " if state.failure else ""
+    again = ", which tries again what failed" if state.failure else ""
+    causes = f"; all causes: {shlex.join(['dynft', 'labels', 'list', state.run_dir])}" if state.ledger.failed else ""
+    return f"{first}dynft train CAMPAIGN --run {shlex.quote(state.run_dir)}{again}{causes}"
 
 
 def _convergence(state: State) -> dict[str, Any]:
@@ -287,36 +291,3 @@ def _lock(descriptor: int, run_dir: Path, wait_s: float = LOCK_WAIT_S) -> None:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return
-
-
-def _refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Path) -> None:
-    """The file may have moved; what it says, and the structure that it names, must be what the journal began with."""
-    first = first_event(run_dir) or {}
-    known = Campaign.model_validate(first.get("campaign"))  # keys that came later have their defaults
-    there, here = _flat(started_event(known)["campaign"]), _flat(started_event(campaign)["campaign"])
-    different = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
-    site = {f"reference.parameters.{name}" for name in site_parameters(reference_settings(campaign))}
-    allowed = {"crystal.structure"} | site
-    different = [k for k in different if k.lower() not in allowed and not k.startswith(CHANGEABLE)]
-    if not different:
-        before = read_perfect_structure(run_dir / SUPERCELL)
-        same = (
-            np.array_equal(before.numbers, supercell.numbers)
-            and np.allclose(before.cell[:], supercell.cell, rtol=0, atol=1e-9)
-            and np.allclose(before.positions, supercell.positions, rtol=0, atol=1e-9)
-        )
-        different = [] if same else ["the structure in crystal.structure"]
-    if different:
-        raise RunFolderError(
-            "--run", "a new folder, or this campaign's",
-            f"'{run_dir}', which holds a campaign with other {', '.join(different)}",
-            "choose another folder, or undo the change",
-        )  # fmt: skip
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found

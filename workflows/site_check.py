@@ -16,7 +16,7 @@ from uuid import uuid4
 from dynft_core.errors import CampaignFailedError
 from dynft_core.probe import PACKAGES, ProbeJob, ProbeOutcome, package_version, probe
 from workflows.apps import FUNCTIONS, Executors
-from workflows.sites import load_site
+from workflows.sites import check_scheduler, load_site
 
 LABEL_EXECUTORS = ("ab_initio", "walkers")
 """Executors in which the reference's commands are looked for: the first of these that the site has."""
@@ -54,12 +54,12 @@ def check_site(site: str, timeout_s: float, commands: tuple[str, ...] = (), say:
         say: told each line.
 
     Raises:
-        InputError: the site's file cannot be used.
+        InputError: the site's file cannot be used, or its scheduler is not on this machine.
     """
     folder = Path(tempfile.mkdtemp(prefix="dynft-site-check-", dir=Path.cwd()))
     keep = False
     try:
-        load_site(site, folder)  # refused before anything starts
+        check_scheduler(load_site(site, folder))  # refused before anything starts
         wrong, keep = _check(site, folder, timeout_s, commands, say)
     finally:
         if not keep:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import pkgutil
+import platform
 import shlex
+import shutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +18,7 @@ from parsl.config import Config
 from parsl.executors import HighThroughputExecutor, MPIExecutor
 from parsl.executors.base import ParslExecutor
 from parsl.executors.status_handling import BlockProviderExecutor
+from parsl.providers import GridEngineProvider, LSFProvider, PBSProProvider, SlurmProvider
 
 import site_configs
 from dynft_core.errors import InputError, nearest
@@ -34,6 +37,9 @@ EXECUTORS = {
 """Which executor runs a task: the first of these labels that the site has. A site of one pool calls it walkers."""
 
 _KNOWN = {label for labels in EXECUTORS.values() for label in labels}
+
+_SUBMITS = {SlurmProvider: "sbatch", PBSProProvider: "qsub", GridEngineProvider: "qsub", LSFProvider: "bsub"}
+"""What schedulers take jobs with, by Parsl's provider."""
 
 _PARTS = ("blocks", "tether", "versions")
 """What sites are made of, beside them."""
@@ -62,6 +68,22 @@ def load_site(site: str, run_dir: Path) -> Config:
         ) from error  # fmt: skip
     _check(found, site)
     return found
+
+
+def check_scheduler(config: Config) -> None:
+    """Refuse to start a site whose scheduler is not on this machine; its file may be read anywhere.
+
+    Raises:
+        InputError: naming the command that is missing.
+    """
+    for executor in config.executors:
+        provider = executor.provider if isinstance(executor, BlockProviderExecutor) else None
+        for kind, command in _SUBMITS.items():
+            if isinstance(provider, kind) and shutil.which(command) is None:
+                raise InputError(
+                    "--site", f"a machine with {command}, by which '{executor.label}' gets its blocks",
+                    f"{platform.node()}, which has none", "run this on a login node of the cluster",
+                )  # fmt: skip
 
 
 def executor_labels(config: Config) -> dict[str, str]:

@@ -65,6 +65,8 @@ def closing_lines(status: Mapping[str, Any], history: History, folder: Path, com
     lines.append(reference_calculations(history))
     if status["state"] == "paused":
         lines.append(f"go on with: {command}")
+    if status["state"] == "failed":
+        lines.append(f"mend the cause, then go on with: {command}")
     if status["state"] == "complete" and history.fits:
         lines.append(f"force field: {folder / 'force_fields' / f'{history.fits[-1].version:06d}.h5'}")
         lines.append(f"report: {shlex.join(['dynft', 'report', str(folder)])}")
@@ -86,6 +88,8 @@ def final_evaluation(history: History) -> Evaluation | None:
 def status_lines(status: Mapping[str, Any]) -> list[str]:
     """The status for people, every number with its unit."""
     lines = [f"state               {headline(status)}"]
+    if status.get("go_on"):
+        lines.append(f"go on with          {status['go_on']}")
     lines.append(
         f"labels              {status['n_labels']}, pending {status['n_pending']}, failed {status['n_failed']}"
     )

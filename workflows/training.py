@@ -21,6 +21,7 @@ from workflows.data_checks import check_memory
 from workflows.display import Display
 from workflows.driver import run_campaign
 from workflows.dry_run import dry_run_lines
+from workflows.folder_checks import refuse_other_campaign
 from workflows.force_field_commands import images_note, json_text
 from workflows.history import History
 from workflows.run_folder import status_of
@@ -66,6 +67,9 @@ def show_dry_run(source: str, site: str, run: Path | None) -> list[str]:
     notes = check_campaign(campaign)
     folder = (run or Path("runs") / campaign.name).absolute()
     check_run_folder(folder)
+    check_reference(campaign, folder)
+    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+    refuse_other_campaign(campaign, Supercell.build(crystal, campaign.crystal.supercell), folder)
     return [f"campaign {campaign.name}: run folder {folder}", *notes, *dry_run_lines(campaign, folder, site)]
 
 

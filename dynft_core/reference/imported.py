@@ -1,7 +1,7 @@
 """Labels that were computed before, elsewhere: what their files say, and how they are kept beside a campaign's own.
 
-Read are VASP's vasprun.xml or OUTCAR, output of Quantum ESPRESSO's pw.x, and every file with forces that ASE reads
-(extended xyz). A file of many ionic steps gives as many structures.
+Read are VASP's vasprun.xml or OUTCAR, output of Quantum ESPRESSO's pw.x, labels of another run folder (label.h5), and
+every file with forces that ASE reads (extended xyz). A file of many ionic steps gives as many structures.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from xml.etree import ElementTree
 import ase.io
 import numpy as np
 from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError
-from dynft_core.reference.calculators import calculator_name, complete_parameters
-from dynft_core.reference.label import IMPORTED, KIND, relative_label_path
+from dynft_core.reference.calculators import calculator_name, complete_parameters, settings_hash
+from dynft_core.reference.label import IMPORTED, KIND, read_label, relative_label_path
 from dynft_core.storage.segments import Attribute, write_segment
 from dynft_core.terms import ReferenceSettings, StructureRef
 
 Floats = NDArray[np.float64]
 
+LABEL = Path(relative_label_path("")).name
+_SETTINGS_HASH = "hash of the settings"
 _VASP_SETTINGS = {"ENMAX": "encut", "ISMEAR": "ismear", "SIGMA": "sigma", "ISPIN": "ispin", "GGA": "gga"}
 _GGA = {"pbe": "PE", "pbesol": "PS", "ps": "PS", "pw91": "91", "lda": "--"}
 """GGA in vasprun.xml, by ASE's `xc`."""
@@ -38,7 +41,7 @@ class Finished:
     """One file of finished calculations.
 
     Attributes:
-        path: the file; code: 'vasp', 'espresso', or '' when it does not tell.
+        path: the file; code: 'vasp', 'espresso', the calculator of a label, or '' when it does not tell.
         frames: structures with forces.
         declared: the settings that the file tells, by the name that they have among the campaign's parameters.
     """
@@ -54,6 +57,8 @@ def finished_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     found = [(p, rank) for p in sorted(path.rglob("*")) if p.is_file() and (rank := _rank(p)) is not None]
+    labels = {p.parent for p, _ in found if p.name == LABEL}  # below them lie the attempts at them
+    found = [(p, rank) for p, rank in found if p.name == LABEL or not labels.intersection(p.parents)]
     best = {p.parent: min(r for q, r in found if q.parent == p.parent) for p, _ in found}
     return [p for p, rank in found if rank == best[p.parent]]
 
@@ -69,6 +74,8 @@ def read_finished(path: Path) -> Finished:
             found = _read_vasprun(path)
         elif path.name.endswith("OUTCAR"):
             found = _read_outcar(path)
+        elif path.name == LABEL:
+            found = _read_label(path)
         elif _is_pw_output(path):
             found = _read_pw_output(path)
         else:
@@ -89,6 +96,8 @@ def other_settings(found: Finished, settings: ReferenceSettings) -> str:
     name = calculator_name(settings)
     if name != found.code:
         return f"computed with {found.code}, the campaign's calculator is {name}"
+    if _SETTINGS_HASH in found.declared:
+        return "" if found.declared[_SETTINGS_HASH] == settings_hash(settings) else f"{name} with other parameters"
     here = _comparable(name, complete_parameters(settings))
     different = [
         f"{key} = {theirs}, the campaign has {here[key]}" for key, theirs in found.declared.items()
@@ -121,7 +130,7 @@ def write_imported_label(
 
 def _rank(path: Path) -> int | None:
     """0 for what tells most of a calculation, and so on; None for other files."""
-    if path.name == "vasprun.xml" or (path.suffix in (".pwo", ".out") and _is_pw_output(path)):
+    if path.name in ("vasprun.xml", LABEL) or (path.suffix in (".pwo", ".out") and _is_pw_output(path)):
         return 0
     if path.name == "OUTCAR":
         return 1
@@ -135,6 +144,16 @@ def _is_pw_output(path: Path) -> bool:
 
 def _frames(path: Path, format_: str | None) -> tuple[Atoms, ...]:
     return tuple(ase.io.read(path, index=":", format=format_))
+
+
+def _read_label(path: Path) -> Finished:
+    label = read_label(path)
+    frame = Atoms(label.numbers, label.positions, cell=label.cell, pbc=True)
+    energy = {"energy": label.energy_eV} if np.isfinite(label.energy_eV) else {}
+    frame.calc = SinglePointCalculator(frame, forces=label.forces, **energy)
+    if label.settings_hash.startswith(IMPORTED):  # what its file told of its settings is not known any more
+        return Finished(path, "", (frame,), {})
+    return Finished(path, label.calculator, (frame,), {_SETTINGS_HASH: label.settings_hash})
 
 
 def _read_vasprun(path: Path) -> Finished:

@@ -67,7 +67,8 @@ def test_other_versions_and_missing_packages(cluster: Cluster, site: Site, tmp_p
     ):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text(text)
-    init = f'[ "$SLURM_JOB_PARTITION" = walk ] && other=old || other=bare; export PYTHONPATH="{tmp_path}/$other"'
+    other = '[ "$SLURM_JOB_PARTITION" = walk ] && other=old || other=bare'
+    init = f'{other}; export PYTHONPATH="{tmp_path}/$other:$PYTHONPATH"'
     code, found = report(site(WORKER_INIT=init))
     assert code == 1
     assert "the workers have Parsl 1999.01.01, the driver Parsl 2" in found["walkers"]

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from workflows.command_line import main
 from workflows.site_check import STARTING_S, check_site
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
+
 @pytest.fixture(autouse=True)
 def _in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("site", ["slurm", "slurm_mpi"])
+def test_a_machine_without_the_scheduler(
+    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no cluster has its commands there
+    for arguments in (["site", "check", site], ["train", "si", "--site", site, "--run", str(tmp_path / "run")]):
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "a machine with sbatch" in said and "run this on a login node of the cluster" in said
+        assert list(tmp_path.iterdir()) == []
+    assert main(["train", "si", "--site", site, "--dry-run"]) == 0  # it may be read anywhere
 
 
 def test_a_timeout_that_is_too_short_says_what_would_do(tmp_path: Path) -> None:

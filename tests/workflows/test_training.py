@@ -235,6 +235,107 @@ def test_a_lost_force_field_is_named_and_fitted_again(
     assert f"{newest.name} is gone and cannot be fitted again" in capsys.readouterr().err
 
 
+def test_a_folder_that_has_lost_its_journal_is_refused_and_its_labels_can_be_saved(
+    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished[0], run := tmp_path / "run")
+    campaign = str(finished[0].parent / "small.toml")
+    (run / "journal.jsonl").unlink()
+    before = {path: path.read_bytes() for path in (*run.glob("labels/*/label.h5"), *run.glob("force_fields/*"))}
+    for arguments in (["train", campaign], ["train", campaign, "--dry-run"], ["labels", "import", campaign, str(run)]):
+        said = refused([*arguments, "--run", str(run)], capsys)
+        assert f"with {len(list(run.glob('labels/*/label.h5')))} labels, " in said
+        assert "nothing in journal.jsonl" in said and "dynft labels import CAMPAIGN OLD/labels" in said
+    assert {path: path.read_bytes() for path in before} == before and not (run / "journal.jsonl").exists()
+    status = status_json(run, capsys)
+    assert status["state"] == "paused" and "journal.jsonl is gone" in status["reason"]
+
+    new = tmp_path / "new"  # what the remedy says
+    assert main(["labels", "import", campaign, str(run / "labels"), "--run", str(new)]) == 0
+    labels = {path.parent.name: read_label(path) for path in new.glob("labels/*/label.h5")}
+    assert len(labels) == len(list(run.glob("labels/*/label.h5")))
+    for path in run.glob("labels/*/label.h5"):
+        old = read_label(path)
+        np.testing.assert_allclose(labels[old.key].forces, old.forces, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(labels[old.key].displacements, old.displacements, rtol=0, atol=1e-9)
+    other = write_campaign(tmp_path, SMALL.replace("tersoff-si", "stillinger-weber-si"))
+    said = refused(["labels", "import", str(other), str(run / "labels"), "--run", str(tmp_path / "third")], capsys)
+    assert "computed with tersoff-si, the campaign's calculator is stillinger-weber-si" in said
+
+
+def test_a_dry_run_in_a_folder_with_a_campaign_tells_what_is_left(
+    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished[0], run := tmp_path / "run")
+    journal = run / "journal.jsonl"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    n_labels, n_events = len(list(run.glob("labels/*/label.h5"))), len(read_journal(journal))
+    capsys.readouterr()
+    assert main(["train", str(finished[0].parent / "small.toml"), "--run", str(run), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert f"begun before: {n_labels} labels" in said and "nothing is left to do: " in said
+    longer = str(write_campaign(tmp_path, SMALL.replace("walk_ps = 0.1\n", "walk_ps = 0.2\n").replace("0.15", "0.25")))
+    assert main(["train", longer, "--run", str(run), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    (line,) = (line for line in said.splitlines() if line.startswith("next tasks: "))
+    tasks = line.removeprefix("next tasks: ").split(", ")
+    assert "first task" not in said and "harmonic" not in said.partition("reference calculations left")[2]
+    (tmp_path / "hot").mkdir()
+    other = str(write_campaign(tmp_path / "hot", SMALL.replace("200.0", "250.0")))
+    assert "dynamics.temperature_K" in refused(["train", other, "--run", str(run), "--dry-run"], capsys)
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+    assert main(["train", longer, "--run", str(run)]) in (0, 1)
+    answered = [event["id"] for event in read_journal(journal)[n_events:] if event.get("outcome")]
+    assert set(answered[: len(tasks)]) == set(tasks)
+
+
+BROKEN = """
+from dynft_core.reference.calculators import make_calculator
+from dynft_core.terms import ReferenceSettings
+from pathlib import Path
+
+def broken():
+    calculator = make_calculator(ReferenceSettings("tersoff-si"), ".")
+    calculate = calculator.calculate
+    def or_not(*arguments, **options):
+        if (Path(__file__).parent / "down").exists():
+            raise RuntimeError("the licence server is down")
+        return calculate(*arguments, **options)
+    calculator.calculate = or_not
+    return calculator
+"""
+
+
+def test_a_failed_campaign_says_why_and_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "licensed.py").write_text(BROKEN)
+    (tmp_path / "down").touch()
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.syspath_prepend(tmp_path)
+    text = SMALL.replace("tersoff-si", "licensed:broken").replace("structures = 3", "structures = 0")
+    path = write_campaign(tmp_path, text)
+    run = tmp_path / "run"
+    assert main(["train", str(path), "--run", str(run)]) == 1
+    go_on = f"dynft train {path} --run {run}"
+    assert f"mend the cause, then go on with: {go_on}" in capsys.readouterr().out
+    status = status_json(run, capsys)
+    assert status["state"] == "failed" and status["n_failed"] == 1
+    assert "the licence server is down" in status["reason"]
+    assert f"dynft train CAMPAIGN --run {run}" in status["go_on"] and f"dynft labels list {run}" in status["go_on"]
+    assert main(["status", str(run)]) == 0
+    assert f"go on with          {status['go_on']}" in capsys.readouterr().out
+    assert main(["labels", "retry", str(run)]) == 0
+    status = status_json(run, capsys)
+    assert (status["state"], status["n_failed"], status["n_pending"]) == ("paused", 0, 1)
+    assert status["reason"] == "labels that failed are queued again"
+    assert status["go_on"] == f"dynft train CAMPAIGN --run {run}"
+    (tmp_path / "down").unlink()
+    assert main(go_on.split()[1:]) in (0, 1)
+    assert status_json(run, capsys)["state"] == "complete"
+
+
 def test_a_full_disk_ends_a_campaign_until_there_is_room(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
