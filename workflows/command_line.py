@@ -186,9 +186,10 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file; default: RUN/report.html.")] = None,
 ) -> None:
     """Write what a campaign did into one HTML file."""
+    from workflows.outputs import replaced
     from workflows.report import write_report
 
-    print(f"report: {write_report(run, output)}")
+    print(f"report: {replaced(*write_report(run, output))}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.images import holds_apart, shortest_vector
 from dynft_core.storage.files import making_folder
 from workflows.molecular_dynamics import build_supercell
+from workflows.outputs import check_parent, replaced
 
 HOW_TO_READ = {
     "phonopy": 'phonopy.load("phonopy.yaml") in that folder reads them',
@@ -29,9 +30,11 @@ def export_command(force_field: Path, name: str, output: Path, supercell: str | 
     """
     loaded = ForceField.load(force_field)
     cell = None if supercell is None else build_supercell(loaded, supercell, None)
+    check_parent(output)
+    before = set(output.glob("*"))
     with making_folder(output):
         files = export(loaded, name, output, cell)
-    lines = [f"written: {file}" for file in files]
+    lines = [f"written: {replaced(file, file in before)}" for file in files]
     note = _folding_note(loaded, name, cell or loaded.supercell)
     return "\n".join([*lines, HOW_TO_READ[name], *([note] if note else [])])
 

@@ -26,7 +26,8 @@ from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutof
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from workflows.data_checks import check_memory, data_warnings, refuse_other_units, refuse_zero_forces
-from workflows.structure_files import LabelledFrames, read_labelled_frames, read_structure, refuse_output
+from workflows.outputs import check_output, replaced
+from workflows.structure_files import LabelledFrames, read_labelled_frames, read_structure
 
 Floats = NDArray[np.float64]
 
@@ -144,7 +145,7 @@ def fit_command(
     ranks = Ranks.world()
     try:
         with ranks.together():
-            refuse_output(output, data, primitive, reference)
+            before = check_output(output, "force field", data, primitive, reference)
             crystal, frames = _read(data, primitive, settings, reference)
         force_field, lines = _fit(crystal, frames, settings, ranks, say if ranks.first else _say_nothing)
     except DynftError:
@@ -153,7 +154,7 @@ def fit_command(
         raise SystemExit(2) from None  # the first process tells the user
     if ranks.first:
         force_field.save(output)
-        for line in [*lines, f"force field: {output}"]:
+        for line in [*lines, f"force field: {replaced(output, before)}"]:
             say(line)
 
 

@@ -26,8 +26,9 @@ from dynft_core.force_field import ForceField
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.terms import MonitorName
+from workflows.outputs import check_output, replaced
 from workflows.progress import Progress
-from workflows.structure_files import read_structure, refuse_output
+from workflows.structure_files import read_structure
 from workflows.trajectory import FrameFormat, whole_frames
 
 Floats = NDArray[np.float64]
@@ -68,7 +69,8 @@ class MdSettings:
 
 @dataclass
 class _Observed:
-    """ps, K and eV at the frames, eV/Å at every step; the structure (N, 3) of the largest ε_B; seconds."""
+    """ps, K and eV at the frames, eV/Å at every step; the structure (N, 3) of the largest ε_B; seconds of the steps,
+    and before them."""
 
     times_ps: list[float] = field(default_factory=list)
     temperatures_K: list[float] = field(default_factory=list)
@@ -76,6 +78,7 @@ class _Observed:
     errors_eV_A: list[float] = field(default_factory=list)
     largest_eV_A: float = -math.inf
     worst: Floats | None = None
+    preparing_s: float = 0.0
     seconds: float = 0.0
 
     def watch(self, monitor: ErrorMonitor, displacements: Floats) -> None:
@@ -104,6 +107,7 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
         InputError: anything unusable among the arguments; nothing is written then.
         DynftError: an atom left its site; OSError: the disk is full. The frames before it are written.
     """
+    begun = time.perf_counter()
     loaded = ForceField.load(force_field)
     cell = build_supercell(loaded, supercell, structure)
     moving = loaded.on(cell)
@@ -115,13 +119,15 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
         thermostat, cell.masses, potential.batch_forces,
         np.zeros((1, cell.n_atoms, 3)), start[None], [(settings.seed, 0)], [0],
     )
-    refuse_output(output, force_field, structure)
+    before = check_output(output, "trajectory", force_field, structure)
+    monitor, preparing_s = _ready(moving, settings), time.perf_counter() - begun
     with (
         whole_frames(output) as write,
         Progress(settings.n_steps, f"MD of {cell.n_atoms} atoms, steps", sys.stderr) as progress,
     ):
-        observed = _walk(walker, moving, settings, write, progress)
-    return "\n".join(_summary(observed, cell, output, settings))
+        observed = _walk(walker, moving, monitor, settings, write, progress)
+    observed.preparing_s = preparing_s
+    return "\n".join([*_summary(observed, cell, settings), f"trajectory: {replaced(output, before)}"])
 
 
 def build_supercell(force_field: ForceField, text: str, structure: Path | None) -> Supercell:
@@ -146,12 +152,26 @@ def build_supercell(force_field: ForceField, text: str, structure: Path | None) 
     return repeated if structure is None else Supercell.match(crystal, repeated.atoms())
 
 
+def _ready(force_field: ForceField, settings: MdSettings) -> ErrorMonitor | None:
+    """The monitor. All that the steps call is called once: its tables are laid out then, and its kernels compiled."""
+    rest = np.zeros((force_field.supercell.n_atoms, 3))
+    force_field.energy(rest)
+    if settings.monitor is None:
+        return None
+    make_monitor(settings.monitor, force_field).watch(rest[:, :, None])
+    return make_monitor(settings.monitor, force_field)
+
+
 def _walk(
-    walker: Langevin, force_field: ForceField, settings: MdSettings, write: Callable[[str], None], progress: Progress
+    walker: Langevin,
+    force_field: ForceField,
+    monitor: ErrorMonitor | None,
+    settings: MdSettings,
+    write: Callable[[str], None],
+    progress: Progress,
 ) -> _Observed:
     observed, layout = _Observed(), FrameFormat(force_field.supercell)
     limit = force_field.supercell.max_displacement_A
-    monitor = make_monitor(settings.monitor, force_field) if settings.monitor else None
     start = time.perf_counter()
     for step in range(1, settings.n_steps + 1):
         walker.step()
@@ -190,7 +210,7 @@ def _frame(
     return layout.frame(displacements, velocities, walker.force(0), header)
 
 
-def _summary(observed: _Observed, cell: Supercell, output: Path, settings: MdSettings) -> list[str]:
+def _summary(observed: _Observed, cell: Supercell, settings: MdSettings) -> list[str]:
     energies = 1000 * np.array(observed.energies_eV) / cell.n_atoms
     lines = [
         f"{settings.n_steps} steps of {settings.timestep_fs:g} fs, {cell.n_atoms} atoms, "
@@ -210,8 +230,11 @@ def _summary(observed: _Observed, cell: Supercell, output: Path, settings: MdSet
         )
     ns_a_day = settings.n_steps * settings.timestep_fs * 1e-6 * 86400 / observed.seconds
     milliseconds = 1e3 * observed.seconds / settings.n_steps
-    lines.append(f"{observed.seconds:.1f} s, {milliseconds:.3f} ms a step, {ns_a_day:.2f} ns/day")
-    return [*lines, f"trajectory: {output}"]
+    lines.append(
+        f"{observed.seconds:.1f} s, {milliseconds:.3f} ms a step, {ns_a_day:.2f} ns/day; {observed.preparing_s:.1f} s "
+        "before the first step (reading, tables, compiling where kernels are new)"
+    )
+    return lines
 
 
 def _slope(times: Sequence[float], values: Floats) -> float:

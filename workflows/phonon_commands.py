@@ -22,6 +22,7 @@ from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.storage.files import making_folder, replacing
 from workflows.force_field_commands import json_text
+from workflows.outputs import check_parent, replaced
 from workflows.structure_files import read_labelled_frames
 
 Floats = NDArray[np.float64]
@@ -79,14 +80,17 @@ def phonons_command(force_field: Path, output: Path, settings: PhononSettings, a
         imaginary_modes(loaded, q, errors, settings.images),
     )
     on_path: tuple[ImaginaryMode, ...] = ()
+    before: set[Path] = set()
     if settings.bands or settings.dos:
+        check_parent(output)
+        before = set(output.glob("*"))
         with making_folder(output):
             on_path = _write_bands(loaded, path, output, settings, result.files) if settings.bands else ()
             if settings.dos:
                 _write_density(loaded, repeats, output, settings, result.files)
     if as_json:
         return json_text(_as_values(result, on_path, settings))
-    return "\n".join(_as_text(result, on_path, loaded, settings))
+    return "\n".join(_as_text(result, on_path, loaded, settings) + _files(result, before))
 
 
 def parse_points(text: str) -> Floats:
@@ -192,7 +196,11 @@ def _as_text(
         lines.append("no imaginary modes there")
     if folds(force_field):
         lines.append(_folding_note(force_field, settings.images))
-    return [*lines, *(f"written: {file}" for file in result.files)]
+    return lines
+
+
+def _files(result: _Phonons, before: set[Path]) -> list[str]:
+    return [f"written: {replaced(Path(file), Path(file) in before)}" for file in result.files]
 
 
 def _folding_note(force_field: ForceField, images: Images) -> str:

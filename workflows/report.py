@@ -15,6 +15,7 @@ from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import read_journal
 from workflows.config import load_run_campaign
 from workflows.history import History
+from workflows.outputs import check_output
 from workflows.progress import duration
 from workflows.report_data import (
     error_traces,
@@ -35,27 +36,29 @@ MAX_ROWS = 500
 """Rows of a table that are shown, the latest; `dynft labels list` has all labels."""
 
 
-def write_report(run: Path, output: Path | None) -> Path:
+def write_report(run: Path, output: Path | None) -> tuple[Path, bool]:
     """Write the report of the campaign in `run`, also of a running one, and its figures as PNG beside it.
 
     Returns:
-        The HTML file; the figures are in the folder figures/ next to it.
+        The HTML file, and whether it replaced one; the figures are in the folder figures/ next to it.
 
     Raises:
         RunFolderError: no campaign there.
+        InputError: the file's folder is not there, or another kind of file.
         OSError: a file cannot be written.
         FileFormatError: a damaged journal or segment.
     """
     if not (run / "campaign.toml").is_file() or not (run / "journal.jsonl").is_file():
         raise RunFolderError("RUN", "a run folder with a campaign", f"'{run}'", "give the folder of dynft train --run")
     path = output or run / "report.html"
+    before = check_output(path, "report")
     page, pictures = render(run.absolute(), status_of(run.absolute()))
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     for name, figure in pictures.items():
         with replacing(path.parent / "figures" / f"{name}.png") as temporary:
             figure.savefig(temporary, format="png", dpi=150)
-    return path
+    return path, before
 
 
 def render(run: Path, status: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,25 +56,6 @@ def read_frames(path: Path, argument: str) -> list[Atoms]:
     if not frames:
         raise FileFormatError(argument, "at least one structure", f"'{path}' with none", "check the file")
     return list(frames)
-
-
-def refuse_output(output: Path, *inputs: Path | None) -> None:
-    """Before hours of work rather than after: the folder can be written to, and no input would be overwritten.
-
-    Raises:
-        InputError: saying which.
-    """
-    folder = output.parent
-    if not folder.is_dir():
-        raise InputError(
-            "--output", "a file in an existing folder", f"'{output}'", f"make the folder first: mkdir -p {folder}"
-        )
-    if output.is_dir():
-        raise InputError("--output", "a file", f"'{output}', a folder", "add a file name")
-    if not os.access(output if output.exists() else folder, os.W_OK):
-        raise InputError("--output", "a file that can be written", f"'{output}', which cannot be", "choose another")
-    if any(given is not None and given.exists() and output.exists() and output.samefile(given) for given in inputs):
-        raise InputError("--output", "another file than the input", f"'{output}'", "choose another name")
 
 
 def read_structure(path: Path, argument: str) -> Atoms:

@@ -85,7 +85,7 @@ def test_folders_that_could_not_be_filled_are_gone(
         return refused([{"FF": str(force_field), "OUT": str(output)}.get(word, word) for word in arguments])
 
     with largest_file(300):
-        assert "make room" in run(tmp_path / "above" / "out")
+        assert "make room" in run(tmp_path / "out")
     assert "choose another" in run(tmp_path / "file" / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

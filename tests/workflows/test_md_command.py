@@ -69,7 +69,7 @@ def test_md_watches_the_error_of_every_step(
         path = tmp_path / f"{monitor}.xyz"
         assert main([*arguments, "--monitor", monitor, "-o", str(path)]) == 0
         said = capsys.readouterr().out
-        assert "ns/day" in said
+        assert "ns/day" in said and "s before the first step" in said
         (line,) = [line for line in said.splitlines() if line.startswith("ε_B over all steps")]
         largest[monitor] = float(line.split("largest ")[1].split()[0])
         found[monitor] = np.array([frame.info["bayesian_error"] for frame in read_frames(path, "frames")])

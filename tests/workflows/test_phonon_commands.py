@@ -83,7 +83,7 @@ def test_phonons_for_people(file: str, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_bands_and_density_of_states(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "new" / "phonons"
+    folder = tmp_path / "phonons"
     arguments = ["phonons", file, "--bands", "--dos", "--mesh", "6", "--samples", "5", "-o", str(folder), "--json"]
     values = json.loads(printed(arguments, capsys))
     names = ["bands.dat", "bands.png", "dos.dat", "dos.png"]

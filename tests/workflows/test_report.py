@@ -202,7 +202,7 @@ def test_every_flag_and_every_audit_is_marked() -> None:
 
 def test_the_figures_are_written_as_pictures_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workflows.report.status_of", lambda _: STATUS)
-    output = write_report(run, run / "elsewhere.html")
+    output, _ = write_report(run, run / "elsewhere.html")
     names = {file.stem for file in (run / "figures").iterdir()}
     assert {"bayesian_error", "learning", "labels", "standardised_error", "calibration"} <= names
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in (run / "figures").iterdir())
