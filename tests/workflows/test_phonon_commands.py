@@ -160,7 +160,7 @@ def test_anharmonicity_of_molecular_dynamics(file: str, tmp_path: Path, capsys: 
     ],
 )
 def test_export(name: str, files: set[str], file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "made" / name
+    folder = tmp_path / name
     out = printed(["export", file, "--format", name, "-o", str(folder)], capsys)
     assert {p.name for p in folder.iterdir()} == files
     assert all(f"written: {folder / f}" in out for f in files)
