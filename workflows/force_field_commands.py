@@ -108,7 +108,8 @@ def images_note(supercell: Supercell, cutoffs_A: Mapping[int, float], prior: Pri
     if cutoffs_A[2] <= half:
         return note
     basis = ForceConstantBasis.cached(supercell.crystal, {2: cutoffs_A[2]})
-    note += f"; of {basis.size} second-order parameters it tells {told_apart(basis, supercell)} apart, "
+    told = told_apart(basis, Supercell.match(basis.crystal, supercell.atoms()))  # a campaign's has the cell it names
+    note += f"; of {basis.size} second-order parameters it tells {told} apart, "
     if prior == "decaying":
         return f"{note}the prior gives the rest to the nearest images"
     return f"{note}the prior shares the rest among images near and far: 'decaying' would give it to the nearest"

@@ -10,13 +10,16 @@ import ase.io
 import numpy as np
 import pytest
 from ase import units
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from dynft_core import Crystal, Supercell
 from dynft_core.force_field import ForceField
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.storage.segments import write_segment
 from dynft_core.terms import ReferenceSettings
 from workflows.command_line import main
+from workflows.force_field_commands import images_note
 from workflows.structure_files import read_frames, read_structure
 
 Refused = Callable[[list[str]], str]
@@ -300,3 +303,12 @@ def test_a_fit_that_does_not_fit_in_memory_is_refused(
     words = refused([*arguments, "--cutoffs", "9,9,9,9,9", "-o", str(tmp_path / "ff.h5")])
     assert "memory" in words
     assert "order 6" in words
+
+
+def test_the_note_on_images_is_the_same_for_every_cell_of_the_crystal() -> None:
+    """A campaign may name the conventional cell, whose supercell is that of the primitive one by another matrix."""
+    of_conventional = Supercell.build(Crystal(bulk("Si", "diamond", a=5.432, cubic=True)), [1, 1, 1])
+    of_primitive = Supercell.build(Crystal(bulk("Si", "diamond", a=5.432)), [[-1, 1, 1], [1, -1, 1], [1, 1, -1]])
+    note = images_note(of_primitive, {2: 4.0, 3: 2.6})
+    assert "of 6 second-order parameters it tells 4 apart" in note
+    assert images_note(of_conventional, {2: 4.0, 3: 2.6}) == note
