@@ -58,7 +58,8 @@ def make_calculator(settings: ReferenceSettings, directory: Path | str) -> Any:
         unknown = sorted(set(settings.parameters) - potential.parameters)
         if unknown:
             accepted = ", ".join(sorted(potential.parameters)) or "no parameters"
-            raise InputError("reference.parameters", accepted, f"'{unknown[0]}'", f"correct the parameters of {name}")
+            remedy = nearest(unknown[0], potential.parameters, f"correct the parameters of {name}")
+            raise InputError("reference.parameters", accepted, f"'{unknown[0]}'", remedy)
     factory = potential.make if potential is not None else _factory(name)
     arguments = dict(settings.parameters)
     if potential is None and _takes_directory(factory):

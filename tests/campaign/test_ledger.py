@@ -15,9 +15,9 @@ import pytest
 from fake_driver import campaign
 from test_fold import force_field, run
 
-from dynft_core.jobs import LabelOutcome
+from dynft_core.jobs import FitJob, LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
-from workflows.campaign import advance, outcome_event
+from workflows.campaign import advance, outcome_event, replay
 from workflows.campaign_state import State
 from workflows.command_line import main
 from workflows.driver import run_campaign
@@ -103,6 +103,21 @@ def test_dropped_labels_are_done_without_even_if_they_answer_later(tmp_path: Pat
     assert not dropped & set(force_field(state)["labels"])
     late = next(a for a in submitted if a.id == f"label:{min(dropped)}")
     assert advance(state, outcome_event(late, LabelOutcome(True, min(dropped))))[0] == state
+
+
+def test_a_label_in_a_fit_under_way_is_dropped_only_while_no_driver_works_on_it(tmp_path: Path) -> None:
+    events = run(campaign("continue"), tmp_path, 5)[1]
+    then = (replay(events[:n], str(tmp_path)) for n in range(1, len(events)))
+    state, fit = next((s, a) for s in then for a in s.tasks.values() if isinstance(a.job, FitJob) and s.fits)
+    ref, *others = fit.job.labels
+    drop = {"event": "label_dropped", "key": ref.key}
+    assert advance(state, drop) == (state, ())
+    after, actions = advance(state, {**drop, "idle": True})
+    assert after.ledger.entries[ref.key].status == "dropped"
+    planned = [a.job.labels for a in actions if isinstance(a.job, FitJob)]
+    assert planned == ([tuple(others)] if others else [])
+    used = state.ledger.labels("initial")[0]
+    assert advance(state, {**drop, "key": used.key, "idle": True}) == (state, ())
 
 
 @pytest.mark.parametrize(

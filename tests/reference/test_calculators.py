@@ -93,7 +93,7 @@ def test_what_is_not_installed_is_said(name: str) -> None:
         ("fake_calculators:no_calculator", {}, "an ASE calculator, got dict"),
         ("fake_calculators:with_folder", {"k": 1}, "what fake_calculators:with_folder accepts, got TypeError"),
         ("tersoff-si", {"cutoff": 3.0}, "no parameters, got 'cutoff'"),
-        ("lj", {"epsilonn": 1.0}, "epsilon, rc, ro, sigma, smooth, got 'epsilonn'"),
+        ("lj", {"epsilonn": 1.0}, "epsilon, rc, ro, sigma, smooth, got 'epsilonn'; did you mean 'epsilon'?"),
         ("lj", {"epsilon": float("nan")}, "finite numbers"),
         ("fake_calculators:Springs", {"fault": {1, 2}}, "finite numbers, strings"),
         ("emt", {}, "one that knows Si, got 'emt', which knows Ag"),
