@@ -81,7 +81,9 @@ def refuse_other_units(argument: str, forces: Floats, predicted: Floats) -> None
         )
 
 
-def refuse_unphysical(argument: str, displacements: Floats, forces: Floats) -> None:
+def refuse_unphysical(
+    argument: str, displacements: Floats, forces: Floats, atom_volume_A3: float | None = None
+) -> None:
     """Refuse also forces that push displaced atoms away from their sites, or that no crystal has.
 
     Raises:
@@ -97,7 +99,7 @@ def refuse_unphysical(argument: str, displacements: Floats, forces: Floats) -> N
     if np.isfinite(each).any() and (middle := float(np.nanmedian(each))) > STIFFEST_EV_A2:
         raise InputError(
             argument, f"forces in eV/Å: no bond's stiffness exceeds {STIFFEST_EV_A2:g} eV/Å²", f"{middle:.3g} eV/Å²",
-            f"convert them{_in_other_units(middle, 0.0, STIFFEST_EV_A2)}",
+            f"convert them{_in_other_units(middle, *_usual_stiffness(atom_volume_A3))}",
         )
 
 
@@ -118,8 +120,7 @@ def of_another_size(found: Floats, known: Floats) -> list[int]:
 
 def _unit_warnings(displacements: Floats, forces: Floats, atom_volume_A3: float | None) -> list[str]:
     """The stiffness of each frame: against the other frames, and against crystals as they are."""
-    scale = HBAR2_M_EV_A2 * atom_volume_A3 ** (-4 / 3) if atom_volume_A3 else 0.0
-    low, high = (LEAST * scale, MOST * scale) if scale else (SOFT_EV_A2, STIFFEST_EV_A2)
+    low, high = _usual_stiffness(atom_volume_A3)
     each = stiffness(displacements, forces)
     if not np.isfinite(each).any():
         return ["warning: no frame has a displaced atom: nothing can be learnt from these forces"]
@@ -145,6 +146,14 @@ def _unit_warnings(displacements: Floats, forces: Floats, atom_volume_A3: float 
                 f"the median): other units? (1 Ry/bohr = {RY_BOHR_EV_A:.2f} eV/Å)"
             )
     return found
+
+
+def _usual_stiffness(atom_volume_A3: float | None) -> tuple[float, float]:
+    """Bounds of a crystal's mean stiffness, eV/Å²."""
+    if atom_volume_A3 is None:
+        return SOFT_EV_A2, STIFFEST_EV_A2
+    scale = HBAR2_M_EV_A2 * atom_volume_A3 ** (-4 / 3)
+    return LEAST * scale, MOST * scale
 
 
 def _in_other_units(stiffness_eV_A2: float, low: float, high: float) -> str:
