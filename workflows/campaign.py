@@ -66,6 +66,8 @@ MAX_LOSSES = 3
 """A task that was lost (its worker died, no answer came) is given up at this cost: one a loss, unless it says less."""
 OUT = ("exploded", "left")
 """How walks end that get farther from the crystal than an expansion reaches."""
+LATEST_WALKS = 20
+"""So many walks, or ten of each walker, tell whether walkers leave the crystal whatever is labelled."""
 MAX_EXPLOSIONS = 20
 """A campaign fails when in so many walks in a row every walker exploded: labels do not mend that."""
 FAILED_LABELS = 5
@@ -347,6 +349,7 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
     walks = list(state.walks)
     walks[outcome.walks[0].walker // state.campaign.dynamics.walkers_per_task] += 1
     steps = sum(walk.steps_walked for walk in outcome.walks)
+    n_latest = max(LATEST_WALKS, 10 * len(walkers))
     explosions = state.explosions + 1 if all(walk.ended in OUT for walk in outcome.walks) else 0
     state = replace(
         state,
@@ -354,8 +357,11 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
         walks=tuple(walks),
         walked_steps=state.walked_steps + steps,
         departures=(*state.departures, *(walk.departure for walk in outcome.walks if walk.departure)),
+        latest=(*state.latest, *(walk.departure for walk in outcome.walks))[-n_latest:],
         explosions=explosions,
     )
+    if len(state.latest) == n_latest and (left := leaving((), state.latest)):
+        return replace(state, explosions=0, latest=(), failure=state.failure or left)
     if explosions < MAX_EXPLOSIONS:
         return state
     why = f"every walker exploded in {explosions} walks in a row; lower the temperature or the time step, or check"

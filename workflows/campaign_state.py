@@ -40,7 +40,7 @@ from dynft_core.selection.convergence import (
     assess,
     bayesian_share,
 )
-from dynft_core.selection.diagnosis import better, diagnosis
+from dynft_core.selection.diagnosis import better, diagnosis, leaving
 from dynft_core.selection.histogram import Counts
 from dynft_core.selection.validation import ErrorSummary, Validation
 from workflows import campaign_jobs as jobs
@@ -142,6 +142,7 @@ class State:
         explosions: walks in a row, over all batches, in which every walker exploded.
         failed_since: classes of failure of the labels that failed since the latest that did not, or the driver's start.
         departures: how walkers left the crystal, with the newest labels.
+        latest: how each of the latest walks did, with whichever labels; "" for those that stayed.
         pace: how fast it goes, and what it cost.
         failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
@@ -173,6 +174,7 @@ class State:
     explosions: int
     failed_since: tuple[str, ...]
     departures: tuple[str, ...]
+    latest: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
     pace: Pace
     failure: str
@@ -209,6 +211,7 @@ class State:
             explosions=0,
             failed_since=(),
             departures=(),
+            latest=(),
             evaluations=(),
             pace=Pace(),
             failure="",
@@ -289,7 +292,8 @@ class State:
         """What limits the error, in a sentence; "" while nothing stands out."""
         tried = self.truncation
         present, trials = (tried.present, tried.trials) if tried else (None, ())
-        return diagnosis(self._share, self.campaign.convergence.max_bayesian_share, present, trials, self.departures)
+        left = leaving(self.departures, self.latest)
+        return diagnosis(self._share, self.campaign.convergence.max_bayesian_share, present, trials, left)
 
     @property
     def _share(self) -> float:

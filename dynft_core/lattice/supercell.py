@@ -182,8 +182,9 @@ class Supercell:
     def _check_frame(self, atoms: Atoms) -> None:
         if len(atoms) != self.n_atoms:
             missing = self.n_atoms - len(atoms)
-            defects = "vacancies" if missing > 0 else "interstitials"
-            few = f": {abs(missing)} {defects}?" if abs(missing) <= MAX_DEFECTS * self.n_atoms else ""
+            n = abs(missing)
+            one, many = ("vacancy", "vacancies") if missing > 0 else ("interstitial", "interstitials")
+            few = f": {n} {one if n == 1 else many}?" if n <= MAX_DEFECTS * self.n_atoms else ""
             remedy = "give frames of the same supercell" + (", perfect: an expansion knows no defects" if few else "")
             raise StructureError("structure", f"{self.n_atoms} atoms", f"{len(atoms)}{few}", remedy)
         if not np.array_equal(np.sort(atoms.numbers), np.sort(self.numbers)):

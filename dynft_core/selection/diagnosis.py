@@ -29,29 +29,41 @@ def better(present: Trial, trials: Sequence[Trial]) -> Trial | None:
 
 LEAST_DEPARTURES = 2
 """Walks that left the crystal, with one force field, that are no accident."""
+MOSTLY = 0.6
+"""Part of the latest walks: new labels, which would mend a wrong force field, have kept no more of them in place."""
 
 
-def leaving(departures: Sequence[str]) -> str:
-    """That the walkers leave the crystal, and how (`departures`, one of each walk that did); "" while they stay."""
-    if len(departures) < LEAST_DEPARTURES:
+def leaving(departures: Sequence[str], latest: Sequence[str] = ()) -> str:
+    """That the walkers leave the crystal, and how; "" while they stay.
+
+    Args:
+        departures: of each walk that did with the newest force field.
+        latest: of each of the latest walks, with whichever force field; "" of those that stayed.
+    """
+    left = [words for words in latest if words]
+    if len(departures) >= LEAST_DEPARTURES:
+        walks, last = f"{len(departures)} walks with the newest force field", departures[-1]
+    elif len(left) >= max(LEAST_DEPARTURES, MOSTLY * len(latest)):
+        walks, last = f"{len(left)} of the latest {len(latest)} walks", left[-1]
+    else:
         return ""
     return (
-        f"leaving the crystal: {len(departures)} walks with the newest force field, the latest at {departures[-1]}; "
+        f"leaving the crystal: {walks}, the latest at {last}; "
         "an expansion is about one set of sites: lower the temperature, or take the phase that it turns into"
     )
 
 
 def diagnosis(
-    share: float, max_share: float, present: Trial | None, trials: Sequence[Trial], departures: Sequence[str] = ()
+    share: float, max_share: float, present: Trial | None, trials: Sequence[Trial], left: str = ""
 ) -> str:
     """What limits the error, and what to do about it, in a sentence; "" when nothing stands out.
 
     Args:
         share: μ_k[ε_B] β^(1/2), the largest of the walkers; max_share: what is asked for.
         present, trials: the campaign's expansion and larger ones on the same labels; None: not tried.
-        departures: as in `leaving`.
+        left: what `leaving` says.
     """
-    if left := leaving(departures):
+    if left:
         return left
     if share > max_share:
         return (

@@ -171,6 +171,52 @@ def test_a_structure_of_another_crystal_is_refused(spoil: object, door: str) -> 
     assert caught.value.expected != caught.value.got
 
 
+@pytest.mark.parametrize(
+    ("n_more", "said"),
+    [(-1, "215: 1 vacancy?"), (-3, "213: 3 vacancies?"), (1, "217: 1 interstitial?"), (4, "220: 4 interstitials?")],
+)
+def test_vacancies_and_interstitials_are_called_so(n_more: int, said: str) -> None:
+    """Atoms taken from rocksalt's sites, or put into the middle of its small cubes."""
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(3)
+    perfect = Supercell.match(CRYSTAL, atoms)
+    holes = 5.64 * (0.25 + 0.5 * np.arange(max(0, n_more))[:, None] * [1, 0, 0])
+    spoilt = atoms[max(0, -n_more) :] + Atoms(f"Na{len(holes)}" if len(holes) else "", positions=holes)
+    with pytest.raises(StructureError) as caught:
+        perfect.frame_displacements(spoilt)
+    assert caught.value.got == said and "an expansion knows no defects" in caught.value.remedy
+
+
+@pytest.mark.parametrize("cells", [(2, 2, 3), (1, 2, 2)])
+def test_many_atoms_more_or_less_are_another_supercell_and_no_defects(cells: tuple[int, int, int]) -> None:
+    with pytest.raises(StructureError) as caught:
+        SUPERCELL.frame_displacements(bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(cells))
+    assert "?" not in caught.value.got
+
+
+@pytest.mark.parametrize(("part", "said"), [(0.2, r"an atom 1\.94 Å from its site"), (0.3, "a hop, or another phase")])
+def test_an_atom_between_its_site_and_others_is_refused(part: float, said: str) -> None:
+    """On the way through the middle of a small cube, where four sites of its kind are equally near.
+
+    0.2 √3 5.64 Å = 1.954 Å, less what the net translation takes of it: one part in 216.
+    """
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(3)
+    perfect = Supercell.match(CRYSTAL, atoms)
+    atoms.positions[np.flatnonzero(atoms.numbers == 11)[20]] += 5.64 * part
+    with pytest.raises(StructureError, match=said):
+        perfect.frame_displacements(atoms)
+
+
+def test_two_atoms_of_one_kind_that_have_changed_places_are_no_change() -> None:
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True).repeat(3)
+    perfect = Supercell.match(CRYSTAL, atoms)
+    swapped = atoms.copy()
+    one, other = np.flatnonzero(atoms.numbers == 11)[[3, 4]]
+    swapped.positions[[one, other]] = swapped.positions[[other, one]]
+    found, order = perfect.frame_displacements(swapped)  # atoms of one kind have no names
+    np.testing.assert_allclose(found, 0, atol=1e-9)
+    assert order[one] == other and order[other] == one
+
+
 def test_species_on_the_wrong_sites_are_refused() -> None:
     atoms = SUPERCELL.atoms()
     atoms.numbers[[0, 1]] = atoms.numbers[[1, 0]]

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from dynft_core.jobs import Trial
-from dynft_core.selection.diagnosis import better, diagnosis
+from dynft_core.selection.diagnosis import better, diagnosis, leaving
 
 PRESENT = Trial(0, 0.0, 50, 1000.0, 9.5e-3, 9.6e-3)
 ORDER_4 = Trial(4, 2.4, 55, 1800.0, 2.6e-3, 2.7e-3)
@@ -30,6 +30,13 @@ def test_too_few_labels_come_first_and_nothing_is_said_of_a_good_campaign() -> N
 
 def test_walkers_that_leave_the_crystal_are_named_before_all_else() -> None:
     hops = ["step 310: atom 5 hopped, 1.31 Å from its site", "step 90: atom 7 hopped, 1.28 Å from its site"]
-    said = diagnosis(0.8, 0.5, PRESENT, [ORDER_4], hops)
+    said = diagnosis(0.8, 0.5, PRESENT, [ORDER_4], leaving(hops))
     assert said.startswith("leaving the crystal: 2 walks") and "atom 7 hopped" in said
-    assert diagnosis(0.8, 0.5, PRESENT, [ORDER_4], hops[:1]).startswith("too few labels")  # once: an accident
+    assert leaving(hops[:1]) == ""  # once: an accident
+
+
+def test_walkers_that_leave_the_crystal_whatever_is_labelled() -> None:
+    """Each has a new force field after each walk, so with the newest none has left twice."""
+    hop = "step 90: atom 7 hopped, 1.28 Å from its site"
+    assert "12 of the latest 20 walks, the latest at step 90" in leaving([hop], [hop] * 12 + [""] * 8)
+    assert leaving([], [hop] * 11 + [""] * 9) == ""  # labels have mended it

@@ -1,0 +1,50 @@
+"""A crystal above its melting point: the campaign ends by itself, says so, and pays for few labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import dynft_core.tasks
+from workflows.apps import FUNCTIONS
+from workflows.campaign import LATEST_WALKS, advance, outcome_event, start
+from workflows.campaign_state import State
+from workflows.config import BUILT_IN, parse_campaign
+from workflows.run_folder import prepared
+
+
+def ended(temperature_K: float, policy: str, folder: Path) -> State:
+    """A whole campaign in this process, without Parsl, on silicon with Tersoff's potential, which melts at 2500 K."""
+    settings = parse_campaign({
+        "name": "hot",
+        "crystal": {"structure": str(BUILT_IN / "si.xyz"), "supercell": [2, 2, 2]},
+        "expansion": {"cutoffs_A": [4.6, 3.9, 2.4]},
+        "dynamics": {"temperature_K": temperature_K, "segment_ps": 0.25, "walkers": 2},
+        "selection": {"policy": policy},
+        "convergence": {"min_walk_ps": 0.5, "max_walk_ps": 50.0},
+        "audit": {"first_ps": 0.1},
+        "validation": {"walk_ps": 0.0},
+        "reference": {"calculator": "tersoff-si"},
+        "test": {"structures": 0},
+    })  # fmt: skip
+    with prepared(settings, "", folder):
+        state, actions = start(settings, str(folder))
+        waiting = list(actions)
+        while waiting:
+            action = waiting.pop(0)
+            outcome = getattr(dynft_core.tasks, FUNCTIONS[action.kind])(action.job)
+            state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
+            waiting += actions
+    return state
+
+
+@pytest.mark.parametrize("policy", ["wait", "continue"])
+def test_a_crystal_that_melts_ends_its_campaign_soon(policy: str, tmp_path: Path) -> None:
+    state = ended(6000.0, policy, tmp_path / "run")
+    assert state.ended
+    assert state.failure.startswith("leaving the crystal: ") and f"of the latest {LATEST_WALKS} walks" in state.failure
+    assert "lower the temperature" in state.failure
+    assert state.walked_steps < 10_000  # of the 100 000 allowed
+    assert len(state.ledger.entries) <= 2 * sum(state.walks)  # of every walk that left, the way there at most
