@@ -150,8 +150,9 @@ def campaign_text(name: str, atoms: Atoms, calculator: str) -> str:
 def symmetry_lines(crystal: Crystal) -> list[str]:
     """The space group and the primitive cell; and the symmetry that the structure may be meant to have."""
     symbol, small = space_group(crystal).symbol, primitive(crystal)
+    size = f"{small.n_atoms} atom{'' if small.n_atoms == 1 else 's'}"
     given = "" if small.n_atoms == crystal.n_atoms else f", of the {crystal.n_atoms} given"
-    lines = [f"space group {symbol} to {SYMMETRY_TOLERANCE_A:g} Å, primitive cell of {small.n_atoms} atoms{given}"]
+    lines = [f"space group {symbol} to {SYMMETRY_TOLERANCE_A:g} Å, primitive cell of {size}{given}"]
     hidden = hidden_symmetry(crystal)
     if hidden is not None:
         lines.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +44,8 @@ def check_parent(output: Path) -> None:
     """
     folder = output.absolute().parent
     if not folder.is_dir():
-        remedy = f"make the folder first: mkdir -p {output.parent}" if not folder.exists() else "choose another"
+        make = f"make the folder first: mkdir -p {shlex.quote(str(output.parent))}"
+        remedy = "choose another" if folder.exists() else make
         raise InputError("--output", "a place in an existing folder", f"'{output}'", remedy)
 
 
