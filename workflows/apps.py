@@ -52,8 +52,11 @@ BLOCK_LOSS_COST = 0.25
 
 
 _PARSLS_NAMES = {"py.v": "Python", "parsl.v": "Parsl"}
-_OTHER_PARSL = re.compile(r"process_worker_pool\S*: error: (unrecognized|the following) arguments")
-"""What a pool of another Parsl says of its options, in a site whose own command starts it."""
+_OTHER_ENVIRONMENT = {
+    r"process_worker_pool\S*: error: (unrecognized|the following) arguments": "another Parsl than the driver",
+    r"No module named '?site_configs": "a Python without dynft, or with an older one",
+}
+"""What blocks say whose environment is too far from the driver's to tell its versions, and what it means."""
 _GUESS = "Job is marked as MISSING"
 """How Parsl's words about a block begin of which its provider says nothing."""
 
@@ -293,8 +296,9 @@ def _blocks(executor: BlockProviderExecutor) -> list[JobStatus]:
 def _words(status: JobStatus) -> str:
     """What a block left behind, in one line, without Parsl's guesses where the scheduler or the shell has spoken."""
     shell = _one_line(status.stderr_summary or "")
-    if _OTHER_PARSL.search(shell):
-        return f"the workers have another Parsl than the driver: use one environment for both ({shell[-200:]})"
+    for pattern, what in _OTHER_ENVIRONMENT.items():
+        if re.search(pattern, shell):
+            return f"the workers have {what}: use one environment for both, see python and worker_init ({shell[-200:]})"
     said = status.message or status.state.name
     said = "" if shell and said.startswith(_GUESS) else _submission(said)
     return _one_line(f"{said} {shell}")[-400:]

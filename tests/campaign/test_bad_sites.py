@@ -114,11 +114,17 @@ def test_workers_of_another_python_or_dynft_do_not_start(file: str, text: str, w
     assert done.stderr.startswith(f"the workers have {words}")
 
 
-def test_a_pool_of_another_parsl_that_a_site_starts_by_itself(tmp_path: Path) -> None:
-    said = "process_worker_pool.py: error: unrecognized arguments: --logconf=None"
-    site = local_site(tmp_path, f"pool.launch_cmd = 'echo {said} >&2; exit 2'")
-    with pytest.raises(CampaignFailedError, match="another Parsl than the driver: use one environment for both"):
-        go(tmp_path / "run", site)
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        # as of a pool that a site starts by itself, with options that its Parsl does not know
+        ("echo process_worker_pool.py: error: unrecognized arguments: --new=1 >&2; exit 2", "another Parsl than"),
+        (f"env -u PYTHONPATH {sys.executable} -S -P -m site_configs.versions", "a Python without dynft, or with an o"),
+    ],
+)
+def test_an_environment_too_far_away_to_tell_its_versions(command: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(CampaignFailedError, match=f"the workers have {words}.*: use one environment for both"):
+        go(tmp_path / "run", local_site(tmp_path, f"pool.launch_cmd = {command!r}"))
 
 
 def may_mount() -> bool:
