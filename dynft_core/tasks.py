@@ -283,8 +283,14 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
 def _walked(job: FitJob) -> list[Floats]:
     """Displacements (N, 3) Å of walkers at their temperature, at the ends of their walks; a deleted file counts not."""
     paths = [path for name in job.walked if (path := Path(job.run_dir) / name).exists()]
-    states = [load_state(path) for path in paths]
-    return [state.displacements for state in states if state.step >= job.heating_steps]
+    return [displacements for step, displacements in map(_end, paths) if step >= job.heating_steps]
+
+
+@lru_cache(maxsize=200)
+def _end(path: Path) -> tuple[int, Floats]:
+    """MD step and displacements (N, 3) Å where a walk ended; fits want mostly the same ones again."""
+    state = load_state(path)
+    return state.step, state.displacements
 
 
 def _read_label(run_dir: Path, ref: StructureRef) -> Label:

@@ -146,6 +146,10 @@ class Executors:
         return _Pool(config, executor, {task: getattr(self._tasks, FUNCTIONS[task]) for task in tasks}, longest_s)
 
 
+_KILLED: list[ParslExecutor] = []
+"""Executors whose sockets nobody closed: were they garbage, its collector would wait for these for ever."""
+
+
 class _Pool:
     """One executor with a Parsl kernel of its own, and one app for each of its tasks."""
 
@@ -216,6 +220,7 @@ class _Pool:
 
     def kill(self) -> None:
         """End the interchange and the blocks without asking the one to end the others, as Parsl does."""
+        _KILLED.append(self.executor)
         process = self.executor.interchange_proc if isinstance(self.executor, HighThroughputExecutor) else None
         if process is not None:
             process.kill()

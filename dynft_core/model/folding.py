@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,16 @@ from dynft_core.model.cell_energy import CellEnergy, lay_out
 from dynft_core.model.kernels.terms import Terms
 from dynft_core.model.sparse_map import SparseMap
 from dynft_core.model.splits import Clusters
+from dynft_core.storage.cache import key_of
 from dynft_core.symmetry.basis import ForceConstantBasis, OrderBasis
 from dynft_core.symmetry.eigentensors import Pattern, Representation, energy_factors, monomials
 from dynft_core.symmetry.space_group import SpaceGroup, space_group
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+REMEMBERED = 2
+"""Folded bases that a process keeps: they may be large."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +83,7 @@ class FoldedBasis:
     columns: dict[int, slice]
     dtype: type[np.floating]
     _energies: dict[tuple[int, ...], tuple[CellEnergy, NDArray[np.int32]]] = field(default_factory=dict)
+    _others: dict[type[np.floating], FoldedBasis] = field(default_factory=dict)
 
     def energy(self, orders: tuple[int, ...]) -> tuple[CellEnergy, NDArray[np.int32]]:
         """What the force kernel runs over, for some orders, and the atoms (T, S) that its sites are in each cell."""
@@ -105,11 +110,15 @@ class FoldedBasis:
 
     def in_precision(self, dtype: type[np.floating]) -> FoldedBasis:
         """The same with sensing matrices in another precision."""
-        return _lay_out(self.basis, self.supercell, self.blocks, dtype)
+        if dtype not in self._others:
+            self._others[dtype] = _lay_out(self.basis, self.supercell, self.blocks, dtype)
+        return self._others[dtype]
 
 
 def fold(basis: ForceConstantBasis, supercell: Supercell) -> FoldedBasis:
     """Fold `basis` onto `supercell` (any matrix; images of a cluster beyond the cell add up), in double precision.
+
+    The latest are remembered by content: a campaign's force fields share one basis, and each is read from a file.
 
     Raises:
         InputError: the supercell is not made of the basis' own cell.
@@ -121,6 +130,20 @@ def fold(basis: ForceConstantBasis, supercell: Supercell) -> FoldedBasis:
             f"one of {other.formula if own.formula != other.formula else 'another cell of ' + other.formula}",
             "make it by Supercell.build(basis.crystal, …) or Supercell.match(basis.crystal, atoms)",
         )
+    tables = [*basis.arrays().values(), supercell.matrix, supercell.basis_index, supercell.cells]
+    return _folded(_Content(key_of(*tables), basis, supercell))
+
+
+@dataclass(frozen=True)
+class _Content:
+    key: str
+    basis: ForceConstantBasis = field(compare=False)
+    supercell: Supercell = field(compare=False)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _folded(content: _Content) -> FoldedBasis:
+    basis, supercell = content.basis, content.supercell
     blocks = {}
     for order in basis.orders:
         representation = Representation(basis.cartesian, order.order)
