@@ -16,6 +16,7 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.reference.calculators import is_installed
 from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.structures import write_perfect_structure
+from dynft_core.symmetry.size import basis_sizes
 from dynft_core.symmetry.space_group import (
     SYMMETRY_TOLERANCE_A,
     hidden_symmetry,
@@ -29,6 +30,8 @@ from workflows.structure_files import read_structure
 
 VACUUM_A = 6.0
 """A gap between planes of atoms beyond which no crystal is dense."""
+MANY_PARAMETERS = 2000
+"""Beyond so many a fit that learns how the prior decays takes half a minute or more."""
 MIN_HEIGHT_A = 10.0
 """Shortest height of a proposed supercell: correlations of a crystal's forces reach about half of it."""
 
@@ -63,6 +66,7 @@ supercell = {supercell}         # {n_supercell} atoms, shortest height {height:.
 
 [expansion]
 cutoffs_A = {cutoffs}   # orders 2, 3, 4
+prior = {prior}
 
 [dynamics]
 temperature_K = 300.0
@@ -137,14 +141,23 @@ def campaign_text(name: str, atoms: Atoms, calculator: str) -> str:
     crystal = Crystal(atoms)
     heights = 1.0 / np.linalg.norm(np.linalg.inv(crystal.cell), axis=0)
     repeats = np.maximum(1, np.ceil(MIN_HEIGHT_A / heights - 1e-6)).astype(int)
+    cutoffs = propose_cutoffs(crystal, 0.5 * float((heights * repeats).min()))
     potentials = "\n".join(f'{symbol} = "{symbol}.UPF"' for symbol in sorted(set(atoms.symbols)))
     allowed = re.sub("[^A-Za-z0-9._+-]+", "-", name).strip("._+-") or "crystal"
     return _TEMPLATE.format(
         name=json.dumps(allowed), formula=crystal.formula, n_cell=crystal.n_atoms, supercell=repeats.tolist(),
         n_supercell=crystal.n_atoms * int(repeats.prod()), height=float((heights * repeats).min()),
-        cutoffs=propose_cutoffs(crystal, 0.5 * float((heights * repeats).min())), calculator=json.dumps(calculator),
+        cutoffs=cutoffs, prior=_prior(crystal, cutoffs), calculator=json.dumps(calculator),
         parameters=_PARAMETERS.get(calculator, "\n").format(pseudopotentials=potentials),
     )
+
+
+def _prior(crystal: Crystal, cutoffs_A: list[float]) -> str:
+    """The prior that needs fewest labels, as long as its fits take seconds."""
+    size = sum(own.parameters for own in basis_sizes(crystal, dict(enumerate(cutoffs_A, start=2))).values())
+    if size <= MANY_PARAMETERS:
+        return '"decaying"            # force constants fall off with distance: learnt from the labels, and saves some'
+    return '"shared"              # "decaying" needs fewer labels, but minutes for a fit of so many parameters'
 
 
 def symmetry_lines(crystal: Crystal) -> list[str]:

@@ -42,7 +42,17 @@ def test_init_makes_a_campaign_for_a_structure(
     heights = 1 / np.linalg.norm(np.linalg.inv(np.array(campaign.crystal.supercell)[:, None] * atoms.cell[:]), axis=0)
     assert heights.min() >= 10.0 - 1e-6
     assert len(campaign.expansion.cutoffs_A) == 3
+    assert campaign.expansion.prior == "decaying"
     assert "'sii'" in refused(["init", "sii"])
+
+
+def test_a_crystal_of_many_parameters_gets_the_prior_whose_fits_are_quick(tmp_path: Path) -> None:
+    low = bulk("Si", "diamond", a=5.432, cubic=True)
+    low.rattle(0.3, seed=1)
+    ase.io.write(tmp_path / "low.xyz", low)
+    assert main(["init", str(tmp_path / "low.xyz"), "-o", str(tmp_path / "low"), "--calculator", "tersoff-si"]) == 0
+    campaign, _ = load_campaign(tmp_path / "low" / "campaign.toml")
+    assert campaign.expansion.prior == "shared"
 
 
 def test_init_says_what_is_doubtful_before_anything_is_computed(
