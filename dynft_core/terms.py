@@ -69,3 +69,5 @@ class CriterionSettings:
     """The walk is broken, and goes back to its last good snapshot, when ε_B exceeds this many times the threshold."""
     warm_up: int = 20
     """Steps that a window must hold before it may select."""
+    while_heating: bool = False
+    """Select while the crystal is still being heated, too, as the papers have it."""

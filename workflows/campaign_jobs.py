@@ -77,7 +77,9 @@ def criterion_settings(campaign: Campaign) -> CriterionSettings:
     s = campaign.selection
     if s.criterion == "random":  # taken by the clock, as audits are; ε_B selects nothing
         return CriterionSettings("fixed", threshold_eV_A=math.inf)
-    return CriterionSettings(s.criterion, s.gamma, s.window_steps, s.threshold_meV_A / 1000, s.break_factor)
+    return CriterionSettings(
+        s.criterion, s.gamma, s.window_steps, s.threshold_meV_A / 1000, s.break_factor, while_heating=s.while_heating
+    )
 
 
 def convergence_settings(campaign: Campaign) -> ConvergenceSettings:

@@ -38,8 +38,11 @@ AUDITED = "+audits"
 """After a criterion's name: with the campaign's audits, and stopped as soon as it has converged."""
 CONTINUING = "+continue"
 """After a criterion's name: under the policy 'continue', whatever the campaign's."""
+HEATING = "+heating"
+"""After a criterion's name: structures are flagged while the crystal is heated, too, as the papers have it."""
 _NAME = re.compile(
-    rf"(?P<criterion>{'|'.join(CRITERIA)})(@(?P<gamma>\d+(\.\d+)?))?({re.escape(AUDITED)})?({re.escape(CONTINUING)})?"
+    rf"(?P<criterion>{'|'.join(CRITERIA)})(@(?P<gamma>\d+(\.\d+)?))?"
+    rf"({re.escape(HEATING)})?({re.escape(AUDITED)})?({re.escape(CONTINUING)})?"
 )
 
 
@@ -48,8 +51,8 @@ class CompareSettings:
     """What to compare.
 
     Attributes:
-        criteria: names, each a criterion, with '@1.5' (another gamma than the campaign's), '+audits' and '+continue'
-            after it, in this order; the others are set against the first.
+        criteria: names, each a criterion, with '@1.5' (another gamma than the campaign's), '+heating', '+audits' and
+            '+continue' after it, in this order; the others are set against the first.
         seeds: runs of each; one seed's runs share their test set.
         walk_ps: walked time of each walker; None: the campaign's max_walk_ps.
         test_structures: of each seed's test set.
@@ -63,7 +66,7 @@ class CompareSettings:
     def __post_init__(self) -> None:
         for name in self.criteria:
             if not _NAME.fullmatch(name):
-                ends = f"@NUMBER for another gamma, {AUDITED}, {CONTINUING}"
+                ends = f"@NUMBER for another gamma, {HEATING}, {AUDITED}, {CONTINUING}"
                 raise InputError(
                     "--criteria", f"names among {', '.join(CRITERIA)}, each with any of {ends} after it", f"'{name}'",
                     "for example epsilon_min,trajectory_average@1.5,trajectory_average+audits",
@@ -124,6 +127,8 @@ def variant(campaign: Campaign, criterion: str, seed: int, settings: CompareSett
     table["selection"]["criterion"] = parts["criterion"]
     if parts["gamma"]:
         table["selection"]["gamma"] = float(parts["gamma"])
+    if HEATING in criterion:
+        table["selection"]["while_heating"] = True
     if CONTINUING in criterion:
         table["selection"]["policy"] = "continue"
     table["convergence"]["max_walk_ps"] = walk_ps

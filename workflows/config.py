@@ -59,6 +59,8 @@ class SelectionSection(_Section):
     window_steps: Count = 1000
     threshold_meV_A: Annotated[float, Field(ge=0)] = 0.0
     break_factor: Annotated[float, Field(gt=1)] = 10.0
+    while_heating: bool = False
+    """Flag structures while the crystal is still being heated, too, as the papers have it."""
     random_interval_ps: Positive = 1.0
     """Mean walked time of one walker between the structures that 'random' takes."""
     policy: Literal["wait", "continue"] = "wait"

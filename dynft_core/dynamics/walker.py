@@ -105,8 +105,9 @@ class Walker:
         exact = partial(recall, state) if recall else None
         self._window = Window(state.window, state.window_count, state.window_deviation, exact)
         # Without a thermostat nothing heats the walker: it is as warm as it was started.
-        thermostat = settings.thermostat
-        self._heated = state.heated or not (thermostat.friction_per_ps and thermostat.temperature_K)
+        heats = settings.thermostat.friction_per_ps > 0 and settings.thermostat.temperature_K > 0
+        self._begins_heated = settings.criterion.while_heating or not heats
+        self._heated = state.heated or self._begins_heated
         self._minima = deque((float(e) for e in state.minima_eV_A), maxlen=N_MINIMA)
         self._awaiting_refit = state.awaiting_refit
         self._last_flag_step = state.last_flag_step
@@ -261,7 +262,7 @@ class Walker:
         self._breaks += 1
         if self._breaks == MAX_BREAKS:
             self._snapshot = np.zeros_like(origin), np.zeros_like(origin)
-            self._breaks, self._heated = 0, False
+            self._breaks, self._heated = 0, self._begins_heated
             self._window.forget()
         self._snapshot_step = self._step
         self._now = self._snapshot

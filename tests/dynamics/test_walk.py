@@ -79,6 +79,8 @@ def test_heating_alone_raises_no_flag_though_equation_5_without_care_would(bench
     careless = [s for s in range(20, 150) if trace[s] > 3.0 * trace[:s].mean()]
     assert careless
     assert not report.choices and report.ended == "finished"
+    _, (published,) = bench.walk(bench.start(), monitor, 150, gamma=3.0, while_heating=True)
+    assert published.ended == "selected" and published.choices[0].step == careless[0] + 1
 
 
 def test_the_window_holds_warm_steps_alone(bench):

@@ -94,13 +94,15 @@ def test_a_prediction_is_right_within_five_percent() -> None:
 
 def test_runs_differ_in_criterion_and_seed_alone(campaign_file: Path) -> None:
     campaign, _ = load_campaign(campaign_file)
-    settings = CompareSettings(("epsilon_min", "random+audits", "trajectory_average@1.5"), 2, walk_ps=0.1)
+    criteria = ("epsilon_min+heating", "random+audits", "trajectory_average@1.5")
+    settings = CompareSettings(criteria, 2, walk_ps=0.1)
     first, second, third = (variant(campaign, name, 2, settings) for name in settings.criteria)
     assert first.dynamics == second.dynamics != campaign.dynamics
     assert (first.selection.criterion, second.selection.criterion) == ("epsilon_min", "random")
     assert first.audit.first_ps > 0.1 * campaign.dynamics.walkers
     assert second.audit == campaign.audit
     assert (first.test.structures, second.test.structures) == (20, 0)
+    assert [own.selection.while_heating for own in (first, second, third)] == [True, False, False]
     assert (first.selection.gamma, third.selection.gamma) == (3.0, 1.5)
 
 
