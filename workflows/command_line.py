@@ -140,7 +140,7 @@ def compare(
     campaign: Annotated[str, typer.Argument(help="Campaign file with a cheap reference, or a built-in one (si).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for runs, numbers and plot; resumes one.")],
     criteria: Annotated[
-        str, typer.Option(help="trajectory_average, epsilon_min, random, fixed; +heating, +audits, +continue after each.")
+        str, typer.Option(help="trajectory_average, epsilon_min, random, fixed; +heating +audits +continue after each.")
     ] = "epsilon_min,trajectory_average,random,trajectory_average+audits",
     seeds: Annotated[int, typer.Option(help="Runs of each criterion.")] = 5,
     walk_ps: Annotated[float | None, typer.Option("--walk-ps", help="Walked time of each walker, ps.")] = None,
