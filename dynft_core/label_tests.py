@@ -75,15 +75,16 @@ def tested(
     initial = [ref for ref in job.initial if ref.key in fitted.labels]
     audited = [read(ref) for ref in audits]
     scores = left_out_scores(fitted, audits, audited)
-    some = initial[:: max(1, -(-len(initial) // MAX_TESTED))]
-    begun = left_out_scores(fitted, some, [read(ref) for ref in some])
-    aside = contradicting(_squares(scores), _squares(begun))
-    if not aside:
+
+    def unlike(refs: Sequence[StructureRef]) -> list[StructureRef]:
+        begun = left_out_scores(fitted, refs, [read(ref) for ref in refs])
+        return [refs[i] for i in contradicting(_squares(scores), _squares(begun))]
+
+    gone = unlike(initial[:: max(1, -(-len(initial) // MAX_TESTED))])
+    if gone and len(initial) > MAX_TESTED:
+        gone = unlike(initial)
+    if not gone:
         return fitted, scores, ()
-    if len(some) < len(initial):
-        begun = left_out_scores(fitted, initial, [read(ref) for ref in initial])
-        aside = contradicting(_squares(scores), _squares(begun))
-    gone = [initial[i] for i in aside]
     changed = _without(fitted, [read(ref) for ref in gone], job.noise_floor_eV_A)
     return changed, left_out_scores(changed, audits, audited), tuple(ref.key for ref in gone)
 

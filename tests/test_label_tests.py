@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -9,7 +12,7 @@ from ase.build import bulk
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit, label_tests
 from dynft_core.dynamics.sampling import sample
 from dynft_core.initial.rattled import rattled
-from dynft_core.jobs import FitJob
+from dynft_core.jobs import FitJob, Score
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import Label
 from dynft_core.terms import ReferenceSettings, Role, StructureRef
@@ -64,3 +67,21 @@ def fitted(basis: ForceConstantBasis, supercell: Supercell, labels: dict[Structu
     found = list(labels.values())
     u, f = (np.array([getattr(x, name) for x in found]) for name in ("displacements", "forces"))
     return fit(basis, supercell, u, f, [x.key for x in found])
+
+
+def test_what_a_part_of_the_initial_labels_seems_to_show_all_of_them_may_refute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every second label is of another kind, and every second one is looked at first."""
+    wanted: list[tuple[Role, int]] = [("audit", 8), ("initial", 48)]
+    audits, initial = ([StructureRef(f"{r}{i}", "", i, r) for i in range(n)] for r, n in wanted)
+
+    def scores(fitted: object, refs: list[StructureRef], labels: object) -> list[Score]:
+        errors = [1.0 if ref.role == "audit" else (0.6, 2.6)[ref.index % 2 == 0] ** 0.5 for ref in refs]
+        return [Score(ref.key, ref.role, error, 1.0, 0.0, 300.0) for ref, error in zip(refs, errors, strict=True)]
+
+    monkeypatch.setattr(label_tests, "left_out_scores", scores)
+    fitted: Any = SimpleNamespace(labels={ref.key for ref in (*audits, *initial)})
+    job = FitJob("", 2, "", "", "", {}, None, (), audits=tuple(audits), initial=tuple(initial))
+    found, _, aside = label_tests.tested(fitted, job, lambda ref: cast(Label, None))
+    assert found is fitted and aside == ()
