@@ -18,8 +18,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import dynft_core.jobs
-import dynft_core.terms
 from dynft_core.errors import FileFormatError
 from dynft_core.jobs import Job
 from dynft_core.storage.files import replacing
@@ -35,8 +33,9 @@ JOURNAL = "journal.jsonl"
 SNAPSHOT = "state.json"
 EVERY = 5000
 """Events between snapshots: their replay takes some seconds."""
-_FOLD = ("workflows", "dynft_core.selection")
-"""Packages whose code a state depends on, beside the records that travel and their terms."""
+PACKAGES = ("workflows", "dynft_core.selection")
+MODULES = ("dynft_core.jobs", "dynft_core.terms", "dynft_core.reference.failures")
+"""The code that a state depends on."""
 
 
 class Snapshots:
@@ -168,7 +167,7 @@ def _chained(first: Event, rest: Iterator[Event]) -> Iterator[Event]:
 @cache
 def _fold() -> str:
     """Which code folds the journal."""
-    folders = [Path(str(import_module(name).__file__)).parent for name in _FOLD]
-    files = [Path(str(module.__file__)) for module in (dynft_core.jobs, dynft_core.terms)]
-    files += [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    files = [Path(str(import_module(name).__file__)) for name in MODULES]
+    for name in PACKAGES:
+        files += sorted(Path(str(import_module(name).__file__)).parent.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

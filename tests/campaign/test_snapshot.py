@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -109,3 +110,16 @@ def test_what_does_not_fit_the_journal_is_not_used(
         assert not same(again, state)
     else:
         assert same(again, replay(events, str(run_dir)))
+
+
+FOLD = ("campaign", "campaign_plan", "campaign_state", "campaign_jobs", "ledger", "wire")
+WORDS = "dynft_core.errors"
+"""What no state depends on."""
+
+
+@pytest.mark.parametrize("name", FOLD)
+def test_all_code_that_folds_is_told_by_a_snapshot(name: str) -> None:
+    tree = ast.parse((Path(snapshot.__file__).parent / f"{name}.py").read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    core = {module for module in imported if module.startswith("dynft_core")} - {WORDS}
+    assert not {m for m in core - set(snapshot.MODULES) if not m.startswith(snapshot.PACKAGES)}
