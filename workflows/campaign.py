@@ -25,6 +25,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from pydantic import ValidationError
+
 from dynft_core.errors import FileFormatError
 from dynft_core.jobs import (
     EvaluateJob,
@@ -91,9 +93,9 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     if kind == "driver_started":
         return go_on(_revived(replace(state, pace=state.pace.resumed(event))))
     if kind == "campaign_changed":
-        return go_on(_changed(state, Campaign.model_validate(event["campaign"])))
+        return go_on(_changed(state, recorded_campaign(event)))
     if kind == "label_retried":
-        return go_on(_retried(state, event["key"]))
+        return go_on(_retried(state, event["key"], bool(event.get("idle"))))
     if kind == "label_dropped":
         return go_on(_dropped(state, event["key"], str(event.get("cause", "")), bool(event.get("idle"))))
     if kind == "labels_imported":
@@ -122,7 +124,7 @@ def replay(events: Iterable[Event], run_dir: str) -> State:
     """The state that a journal leads to; `state.tasks` are to be submitted.
 
     Raises:
-        FileFormatError: the journal does not begin with a campaign, or is of a newer format.
+        FileFormatError: the journal does not begin with a campaign, or is of a newer dynft.
     """
     iterator = iter(events)
     first = next(iterator, None)
@@ -134,7 +136,7 @@ def replay(events: Iterable[Event], run_dir: str) -> State:
         raise FileFormatError(
             "journal.jsonl", f"format {JOURNAL_FORMAT} or older", f"format {first['format']}", "update dynft"
         )
-    state, _ = start(Campaign.model_validate(first["campaign"]), run_dir)
+    state, _ = start(recorded_campaign(first), run_dir)
     for event in iterator:
         state, _ = advance(state, event)
     return state
@@ -143,6 +145,22 @@ def replay(events: Iterable[Event], run_dir: str) -> State:
 def started_event(campaign: Campaign) -> dict[str, Any]:
     """The first line of a journal."""
     return {"event": "campaign_started", "format": JOURNAL_FORMAT, "campaign": campaign.model_dump(mode="json")}
+
+
+def recorded_campaign(event: Event) -> Campaign:
+    """The campaign that an event of the journal holds; keys that came later have their defaults.
+
+    Raises:
+        FileFormatError: there is none, or it has keys or values that came with a newer dynft.
+    """
+    try:
+        return Campaign.model_validate(event.get("campaign"))
+    except ValidationError as error:
+        names = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise FileFormatError(
+            "journal.jsonl", "a campaign that this dynft knows", f"one with another {names}" if names else "none",
+            "update dynft to the version that began it, or restore the file from a copy",
+        ) from error  # fmt: skip
 
 
 def outcome_event(action: Action, outcome: Outcome) -> dict[str, Any]:
@@ -219,13 +237,16 @@ def _revived(state: State) -> State:
     return replace(state, failure="", ledger=state.ledger.revived()) if state.failure else state
 
 
-def _retried(state: State, key: str) -> State:
-    """A label that was given up is queued again; a campaign that failed may go on, one that has ended trains on."""
+def _retried(state: State, key: str, idle: bool) -> State:
+    """A label that was given up is queued again; a campaign that failed may go on, one that has ended trains on.
+
+    A driver at work (not `idle`) whose campaign has failed ends: the next one submits again what failed.
+    """
     entry = state.ledger.entries.get(key)
     if entry is None or entry.status not in GIVEN_UP:
         return state
     state = replace(state, ledger=state.ledger.set(key, "queued", cause=""))
-    if state.failure:
+    if state.failure and idle:
         state = replace(state, failure="", stopped="labels that failed are queued again")
     if entry.structure.role in TRAINING and state.phase in ENDED and not state.tasks:
         state = _walking_again(state)

@@ -55,7 +55,7 @@ def dry_run_lines(campaign: Campaign, folder: Path, site: str) -> list[str]:
             f"begun before: {len(state.ledger.accepted)} labels, {len(state.fits)} force fields, {ps:.3f} ps walked"
         )
     if state.ended:
-        return [*lines, f"nothing is left to do: {state.reason}"]
+        return [*lines, f"nothing is left to do: {state.failure or state.reason}"]
     known = ", ".join(_calculations(state))
     first = list(state.tasks)
     more = f" and {len(first) - MOST_TASKS} more" if len(first) > MOST_TASKS else ""

@@ -13,7 +13,7 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import site_parameters
 from dynft_core.storage.journal import Event, iter_journal
 from dynft_core.storage.structures import read_perfect_structure
-from workflows.campaign import started_event
+from workflows.campaign import recorded_campaign, started_event
 from workflows.campaign_jobs import CHANGEABLE, SUPERCELL, reference_settings
 from workflows.config import Campaign
 from workflows.snapshot import JOURNAL
@@ -50,12 +50,12 @@ def refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Pat
 
     Raises:
         RunFolderError: naming what differs, or what is left.
+        FileFormatError: a journal that does not begin with a campaign, or with one of a newer dynft.
     """
     if (first := first_event(run_dir)) is None:
         _refuse_lost_journal(run_dir)
         return
-    known = Campaign.model_validate(first.get("campaign"))  # keys that came later have their defaults
-    there, here = _flat(started_event(known)["campaign"]), _flat(started_event(campaign)["campaign"])
+    there, here = _flat(started_event(recorded_campaign(first))["campaign"]), _flat(started_event(campaign)["campaign"])
     different = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
     site = {f"reference.parameters.{name}" for name in site_parameters(reference_settings(campaign))}
     allowed = {"crystal.structure"} | site

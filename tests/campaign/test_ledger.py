@@ -15,7 +15,7 @@ import pytest
 from fake_driver import campaign
 from test_fold import force_field, run
 
-from dynft_core.jobs import FitJob, LabelOutcome
+from dynft_core.jobs import FitJob, FitOutcome, LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
 from workflows.campaign import advance, outcome_event, replay
 from workflows.campaign_state import State
@@ -86,6 +86,19 @@ def test_retried_labels_are_queued_once_and_a_complete_campaign_trains_on(
     assert after.ledger.entries[failed[0]].attempts == 2
     again, actions = advance(after, {"event": "label_retried", "key": failed[0]})  # accepted: void
     assert again == after and not actions
+
+
+def test_a_retried_label_wakes_a_failed_campaign_only_while_no_driver_works_on_it(tmp_path: Path) -> None:
+    """A driver whose campaign has failed ends. Would it go on, nobody submitted again what failed under it."""
+    events = run(campaign("wait", dict(FAIL)), tmp_path, 1)[1]
+    then = (replay(events[:n], str(tmp_path)) for n in range(1, len(events)))
+    before, fit = next((s, a) for s in then for a in s.tasks.values() if isinstance(a.job, FitJob) and s.ledger.failed)
+    failed, _ = advance(before, outcome_event(fit, FitOutcome(False, fit.job.version, error="disk: full")))
+    retry = {"event": "label_retried", "key": min(before.ledger.failed)}
+    while_working, actions = advance(failed, retry)
+    assert while_working.failure == failed.failure != "" and not actions
+    assert while_working.ledger.entries[retry["key"]].status == "queued"
+    assert not advance(failed, {**retry, "idle": True})[0].failure
 
 
 def test_dropped_labels_are_done_without_even_if_they_answer_later(tmp_path: Path) -> None:

@@ -7,16 +7,23 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from dynft_core.jobs import ProposeOutcome
+from dynft_core.storage.journal import Journal
+from dynft_core.terms import StructureRef
+from workflows.campaign import outcome_event, start, started_event
 from workflows.campaign_state import Pace, State
 from workflows.command_line import main
 from workflows.config import load_campaign
-from workflows.run_folder import _status
+from workflows.run_folder import _status, prepared
+from workflows.snapshot import JOURNAL
 from workflows.summary import status_lines
 
 
@@ -72,6 +79,48 @@ def test_a_dry_run_says_what_would_be_submitted_and_writes_nothing(
         assert words in text
     assert list(tmp_path.iterdir()) == []
     assert main(["train", "si", "--dry-run", "--site", "nowhere"]) == 2
+
+
+def test_a_dry_run_says_why_nothing_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (propose,) = start(load_campaign("si")[0], str(tmp_path / "run"))[1]
+    ref = StructureRef("k", "structures/harmonic.h5", 0, "harmonic")
+    with begun(tmp_path / "run") as journal:
+        journal.append(outcome_event(propose, ProposeOutcome(True, structures=(ref,))))
+        journal.append({"event": "label_dropped", "key": "k", "cause": "", "idle": True})
+    assert main(["train", "si", "--dry-run", "--run", str(tmp_path / "run")]) == 0
+    assert "nothing is left to do: no label for the first fit; all were dropped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ('"while_heating"', '"of_a_newer_version"', "selection.of_a_newer_version; update dynft"),
+        ('"campaign_started"', '"driver_started"', "a first line with the campaign"),
+        ('"campaign": {', '"settings": {', "a campaign that this dynft knows, got none"),
+    ],
+)
+@pytest.mark.parametrize("command", [["train", "si", "--run"], ["train", "si", "--dry-run", "--run"], ["status"]])
+def test_a_journal_of_something_else_is_refused_in_a_line(
+    command: list[str], before: str, after: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with begun(tmp_path / "run") as journal:
+        path = journal.path
+    text = path.read_text().replace(before, after, 1)
+    path.write_text(text)
+    assert main([*command, str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert path.read_text() == text
+
+
+@contextmanager
+def begun(run_dir: Path) -> Iterator[Journal]:
+    """The journal of the built-in campaign, of which nothing has happened yet, in a new run folder."""
+    campaign, text = load_campaign("si")
+    run_dir.mkdir()
+    with prepared(campaign, text, run_dir), Journal.open(run_dir / JOURNAL) as journal:
+        journal.append(started_event(campaign))
+        yield journal
 
 
 def test_a_reader_that_goes_away_stops_the_campaign_in_order(tmp_path: Path) -> None:
