@@ -69,9 +69,10 @@ class Problems:
 
 
 def nearest(name: str, known: Iterable[str], otherwise: str, cutoff: float = 0.6) -> str:
-    """A remedy for a misspelt name: the known one that it resembles, if there is one."""
-    near = get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
-    return f"did you mean '{near[0]}'?" if near else otherwise
+    """A remedy for a misspelt name: the known one that it resembles, whatever its case, if there is one."""
+    by_lower = {k.lower(): k for k in sorted(known)}
+    near = get_close_matches(name.lower(), by_lower, n=1, cutoff=cutoff)
+    return f"did you mean '{by_lower[near[0]]}'?" if near else otherwise
 
 
 class FileFormatError(InputError):

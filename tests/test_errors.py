@@ -8,7 +8,15 @@ import pickle
 import pytest
 
 from dynft_core import errors
-from dynft_core.errors import CampaignFailedError, CombinedInputError, DynftError, InputError, Problems, about_file
+from dynft_core.errors import (
+    CampaignFailedError,
+    CombinedInputError,
+    DynftError,
+    InputError,
+    Problems,
+    about_file,
+    nearest,
+)
 
 
 def subclasses(cls: type[DynftError]) -> list[type[DynftError]]:
@@ -66,3 +74,10 @@ def test_a_failed_campaign_survives_pickling() -> None:
 def test_files_in_trouble_are_named_with_what_to_do(number: int, words: str) -> None:
     line = about_file(OSError(number, "a long\nstory of a library's", "runs/ff.h5"))
     assert line.startswith("'runs/ff.h5': ") and words in line and "\n" not in line
+
+
+def test_the_nearest_name_is_found_in_whatever_case_it_is_written() -> None:
+    known = {"encut", "ediff", "FHI-aims"}
+    assert nearest("ENCUT", known, "-") == nearest("encutt", known, "-") == "did you mean 'encut'?"
+    assert nearest("fhi_aims", known, "-") == "did you mean 'FHI-aims'?"
+    assert nearest("kpoints", known, "-") == "-"

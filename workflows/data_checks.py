@@ -28,8 +28,6 @@ LEAST, MOST = 5.0, 250.0
 NaCl 19, SrTiO₃ 22, Si 40 to 117 in DFT data; solid argon and the alkali metals are at the lower end."""
 HBAR2_M_EV_A2 = 7.62
 """ħ²/mₑ in eV Å²."""
-SOFT_EV_A2 = 0.3
-"""Mean stiffness below which hardly any crystal lies, when its volume is not known."""
 STIFFEST_EV_A2 = 300.0
 """No bond's: that of N₂, the stiffest, has 143 eV/Å², and twice that when both its atoms move."""
 UNLIKE = 8.0
@@ -40,7 +38,7 @@ _DUPLICATE_A = 1e-6
 
 
 def data_warnings(
-    displacements: Floats, forces: Floats, energies: Sequence[float | None], atom_volume_A3: float | None = None
+    displacements: Floats, forces: Floats, energies: Sequence[float | None], atom_volume_A3: float
 ) -> list[str]:
     """Sentences on what is suspicious in structures (S, N, 3) Å with forces (S, N, 3) eV/Å.
 
@@ -81,9 +79,7 @@ def refuse_other_units(argument: str, forces: Floats, predicted: Floats) -> None
         )
 
 
-def refuse_unphysical(
-    argument: str, displacements: Floats, forces: Floats, atom_volume_A3: float | None = None
-) -> None:
+def refuse_unphysical(argument: str, displacements: Floats, forces: Floats, atom_volume_A3: float) -> None:
     """Refuse also forces that push displaced atoms away from their sites, or that no crystal has.
 
     Raises:
@@ -118,7 +114,7 @@ def of_another_size(found: Floats, known: Floats) -> list[int]:
     return [k for k, x in enumerate(found / middle) if np.isfinite(x) and not 1 / UNLIKE < x < UNLIKE]
 
 
-def _unit_warnings(displacements: Floats, forces: Floats, atom_volume_A3: float | None) -> list[str]:
+def _unit_warnings(displacements: Floats, forces: Floats, atom_volume_A3: float) -> list[str]:
     """The stiffness of each frame: against the other frames, and against crystals as they are."""
     low, high = _usual_stiffness(atom_volume_A3)
     each = stiffness(displacements, forces)
@@ -132,10 +128,9 @@ def _unit_warnings(displacements: Floats, forces: Floats, atom_volume_A3: float 
             "is the reference the relaxed structure, are these forces and not gradients?"
         )
     elif not low < middle < high:
-        volume = f" of {atom_volume_A3:.3g} Å³ an atom" if atom_volume_A3 else ""
         found.append(
-            f"warning: a stiffness of {middle:.2g} eV/Å² is hardly any crystal's{volume} ({low:.2g} to {high:.2g}): "
-            f"are the forces in eV/Å?{_in_other_units(middle, low, high)}"
+            f"warning: a stiffness of {middle:.2g} eV/Å² is hardly any crystal's of {atom_volume_A3:.3g} Å³ an atom "
+            f"({low:.2g} to {high:.2g}): are the forces in eV/Å?{_in_other_units(middle, low, high)}"
         )
     else:
         odd = of_another_size(each, each)
@@ -148,10 +143,8 @@ def _unit_warnings(displacements: Floats, forces: Floats, atom_volume_A3: float 
     return found
 
 
-def _usual_stiffness(atom_volume_A3: float | None) -> tuple[float, float]:
+def _usual_stiffness(atom_volume_A3: float) -> tuple[float, float]:
     """Bounds of a crystal's mean stiffness, eV/Å²."""
-    if atom_volume_A3 is None:
-        return SOFT_EV_A2, STIFFEST_EV_A2
     scale = HBAR2_M_EV_A2 * atom_volume_A3 ** (-4 / 3)
     return LEAST * scale, MOST * scale
 

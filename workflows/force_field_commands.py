@@ -174,7 +174,7 @@ def _fit(
 ) -> tuple[ForceField, list[str]]:
     """The force field, and what to say of it at the end."""
     refuse_zero_forces("DATA", frames.displacements, frames.forces)
-    for warning in data_warnings(frames.displacements, frames.forces, frames.energies):
+    for warning in data_warnings(frames.displacements, frames.forces, frames.energies, crystal.atom_volume_A3):
         say(warning)
     chosen: dict[int, float] = {}
     with ranks.together():

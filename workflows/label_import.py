@@ -131,9 +131,8 @@ def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settin
             "give folders with vasprun.xml, OUTCAR, pw.x output or labels of a run, or extended xyz with forces",
         )
     energies = [x.energy_eV for x in found.accepted]
-    atom_volume_A3 = abs(float(np.linalg.det(crystal.cell))) / crystal.n_atoms
-    refuse_unphysical("DIR", found.displacements, found.forces, atom_volume_A3)
-    lines += data_warnings(found.displacements, found.forces, energies, atom_volume_A3)
+    refuse_unphysical("DIR", found.displacements, found.forces, crystal.atom_volume_A3)
+    lines += data_warnings(found.displacements, found.forces, energies, crystal.atom_volume_A3)
     taken = _write(run_dir, state, found)
     n = len(found.accepted)
     use = "in the place of the initial structures" if not state.fits else "in the next fit"

@@ -70,6 +70,11 @@ class Crystal:
         )
 
     @property
+    def atom_volume_A3(self) -> float:
+        """Volume of the cell divided by its atoms."""
+        return abs(float(np.linalg.det(self.cell))) / self.n_atoms
+
+    @property
     def n_atoms(self) -> int:
         """Number of atoms in the cell."""
         return len(self.numbers)

@@ -232,7 +232,7 @@ def check_cutoffs(crystal: Crystal, cutoffs_A: Mapping[int, float]) -> None:
                 f"{cutoff:g} Å",
                 "a cutoff without neighbours leaves no parameters: choose a longer one or drop the order",
             )
-        longest = (0.75 / np.pi * MAX_SITES * abs(np.linalg.det(crystal.cell)) / crystal.n_atoms) ** (1 / 3)
+        longest = (0.75 / np.pi * MAX_SITES * crystal.atom_volume_A3) ** (1 / 3)
         if cutoff > longest:
             raise InputError(
                 f"cutoff of order {order}", f"at most {longest:.1f} Å, {MAX_SITES} sites of this crystal",

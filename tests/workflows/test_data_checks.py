@@ -26,20 +26,15 @@ def frames(stiffness_eV_A2: float, seed: int = 0) -> tuple[np.ndarray, np.ndarra
 
 
 ENERGIES = [-1.0] * 8
+SILICON_A3 = 20.05
+"""Volume of an atom."""
 
 
 def test_good_data_pass_without_a_word() -> None:
-    assert data_warnings(*frames(10.0), ENERGIES) == []
+    assert data_warnings(*frames(10.0), ENERGIES, SILICON_A3) == []
 
 
-def test_forces_in_another_unit_are_noticed() -> None:
-    u, forces = frames(5.0)
-    (said,) = data_warnings(u, forces / RY_BOHR_EV_A, ENERGIES)
-    assert "are the forces in eV/Å" in said
-    assert "25.71" in said
-
-
-CRYSTALS = {"Si": (13.4, 20.05), "CsPbI3": (0.75, 47.69), "NaCl": (2.33, 21.99), "SrTiO3": (6.12, 11.83)}
+CRYSTALS = {"Si": (13.4, SILICON_A3), "CsPbI3": (0.75, 47.69), "NaCl": (2.33, 21.99), "SrTiO3": (6.12, 11.83)}
 """Mean stiffness (eV/Å²) and volume of an atom (Å³) in density functional theory."""
 IN_EV_A = {
     "Ry/bohr": units.Ry / units.Bohr, "hartree/bohr": units.Ha / units.Bohr, "kcal/mol/Å": units.kcal / units.mol,
@@ -61,34 +56,34 @@ def test_forces_all_in_another_unit_are_noticed_by_crystal_and_volume(crystal: s
 def test_a_few_frames_in_another_unit_are_named() -> None:
     u, forces = frames(10.0)
     forces[[2, 5]] /= RY_BOHR_EV_A
-    (said,) = data_warnings(u, forces, ENERGIES)
+    (said,) = data_warnings(u, forces, ENERGIES, SILICON_A3)
     assert "2 frames (2, 5)" in said
     assert "other units" in said
 
 
 def test_gradients_instead_of_forces_are_noticed() -> None:
     u, forces = frames(10.0)
-    (said,) = data_warnings(u, -forces, ENERGIES)
+    (said,) = data_warnings(u, -forces, ENERGIES, SILICON_A3)
     assert "gradients" in said
 
 
 def test_duplicates_are_named() -> None:
     u, forces = frames(10.0)
     u[4], forces[4] = u[1], forces[1]
-    (said,) = data_warnings(u, forces, ENERGIES)
+    (said,) = data_warnings(u, forces, ENERGIES, SILICON_A3)
     assert said.startswith("warning: frame 4 repeat")
     assert "differ" not in said
     forces[4] += 0.5
-    assert "differ by up to 0.5 eV/Å" in data_warnings(u, forces, ENERGIES)[0]
+    assert "differ by up to 0.5 eV/Å" in data_warnings(u, forces, ENERGIES, SILICON_A3)[0]
 
 
 def test_missing_energies_are_noted() -> None:
-    (said,) = data_warnings(*frames(10.0), [None, None, *ENERGIES[2:]])
+    (said,) = data_warnings(*frames(10.0), [None, None, *ENERGIES[2:]], SILICON_A3)
     assert "2 of 8 frames have no energy" in said
 
 
 def test_frames_at_rest_are_noticed() -> None:
-    said = data_warnings(np.zeros((8, 16, 3)), np.zeros((8, 16, 3)), ENERGIES)
+    said = data_warnings(np.zeros((8, 16, 3)), np.zeros((8, 16, 3)), ENERGIES, SILICON_A3)
     assert any("nothing can be learnt" in w for w in said)
 
 
@@ -105,12 +100,12 @@ def test_memory_is_said_before_the_start(silicon: Crystal) -> None:
 
 def test_forces_that_no_crystal_has_are_refused() -> None:
     u = np.random.default_rng(1).normal(0, 0.02, (3, 8, 3))
-    refuse_unphysical("DATA", u, -5 * u)
-    refuse_unphysical("DATA", 0 * u, 0 * u)  # perfect structures: nothing can be said
-    refuse_unphysical("DATA", u, -143 * u)  # an N₂ molecule's bond
+    refuse_unphysical("DATA", u, -5 * u, SILICON_A3)
+    refuse_unphysical("DATA", 0 * u, 0 * u, SILICON_A3)  # perfect structures: nothing can be said
+    refuse_unphysical("DATA", u, -143 * u, SILICON_A3)  # an N₂ molecule's bond
     with pytest.raises(InputError, match=r"got 5e\+03 eV/Å².*from meV/Å × 0.001: 5 eV/Å²"):
-        refuse_unphysical("DATA", u, -5000 * u)
+        refuse_unphysical("DATA", u, -5000 * u, SILICON_A3)
     with pytest.raises(InputError, match="zeros"):
         refuse_zero_forces("DATA", u, 0 * u)
     with pytest.raises(InputError, match="gradients"):
-        refuse_unphysical("DATA", u, 5 * u)
+        refuse_unphysical("DATA", u, 5 * u, SILICON_A3)

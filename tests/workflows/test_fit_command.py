@@ -243,18 +243,28 @@ def test_automatic_cutoffs_show_their_steps(
     assert "consistent: the prediction is" in capsys.readouterr().out
 
 
-def test_evaluate_refuses_forces_in_other_units(
-    force_field: Path, silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def rydberg(silicon_files: Path, tmp_path: Path) -> Path:
+    """A file with forces in Ry/bohr."""
     frames = read_frames(silicon_files / "test.xyz", "frames")
     for frame in frames:
-        frame.calc = SinglePointCalculator(frame, forces=frame.get_forces() * units.Bohr / units.Ry)
+        frame.calc = SinglePointCalculator(frame, forces=frame.get_forces() * units.Bohr / units.Ry, energy=0.0)
     ase.io.write(tmp_path / "rydberg.xyz", frames, format="extxyz")
+    return tmp_path / "rydberg.xyz"
+
+
+def test_evaluate_refuses_forces_in_other_units(force_field: Path, rydberg: Path, refused: Refused) -> None:
+    assert "got 0.0389 times as large ones; give eV/Å" in refused(["evaluate", str(force_field), str(rydberg)])
+
+
+def test_fit_warns_of_forces_in_other_units(
+    silicon_files: Path, rydberg: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
-    assert main(["evaluate", str(force_field), str(tmp_path / "rydberg.xyz")]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "got 0.0389 times as large ones; give eV/Å" in said
+    arguments = ["fit", str(rydberg), "--primitive", str(silicon_files / "prim.xyz"), "--cutoffs", "4"]
+    assert main([*arguments, "-o", str(tmp_path / "ff.h5")]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
+    assert "are the forces in eV/Å? (from Ry/bohr × 25.71: " in warning
 
 
 def test_evaluate_says_where_the_expansion_is_misspecified(
