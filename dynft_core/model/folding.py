@@ -130,8 +130,8 @@ def fold(basis: ForceConstantBasis, supercell: Supercell) -> FoldedBasis:
             f"one of {other.formula if own.formula != other.formula else 'another cell of ' + other.formula}",
             "make it by Supercell.build(basis.crystal, …) or Supercell.match(basis.crystal, atoms)",
         )
-    tables = [*basis.arrays().values(), supercell.matrix, supercell.basis_index, supercell.cells]
-    return _folded(_Content(key_of(*tables), basis, supercell))
+    cell = [other.cell, other.scaled_positions, supercell.matrix, supercell.basis_index, supercell.cells]
+    return _folded(_Content(key_of(*basis.arrays().values(), *cell), basis, supercell))
 
 
 @dataclass(frozen=True)
