@@ -10,7 +10,7 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.images import holds_apart, shortest_vector
 from dynft_core.storage.files import making_folder
 from workflows.molecular_dynamics import build_supercell
-from workflows.outputs import check_parent, replaced
+from workflows.outputs import check_folder, replaced
 
 HOW_TO_READ = {
     "phonopy": 'phonopy.load("phonopy.yaml") in that folder reads them',
@@ -28,10 +28,9 @@ def export_command(force_field: Path, name: str, output: Path, supercell: str | 
         InputError: anything unusable among the arguments.
         OSError: the folder cannot be written to.
     """
+    before = check_folder(output)
     loaded = ForceField.load(force_field)
     cell = None if supercell is None else build_supercell(loaded, supercell, None)
-    check_parent(output)
-    before = set(output.glob("*"))
     with making_folder(output):
         files = export(loaded, name, output, cell)
     lines = [f"written: {replaced(file, file in before)}" for file in files]

@@ -25,7 +25,7 @@ from dynft_core.symmetry.space_group import (
     symmetrised,
 )
 from workflows.config import BUILT_IN, built_in_names
-from workflows.outputs import check_parent
+from workflows.outputs import check_folder
 from workflows.structure_files import read_structure
 
 VACUUM_A = 6.0
@@ -117,7 +117,7 @@ def init_campaign(source: str, output: Path | None, calculator: str, symprec_A: 
         name = Path(source).stem if not Path(Path(source).stem).is_file() else Crystal(atoms).formula
         text = campaign_text(name, atoms, calculator)
         folder = output or Path(name)
-    check_parent(folder)
+    check_folder(folder)
     _refuse_campaign(folder)
     with making_folder(folder):
         if atoms is None:

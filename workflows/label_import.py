@@ -137,9 +137,10 @@ def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settin
     n = len(found.accepted)
     use = "in the place of the initial structures" if not state.fits else "in the next fit"
     n_files = len({x.finished.path for x in found.accepted})
-    lines.append(f"imported: {n} label{'' if n == 1 else 's'} from {n_files} files, {use}")
-    campaign = source if Path(source).resolve() != run_dir.resolve() else "its campaign file"
-    go_on = f"go on with: dynft train {shlex.quote(campaign)} --run {shlex.quote(str(run_dir))}"
+    files = f"{n_files} file{'' if n_files == 1 else 's'}"
+    lines.append(f"imported: {n} label{'' if n == 1 else 's'} from {files}, {use}")
+    campaign = shlex.quote(source) if Path(source).resolve() != run_dir.resolve() else "CAMPAIGN"
+    go_on = f"go on with: dynft train {campaign} --run {shlex.quote(str(run_dir))}"
     lines.append(go_on if taken else "named to the running driver")
     return "\n".join(lines)
 

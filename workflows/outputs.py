@@ -23,7 +23,7 @@ def check_output(output: Path, kind: Kind, *inputs: Path | None) -> bool:
     Raises:
         InputError: no such folder, no permission, one of the inputs, or a file of another kind.
     """
-    check_parent(output)
+    _check_parent(output)
     if output.is_dir():
         raise InputError("--output", "a file", f"'{output}', a folder", "add a file name")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
@@ -36,12 +36,20 @@ def check_output(output: Path, kind: Kind, *inputs: Path | None) -> bool:
     return output.is_file()
 
 
-def check_parent(output: Path) -> None:
-    """Refuse a file or folder whose own folder is not there: more often a slip than a wish.
+def check_folder(output: Path) -> set[Path]:
+    """Whether a command can make, or add to, the folder `output`. Returns what is there before.
 
     Raises:
-        InputError: saying how to make it.
+        InputError: the folder above it is not there, or it is a file.
     """
+    _check_parent(output)
+    if output.exists() and not output.is_dir():
+        raise InputError("--output", "a folder, new or not", f"'{output}', a file", "choose another name")
+    return set(output.glob("*"))
+
+
+def _check_parent(output: Path) -> None:
+    """Refuse a file or folder whose own folder is not there: more often a slip than a wish."""
     folder = output.absolute().parent
     if not folder.is_dir():
         make = f"make the folder first: mkdir -p {shlex.quote(str(output.parent))}"

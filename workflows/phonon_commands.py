@@ -22,7 +22,7 @@ from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.storage.files import making_folder, replacing
 from workflows.force_field_commands import json_text
-from workflows.outputs import check_parent, replaced
+from workflows.outputs import check_folder, replaced
 from workflows.structure_files import read_labelled_frames
 
 Floats = NDArray[np.float64]
@@ -68,6 +68,7 @@ def phonons_command(force_field: Path, output: Path, settings: PhononSettings, a
     """
     wanted = None if settings.points is None else parse_points(settings.points)
     repeats = parse_mesh(settings.mesh)
+    before = check_folder(output) if settings.bands or settings.dos else set()
     loaded = ForceField.load(force_field)
     path = band_path(loaded.basis.crystal)
     q = np.array(list(path.points.values())) if wanted is None else wanted
@@ -80,10 +81,7 @@ def phonons_command(force_field: Path, output: Path, settings: PhononSettings, a
         imaginary_modes(loaded, q, errors, settings.images),
     )
     on_path: tuple[ImaginaryMode, ...] = ()
-    before: set[Path] = set()
     if settings.bands or settings.dos:
-        check_parent(output)
-        before = set(output.glob("*"))
         with making_folder(output):
             on_path = _write_bands(loaded, path, output, settings, result.files) if settings.bands else ()
             if settings.dos:

@@ -90,7 +90,7 @@ def test_frames_become_initial_labels_and_the_campaign_goes_on_with_them(campaig
     ase.io.write(tmp_path / "data" / "bad.xyz", bad, format="extxyz")
     run = tmp_path / "run"
     said = import_labels(str(campaign), [tmp_path / "data"], run, accept_other_settings=False)
-    assert "imported: 2 labels from 1 files, in the place of the initial structures" in said
+    assert "imported: 2 labels from 1 file, in the place of the initial structures" in said
     for words in (
         "1 × cell: expected the campaign's cell, got one strained by 0.10%",
         "3 × forces: expected some for every atom, got none",
@@ -214,7 +214,7 @@ def test_output_of_pw_x_is_taken_and_other_settings_are_named(campaign: Path, tm
     label = read_label(tmp_path / "run" / "labels" / ref.key / "label.h5")
     assert np.abs(np.sort(label.forces, axis=0) - np.sort(forces, axis=0)).max() < 1e-6
     said = import_labels(str(tmp_path / "run"), [tmp_path / "done"], None, accept_other_settings=True)
-    assert "imported: 1 label from 1 files" in said
+    assert "imported: 1 label from 1 file, " in said and f"dynft train CAMPAIGN --run {tmp_path}" in said
 
 
 def test_nothing_that_can_be_used_is_one_line(campaign: Path, tmp_path: Path) -> None:

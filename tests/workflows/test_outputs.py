@@ -77,6 +77,17 @@ def test_folders_above_an_output_are_not_made(
     assert not above.exists()
 
 
+def test_a_file_is_no_folder(force_field: Path, tmp_path: Path, refused: Refused) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for command in (
+        ["init", "si"], ["export", str(force_field), "--format", "phonopy"],
+        ["phonons", str(force_field), "--bands"],
+    ):  # fmt: skip
+        said = refused([*command, "-o", str(tmp_path / "notes.txt")])
+        assert "--output: expected a folder" in said and "choose another name" in said
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_every_kind_is_known_by_how_it_begins(force_field: Path, tmp_path: Path) -> None:
     """By files as their own writers make them: ASE's extended xyz, a force field, an empty file."""
     ase.io.write(tmp_path / "t.xyz", ForceField.load(force_field).supercell.atoms(), format="extxyz")
