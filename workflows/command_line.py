@@ -214,7 +214,7 @@ def fit(
     ] = False,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
-    from workflows.force_field_commands import FitSettings, fit_command
+    from workflows.fit_command import FitSettings, fit_command
 
     fit_command(data, primitive, output, FitSettings(cutoffs, prior.value, max_order, rotational), reference)
 

@@ -26,12 +26,12 @@ from workflows.comparison import Curve, as_values, summary, summary_lines
 from workflows.config import Campaign, SelectionSection, load_campaign
 from workflows.display import least_walked_ps
 from workflows.driver import run_campaign
-from workflows.force_field_commands import json_text
 from workflows.history import History
 from workflows.progress import Progress
 from workflows.report_figures import comparison_figure
 from workflows.run_folder import state_of
 from workflows.training import check_campaign, check_run_folder
+from workflows.wire import json_text
 
 CRITERIA: tuple[str, ...] = get_args(SelectionSection.model_fields["criterion"].annotation)
 AUDITED = "+audits"

@@ -25,8 +25,8 @@ def list_labels(
     as_json: JsonFlag = False,
 ) -> None:
     """Print every label: where it stands, why, what it cost. Works while the campaign runs."""
-    from workflows.force_field_commands import json_text
     from workflows.ledger import STATUSES
+    from workflows.wire import json_text
 
     if status is not None and status not in STATUSES:
         raise _input_error("--status", f"one of {', '.join(STATUSES)}", f"'{status}'", "correct it")

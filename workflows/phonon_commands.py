@@ -21,9 +21,9 @@ from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, freq
 from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.storage.files import making_folder, replacing
-from workflows.force_field_commands import json_text
 from workflows.outputs import check_folder, replaced
 from workflows.structure_files import read_labelled_frames
+from workflows.wire import json_text
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from dynft_core.errors import InputError
 from dynft_core.force_field import ForceField
 from dynft_core.properties import PropertySettings, Value, properties
 from dynft_core.terms import PROPERTY_UNITS, PropertyName
-from workflows.force_field_commands import json_text
+from workflows.wire import json_text
 
 TITLES: dict[PropertyName, str] = {
     "phonons": "phonon frequencies at the high-symmetry points (THz)",

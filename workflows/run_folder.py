@@ -7,9 +7,8 @@ import math
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from dynft_core.jobs import LabelJob, WalkJob
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.selection.audits import audits_needed
-from dynft_core.selection.calibration import Calibration, calibrations
+from dynft_core.selection.calibration import calibrations
 from dynft_core.selection.convergence import (
     audited_rmse,
     audits_test,
@@ -36,6 +35,7 @@ from workflows.folder_checks import first_event, left_without_journal, refuse_ot
 from workflows.requests import requests
 from workflows.snapshot import JOURNAL, Snapshots
 from workflows.structure_files import read_structure
+from workflows.wire import to_json
 
 LOCK = "driver.lock"
 RUN_MODE = 0o700
@@ -237,25 +237,12 @@ def _convergence(state: State) -> dict[str, Any]:
             {"name": c.name, "value": _known(c.value), "bound": c.bound, "held": c.held} for c in state.verdict.checks
         ],
         "calibration": {
-            "before": _rows(calibrations([s for fit in state.fits for s in fit.scores])),
-            "now": _rows(calibrations(tested, recalibration(record))),
+            "before": to_json(calibrations([s for fit in state.fits for s in fit.scores])),
+            "now": to_json(calibrations(tested, recalibration(record))),
         },
         "diagnosis": state.diagnosis,
-        "validation": None if state.validation is None else _finite(asdict(state.validation)),
+        "validation": to_json(state.validation),
     }  # fmt: skip
-
-
-def _rows(table: Iterable[Calibration]) -> list[dict[str, Any]]:
-    return [_finite(asdict(row)) for row in table]
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for numbers that are not known."""
-    if isinstance(value, Mapping):
-        return {key: _finite(own) for key, own in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(own) for own in value]
-    return _known(value) if isinstance(value, float) else value
 
 
 def _seconds_left(state: State) -> float:

@@ -21,12 +21,13 @@ from workflows.data_checks import check_memory
 from workflows.display import Display
 from workflows.driver import run_campaign
 from workflows.dry_run import dry_run_lines
+from workflows.fit_command import images_note
 from workflows.folder_checks import refuse_other_campaign
-from workflows.force_field_commands import images_note, json_text
 from workflows.history import History
 from workflows.run_folder import status_of
 from workflows.structure_files import read_structure
 from workflows.summary import closing_lines, exit_code, status_lines
+from workflows.wire import json_text
 
 
 def train_campaign(source: str, site: str, run: Path | None) -> int:

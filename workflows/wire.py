@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -18,7 +19,7 @@ Decoder = Callable[[Any], Any]
 
 
 def to_json(record: Any) -> Any:
-    """A record as plain data: fields by name, nested ones too, sets sorted, not-a-number null."""
+    """A record as plain data: fields by name, nested ones too, sets sorted; null for what is not finite."""
     if isinstance(record, (str, int)) or record is None:
         return record
     if isinstance(record, float):
@@ -33,6 +34,11 @@ def to_json(record: Any) -> Any:
         return record.model_dump(mode="json")
     kind: Any = type(record)
     return {name: to_json(getattr(record, name)) for name in _names(kind)}
+
+
+def json_text(record: Any) -> str:
+    """The same as text, which every reader of JSON knows: there is no NaN in it."""
+    return json.dumps(to_json(record), allow_nan=False)
 
 
 @cache

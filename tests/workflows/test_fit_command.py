@@ -19,7 +19,7 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.storage.segments import write_segment
 from dynft_core.terms import ReferenceSettings
 from workflows.command_line import main
-from workflows.force_field_commands import images_note
+from workflows.fit_command import images_note
 from workflows.structure_files import read_frames, read_structure
 
 Refused = Callable[[list[str]], str]
