@@ -24,10 +24,11 @@ import numpy as np
 import dynft_core.tasks
 from dynft_core.selection.convergence import error_interval, recalibration
 from workflows.apps import FUNCTIONS
-from workflows.campaign import advance, outcome_event, start
+from workflows.campaign import advance, start
 from workflows.campaign_jobs import convergence_settings
 from workflows.campaign_state import State
 from workflows.config import BUILT_IN, Campaign, parse_campaign
+from workflows.events import outcome_event
 from workflows.run_folder import prepared
 
 BASE: dict[str, Any] = {

@@ -45,10 +45,11 @@ from dynft_core.jobs import (
 )
 from dynft_core.storage.journal import Journal
 from dynft_core.terms import StructureRef
-from workflows.campaign import start, started_event
+from workflows.campaign import start
 from workflows.campaign_state import TASKS
 from workflows.config import Campaign, parse_campaign
 from workflows.engine import Engine
+from workflows.events import started_event
 from workflows.snapshot import JOURNAL, SNAPSHOT, Snapshots
 
 STRUCTURE = Path(__file__).resolve().parent.parent / "workflows" / "builtin" / "si.xyz"

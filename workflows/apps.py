@@ -147,7 +147,7 @@ class Executors:
 
 
 _KILLED: list[ParslExecutor] = []
-"""Executors whose sockets nobody closed: were they garbage, its collector would wait for these for ever."""
+"""Executors whose sockets nobody closed. They are kept, for the end of such a socket would be waited for for ever."""
 
 
 class _Pool:

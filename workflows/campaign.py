@@ -25,8 +25,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from dynft_core.errors import FileFormatError
 from dynft_core.jobs import (
     EvaluateJob,
@@ -35,7 +33,6 @@ from dynft_core.jobs import (
     FitOutcome,
     LabelJob,
     LabelOutcome,
-    Outcome,
     ProposeJob,
     ProposeOutcome,
     SelectJob,
@@ -56,12 +53,10 @@ from workflows import campaign_jobs as jobs
 from workflows.campaign_plan import causes, go_on
 from workflows.campaign_state import TASKS, Action, State
 from workflows.config import Campaign
+from workflows.events import Event, recorded_campaign
 from workflows.ledger import GIVEN_UP, TRAINING, LabelStatus, refusal
-from workflows.wire import from_json, to_json
+from workflows.wire import from_json
 
-Event = Mapping[str, Any]
-
-JOURNAL_FORMAT = 1
 ENDED = ("validation", "test", "complete")
 """Phases after training."""
 MAX_LOSSES = 3
@@ -132,51 +127,10 @@ def replay(events: Iterable[Event], run_dir: str) -> State:
         raise FileFormatError(
             "journal.jsonl", "a first line with the campaign", "none", "start again in another run folder"
         )
-    if first["format"] > JOURNAL_FORMAT:
-        raise FileFormatError(
-            "journal.jsonl", f"format {JOURNAL_FORMAT} or older", f"format {first['format']}", "update dynft"
-        )
     state, _ = start(recorded_campaign(first), run_dir)
     for event in iterator:
         state, _ = advance(state, event)
     return state
-
-
-def started_event(campaign: Campaign) -> dict[str, Any]:
-    """The first line of a journal."""
-    return {"event": "campaign_started", "format": JOURNAL_FORMAT, "campaign": campaign.model_dump(mode="json")}
-
-
-def recorded_campaign(event: Event) -> Campaign:
-    """The campaign that an event of the journal holds; keys that came later have their defaults.
-
-    Raises:
-        FileFormatError: there is none, or it has keys or values that came with a newer dynft.
-    """
-    try:
-        return Campaign.model_validate(event.get("campaign"))
-    except ValidationError as error:
-        names = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
-        raise FileFormatError(
-            "journal.jsonl", "a campaign that this dynft knows", f"one with another {names}" if names else "none",
-            "update dynft to the version that began it, or restore the file from a copy",
-        ) from error  # fmt: skip
-
-
-def outcome_event(action: Action, outcome: Outcome) -> dict[str, Any]:
-    """What to write to the journal when a task has answered."""
-    failed = "label_failed" if isinstance(action.job, LabelJob) else "task_failed"
-    event = {"event": f"{action.kind}_finished" if outcome.ok else failed, "id": action.id}
-    return {**event, **_key(action), "outcome": to_json(outcome)}
-
-
-def lost_event(action: Action, why: str, cost: float = 1.0) -> dict[str, Any]:
-    """What to write to the journal when a task will never answer; `cost`: how much the task itself is suspected."""
-    return {"event": "task_lost", "id": action.id, **_key(action), "cost": cost, "outcome": {"error": why}}
-
-
-def _key(action: Action) -> dict[str, str]:
-    return {"key": action.job.structure.key} if isinstance(action.job, LabelJob) else {}
 
 
 def _changed(state: State, campaign: Campaign) -> State:
@@ -203,11 +157,6 @@ def _walking_again(state: State) -> State:
     )  # fmt: skip
 
 
-def changed_event(campaign: Campaign) -> dict[str, Any]:
-    """What to write to the journal when the user has changed what may be changed."""
-    return {"event": "campaign_changed", "campaign": campaign.model_dump(mode="json")}
-
-
 def _imported(state: State, refs: Iterable[StructureRef], idle: bool) -> State:
     """With labels that were computed elsewhere; before the first fit, in the place of initial structures."""
     for ref in refs:
@@ -224,11 +173,6 @@ def _withdrawn(state: State, kinds: tuple[type, ...]) -> State:
     for name in [i for i, a in state.tasks.items() if isinstance(a.job, kinds)]:
         state = state.without_task(name)
     return state
-
-
-def imported_event(refs: Iterable[StructureRef]) -> dict[str, Any]:
-    """What to write to the journal when labels that were computed elsewhere lie in labels/<key>/."""
-    return {"event": "labels_imported", "structures": [to_json(ref) for ref in refs]}
 
 
 def _revived(state: State) -> State:

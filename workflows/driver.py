@@ -16,11 +16,12 @@ import dynft_core.tasks
 from dynft_core.errors import CampaignFailedError, RunFolderError
 from dynft_core.storage.journal import Journal
 from workflows.apps import Executors
-from workflows.campaign import advance, changed_event, start, started_event
+from workflows.campaign import advance, start
 from workflows.campaign_plan import rebuild_job
 from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.engine import Engine, OnEvent, longest_tasks_s
+from workflows.events import changed_event, started_event
 from workflows.folder_checks import same_settings
 from workflows.run_folder import lost_force_field, prepared
 from workflows.sites import check_scheduler, load_site

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from dynft_core.selection.audits import audit_steps
-from workflows.campaign import advance, changed_event, start
+from workflows.campaign import advance, start
 from workflows.campaign_jobs import batches, heating_ps
 from workflows.campaign_state import State
 from workflows.config import Campaign
+from workflows.events import changed_event
 from workflows.folder_checks import same_settings
 from workflows.sites import executor_labels, load_site
 from workflows.snapshot import Snapshots

@@ -30,9 +30,10 @@ from dynft_core.errors import CampaignFailedError, InputError
 from dynft_core.jobs import Job, LabelJob, Outcome, ProposeJob
 from dynft_core.storage.journal import Journal
 from workflows.apps import FUNCTIONS, Executors, Trouble, loss_cost
-from workflows.campaign import advance, lost_event, outcome_event
+from workflows.campaign import advance
 from workflows.campaign_state import TASKS, Action, State
 from workflows.config import Campaign
+from workflows.events import lost_event, outcome_event
 from workflows.requests import requests
 from workflows.snapshot import EVERY, Snapshots
 

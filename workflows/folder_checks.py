@@ -13,9 +13,9 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import site_parameters
 from dynft_core.storage.journal import Event, iter_journal
 from dynft_core.storage.structures import read_perfect_structure
-from workflows.campaign import recorded_campaign, started_event
 from workflows.campaign_jobs import CHANGEABLE, SUPERCELL, reference_settings
 from workflows.config import Campaign
+from workflows.events import recorded_campaign, started_event
 from workflows.snapshot import JOURNAL
 
 WORK = {"labels": "labels/*/label.h5", "force fields": "force_fields/*.h5", "walks": "walkers/*/*.h5"}

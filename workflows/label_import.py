@@ -27,11 +27,11 @@ from dynft_core.storage.files import making_folder
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import read_perfect_structure, write_structures
 from dynft_core.terms import StructureRef
-from workflows.campaign import imported_event, started_event
 from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, reference_settings
 from workflows.campaign_state import State
 from workflows.config import load_campaign
 from workflows.data_checks import UNLIKE, data_warnings, of_another_size, refuse_unphysical, stiffness
+from workflows.events import imported_event, started_event
 from workflows.folder_checks import first_event
 from workflows.requests import ask
 from workflows.run_folder import RUN_MODE, prepared, state_of, take_requests

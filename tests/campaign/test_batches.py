@@ -19,8 +19,9 @@ from dynft_core.force_field import Prior
 from dynft_core.jobs import LabelJob, SelectJob, WalkerOutcome, WalkJob, WalkOutcome
 from dynft_core.terms import StructureRef
 from workflows.apps import FUNCTIONS
-from workflows.campaign import advance, outcome_event, start
+from workflows.campaign import advance, start
 from workflows.config import Campaign
+from workflows.events import outcome_event
 
 Floats = NDArray[np.float64]
 

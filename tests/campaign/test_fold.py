@@ -17,19 +17,11 @@ from fake_driver import campaign
 from dynft_core.errors import FileFormatError
 from dynft_core.jobs import FitJob, LabelJob, LabelOutcome, ValidateJob, WalkJob
 from workflows.apps import FUNCTIONS
-from workflows.campaign import (
-    MAX_EXPLOSIONS,
-    advance,
-    changed_event,
-    lost_event,
-    outcome_event,
-    replay,
-    start,
-    started_event,
-)
+from workflows.campaign import MAX_EXPLOSIONS, advance, replay, start
 from workflows.campaign_jobs import batches
 from workflows.campaign_state import Action, State
 from workflows.config import Campaign, ValidationSection
+from workflows.events import changed_event, lost_event, outcome_event, started_event
 from workflows.run_folder import _status, status_of
 from workflows.summary import status_lines
 

@@ -17,10 +17,11 @@ from test_fold import force_field, run
 
 from dynft_core.jobs import FitJob, FitOutcome, LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
-from workflows.campaign import advance, outcome_event, replay
+from workflows.campaign import advance, replay
 from workflows.campaign_state import State
 from workflows.command_line import main
 from workflows.driver import run_campaign
+from workflows.events import outcome_event
 from workflows.run_folder import state_of
 
 FAIL = {"fail": "01"}

@@ -112,7 +112,7 @@ def test_what_does_not_fit_the_journal_is_not_used(
         assert same(again, replay(events, str(run_dir)))
 
 
-FOLD = ("campaign", "campaign_plan", "campaign_state", "campaign_jobs", "ledger", "wire")
+FOLD = ("campaign", "campaign_plan", "campaign_state", "campaign_jobs", "ledger", "wire", "events")
 WORDS = "dynft_core.errors"
 """What no state depends on."""
 

@@ -29,10 +29,11 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.selection.convergence import error_interval
 from dynft_core.terms import CriterionSettings, ReferenceSettings
 from workflows.apps import FUNCTIONS
-from workflows.campaign import advance, outcome_event, start
+from workflows.campaign import advance, start
 from workflows.campaign_jobs import convergence_settings
 from workflows.campaign_state import State
 from workflows.config import BUILT_IN, Campaign, parse_campaign
+from workflows.events import outcome_event
 from workflows.run_folder import prepared
 
 N_STEPS = 3000

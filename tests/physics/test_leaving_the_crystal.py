@@ -9,9 +9,10 @@ import pytest
 
 import dynft_core.tasks
 from workflows.apps import FUNCTIONS
-from workflows.campaign import LATEST_WALKS, advance, outcome_event, start
+from workflows.campaign import LATEST_WALKS, advance, start
 from workflows.campaign_state import State
 from workflows.config import BUILT_IN, parse_campaign
+from workflows.events import outcome_event
 from workflows.run_folder import prepared
 
 

@@ -22,10 +22,10 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import Journal
 from dynft_core.terms import ReferenceSettings
-from workflows.campaign import started_event
 from workflows.campaign_jobs import reference_settings
 from workflows.command_line import main
 from workflows.config import load_campaign
+from workflows.events import started_event
 from workflows.label_import import import_labels
 from workflows.run_folder import prepared, state_of
 

@@ -18,10 +18,11 @@ import pytest
 from dynft_core.jobs import ProposeOutcome
 from dynft_core.storage.journal import Journal
 from dynft_core.terms import StructureRef
-from workflows.campaign import outcome_event, start, started_event
+from workflows.campaign import start
 from workflows.campaign_state import Pace, State
 from workflows.command_line import main
 from workflows.config import load_campaign
+from workflows.events import outcome_event, started_event
 from workflows.run_folder import _status, prepared
 from workflows.snapshot import JOURNAL
 from workflows.summary import status_lines
@@ -96,6 +97,7 @@ def test_a_dry_run_says_why_nothing_is_left(tmp_path: Path, capsys: pytest.Captu
     [
         ('"while_heating"', '"of_a_newer_version"', "selection.of_a_newer_version; update dynft"),
         ('"campaign_started"', '"driver_started"', "a first line with the campaign"),
+        ('"format": 1', '"format": 2', "expected format 1 or older, got format 2; update dynft"),
         ('"campaign": {', '"settings": {', "a campaign that this dynft knows, got none"),
     ],
 )
