@@ -243,8 +243,10 @@ def _with_failed_label(state: State, key: str, outcome: Mapping[str, Any], statu
 def _applied(state: State, action: Action, outcome: Any) -> State:
     """What a task's success changes."""
     match action.job, outcome:
-        case ProposeJob(), ProposeOutcome():
-            return replace(state, ledger=state.ledger.choose(outcome.structures, "queued"))
+        case ProposeJob() as job, ProposeOutcome():
+            ledger = state.ledger.choose(outcome.structures, "queued")
+            old = f"the {job.role} structures proposed are no others than those that have labels; use a larger supercell"
+            return replace(state, ledger=ledger, failure=state.failure or ("" if ledger.of_role(job.role) else old))
         case LabelJob(), LabelOutcome():
             answer = {"seconds": outcome.seconds, "core_seconds": outcome.core_seconds}
             ledger = state.ledger.attempted(action.job.structure.key, "accepted", answer)

@@ -192,6 +192,8 @@ def find_campaign(source: str | Path) -> Path:
         return path
     if str(source) in built_in_names():
         return BUILT_IN / f"{source}.toml"
+    if path.is_dir():
+        raise FileFormatError("campaign", "a campaign file", f"'{source}', a folder", f"give {path / 'campaign.toml'}")
     raise FileFormatError(
         "campaign", f"a campaign file, or one of {', '.join(built_in_names())}", f"'{source}', which is not there",
         nearest(str(source), built_in_names(), "make one with: dynft init STRUCTURE"),

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from dynft_core.errors import RunFolderError
+from dynft_core.errors import InputError, RunFolderError
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import check_calculator
@@ -84,6 +84,11 @@ def check_campaign(campaign: Campaign) -> list[str]:
     cutoffs_A = dict(enumerate(campaign.expansion.cutoffs_A, start=2))
     check_cutoffs(crystal, cutoffs_A)
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
+    if supercell.n_atoms < 2:
+        raise InputError(
+            "crystal.supercell", "two atoms or more: one alone does not move", f"{campaign.crystal.supercell}",
+            "give a larger one",
+        )
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
     memory = check_memory(supercell, cutoffs_A, argument="expansion.cutoffs_A")
     found = (memory, images_note(supercell, cutoffs_A, campaign.expansion.prior))

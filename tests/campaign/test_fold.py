@@ -331,6 +331,20 @@ def test_other_ways_to_start_need_no_harmonic_fit(method: str, tmp_path: Path) -
     assert [fit.version for fit in state.fits] == list(range(1, len(state.fits) + 1))
 
 
+def test_structures_that_all_have_labels_already_are_not_proposed_for_ever(tmp_path: Path) -> None:
+    def spoil(action: Action, event: Event) -> Event:
+        if action.id != "propose:initial":
+            return event
+        harmonic = json.loads(json.dumps(first[0]["outcome"]["structures"]))
+        return {**event, "outcome": {**event["outcome"], "structures": [{**harmonic[0], "role": "initial"}]}}
+
+    _, first, _ = run(campaign(), tmp_path / "whole", 1)
+    first = [event for event in first if event["event"] == "propose_finished"]
+    state, _, submitted = run(campaign(), tmp_path, 1, spoil)
+    assert "larger supercell" in state.failure
+    assert sum(action.id == "propose:initial" for action in submitted) == 1
+
+
 def test_a_journal_must_begin_with_a_campaign_of_a_format_that_is_known(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="first line with the campaign"):
         replay([{"event": "label_finished"}], str(tmp_path))

@@ -98,6 +98,15 @@ def test_a_bad_campaign_starts_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_one_atom_alone_is_refused_and_a_folder_is_no_campaign_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_campaign(tmp_path, SMALL.replace("[3, 3, 3]", "[1, 1, 1]").replace("tersoff-si", "emt"))
+    ase.io.write(tmp_path / "prim.xyz", bulk("Al"), format="extxyz")
+    assert "one alone does not move" in refused(["train", str(path)], capsys)
+    assert "'campaign.toml'" not in (said := refused(["train", str(tmp_path)], capsys)) and "campaign.toml" in said
+
+
 def test_an_element_that_the_reference_does_not_know(tmp_path: Path) -> None:
     path = write_campaign(tmp_path, SMALL)
     ase.io.write(tmp_path / "prim.xyz", bulk("Ge", "diamond", a=5.66), format="extxyz")
