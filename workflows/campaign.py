@@ -245,7 +245,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
     match action.job, outcome:
         case ProposeJob() as job, ProposeOutcome():
             ledger = state.ledger.choose(outcome.structures, "queued")
-            old = f"the {job.role} structures proposed are no others than those that have labels; use a larger supercell"
+            old = f"the {job.role} structures proposed are those that have labels; use a larger supercell"
             return replace(state, ledger=ledger, failure=state.failure or ("" if ledger.of_role(job.role) else old))
         case LabelJob(), LabelOutcome():
             answer = {"seconds": outcome.seconds, "core_seconds": outcome.core_seconds}
