@@ -213,6 +213,9 @@ class _Pool:
     def clean_up(self) -> None:
         try:
             self._kernel.cleanup()
+            if isinstance(self.executor, HighThroughputExecutor):
+                # Parsl's thread of results does this, unless an answer was its death.
+                self.executor.incoming_q.close()  # type: ignore[no-untyped-call]
             self.cancel_blocks()  # those of an executor that gave up, which Parsl leaves alone
         except Exception:  # the executor may be in any state; what remains is killed afterwards
             logger.exception("the clean-up of '%s' failed", self.executor.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import fake_driver
 import fake_tasks
 import psutil
 import pytest
+import zmq
 from fake_driver import campaign
 from test_fold import force_field, run
 
@@ -99,11 +101,13 @@ def test_a_killed_worker_is_replaced_and_its_task_submitted_again(tmp_path: Path
 def test_a_task_that_does_not_answer_is_given_up(trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A poisoned answer kills Parsl's result thread: every later future would hang.
     monkeypatch.setattr(engine, "GRACE_S", 8.0)  # start-up on a busy machine included
+    before = open_sockets()
     state = go(tmp_path / "run", "wait", {trouble: True})
     assert state.phase == "complete"
     names = events_of(tmp_path / "run")
     assert names.count("executors_restarted") == names.count("task_lost") >= 1  # more where workers start slowly
     assert_nothing_is_left(tmp_path / "run")
+    assert open_sockets() <= before
 
 
 def test_a_dead_interchange_is_started_afresh(tmp_path: Path) -> None:
@@ -120,6 +124,11 @@ def test_a_dead_interchange_is_started_afresh(tmp_path: Path) -> None:
     assert killed
     assert state.phase == "complete"
     assert "executors_restarted" in events_of(tmp_path / "run")
+
+
+def open_sockets() -> set[int]:
+    """Those of ZMQ in this process: whoever collects one as garbage waits for it for ever."""
+    return {id(o) for o in gc.get_objects() if isinstance(o, zmq.Socket) and not o.closed}
 
 
 def interchanges() -> list[psutil.Process]:
