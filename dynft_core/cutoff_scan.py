@@ -41,6 +41,8 @@ LEAST_GAIN = 3.0
 """And raise the log evidence by this: odds of 20 to 1."""
 GAIN_OF_DOUBLING = 0.05
 """And lower the noise by this fraction where it doubles the parameters, in proportion where it adds fewer or more."""
+ALLOWED_S = 300.0
+"""Time for a scan (s); what it has found by then is its choice."""
 _SAME_SHELL_A = 0.05
 _ITERATIONS = 15
 _TOLERANCE = 1e-5
@@ -98,7 +100,7 @@ def scan_cutoffs(
     displacements: ArrayLike,
     forces: ArrayLike,
     max_order: int = MAX_ORDER,
-    seconds: float = 300.0,
+    seconds: float = ALLOWED_S,
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     on_step: Callable[[ScanStep], None] = lambda step: None,
 ) -> Scan:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.cutoff_scan import ScanStep, scan_cutoffs
+from dynft_core.cutoff_scan import ALLOWED_S, ScanStep, scan_cutoffs
 from dynft_core.errors import DynftError, InputError
 from dynft_core.force_field import ForceField, Prior, fit
 from dynft_core.lattice.crystal import Crystal
@@ -24,6 +24,7 @@ from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from workflows.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.force_field_commands import left_out_lines
 from workflows.outputs import check_output, replaced
+from workflows.progress import duration
 from workflows.structure_files import LabelledFrames, read_labelled_frames, read_structure
 
 Floats = NDArray[np.float64]
@@ -164,7 +165,7 @@ def _scan(
     crystal: Crystal, frames: LabelledFrames, max_order: int, say: Callable[[str], None]
 ) -> dict[int, float]:
     """Choose cutoffs by evidence, saying every step."""
-    say("choosing cutoffs by the log evidence, no structure set aside")
+    say(f"choosing cutoffs by the log evidence, no structure set aside, for at most {duration(ALLOWED_S)}")
     say(f"{'cutoffs of orders 2, 3, … (Å)':40}{'parameters':>11}{'β^(-1/2) meV/Å':>16}{'log evidence':>14}")
 
     def show(step: ScanStep) -> None:

@@ -42,9 +42,13 @@ def properties_command(force_field: Path, names: str | None, settings: PropertyS
         values: dict[str, object] = {name: [_finite(value) for value in own] for name, own in found.items()}
         values |= {"temperature_K": settings.temperature_K, "units": PROPERTY_UNITS, "missing": missing}
         return json_text(values)
-    lines = [f"at {settings.temperature_K:g} K; ± is the posterior's standard deviation: what the labels leave open"]
+    lines = [
+        f"at {settings.temperature_K:g} K; ± is the posterior's standard deviation: what the labels leave open,",
+        "not what the expansion leaves out (higher orders, longer cutoffs)",
+    ]
     for name, own in found.items():
-        lines.append(f"{TITLES[name]}, largest error bar {_number(max(v.error for v in own))} {PROPERTY_UNITS[name]}")
+        unit = f" {PROPERTY_UNITS[name]}".removesuffix(" 1")
+        lines.append(f"{TITLES[name]}, largest error bar {_number(max(v.error for v in own))}{unit}")
         lines += [_line(name, value) for value in own]
     return "\n".join([*lines, *(f"not given: {why}" for why in missing.values())])
 
