@@ -1,0 +1,154 @@
+"""The campaign as a pure fold when tasks, labels and walks fail: what it bears, when it ends, and what it then says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from fake_driver import campaign
+from test_fold import Event, Spoil, force_field, run
+
+from dynft_core.jobs import LabelJob, LabelOutcome, WalkJob
+from workflows.campaign import MAX_EXPLOSIONS, advance, start
+from workflows.campaign_state import Action
+from workflows.events import lost_event, outcome_event
+
+
+def test_a_lost_task_is_submitted_again_and_given_up_after_three_losses(tmp_path: Path) -> None:
+    settings = campaign()
+    state, (propose,) = start(settings, str(tmp_path))
+    for _ in range(2):
+        state, again = advance(state, lost_event(propose, "WorkerLost"))
+        assert again == (propose,) and not state.failure
+    state, again = advance(state, lost_event(propose, "WorkerLost"))
+    assert again == ()
+    assert "propose:harmonic" in state.failure and "WorkerLost" in state.failure
+    revived, _ = advance(state, {"event": "driver_started"})
+    assert not revived.failure and revived.tasks == {propose.id: propose}
+
+
+def test_a_task_whose_blocks_end_outlives_many_of_them(tmp_path: Path) -> None:
+    state, (propose,) = start(campaign(), str(tmp_path))
+    for _ in range(11):
+        state, again = advance(state, lost_event(propose, "ManagerLost", cost=0.25))
+        assert again == (propose,) and not state.failure
+    state, _ = advance(state, lost_event(propose, "ManagerLost", cost=0.25))
+    assert "ManagerLost" in state.failure
+
+
+def test_a_structure_that_kills_its_workers_is_dropped_and_the_campaign_goes_on(tmp_path: Path) -> None:
+    lost: list[str] = []
+
+    def spoil(action: Action, event: Event) -> Event:
+        flagged = isinstance(action.job, LabelJob) and action.job.structure.role == "flagged"
+        if flagged and action.id in (lost[:1] or [action.id]):
+            lost.append(action.id)
+            return lost_event(action, "WorkerLost: killed")
+        return event
+
+    state, _, _ = run(campaign(), tmp_path, 4, spoil)
+    assert lost == [lost[0]] * 3
+    assert state.phase == "complete"
+    key = lost[0].removeprefix("label:")
+    assert "WorkerLost" in state.ledger.failed[key]
+    assert key not in force_field(state)["labels"]
+
+
+def failing(role: str) -> Spoil:
+    def spoil(action: Action, event: Event) -> Event:
+        if isinstance(action.job, LabelJob) and action.job.structure.role == role:
+            return outcome_event(action, LabelOutcome(False, action.job.structure.key, error="timeout: too slow"))
+        return event
+
+    return spoil
+
+
+def test_a_campaign_whose_labels_fail_says_why_and_a_new_driver_tries_them_again(tmp_path: Path) -> None:
+    state, _, _ = run(campaign(), tmp_path, 1, failing("harmonic"))
+    assert state.failure == "no label for the first fit; 1 × timeout: too slow"
+    revived, actions = advance(state, {"event": "driver_started"})
+    assert not revived.ledger.failed and [a.kind for a in actions] == ["label"]
+    state, events, _ = run(campaign(), tmp_path / "flagged", 1, failing("flagged"))
+    failed, accepted = state.ledger.failed, state.ledger.accepted
+    assert state.failure.startswith(f"{len(failed)} labels failed and {len(accepted)} succeeded")
+    assert len(failed) > len(accepted)
+    assert [e["event"] for e in events].count("label_failed") == len(failed)
+
+
+def test_a_setup_that_breaks_late_stops_the_campaign_after_a_handful(tmp_path: Path) -> None:
+    """The licence ends when there are many labels: those to come are not burnt until they outnumber the others."""
+    answered = Counter[str]()
+
+    def without_licence(action: Action, event: Event) -> Event:
+        if action.kind != "label":
+            return event
+        answered["labels"] += 1
+        if answered["labels"] <= 12:
+            return event
+        return outcome_event(action, LabelOutcome(False, action.job.structure.key, error="licence: it has expired"))
+
+    state, _, _ = run(campaign("continue", {}), tmp_path, 0, without_licence)
+    assert len(state.ledger.failed) == 5 < state.ledger.counts["accepted"] == 12
+    assert state.failure.startswith("5 labels in a row failed, the latest: licence: it has expired; mend it")
+    state = advance(state, {"event": "driver_started"})[0]
+    assert not state.failure and not state.ledger.failed and not state.failed_since
+    assert state.ledger.queued >= state.labelling > set()
+
+
+def test_failures_of_single_structures_between_good_ones_do_not_stop_it(tmp_path: Path) -> None:
+    answered = Counter[str]()
+
+    def every_other(action: Action, event: Event) -> Event:
+        answered[action.kind] += 1
+        if action.kind != "label" or answered["label"] < 12 or answered["label"] % 2:
+            return event
+        return outcome_event(action, LabelOutcome(False, action.job.structure.key, error="settings: another version"))
+
+    state, _, _ = run(campaign("continue", {}), tmp_path, 0, every_other)
+    assert len(state.ledger.failed) > 5 and not state.failure
+
+
+def test_some_failed_labels_do_not_stop_a_campaign(tmp_path: Path) -> None:
+    state, _, _ = run(campaign("wait", {"fail": "01"}), tmp_path, 1)
+    assert state.phase == "complete"
+    assert state.ledger.failed and set(state.ledger.failed.values()) == {"calculator: it said no"}
+    assert not set(state.ledger.failed) & set(force_field(state)["labels"])
+
+
+def test_a_task_that_fails_fails_the_campaign_and_waits_for_the_next_driver(tmp_path: Path) -> None:
+    def spoil(action: Action, event: Event) -> Event:
+        if action.id == "fit:000002":
+            return {"event": "task_failed", "id": action.id, "outcome": {"ok": False, "error": "no memory"}}
+        return event
+
+    state, _, _ = run(campaign(), tmp_path, 1, spoil)
+    assert state.failure == "fit:000002 failed: no memory"
+    revived, _ = advance(state, {"event": "driver_started"})
+    assert "fit:000002" in revived.tasks and not revived.failure
+
+
+def test_structures_that_all_have_labels_already_are_not_proposed_for_ever(tmp_path: Path) -> None:
+    def spoil(action: Action, event: Event) -> Event:
+        if action.id != "propose:initial":
+            return event
+        harmonic = json.loads(json.dumps(first[0]["outcome"]["structures"]))
+        return {**event, "outcome": {**event["outcome"], "structures": [{**harmonic[0], "role": "initial"}]}}
+
+    _, first, _ = run(campaign(), tmp_path / "whole", 1)
+    first = [event for event in first if event["event"] == "propose_finished"]
+    state, _, submitted = run(campaign(), tmp_path, 1, spoil)
+    assert "larger supercell" in state.failure
+    assert sum(action.id == "propose:initial" for action in submitted) == 1
+
+
+def test_a_campaign_whose_walkers_explode_without_end_fails_and_says_why(tmp_path: Path) -> None:
+    def explode(action: Action, event: Event) -> Event:
+        if isinstance(action.job, WalkJob):
+            for walk in event["outcome"]["walks"]:
+                walk.update(ended="exploded", selected=[], step=walk["step"] - walk["steps_walked"] + 2, steps_walked=2)
+        return event
+
+    state, events, _ = run(campaign("wait"), tmp_path, seed=1, spoil=explode)
+    assert f"every walker exploded in {MAX_EXPLOSIONS} walks in a row" in state.failure
+    assert sum(e["event"] == "walk_finished" for e in events) == MAX_EXPLOSIONS
