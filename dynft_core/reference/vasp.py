@@ -42,6 +42,8 @@ ACCURATE_FORCES: dict[str, Any] = {
 SITE = frozenset({"command", "kpar", "ncore", "npar", "nsim", "lplane", "lscalapack"})
 COMMANDS = ("ASE_VASP_COMMAND", "VASP_COMMAND", "VASP_SCRIPT")
 """Where ASE looks for the command, in the environment and in its configuration file."""
+POTCAR_ERRORS = (KeyError, RuntimeError)
+"""What ASE raises for a POTCAR, or a folder of them, that it does not find."""
 
 NO_METALS = frozenset(
     ["H", "He", "B", "C", "N", "O", "F", "Ne", "Si", "P", "S", "Cl", "Ar", "Ge", "As", "Se", "Br", "Kr", "Sb", "Te",
@@ -131,12 +133,12 @@ def read_potcars(parameters: Parameters, atoms: Atoms) -> dict[str, Potcar]:
     without = {k: v for k, v in parameters.items() if k not in ("kpts", "command")}
     try:
         ase_calculator = make_vasp(without, Path())
-    except Exception as error:  # ASE raises ValueError, NotImplementedError, …
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         got = f"{type(error).__name__}: {error}"
         raise InputError("reference.parameters", "what ASE's Vasp accepts", got, "correct it") from error
     try:
         _find_potcars(ase_calculator, atoms)
-    except Exception as error:  # ASE raises RuntimeError, NotImplementedError, KeyError, …
+    except POTCAR_ERRORS as error:
         unset = "" if "VASP_PP_PATH" in os.environ else "VASP_PP_PATH is not set; "
         raise InputError(
             "VASP_PP_PATH", f"a folder with the POTCARs of {', '.join(sorted(set(atoms.symbols)))}",
@@ -160,7 +162,7 @@ def _missing_potcars(parameters: Parameters, atoms: Atoms, first: Exception) -> 
     for symbol in sorted(set(atoms.symbols)):
         try:
             _find_potcars(make_vasp(parameters, Path()), Atoms(symbol))
-        except Exception as error:  # as in `read_potcars`
+        except POTCAR_ERRORS as error:
             errors.append(error)
     files = [match[1] for error in errors if (match := re.search(r"Looking for (\S+)", str(error)))]
     return f"no file {', '.join(dict.fromkeys(files))}" if files else " ".join(str(first).split())[:150]

@@ -8,15 +8,14 @@ version of benchmarks/false_convergence.py.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import bulk
+from in_process import run_here
 
-import dynft_core.tasks
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.dynamics.langevin import Thermostat
 from dynft_core.dynamics.monitor import SketchMonitor
@@ -28,13 +27,9 @@ from dynft_core.initial.rattled import rattled
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.selection.convergence import error_interval
 from dynft_core.terms import CriterionSettings, ReferenceSettings
-from workflows.apps import FUNCTIONS
-from workflows.campaign import advance, start
 from workflows.campaign_jobs import convergence_settings
 from workflows.campaign_state import State
 from workflows.config import BUILT_IN, Campaign, parse_campaign
-from workflows.events import outcome_event
-from workflows.run_folder import prepared
 
 N_STEPS = 3000
 AUDITS = (200, 400, 800, 1600, 2800)
@@ -156,14 +151,7 @@ def campaign(initial: dict[str, object], cutoffs_A: list[float], max_walk_ps: fl
 
 def ended(settings: Campaign, folder: Path) -> Ended:
     """A campaign from start to end in this process, without Parsl."""
-    with prepared(settings, "", folder):
-        state, actions = start(settings, str(folder))
-        waiting = list(actions)
-        while waiting:
-            action = waiting.pop(0)
-            outcome = getattr(dynft_core.tasks, FUNCTIONS[action.kind])(action.job)
-            state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
-            waiting += actions
+    state = run_here(settings, folder)
     assert not state.failure
     true = max(state.evaluations, key=lambda e: e.force_field).rmse_eV_A
     return Ended(state, error_interval(state.record, convergence_settings(settings))[1], true)

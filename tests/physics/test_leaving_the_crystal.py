@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from in_process import run_here
 
-import dynft_core.tasks
-from workflows.apps import FUNCTIONS
-from workflows.campaign import LATEST_WALKS, advance, start
+from workflows.campaign import LATEST_WALKS
 from workflows.campaign_state import State
 from workflows.config import BUILT_IN, parse_campaign
-from workflows.events import outcome_event
-from workflows.run_folder import prepared
 
 
 def ended(temperature_K: float, policy: str, folder: Path) -> State:
@@ -30,15 +26,7 @@ def ended(temperature_K: float, policy: str, folder: Path) -> State:
         "reference": {"calculator": "tersoff-si"},
         "test": {"structures": 0},
     })  # fmt: skip
-    with prepared(settings, "", folder):
-        state, actions = start(settings, str(folder))
-        waiting = list(actions)
-        while waiting:
-            action = waiting.pop(0)
-            outcome = getattr(dynft_core.tasks, FUNCTIONS[action.kind])(action.job)
-            state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
-            waiting += actions
-    return state
+    return run_here(settings, folder)
 
 
 @pytest.mark.parametrize("policy", ["wait", "continue"])

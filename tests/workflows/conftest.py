@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dynft_core.terms import ReferenceSettings
 from workflows.command_line import main
 
 LATTICE_CONSTANT_A = 5.432
+sys.path.insert(0, str(Path(__file__).parent))  # for the tests to find small_campaign.py
 
 
 def silicon() -> Atoms:
