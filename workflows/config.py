@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -121,9 +120,11 @@ class ConvergenceSection(_Section):
     max_error_meV_A: Positive | None = None
     """Largest predicted error; without it, the campaign is done when more labels would not lower it."""
     recalibrate: bool = True
-    """Multiply the predicted errors by the ratio that the audits found, and judge by these."""
+    """Multiply the predicted errors by the scale that the audits found; `audit_ratio` bounds how well it is known."""
+    scale_bounds: list[Positive] = [0.67, 1.5]
+    """Bounds on this scale, beyond which the prediction is not credible."""
     max_error_change: Positive = 0.1
-    """Largest relative change of β^(-1/2) over the latest `audits` labels."""
+    """Largest relative change of β^(-1/2) over the latest four labels."""
     max_bayesian_share: Positive = 0.5
     """Largest μ_k[ε_B] β^(1/2): beyond it more labels would still help."""
     stop_when: StopWhen | None = None
@@ -272,12 +273,12 @@ def _check_values(campaign: Campaign) -> None:
         raise InputError(
             "crystal.supercell", "three integers or a 3×3 integer matrix", repr(matrix), "for example [3, 3, 3]"
         )
-    low, high = [*campaign.convergence.audit_ratio, math.nan, math.nan][:2]
-    if len(campaign.convergence.audit_ratio) != 2 or not low < 1 < high:
-        raise InputError(
-            "convergence.audit_ratio", "two bounds, one below 1 and one above", repr(campaign.convergence.audit_ratio),
-            "for example [0.85, 1.18]",
-        )
+    for key in ("audit_ratio", "scale_bounds"):
+        bounds = getattr(campaign.convergence, key)
+        if len(bounds) != 2 or not bounds[0] < 1 < bounds[1]:
+            raise InputError(
+                f"convergence.{key}", "two bounds, one below 1 and one above", repr(bounds), "for example [0.85, 1.18]"
+            )
     floor, largest = campaign.expansion.noise_floor_meV_A, campaign.convergence.max_error_meV_A
     if largest is not None and largest <= floor:
         raise InputError(
