@@ -34,7 +34,6 @@ class WalkState:
         displacements: (N, 3) Å; velocities: (N, 3) Å/fs.
         window: (k,) ring of the latest ε_B, eV/Å; the entry of the j-th one is at j mod k.
         window_count: how many ε_B have gone into the ring.
-        window_deviation: relative standard error of the mean of the estimates among them; 0 where all are exact.
         heated: the walker has been at its temperature.
         minima_eV_A: (m,) the latest ε_min (criterion 'epsilon_min').
         awaiting_refit: the walker stopped at a flag; its next ε_B, with the new force field, is an ε_min.
@@ -51,7 +50,6 @@ class WalkState:
     velocities: Floats
     window: Floats
     window_count: int
-    window_deviation: float
     heated: bool
     minima_eV_A: Floats
     awaiting_refit: bool
@@ -79,7 +77,6 @@ class WalkState:
             velocities=still,
             window=np.zeros(window),
             window_count=0,
-            window_deviation=0.0,
             heated=False,
             minima_eV_A=np.zeros(0),
             awaiting_refit=False,

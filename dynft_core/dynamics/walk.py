@@ -28,7 +28,6 @@ def walk(
     masses: ArrayLike,
     name_structure: Callable[[Floats], str],
     audit_steps: Collection[tuple[int, int]] = (),
-    recall: Callable[[WalkState], Floats] | None = None,
 ) -> tuple[tuple[WalkState, ...], tuple[WalkReport, ...]]:
     """Walk a batch: (states, ...) → (states, reports), both in the order given.
 
@@ -43,7 +42,6 @@ def walk(
         masses: (N,) amu.
         name_structure: displacements (N, 3) Å → content hash.
         audit_steps: (walker, absolute step) pairs at which a structure is taken.
-        recall: the window of one of `states` with exact values for its estimates; without it they stay.
 
     Raises:
         InputError: states that do not fit the settings.
@@ -66,7 +64,7 @@ def walk(
         [(s.seed, s.walker) for s in states],
         [s.step for s in states],
     )
-    walkers = [Walker(s, settings, md.masses, name_structure, audit_steps, recall) for s in states]
+    walkers = [Walker(s, settings, md.masses, name_structure, audit_steps) for s in states]
     for walker in walkers:
         walker.after_refit(monitor)
     moving = walkers

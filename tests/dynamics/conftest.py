@@ -46,7 +46,7 @@ class ScriptedError:
     def watch(self, u: Floats) -> Watched:
         exact = np.array([self.exact(u[:, :, w]) for w in range(u.shape[2])])
         wrong = self.coarse * np.sin(1e6 * u[0, 0])
-        return Watched(exact * (1 + wrong), self.coarse / 3, self.coarse / 6)
+        return Watched(exact * (1 + wrong), self.coarse / 3)
 
     def exact(self, u: Floats) -> float:
         base = self.function(u) if self.function else self.scale * float(np.sqrt(np.mean(u**2))) ** self.power
