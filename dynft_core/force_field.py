@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -30,12 +30,9 @@ from dynft_core.regression.soft_conditions import stiffening
 from dynft_core.regression.statistics import Statistics, pack_lower, unpack_lower
 from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.symmetry.basis import ForceConstantBasis
+from dynft_core.terms import Prior
 
 Floats = NDArray[np.float64]
-Prior = Literal["shared", "per_order", "decaying"]
-"""One prior precision for all parameters; one for each order; or one for each order, rising with distance and number
-of bodies at rates learnt from the data."""
-
 KIND = "force_field"
 MIN_LEFT_OUT, LEFT_OUT_FLOP = 10, 2e12
 """Structures that are left out in turn: this many at least, and as many more as a minute's work allows."""

@@ -14,6 +14,7 @@ from dynft_core.terms import (
     MonitorName,
     Policy,
     Precision,
+    Prior,
     PropertyName,
     ReferenceSettings,
     Role,
@@ -235,7 +236,7 @@ class FitJob:
     """Labels to add to those in `base`."""
     pending: tuple[StructureRef, ...] = ()
     """All structures without a label that shall enter the covariance."""
-    prior: Literal["shared", "per_order", "decaying"] = "shared"
+    prior: Prior = "shared"
     noise_floor_eV_A: float = 1e-5
     property_name: PropertyName | None = None
     """Property whose largest error bar the outcome shall tell."""

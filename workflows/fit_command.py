@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dynft_core.cutoff_scan import ALLOWED_S, ScanStep, scan_cutoffs
 from dynft_core.errors import DynftError, InputError
-from dynft_core.force_field import ForceField, Prior, fit
+from dynft_core.force_field import ForceField, fit
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.label_sums import told_apart
@@ -21,6 +21,7 @@ from dynft_core.regression.ranks import Ranks
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
+from dynft_core.terms import Prior
 from workflows.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.force_field_commands import left_out_lines
 from workflows.outputs import check_output, replaced
