@@ -41,8 +41,6 @@ Floats = NDArray[np.float64]
 
 DUPLICATE_A = 1e-5
 """Structures that agree to this are one: files print as many digits."""
-SAME_CELL = 1e-4
-"""Largest strain of a cell that is the campaign's; beyond it force constants change by more than fits notice."""
 
 MOST_NAMED = 3
 """Frames that are named of those refused for one reason."""
@@ -206,9 +204,6 @@ def _checked(frame: Atoms, supercell: Supercell, max_net_force_eV_A: float) -> t
     net = float(np.linalg.norm(forces.sum(axis=0))) / len(frame)
     if net > max_net_force_eV_A:
         raise InputError("net force", f"at most {max_net_force_eV_A:g} eV/Å per atom", f"{net:.3g}", "compute it again")
-    strain = np.abs(frame.cell[:] @ np.linalg.inv(supercell.cell) - np.eye(3)).max()
-    if len(frame) == supercell.n_atoms and strain > SAME_CELL:
-        raise StructureError("cell", "the campaign's cell", f"one strained by {strain:.2%}", "leave the frame out")
     displacements, order = supercell.frame_displacements(frame)
     try:
         energy: float | None = float(frame.get_potential_energy(apply_constraint=False))

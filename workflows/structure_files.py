@@ -11,8 +11,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError, StructureError
-from dynft_core.lattice.crystal import Crystal
-from dynft_core.lattice.supercell import CELL_TOLERANCE, Supercell
+from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
+from dynft_core.lattice.supercell import Supercell
 
 Floats = NDArray[np.float64]
 
@@ -118,10 +118,8 @@ def _supercell(
 ) -> Supercell:
     if reference is not None:
         return Supercell.match(crystal, read_structure(reference, "--reference"))
-    if known is not None and len(frame) == known.n_atoms:
-        deviation = np.abs(frame.cell[:] @ np.linalg.inv(known.cell) - np.eye(3)).max()
-        if deviation < CELL_TOLERANCE:
-            return known
+    if known is not None and len(frame) == known.n_atoms and strain(frame.cell[:], known.cell) <= CELL_TOLERANCE:
+        return known
     try:
         return Supercell.match(crystal, frame)
     except StructureError as error:

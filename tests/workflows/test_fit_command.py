@@ -159,7 +159,7 @@ def test_a_structure_that_is_no_supercell(
     silicon_files: Path, tmp_path: Path, refused: Refused
 ) -> None:
     other = read_structure(silicon_files / "prim.xyz", "structure")
-    other.set_cell(other.cell[:] * 1.05, scale_atoms=True)
+    other.set_cell(other.cell[:] * 1.2, scale_atoms=True)
     ase.io.write(tmp_path / "other.xyz", other, format="extxyz")
     before = sorted(tmp_path.iterdir())
     arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(tmp_path / "other.xyz")]

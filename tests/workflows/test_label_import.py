@@ -92,7 +92,7 @@ def test_frames_become_initial_labels_and_the_campaign_goes_on_with_them(campaig
     said = import_labels(str(campaign), [tmp_path / "data"], run, accept_other_settings=False)
     assert "imported: 2 labels from 1 file, in the place of the initial structures" in said
     for words in (
-        "1 × cell: expected the campaign's cell, got one strained by 0.10%",
+        "1 × cell: expected the cell of the crystal, to 0.01 %, got one strained by 0.1 %",
         "3 × forces: expected some for every atom, got none",
         "1 × forces: expected finite forces and positions",
         f"1 × net force: expected at most 0.01 eV/Å per atom, got 0.173 ({tmp_path}/data/bad.xyz, frame 3)",
