@@ -279,7 +279,8 @@ def test_a_perfect_crystal_in_a_strained_cell_is_at_rest_or_refused(size: float,
     atoms = deformed(perfect.atoms(), size * STRAINS[kind])
     doors = [
         lambda: perfect.displacements(atoms), lambda: perfect.frame_displacements(atoms)[0],
-        lambda: perfect.frame_displacements(atoms[::-1])[0], lambda: Supercell.match(CRYSTAL, atoms).displacements(atoms),
+        lambda: perfect.frame_displacements(atoms[::-1])[0],
+        lambda: Supercell.match(CRYSTAL, atoms).displacements(atoms),
     ]  # fmt: skip
     for door in doors:
         if size < 1e-4:

@@ -1,4 +1,4 @@
-"""Structures in a cell that is a little strained: the crystal's own up to 1e-4, another volume beyond, in every command.
+"""Structures in a cell that is a bit strained: the crystal's own up to 1e-4, another volume beyond, in every command.
 
 What an accepted strain may change is known: displacements are those of the unstrained structure times 1 + strain, and
 forces of the perfect crystal are zero at every volume.
