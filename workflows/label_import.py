@@ -195,12 +195,14 @@ def _checked(frame: Atoms, supercell: Supercell, max_net_force_eV_A: float) -> t
         StructureError: another cell or crystal, or an atom that has left its site.
         InputError: no forces, numbers that are not finite, a net force.
     """
+    if not (np.isfinite(frame.cell[:]).all() and np.isfinite(frame.positions).all()):  # ASE gives no forces then
+        raise InputError("structure", "finite cell and positions", "NaN or infinity", "leave the frame out")
     try:
         forces = np.asarray(frame.get_forces(apply_constraint=False), dtype=np.float64)
     except Exception as error:  # no calculator, or one without forces: ASE has a class for each
         raise InputError("forces", "some for every atom", "none", "leave the frame out") from error
-    if not (np.isfinite(forces).all() and np.isfinite(frame.positions).all()):
-        raise InputError("forces", "finite forces and positions", "NaN or infinity", "leave the frame out")
+    if not np.isfinite(forces).all():
+        raise InputError("forces", "finite forces", "NaN or infinity", "leave the frame out")
     net = float(np.linalg.norm(forces.sum(axis=0))) / len(frame)
     if net > max_net_force_eV_A:
         raise InputError("net force", f"at most {max_net_force_eV_A:g} eV/Å per atom", f"{net:.3g}", "compute it again")

@@ -43,9 +43,11 @@ class Crystal:
         """Take cell, positions and species of `atoms`.
 
         Raises:
-            StructureError: no atoms, no three-dimensional cell, or atoms on top of each other.
+            StructureError: NaN, no atoms, no three-dimensional cell, or atoms on top of each other.
         """
         cell = np.array(atoms.cell[:], dtype=np.float64)
+        if not (np.isfinite(cell).all() and np.isfinite(atoms.positions).all()):
+            raise StructureError("crystal", "finite cell and positions", "NaN or infinity", "correct the structure")
         if len(atoms) == 0 or abs(np.linalg.det(cell)) < 1e-3:
             raise StructureError(
                 "crystal",

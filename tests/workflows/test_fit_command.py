@@ -155,6 +155,27 @@ def test_bad_data(silicon_files: Path, force_field: Path, tmp_path: Path, refuse
     assert "site" in answer() or "displace" in answer()
 
 
+@pytest.mark.parametrize("what", ["cell", "positions", "forces"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_frames_with_a_number_that_is_not_finite(
+    what: str, value: float, silicon_files: Path, tmp_path: Path, refused: Refused
+) -> None:
+    frames = ase.io.read(silicon_files / "train.xyz", index=":2")
+    for frame in frames:
+        frame.arrays["forces"], frame.calc = frame.get_forces(), None
+    arrays = {"cell": frames[1].cell.array, "positions": frames[1].positions, "forces": frames[1].arrays["forces"]}
+    arrays[what][1, 2] = value
+    ase.io.write(tmp_path / "data.xyz", frames, format="extxyz")
+    arguments = ["fit", str(tmp_path / "data.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    said = refused([*arguments, "--cutoffs", CUTOFFS, "-o", str(tmp_path / "ff.h5")])
+    assert f"frame 1: expected finite {what}, got NaN or infinity" in said
+    frames[1].arrays.pop("forces")
+    ase.io.write(tmp_path / "prim.xyz", frames[1], format="extxyz")
+    arguments[3] = str(tmp_path / "prim.xyz")
+    if what != "forces":
+        assert "finite cell and positions" in refused([*arguments, "--cutoffs", CUTOFFS, "-o", str(tmp_path / "f.h5")])
+
+
 def test_a_structure_that_is_no_supercell(
     silicon_files: Path, tmp_path: Path, refused: Refused
 ) -> None:
