@@ -176,6 +176,18 @@ def test_frames_with_a_number_that_is_not_finite(
         assert "finite cell and positions" in refused([*arguments, "--cutoffs", CUTOFFS, "-o", str(tmp_path / "f.h5")])
 
 
+def test_a_cutoff_on_a_shell_is_said_and_the_shell_left_out(
+    silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second neighbours of diamond, 5.432 / √2 Å away: two parameters of the bonds are left, as for 3.8 Å."""
+    arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz"), "-o"]
+    for cutoff in (f"{5.432 / np.sqrt(2):.15f}", "3.8"):
+        assert main([*arguments, str(tmp_path / "ff.h5"), "--cutoffs", cutoff]) == 0
+        said = capsys.readouterr().out
+        assert ("lies on a shell of neighbours, which is left out" in said) == (cutoff != "3.8")
+        assert "2 parameters (order 2: 2)" in said
+
+
 def test_a_structure_that_is_no_supercell(
     silicon_files: Path, tmp_path: Path, refused: Refused
 ) -> None:
