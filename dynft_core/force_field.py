@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.errors import FileFormatError, InputError
+from dynft_core.errors import FileFormatError
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.folding import FoldedBasis, fold
@@ -116,15 +116,15 @@ class ForceField:
 
     def forces(self, displacements: ArrayLike) -> Floats:
         """Forces (…, N, 3) eV/Å at displacements (…, N, 3) Å."""
-        return self.potential.forces(self._checked(displacements))
+        return self.potential.forces(self.supercell.check_displacements(displacements))
 
     def energy(self, displacements: ArrayLike) -> Floats:
         """Energies (…) eV relative to the perfect crystal."""
-        return self.potential.energy(self._checked(displacements))
+        return self.potential.energy(self.supercell.check_displacements(displacements))
 
     def bayesian_error(self, displacements: ArrayLike, per_atom: bool = False) -> Floats:
         """ε_B (…) eV/Å of structures (…, N, 3), or (…, N) per atom (paper eq. 4, second term)."""
-        u = self._checked(displacements)
+        u = self.supercell.check_displacements(displacements)
         flat = u.reshape(-1, *u.shape[-2:])
         if per_atom:
             return np.array([self.error.per_atom(x) for x in flat]).reshape(u.shape[:-1])
@@ -136,22 +136,11 @@ class ForceField:
 
     def sensing_matrix(self, displacements: ArrayLike) -> Floats:
         """A(u) (3N, M') of one structure (N, 3): forces are A φ (paper eq. 2)."""
-        return sensing_matrix(self.folded, self._checked(displacements))
-
-    def _checked(self, displacements: ArrayLike) -> Floats:
-        u = np.asarray(displacements, dtype=np.float64)
-        if u.shape[-2:] != (self.supercell.n_atoms, 3):
-            raise InputError(
-                "displacements",
-                f"an array (…, {self.supercell.n_atoms}, 3)",
-                f"shape {u.shape}",
-                "put the force field on that supercell first (`on`)",
-            )
-        return u
+        return sensing_matrix(self.folded, self.supercell.check_displacements(displacements))
 
     def condition(self, displacements: ArrayLike, keys: Sequence[str]) -> ForceField:
         """With structures (S, N, 3) pending: the covariance knows them, the mean does not."""
-        u = self._checked(displacements).reshape(-1, self.supercell.n_atoms, 3)
+        u = self.supercell.check_displacements(displacements).reshape(-1, self.supercell.n_atoms, 3)
         gram = np.zeros((self.basis.size, self.basis.size))
         for x in u:
             matrix = sensing_matrix(self.folded, x)
@@ -194,7 +183,7 @@ class ForceField:
         The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many structures
         (S, N, 3) Å, eV/Å, the labels, an even choice is left out in turn. β^(-1/2) stays above the noise floor.
         """
-        processes, u, f = ranks or Ranks(), self._checked(displacements), np.asarray(forces)
+        processes, u, f = ranks or Ranks(), self.supercell.check_displacements(displacements), np.asarray(forces)
         rows, size = 3 * self.supercell.n_atoms, self.basis.size
         affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
         step = -(-len(u) // affordable)
@@ -379,7 +368,7 @@ class ForceFieldCalculator(Calculator):
         """Energy (eV, relative to the perfect crystal) and forces (eV/Å) of `atoms`.
 
         Raises:
-            StructureError: an atom has left its site.
+            StructureError: another cell, or an atom that has left its site.
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         u = self.force_field.supercell.displacements(self.atoms)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from dynft_core.model.rotational_conditions import sums_of
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.ranks import Ranks
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
+from dynft_core.symmetry.clusters import between_shells
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from dynft_core.terms import Prior
@@ -68,6 +69,17 @@ def images_note(supercell: Supercell, cutoffs_A: Mapping[int, float], prior: Pri
     if prior == "decaying":
         return f"{note}the prior gives the rest to the nearest images"
     return f"{note}the prior shares the rest among images near and far: 'decaying' would give it to the nearest"
+
+
+def shell_note(crystal: Crystal, cutoffs_A: Mapping[int, float]) -> str:
+    """A sentence on cutoffs that lie on a shell of neighbours, and what becomes of it; '' when none does."""
+    on = [f"{c:g} Å (order {n})" for n, c in sorted(cutoffs_A.items()) if between_shells(crystal, c) < c]
+    if not on:
+        return ""
+    return (
+        f"note: cutoff {', '.join(on)} lies on a shell of neighbours, which is left out; "
+        "to include it, make the cutoff 0.01 Å longer"
+    )
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,8 @@ def _fit(
     cutoffs_A = ranks.broadcast(chosen)
     with ranks.together():
         memory = check_memory(frames.supercell, cutoffs_A, ranks.size)
-        for note in (memory, images_note(frames.supercell, cutoffs_A, settings.prior)):
+        images = images_note(frames.supercell, cutoffs_A, settings.prior)
+        for note in (memory, shell_note(crystal, cutoffs_A), images):
             if note:
                 say(note)
         basis = ForceConstantBasis.cached(crystal, cutoffs_A)

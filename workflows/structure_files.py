@@ -11,8 +11,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError, StructureError
-from dynft_core.lattice.crystal import Crystal
-from dynft_core.lattice.supercell import CELL_TOLERANCE, Supercell
+from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
+from dynft_core.lattice.supercell import Supercell
 
 Floats = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ def read_structure(path: Path, argument: str) -> Atoms:
 
     Raises:
         FileFormatError: missing, unreadable, or several structures.
-        StructureError: it says that it is periodic in one or two directions only.
+        StructureError: NaN in it, no cell, or it says that it is periodic in one or two directions only.
     """
     frames = read_frames(path, argument)
     if len(frames) > 1:
@@ -73,6 +73,10 @@ def read_structure(path: Path, argument: str) -> Atoms:
             argument, "a crystal, periodic along all three lattice vectors",
             f"'{path}', periodic along {' and '.join(np.array(list('abc'))[frames[0].pbc])} alone",
             "for a slab or sheet with vacuum around it, set pbc to T T T: the vacuum is repeated with it",
+        )
+    if not (np.isfinite(frames[0].cell[:]).all() and np.isfinite(frames[0].positions).all()):
+        raise StructureError(
+            argument, "finite cell and positions", f"'{path}', with NaN or infinity", "correct the file"
         )
     if abs(np.linalg.det(frames[0].cell[:])) < MIN_VOLUME_A3:
         raise StructureError(
@@ -118,10 +122,8 @@ def _supercell(
 ) -> Supercell:
     if reference is not None:
         return Supercell.match(crystal, read_structure(reference, "--reference"))
-    if known is not None and len(frame) == known.n_atoms:
-        deviation = np.abs(frame.cell[:] @ np.linalg.inv(known.cell) - np.eye(3)).max()
-        if deviation < CELL_TOLERANCE:
-            return known
+    if known is not None and len(frame) == known.n_atoms and strain(frame.cell[:], known.cell) <= CELL_TOLERANCE:
+        return known
     try:
         return Supercell.match(crystal, frame)
     except StructureError as error:
@@ -129,19 +131,25 @@ def _supercell(
 
 
 def _forces(frame: Atoms, path: Path, index: int) -> Floats:
-    """Forces (N, 3) eV/Å of a frame, finite as its positions are."""
+    """Forces (N, 3) eV/Å of a frame, finite as its cell and positions are."""
     where = f"{path} frame {index}"
+    _refuse_not_finite(where, cell=frame.cell[:], positions=frame.positions)  # with NaN there ASE gives no forces
     try:
         forces = np.asarray(frame.get_forces(apply_constraint=False), dtype=np.float64)
     except Exception as error:  # no calculator, or one without forces: ASE has a class for each
         raise InputError(
             where, "forces (eV/Å) for every atom", "none", "write a column forces:R:3, or leave the frame out"
         ) from error
-    for name, values in (("positions", frame.positions), ("forces", forces)):
-        if not np.all(np.isfinite(values)):
-            atom = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise InputError(where, f"finite {name}", f"NaN or infinity at atom {atom}", "leave the frame out")
+    _refuse_not_finite(where, forces=forces)
     return forces
+
+
+def _refuse_not_finite(where: str, **values: Floats) -> None:
+    for name, rows in values.items():
+        if not np.all(np.isfinite(rows)):
+            row = int(np.argwhere(~np.isfinite(rows))[0][0])
+            place = "in it" if name == "cell" else f"at atom {row}"
+            raise InputError(where, f"finite {name}", f"NaN or infinity {place}", "leave the frame out")
 
 
 def _energy(frame: Atoms) -> float | None:

@@ -21,7 +21,7 @@ from workflows.data_checks import check_memory
 from workflows.display import Display
 from workflows.driver import run_campaign
 from workflows.dry_run import dry_run_lines
-from workflows.fit_command import images_note
+from workflows.fit_command import images_note, shell_note
 from workflows.folder_checks import refuse_other_campaign
 from workflows.history import History
 from workflows.run_folder import status_of
@@ -91,7 +91,7 @@ def check_campaign(campaign: Campaign) -> list[str]:
         )
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
     memory = check_memory(supercell, cutoffs_A, argument="expansion.cutoffs_A")
-    found = (memory, images_note(supercell, cutoffs_A, campaign.expansion.prior))
+    found = (memory, shell_note(crystal, cutoffs_A), images_note(supercell, cutoffs_A, campaign.expansion.prior))
     return [*notes, *(note for note in found if note)]
 
 
