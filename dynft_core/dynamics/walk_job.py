@@ -45,6 +45,7 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
         lambda u: structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u, job.reference),
         job.audit_steps,
         lambda state: exact_window(state, past_walk(run_dir, path_of[state.walker])),
+        make_monitor(job.monitor, force_field.without_pending()) if job.policy == "continue" else None,
     )
     walks = []
     for start, state, report in zip(job.walkers, states_after, reports, strict=True):
@@ -82,7 +83,7 @@ def past_walk(run_dir: Path, path: str | None) -> PastWalk | None:
         return None
     start = next(start for start in job.walkers if start.output == path)
     report = load_report(run_dir / start.output)
-    force_field = _with_pending(ForceField.load(run_dir / job.force_field), job, run_dir)
+    force_field = _with_pending(ForceField.load(run_dir / job.force_field, pending=True), job, run_dir)
     n_steps = report.steps_walked - (report.ended in ("broken", "exploded", "left"))
     return PastWalk(
         _start(start, job, run_dir, force_field.supercell.n_atoms),
