@@ -1,6 +1,6 @@
 """Walking on while labels are computed against waiting for them, paired by seed.
 
-    OPENBLAS_NUM_THREADS=1 nice -n 10 python -m benchmarks.policies [--seeds 12] [--label-walks 5] [--json FILE]
+    OPENBLAS_NUM_THREADS=1 nice -n 10 python -m benchmarks.policies [--seeds 12] [--label-walks 5] [--processes 1]
 
 Silicon, 64 atoms, the embedded Tersoff potential as truth, 300 K, cutoffs 5.4, 4 and 4 Å, γ = 1.3, four walkers of
 5 ps, no audits. Each campaign runs in this process, without Parsl, as if a label took as long as `--label-walks` walks
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from functools import partial
+from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +58,7 @@ def curve_of(name: str, seed: int, state: State, run_dir: Path, test: State, tes
     )
 
 
-def pair(seed: int, label_walks: float) -> tuple[Curve, Curve]:
+def pair(label_walks: float, seed: int) -> tuple[Curve, Curve]:
     """One seed under both policies."""
 
     def duration(action: Action) -> float:
@@ -80,28 +82,32 @@ def ratios(wait: Curve, go_on: Curve) -> tuple[float, float, float]:
     return float(equal.mean()) if len(equal) else np.nan, labels_at_equal_error(go_on, wait), needed[0] / needed[1]
 
 
+def _line(*both: Curve) -> str:
+    """The seed, and how its runs ended."""
+    ends = (
+        ", ".join(f"{curve.n_labels[-1]:.0f}" for curve in both),
+        ", ".join(f"{1e3 * curve.rmse_eV_A[-1]:.3f}" for curve in both),
+        ", ".join(f"{1e3 * curve.bayesian_error_eV_A[-1]:.3f}" for curve in both),
+    )
+    return f"{both[0].seed:4d}" + "".join(end.rjust(20) for end in ends)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--label-walks", type=float, default=5.0, help="how many walks a label takes as long as")
+    parser.add_argument("--processes", type=int, default=1, help="seeds at one time")
     parser.add_argument("--json", type=Path, help="also write all numbers there")
     arguments = parser.parse_args()
-    titles = ("labels", "RMSE, meV/Å", "mean ε_B, meV/Å", "RMSE, equal labels", "labels, equal ε_B", "labels, last RMSE")
+    titles = ("labels", "RMSE, meV/Å", "ε_B, meV/Å", "RMSE, equal labels", "labels, equal ε_B", "labels, last RMSE")
     print("wait, continue; then continue / wait")
     print("seed" + "".join(title.rjust(20) for title in titles))
     curves, found = [], []
-    for seed in range(1, arguments.seeds + 1):
-        both = pair(seed, arguments.label_walks)
-        curves += both
-        found.append(ratios(*both))
-        ends = [
-            ", ".join(f"{factor * values[-1]:.{digits}f}" for values in own)
-            for own, factor, digits in (
-                ([c.n_labels for c in both], 1, 0), ([c.rmse_eV_A for c in both], 1e3, 3),
-                ([c.bayesian_error_eV_A for c in both], 1e3, 3),
-            )
-        ]  # fmt: skip
-        print(f"{seed:4d}" + "".join(e.rjust(20) for e in ends) + "".join(f"{r:20.3f}" for r in found[-1]), flush=True)
+    with Pool(arguments.processes) as pool:
+        for both in pool.imap(partial(pair, arguments.label_walks), range(1, arguments.seeds + 1)):
+            curves += both
+            found.append(ratios(*both))
+            print(_line(*both) + "".join(f"{ratio:20.3f}" for ratio in found[-1]), flush=True)
     logs = np.log(np.array(found))
     means = np.exp(np.nanmean(logs, axis=0))
     errors = np.nanstd(logs, axis=0, ddof=1) / np.sqrt(np.isfinite(logs).sum(axis=0))

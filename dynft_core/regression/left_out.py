@@ -55,7 +55,7 @@ def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floa
     """
     if posterior.pending is not None:
         raise InputError(
-            "posterior", "one of labels alone", "one with pending structures", "take `without_pending` of the force field"
+            "posterior", "one of labels alone", "one with pending structures", "take `without_pending` of the model"
         )
     spread = matrix @ posterior.half
     factor = cholesky(np.eye(len(forces)) - posterior.beta * (spread @ spread.T))
