@@ -67,7 +67,7 @@ def kept_rows(n_rows: int, size: float, n_candidates: int) -> int:
 
 
 def selection_bytes(n_rows: int, size: float, n_candidates: int) -> float:
-    """Memory that a selection takes: the rows kept, three times those looked at, and six matrices of the parameters."""
+    """Bytes that a selection takes: the rows kept, three times those looked at, and six matrices of the parameters."""
     return 8 * size * (n_rows * (kept_rows(n_rows, size, n_candidates) + 3) + 6 * size)
 
 

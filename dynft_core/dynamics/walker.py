@@ -79,7 +79,10 @@ class WalkSettings:
 
 
 class Walker:
-    """One walker of a batch while it walks: its memory, its traces, and what it has chosen."""
+    """One walker of a batch while it walks: its memory, its traces, and what it has chosen.
+
+    `labelled_error_eV_A`: the latest ε_B by the labels alone, which the walk sets where reports tell that.
+    """
 
     def __init__(
         self,

@@ -111,13 +111,15 @@ def maxvol(active: Floats, rows: Floats, tolerance: float = MAXVOL_TOLERANCE) ->
 
 
 def maxvol_over(active: Floats, matrices: Sequence[Floats], numbers: Sequence[int]) -> tuple[Floats, Ints]:
-    """As `maxvol`, over the rows of many structures, looked at one at a time until none of them is swapped any more.
+    """Swap rows of many structures into an active set (M, M) while that enlarges its volume |det|.
+
+    One structure is in memory at a time; they are gone through until none has a row that would be swapped.
 
     Args:
-        matrices: of structures, (n, M) each; numbers: which of them.
+        matrices: rows (n, M) of each structure; numbers: which of them may be swapped in.
 
     Returns:
-        The active set, and which structure each of its rows is from, -1 for one that it had before.
+        The active set, and (M,) which structure each of its rows is from, -1 for one that it had before.
     """
     owner = np.full(len(active), -1)
     swapped = True
