@@ -149,6 +149,8 @@ class ForceField:
 
     def without_pending(self) -> ForceField:
         """With nothing but the labels in its covariance."""
+        if self.posterior.pending is None:
+            return self
         return replace(self, posterior=replace(self.posterior, pending=None), pending=())
 
     def refit(
@@ -250,8 +252,11 @@ class ForceField:
         return write_segment(Path(path), arrays, attributes)
 
     @classmethod
-    def load(cls, path: str | Path) -> ForceField:
-        """Read a force field.
+    def load(cls, path: str | Path, pending: bool = False) -> ForceField:
+        """Read a force field, by default with nothing but its labels in the covariance.
+
+        `pending`: also with the structures that waited for their labels when it was written. Walkers need that, to
+        choose nothing twice; an error that is told must not contain it, as labels may fail.
 
         Raises:
             FileFormatError: missing, truncated, not a force field, or of a newer format.
@@ -263,15 +268,15 @@ class ForceField:
             cell = _under(a, "supercell.")
             supercell = Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"])
             statistics = Statistics.unpacked(a, attributes)
-            pending = unpack_lower(a["pending_gram"]) if "pending_gram" in a else None
+            waiting = unpack_lower(a["pending_gram"]) if pending and "pending_gram" in a else None
             found = Hyperparameters(
                 tuple(float(x) for x in a["alpha"]), float(attributes["beta"]), float(attributes["log_evidence"])
             )
             blocks = tuple(a[f"whitening.{n}"] for n in basis.cutoffs if f"whitening.{n}" in a) or None
-            posterior = Posterior(a["groups"], found, statistics, a["mean"], pending, blocks)
+            posterior = Posterior(a["groups"], found, statistics, a["mean"], waiting, blocks)
             return cls(
                 basis, supercell, posterior, attributes["prior"], bool(attributes["rotational"]),
-                tuple(attributes["labels"]), tuple(attributes["pending"]), _left_out(a),
+                tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()), _left_out(a),
             )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(

@@ -125,7 +125,7 @@ class WalkJob:
 
 @dataclass(frozen=True)
 class WalkerOutcome:
-    """What one walker did. Errors in eV/Å; `step` counts from the walker's birth."""
+    """What one walker did. Errors in eV/Å, by the labels alone; `step` counts from the walker's birth."""
 
     walker: int
     output: str
@@ -137,7 +137,7 @@ class WalkerOutcome:
     selected: tuple[StructureRef, ...]
     """Flagged structures and audits, in the order they were met."""
     mean_error_eV_A: float
-    """μ_k over the window at the end."""
+    """μ_k at the end, see `dynamics.state.WalkReport`."""
     std_error_eV_A: float
     temperature_K: float
     """Mean over the walk."""

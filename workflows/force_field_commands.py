@@ -136,7 +136,7 @@ def evaluate(force_field: ForceField, data: Path, reference: Path | None = None)
 
 def info_command(path: Path, as_json: bool) -> str:
     """What a force-field file holds; returns what to print."""
-    loaded = ForceField.load(path)
+    loaded = ForceField.load(path, pending=True)  # it says how many they are, and no ε_B
     values = describe(loaded)
     if as_json:
         return json_text(values)

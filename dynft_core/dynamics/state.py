@@ -106,7 +106,7 @@ class Choice:
     Attributes:
         key: its content hash; step: absolute MD step at which it was met.
         displacements: (N, 3) Å, without net translation.
-        bayesian_error_eV_A: its ε_B then, with the force field of the walk.
+        bayesian_error_eV_A: its ε_B then, by the labels of the walk's force field.
         reason: one sentence.
     """
 
@@ -125,10 +125,11 @@ class WalkReport:
     Attributes:
         ended: how the walk ended; reason: in a sentence.
         first_step: absolute step of errors_eV_A[0].
-        errors_eV_A: (n,) ε_B of every step walked, as watched; nan where the walker had exploded.
+        errors_eV_A: (n,) ε_B of every step walked, as watched, by the labels alone; nan where the walker had exploded.
         temperature_steps: (t,) absolute steps of temperatures_K: (t,) kinetic temperatures.
         choices: in the order they were met.
-        mean_error_eV_A, std_error_eV_A: μ_k and σ_k over the window at the end; nan when it is empty.
+        mean_error_eV_A, std_error_eV_A: μ_k and σ_k at the end, over the window or, under 'continue', over the part of
+            it that is of this walk; nan when it is empty.
         watch_deviation: relative standard error of an estimate in errors_eV_A, as measured on the walk.
     """
 

@@ -41,6 +41,7 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
         force_field.supercell.masses,
         lambda u: structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u, job.reference),
         job.audit_steps,
+        make_monitor(job.monitor, force_field.without_pending()) if job.policy == "continue" else None,
     )
     walks = []
     for start, state, report in zip(job.walkers, states_after, reports, strict=True):

@@ -77,7 +77,10 @@ class WalkSettings:
 
 
 class Walker:
-    """One walker of a batch while it walks: its memory, its traces, and what it has chosen."""
+    """One walker of a batch while it walks: its memory, its traces, and what it has chosen.
+
+    `labelled_error_eV_A`: the latest ε_B by the labels alone, which the walk sets where reports tell that.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,7 @@ class Walker:
         masses: Floats,
         name_structure: Callable[[Floats], str],
         audit_steps: Collection[tuple[int, int]],
+        labelled: ErrorMonitor | None = None,
     ) -> None:
         self._start = state
         self._settings = settings
@@ -107,9 +111,12 @@ class Walker:
         self._minima = deque((float(e) for e in state.minima_eV_A), maxlen=N_MINIMA)
         self._awaiting_refit = state.awaiting_refit
         self._last_flag_step = state.last_flag_step
+        self._labelled = labelled
+        self.labelled_error_eV_A = math.nan
         self._errors: list[float] = []
         self._latest: float | None = None
         self._watched = math.nan
+        self._warm_errors: list[float] = []
         self._watch_deviation = math.nan
         self._temperatures: list[tuple[int, float]] = []
         self._choices: list[Choice] = []
@@ -183,7 +190,7 @@ class Walker:
         assert self._latest is not None
         u, error = md.structure(lane), self._latest
         if decision.break_:
-            self._errors.append(error)
+            self._errors.append(self._told)
             calm = self._distress(md, lane, u) < CALM
             self._go_back("broken", decision.reason, u if calm else None, monitor)
             return
@@ -202,6 +209,7 @@ class Walker:
 
     def _choose(self, role: Role, step: int, u: Floats, error: float, reason: str) -> None:
         still = u - u.mean(axis=0)
+        error = error if self._labelled is None else self._labelled.exact(u)
         self._choices.append(Choice(self._name_structure(still), role, step, still, error, reason))
 
     def _memory(self) -> Memory:
@@ -215,9 +223,16 @@ class Walker:
         the mean would be too small.
         """
         assert self._latest is not None
-        self._errors.append(self._latest)
+        self._errors.append(self._told)
         if self._heated:
             self._window.remember(self._watched)
+            self._warm_errors.append(self._told)
+
+    @property
+    def _told(self) -> float:
+        """The ε_B that the report tells of this step, eV/Å."""
+        assert self._latest is not None
+        return self._latest if self._labelled is None else self.labelled_error_eV_A
 
     def _explode(self, md: Langevin, lane: int, monitor: ErrorMonitor) -> None:
         limit = self._settings.max_displacement_A
@@ -301,6 +316,8 @@ class Walker:
         """What the walker met."""
         assert self.ended is not None
         window = self._window.held
+        if self._labelled is not None:
+            window = np.array(self._warm_errors[-len(self._window.values) :])
         steps, temperatures = zip(*self._temperatures, strict=True) if self._temperatures else ((), ())
         return WalkReport(
             walker=self._start.walker,
@@ -311,7 +328,7 @@ class Walker:
             temperature_steps=np.array(steps, dtype=np.int64),
             temperatures_K=np.array(temperatures, dtype=np.float64),
             choices=tuple(self._choices),
-            mean_error_eV_A=self._window.mean,
+            mean_error_eV_A=float(window.mean()) if len(window) else math.nan,
             watch_deviation=self._watch_deviation,
             std_error_eV_A=float(window.std()) if len(window) else math.nan,
         )

@@ -87,9 +87,9 @@ class Bench:
     def start(self, n_walkers: int = 1, window: int = 1000, seed: int = 11) -> tuple[WalkState, ...]:
         return tuple(WalkState.at_rest(w, seed, N_ATOMS, window) for w in range(n_walkers))
 
-    def walk(self, states, monitor, n_steps, forces=springs, audits=(), **options):
+    def walk(self, states, monitor, n_steps, forces=springs, audits=(), labelled=None, **options):
         settings = self.settings(n_steps, **options)
-        return walk(states, forces, monitor, settings, MASSES, key_of, audits)
+        return walk(states, forces, monitor, settings, MASSES, key_of, audits, labelled=labelled)
 
 
 @pytest.fixture

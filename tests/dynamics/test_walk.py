@@ -188,6 +188,25 @@ def test_under_continue_flags_enter_the_shared_covariance_and_the_walk_goes_on(b
     assert own or states[2].last_flag_step == -1
 
 
+def test_under_continue_the_report_tells_the_error_of_the_labels_alone(bench):
+    """What is pending decides as before; the error that is told does not know it."""
+    options = {"gamma": 1.6, "window": 150, "policy": "continue", "audits": [(0, 40)]}
+    monitor, bare = bench.error(power=3.0, drop=0.8, pending=("before",)), bench.error(power=3.0)
+    _, seen = bench.walk(bench.start(3, window=150), monitor, 2000, **options)
+    _, told = bench.walk(bench.start(3, window=150), monitor, 2000, labelled=bare, **options)
+    assert sum(len(report.choices) for report in told) >= 3
+    for walker in range(3):
+        u, _ = replay(bench, 2000, walker)
+        expected = np.repeat([bare.exact(x) for x in u[::10]], 10)  # looked at every ten steps
+        np.testing.assert_array_equal(told[walker].errors_eV_A, expected)
+        assert told[walker].mean_error_eV_A == pytest.approx(expected[-150:].mean(), rel=1e-12)
+        assert told[walker].std_error_eV_A == pytest.approx(expected[-150:].std(), rel=1e-12)
+        assert told[walker].mean_error_eV_A > 1.2 * seen[walker].mean_error_eV_A
+        assert [(c.key, c.reason) for c in told[walker].choices] == [(c.key, c.reason) for c in seen[walker].choices]
+        for choice in told[walker].choices:
+            assert choice.bayesian_error_eV_A == bare.exact(u[choice.step - 1])
+
+
 def test_epsilon_min_is_noted_after_the_refit_at_the_structure_that_caused_it(bench):
     poor, better = bench.error(), bench.error(scale=0.004)
     options = {"name": "epsilon_min", "threshold_eV_A": 0.0005}
