@@ -2,7 +2,7 @@
 
 The same molecular dynamics is walked twice, watched by each monitor, with posteriors of few, some and many labels and
 for several γ, so that there are many flags to compare. A flag is missed when the exact walk has it and the other has
-none within NEAR steps; it fails when more than 1 % are missed, or in excess. --walk-steps cuts walks as a campaign does.
+none within NEAR steps; it fails when over 1 % are missed, or in excess. --walk-steps cuts walks as a campaign does.
 """
 
 from __future__ import annotations
