@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from dynft_core.errors import FileFormatError
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.folding import FoldedBasis, fold
-from dynft_core.model.label_sums import statistics_of
+from dynft_core.model.label_sums import CellLabels, statistics_of
 from dynft_core.model.potential import Potential, sensing_matrix
 from dynft_core.model.rotational_conditions import rotational_conditions
 from dynft_core.model.sketch import Sketch
@@ -175,27 +175,32 @@ class ForceField:
 
     def widened(
         self,
-        displacements: ArrayLike,
-        forces: ArrayLike,
+        cells: Sequence[CellLabels],
         noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
         ranks: Ranks | None = None,
     ) -> ForceField:
         """With β^(-1/2) and ε_B multiplied by what its labels' leave-one-structure-out errors exceed them by.
 
-        The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many structures
-        (S, N, 3) Å, eV/Å, the labels, an even choice is left out in turn. β^(-1/2) stays above the noise floor.
+        The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many labels an
+        even choice, the same of each cell, is left out in turn. β^(-1/2) stays above the noise floor.
         """
-        processes, u, f = ranks or Ranks(), self.supercell.check_displacements(displacements), np.asarray(forces)
-        rows, size = 3 * self.supercell.n_atoms, self.basis.size
+        processes, size, count = ranks or Ranks(), self.basis.size, sum(len(x.forces) for x in cells)
+        rows = -(-sum(x.forces.size for x in cells) // max(count, 1))
         affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
-        step = -(-len(u) // affordable)
-        structures = zip(u[::step][processes.own], f[::step][processes.own], strict=True)
+        step = -(-count // affordable)
         with processes.together():
-            own = leave_one_out(self.posterior, ((sensing_matrix(self.folded, x), y.ravel()) for x, y in structures))
+            own = leave_one_out(self.posterior, self._rows(x.every(step, processes.own) for x in cells))
         total = processes.add(np.array([own.square, own.expected, own.n_rows]))
         found = LeftOut(float(total[0]), float(total[1]), round(total[2]))
         factor = max(found.ratio, noise_floor_eV_A / self.posterior.beta_inv_sqrt)
         return replace(self, posterior=self.posterior.scaled(factor), left_out=found)
+
+    def _rows(self, cells: Iterable[CellLabels]) -> Iterator[tuple[Floats, Floats]]:
+        """Sensing matrix (3N, M') and forces (3N,) of each structure."""
+        for cell in cells:
+            on_cell = self.on(cell.supercell)
+            for u, f in zip(cell.displacements, cell.forces, strict=True):
+                yield on_cell.sensing_matrix(u), f.ravel()
 
     def with_rotational_sum_rules(self, noise_floor_eV_A: float = NOISE_FLOOR_EV_A) -> ForceField:
         """With the rotational sum rules of order 2 as soft conditions, α and β learnt anew; nothing is pending.
@@ -343,15 +348,35 @@ def fit(
     Raises:
         InputError: shapes that do not agree, or no structure.
     """
-    processes = ranks or Ranks()
-    folded = fold(basis, supercell)
-    u, f = np.asarray(displacements), np.asarray(forces)
+    labels = CellLabels(supercell, np.asarray(displacements), np.asarray(forces))
+    return fit_cells(basis, [labels], keys, prior, noise_floor_eV_A, ranks, rotational)
+
+
+def fit_cells(
+    basis: ForceConstantBasis,
+    cells: Sequence[CellLabels],
+    keys: Sequence[str] | None = None,
+    prior: Prior = "shared",
+    noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
+    ranks: Ranks | None = None,
+    rotational: bool = False,
+) -> ForceField:
+    """The force field of labelled structures of several supercells of a crystal, on the largest of them; as `fit`.
+
+    The sums over the structures of each cell add up: what one cell cannot distinguish another one may.
+
+    Raises:
+        InputError: shapes that do not agree, or no structure.
+    """
+    processes, own = ranks or Ranks(), Statistics.empty(basis.size)
     with processes.together():
-        own = statistics_of(folded, u[processes.own], f[processes.own])
+        for x in (cell.every(1, processes.own) for cell in cells):
+            own = own + statistics_of(fold(basis, x.supercell), x.displacements, x.forces)
     statistics = processes.sum(own)
     names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
     posterior = learn(basis, statistics, prior, noise_floor_eV_A)
-    force_field = ForceField(basis, supercell, posterior, prior, labels=names)
+    largest = max((x.supercell for x in cells), key=lambda cell: cell.n_atoms)
+    force_field = ForceField(basis, largest, posterior, prior, labels=names)
     return force_field.with_rotational_sum_rules(noise_floor_eV_A) if rotational else force_field
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dynft_core import ForceField, fit
 from dynft_core.errors import InputError
+from dynft_core.model.label_sums import CellLabels
 from dynft_core.model.potential import Potential, sensing_matrix
 
 Floats = NDArray[np.float64]
@@ -22,7 +23,7 @@ STRUCTURES_FIRST: dict[str, Callable[[ForceField, Floats], object]] = {
     "bayesian_error of atoms": lambda f, u: f.bayesian_error(u, per_atom=True),
     "sensing_matrix": lambda f, u: f.sensing_matrix(u),
     "condition": lambda f, u: f.condition(u[None], ["key"]),
-    "widened": lambda f, u: f.widened(u[None], u[None]),
+    "widened": lambda f, u: f.widened([CellLabels(f.supercell, u[None], u[None])]),
     "refit": lambda f, u: f.refit(u[None], u[None], ["key"]),
     "fit": lambda f, u: fit(f.basis, f.supercell, u[None], u[None]),
 }
