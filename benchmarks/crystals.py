@@ -69,6 +69,15 @@ class Case:
         u, f = (np.array(part) for part in zip(*found, strict=True))
         return u - u.mean(axis=1, keepdims=True), f
 
+    def forces(self, cell: Supercell, displacements: Floats) -> Floats:
+        """The reference's forces (S, N, 3) eV/Å at displacements (S, N, 3) Å."""
+        atoms, found = cell.atoms(), []
+        atoms.calc = self.reference()
+        for u in displacements:
+            atoms.positions = cell.positions + u
+            found.append(atoms.get_forces())
+        return np.array(found)
+
     def force_fields(self, cell: Supercell, basis: ForceConstantBasis, counts: tuple[int, ...]) -> list[ForceField]:
         """Fitted to the first 1, 2, … of the same labels."""
         u, f = self.labels(cell, max(counts))

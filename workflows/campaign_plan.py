@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import inf, isnan
 
 from dynft_core.jobs import FitJob
-from dynft_core.selection.convergence import MAX_AUDITS
+from dynft_core.selection.convergence import most_audits
 from dynft_core.terms import Role, StructureRef
 from workflows import campaign_jobs as jobs
 from workflows.campaign_state import Action, State
@@ -228,8 +228,9 @@ def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: It
     job = jobs.fit_job(state.campaign, state.run_dir, version, tuple(labels), tuple(pending))
     if version > 1:
         audits = sorted(state.ledger.labels("audit"), key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))
+        audits = audits[-most_audits(jobs.convergence_settings(state.campaign)) :]
         job = replace(
-            job, audits=tuple(audits[-MAX_AUDITS:]), initial=state.ledger.labels("initial"),
+            job, audits=tuple(audits), initial=state.ledger.labels("initial"),
             walked=_walked(state), heating_steps=jobs.heating_steps(state.campaign),
         )  # fmt: skip
     return Action(f"fit:{version:06d}", job)
@@ -245,12 +246,15 @@ def rebuild_job(state: State) -> FitJob:
 
 
 def _walked(state: State) -> tuple[str, ...]:
-    """The latest walks, about as many as `MOST_WALKS`, of all batches in turn."""
+    """The latest walks, about as many as `MOST_WALKS`, of all batches in turn; none of the first half.
+
+    Those were led by force fields that knew less: where they went astray is not where the crystal goes.
+    """
     each = -(-MOST_WALKS // state.campaign.dynamics.walkers)
     return tuple(
         jobs.walk_path(walker, number)
         for batch, walks in zip(jobs.batches(state.campaign), state.walks, strict=True)
-        for number in range(max(0, walks - each), walks)
+        for number in range(max(walks // 2, walks - each), walks)
         for walker in batch
     )
 

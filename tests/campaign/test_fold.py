@@ -149,6 +149,19 @@ def test_what_a_force_field_does_not_know_is_pending_for_all_walkers(tmp_path: P
     assert state.phase == "complete" and not force_field(state)["pending"]
 
 
+def test_a_fit_looks_at_the_later_half_of_the_walks(tmp_path: Path) -> None:
+    """Where the walkers went with force fields that knew less is not where the crystal goes."""
+    settings = with_bounds(campaign("wait"), max_walk_ps=1.0, audits=1000)
+    _, events, submitted = run(settings, tmp_path, seed=1)
+    fits = [a.job for a in submitted if isinstance(a.job, FitJob) and a.job.version > 1]
+    last, n_walkers = fits[-1], settings.dynamics.walkers
+    walked = [Path(name) for name in last.walked]
+    done = sum(e["event"] == "walk_finished" for e in events) * settings.dynamics.walkers_per_task / n_walkers
+    assert {int(path.parent.name) for path in walked} == set(range(n_walkers))
+    assert min(int(path.stem) for path in walked) >= (done - 1) // 2 - 1 > 0
+    assert len(last.audits) > 4
+
+
 @pytest.mark.parametrize("policy", ["wait", "continue"])
 def test_replaying_any_part_of_the_journal_gives_the_state_of_then(policy: str, tmp_path: Path) -> None:
     settings = campaign(policy)
