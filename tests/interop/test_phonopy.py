@@ -15,7 +15,7 @@ from dynft_core.interop.export import export
 from dynft_core.model.images import folded_clusters
 from dynft_core.phonons.dynamical_matrix import frequencies
 
-phonopy = pytest.importorskip("phonopy", reason="phonopy is not installed (extra `oracles`)")
+phonopy = pytest.importorskip("phonopy", reason="phonopy is not installed (extra `test`)")
 
 Q_POINTS = np.array([[0, 0, 0], [0.5, 0, 0.5], [0.5, 0.5, 0.5], [0.1, 0.2, 0.35], [-0.4, 0.03, 0.77]])
 

@@ -8,7 +8,10 @@ import ase.io
 import pytest
 from ase.build import bulk
 
+from dynft_core.storage.journal import read_journal
 from workflows.command_line import main
+from workflows.history import History
+from workflows.run_folder import state_of
 
 SMALL = """
 name = "small"
@@ -33,8 +36,8 @@ first_ps = 0.03
 min_walk_ps = 0.1
 max_walk_ps = 0.15
 audits = 1
-audit_ratio = [0.2, 5.0]
-max_error_change = 2.0
+audit_ratio = [0.5, 2.0]
+max_error_change = 0.5
 [reference]
 calculator = "tersoff-si"
 [test]
@@ -49,6 +52,20 @@ def write_campaign(folder: Path, text: str) -> Path:
     path = folder / "small.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def check_ended(run: Path, code: int, converged: bool | None = None) -> None:
+    """A campaign has run to its end: every walker walked the least time asked for, and unless it converged the most.
+
+    `converged`: what it must be, where that is certain (a walk too short for the audits that are asked for cannot).
+    """
+    state, history = state_of(run), History.of(read_journal(run / "journal.jsonl"))
+    settings, dynamics = state.campaign.convergence, state.campaign.dynamics
+    walked_ps = [steps * dynamics.timestep_fs / 1000 for steps in history.walked_steps.values()]
+    least_ps = settings.min_walk_ps if code == 0 else settings.max_walk_ps
+    assert state.phase == "complete" and state.fits and len(walked_ps) == dynamics.walkers
+    assert least_ps - 1e-9 <= min(walked_ps) and max(walked_ps) <= settings.max_walk_ps + 1e-9
+    assert code in ({0, 1} if converged is None else {int(not converged)})
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
