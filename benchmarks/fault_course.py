@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "slurm"))
 from cluster import Cluster, site_file
 
 from dynft_core.errors import RunFolderError
-from workflows import driver, engine
+from workflows import driver, time_limits
 from workflows.campaign_state import State
 from workflows.config import Campaign, parse_campaign
 from workflows.requests import ask
@@ -48,6 +48,7 @@ def campaign(seed: int, mischief: Path, walk_ps: float) -> Campaign:
             "max_pending": 30,
         },
         "initial": {"structures": 2},
+        "limits": {"propose_minutes": 0.5, "select_minutes": 0.5, "fit_minutes": 0.5},
         "convergence": {"min_walk_ps": walk_ps, "max_walk_ps": walk_ps},
         "reference": {
             "calculator": "mischievous_reference:Mischievous", "parameters": parameters, "timeout_s": TIMEOUT_S,
@@ -57,7 +58,7 @@ def campaign(seed: int, mischief: Path, walk_ps: float) -> Campaign:
 
 def drive(run_dir: Path, seed: int, walk_ps: float, site: str) -> None:
     """One driver, in a process of its own."""
-    engine.GRACE_S = GRACE_S
+    time_limits.GRACE_S = GRACE_S
     settings = campaign(seed, run_dir.parent / "mischief", walk_ps)
     try:
         state = driver.run_campaign(settings, "# faults\n", run_dir, site, lambda *_: None)

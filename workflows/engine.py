@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from dynft_core.errors import CampaignFailedError, InputError
-from dynft_core.jobs import Job, LabelJob, Outcome, ProposeJob
+from dynft_core.jobs import Outcome
 from dynft_core.storage.journal import Journal
-from workflows.apps import FUNCTIONS, Executors, Trouble, loss_cost
+from workflows.apps import Executors, Trouble, loss_cost
 from workflows.campaign import advance
 from workflows.campaign_state import TASKS, Action, State
-from workflows.config import Campaign
 from workflows.events import lost_event, outcome_event
 from workflows.requests import requests
 from workflows.snapshot import EVERY, Snapshots
+from workflows.time_limits import KEYS, time_limits_s
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,6 @@ MOST_MESSAGES = 200
 """Answers that are written to the journal together: they wait for the disk once."""
 TICK_S = 1.0
 """How often the executors are looked after when nothing happens."""
-GRACE_S = 120.0
-"""What a task may take beyond its own limit: start-up, files, a busy machine."""
 MAX_RESTARTS = 3
 """Restarts in a row of an executor that has never answered, after which the site has failed."""
 MAX_OUTAGE_S = 6 * 3600.0
@@ -248,7 +246,8 @@ class Engine:
             overdue = self._overdue(label)
             possible: tuple[Action, ...] = ()
             if overdue is not None:
-                trouble = Trouble(f"{overdue.id} did not answer within {self._limit_s(overdue):.0f} s")
+                limit_s = time_limits_s(self.state.campaign)[overdue.kind]
+                trouble = Trouble(f"{overdue.id} did not answer within {limit_s:.0f} s ({KEYS[overdue.kind]})")
                 possible = self._record(lost_event(overdue, trouble.words))
             if trouble is not None:
                 self._replace(label, trouble)
@@ -266,12 +265,9 @@ class Engine:
         name, since = self._first.get(label, ("", now))
         if name != action.id or not self._executors.has_workers(label):
             self._first[label] = action.id, now
-        elif now - since > self._limit_s(action):
+        elif now - since > time_limits_s(self.state.campaign)[action.kind]:
             return action
         return None
-
-    def _limit_s(self, action: Action) -> float:
-        return time_limit_s(action.job, self.state.campaign.dynamics.max_task_minutes)
 
     def _replace(self, label: str, trouble: Trouble) -> None:
         """Stop an executor; start it again, at once or later.
@@ -322,19 +318,3 @@ class Engine:
         if words and words != self._said.get(label):
             logger.info("'%s' waits for its blocks: %s", label, words)
         self._said[label] = words
-
-
-def longest_tasks_s(campaign: Campaign) -> dict[str, float]:
-    """How long (s) a task may take, by its name; a block with less time left takes none."""
-    walk = 60 * campaign.dynamics.max_task_minutes + GRACE_S
-    return dict.fromkeys(FUNCTIONS, walk) | {"label": campaign.reference.timeout_s + GRACE_S}
-
-
-def time_limit_s(job: Job, max_task_minutes: float) -> float:
-    """Wall time (s) after which a running task is given up: beyond the limit that it keeps to itself, if it has one."""
-    if isinstance(job, LabelJob):
-        return 2 * job.reference.timeout_s + GRACE_S  # it may be computed twice
-    if isinstance(job, ProposeJob) and job.method == "reference_md":
-        n_calculations = job.equilibration_steps + job.n_structures * job.interval_steps
-        return n_calculations * job.reference.timeout_s + GRACE_S
-    return 60 * max_task_minutes + GRACE_S
