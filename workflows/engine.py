@@ -26,12 +26,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dynft_core.errors import CampaignFailedError, InputError
+from dynft_core.errors import STORAGE, CampaignFailedError, InputError
 from dynft_core.jobs import Outcome
 from dynft_core.storage.journal import Journal
 from workflows.apps import Executors, Trouble, loss_cost
 from workflows.campaign import advance
-from workflows.campaign_state import TASKS, Action, State
+from workflows.campaign_state import TASKS, Action, Setbacks, State
 from workflows.events import lost_event, outcome_event
 from workflows.requests import requests
 from workflows.snapshot import EVERY, Snapshots
@@ -52,6 +52,8 @@ MAX_OUTAGE_S = 6 * 3600.0
 """How long an executor that has answered before may be out of order before the site has failed."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 900.0
 """Before the second restart in a row; each further wait is twice as long, up to the longest."""
+FIRST_PAUSE_S = 30.0
+"""Before a task that failed of files or disk is tried again; the next pause is four times as long."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Engine:
         self._waiting: dict[str, tuple[Action, Future[Outcome]]] = {}
         self._first: dict[str, tuple[str, float]] = {}
         self._outages: dict[str, _Outage] = {}
+        self._paused: dict[str, float] = {}
         self._answered_labels: set[str] = set()
         self._said: dict[str, str] = {}
         self._looked = time.monotonic()
@@ -148,6 +151,7 @@ class Engine:
         if time.monotonic() - self._looked > TICK_S:  # however busy the driver is
             self._take_requests()
             if not self.state.ended:
+                self._resume()
                 self._look_after()
             self._looked = time.monotonic()
         return ""
@@ -166,10 +170,13 @@ class Engine:
             self._submit(self._record(*events))
 
     def _submit(self, actions: Iterable[Action]) -> None:
-        """Hand tasks to their executors; those of an executor that is stopped are submitted when it starts."""
+        """Hand tasks to their executors; those of an executor that is stopped are submitted when it starts.
+
+        So are those that pause, once their pause is over.
+        """
         assert self._executors is not None
         for action in actions:
-            if not self._executors.is_up(self._executors.labels[action.kind]):
+            if action.id in self._paused or not self._executors.is_up(self._executors.labels[action.kind]):
                 continue
             future = self._executors.submit(action.kind, action.job)
             self._waiting[action.id] = action, future
@@ -203,7 +210,17 @@ class Engine:
             return
         self._outages.pop(label, None)
         self._answered_labels.add(label)
+        if outcome.failure in STORAGE:
+            pause_s = FIRST_PAUSE_S * 4 ** self.state.setbacks.get(name, Setbacks()).failed
+            self._paused[name] = time.monotonic() + pause_s
         self._received.append(outcome_event(action, outcome))
+
+    def _resume(self) -> None:
+        """Submit again the tasks whose pause is over."""
+        over = [name for name, until in self._paused.items() if time.monotonic() >= until]
+        for name in over:
+            del self._paused[name]
+        self._submit(self.state.tasks[name] for name in over if name in self.state.tasks and name not in self._waiting)
 
     def _record(self, *events: dict[str, Any]) -> tuple[Action, ...]:
         """Events to journal, then to the state, then to whoever watches; returns what is to be submitted."""

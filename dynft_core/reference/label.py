@@ -137,7 +137,8 @@ def run_label(job: LabelJob, expected: Expectation | None = None) -> LabelOutcom
     else:
         seconds = time.monotonic() - start
         return LabelOutcome(True, key, relative_label_path(key), harvested=harvested, seconds=seconds, note=note)
-    return LabelOutcome(False, key, error=str(failure), seconds=time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return LabelOutcome(False, key, error=str(failure), seconds=seconds, failure=failure.kind)
 
 
 def longest_label_s(settings: ReferenceSettings) -> float:
