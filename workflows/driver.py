@@ -49,20 +49,20 @@ def run_campaign(
         The state: `ended`, with `failure` or `reason`; or neither, and `stopped`.
 
     Raises:
-        InputError: site, structure or run folder that cannot be used.
+        InputError: site, structure or run folder that cannot be used, or a run folder that another driver took over.
         CampaignFailedError: the site failed for good, or a force field is gone with its labels; the campaign can be
             resumed once that is mended.
     """
     run_dir = run_dir.absolute()
     check_scheduler(load_site(site, run_dir))  # refused before anything is written
     with (
-        prepared(campaign, campaign_text, run_dir),
+        prepared(campaign, campaign_text, run_dir) as check,
         logging_to(run_dir / "dynft.log"),
         ExitStack() as stack,
     ):
         snapshots = Snapshots(run_dir)
         state = snapshots.restore()
-        journal = stack.enter_context(Journal.open(run_dir / JOURNAL, snapshots.n_bytes))
+        journal = stack.enter_context(Journal.open(run_dir / JOURNAL, snapshots.n_bytes, check))
         if state is not None:
             if not same_settings(campaign, state.campaign):
                 state, _ = advance(state, event := journal.append(changed_event(campaign)))

@@ -111,6 +111,7 @@ class Engine:
 
         Raises:
             CampaignFailedError: the site failed for good.
+            RunFolderError: another driver has taken the run folder over.
         """
         self._record({"event": "driver_started", "site": site, "pid": os.getpid()})
         reason = ""
@@ -149,6 +150,7 @@ class Engine:
             self._receive(*message)
         self._flush()
         if time.monotonic() - self._looked > TICK_S:  # however busy the driver is
+            self._journal.check()
             self._take_requests()
             if not self.state.ended:
                 self._resume()

@@ -17,7 +17,6 @@ ended before, good or failed, and goes on from there.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import itertools
 import logging
 import os
@@ -56,6 +55,7 @@ from dynft_core.reference.guard import (
     write_first,
 )
 from dynft_core.storage.journal import Journal, read_journal
+from dynft_core.storage.lock import LockedError, locked
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
 from dynft_core.storage.structures import read_displacements, read_perfect_structure
 from dynft_core.terms import ReferenceSettings
@@ -68,7 +68,6 @@ KIND = "label"
 IMPORTED = "imported:"
 """How the settings' hash of a label begins that was computed elsewhere: it was compared when it was imported."""
 _WAIT_BEYOND_TIMEOUT_S = 60.0
-_POLL_S = 0.05
 ATTEMPTS, FAILED = "attempts.jsonl", "failed.txt"
 """In a label's folder; in the folder of an attempt."""
 
@@ -361,22 +360,15 @@ def _number(attempt: Path) -> int:
 
 @contextmanager
 def _locked(path: Path, wait_s: float) -> Iterator[None]:
-    """Hold the lock of a label; the system releases it when the holder dies, however it dies.
+    """Hold a lock of labels. Where it does not hold between nodes, a label may be computed twice, in two folders.
+
+    That takes a driver that believes a worker lost which goes on; both then write the same label, each time whole.
 
     Raises:
         LabelError: 'busy' after `wait_s` seconds.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        give_up = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > give_up:
-                    raise LabelError("busy", f"another process has held {path} for {wait_s:g} s") from None
-                time.sleep(_POLL_S)
-        yield
-    finally:
-        os.close(descriptor)
+        with locked(path, wait_s):
+            yield
+    except LockedError as error:
+        raise LabelError("busy", str(error)) from error

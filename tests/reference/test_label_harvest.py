@@ -24,6 +24,7 @@ from dynft_core.reference.calculation import (
 )
 from dynft_core.reference.guard import FIRST, Expectation
 from dynft_core.reference.label import read_label, run_label
+from dynft_core.storage import lock
 from dynft_core.storage.structures import write_perfect_structure
 from dynft_core.terms import ReferenceSettings
 
@@ -179,7 +180,7 @@ def test_two_nodes_whose_locks_do_not_reach_each_other_work_in_folders_of_their_
     def beside_another_node(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Calculation:
         monkeypatch.setattr(label, "calculate", calculate)
         with monkeypatch.context() as patch:
-            patch.setattr(label.fcntl, "flock", lambda *_: None)
+            patch.setattr(lock.fcntl, "flock", lambda *_: None)
             assert run_label(replace(job)).ok
         return calculate(atoms, settings, directory)
 

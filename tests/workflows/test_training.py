@@ -23,6 +23,7 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
 from dynft_core.terms import ReferenceSettings
+from workflows import engine
 from workflows.command_line import main
 from workflows.history import History
 
@@ -238,9 +239,10 @@ def test_a_failed_campaign_says_why_and_how_to_go_on(
 
 
 def test_a_full_disk_ends_a_campaign_until_there_is_room(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers and driver alike may write no file beyond 6 kB: labels fit into that, a force field does not."""
+    monkeypatch.setattr(engine, "FIRST_PAUSE_S", 0.1)
     path = write_campaign(tmp_path, SMALL)
     command = ["train", str(path), "--run", str(tmp_path / "run")]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
