@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import secrets
 import shutil
 import threading
@@ -22,6 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from platform import node
 
 from dynft_core.errors import RunFolderError
 from dynft_core.storage.files import replacing
@@ -60,7 +60,7 @@ def held(run_dir: Path, wait_s: float = LOCK_WAIT_S, host: str = "") -> Iterator
         RunFolderError: another driver has the folder, named with its host, process and start.
         OSError: its files cannot be written.
     """
-    host, path = host or platform.node(), run_dir / LEASE
+    host, path = host or node(), run_dir / LEASE
     try:
         with locked(run_dir / LOCK, wait_s) as has_locks:
             own = _taken(path, host, has_locks)
@@ -82,7 +82,7 @@ def is_held(run_dir: Path, host: str = "") -> bool:
         return True
     with suppress(FileNotFoundError):
         holder, silent_s = _read(run_dir / LEASE), time.time() - (run_dir / LEASE).stat().st_mtime
-        elsewhere = holder is not None and holder.host != (host or platform.node())
+        elsewhere = holder is not None and holder.host != (host or node())
         return holder is not None and silent_s < STALE_S and (elsewhere or lives(holder.process))
     return False
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from test_fold import force_field, run
 
 from dynft_core.errors import RunFolderError
 from dynft_core.storage.journal import read_journal
-from workflows import time_limits
+from workflows import engine, time_limits
 from workflows.campaign_state import State
 from workflows.driver import run_campaign
 from workflows.run_folder import status_of
@@ -105,6 +106,19 @@ def test_a_task_that_does_not_answer_is_given_up(trouble: str, tmp_path: Path, m
     assert names.count("executors_restarted") == names.count("task_lost") >= 1  # more where workers start slowly
     assert_nothing_is_left(tmp_path / "run")
     assert open_sockets() <= before
+
+
+def test_a_label_that_found_no_file_system_is_tried_again_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "FIRST_PAUSE_S", 3.0)
+    state = go(tmp_path / "run", "continue", {"away_once": True})
+    assert state.phase == "complete" and not state.ledger.failed
+    events = read_journal(tmp_path / "run" / "journal.jsonl")
+    (failed,) = (event for event in events if event["event"] == "task_failed")
+    (finished,) = (e for e in events if e["event"] == "label_finished" and e["id"] == failed["id"])
+    pause = datetime.fromisoformat(finished["time"]) - datetime.fromisoformat(failed["time"])
+    assert pause.total_seconds() > 2.9  # the pause begins just before the event is written
 
 
 def test_a_dead_interchange_is_started_afresh(tmp_path: Path) -> None:

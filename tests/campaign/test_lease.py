@@ -206,8 +206,9 @@ def test_a_driver_whose_folder_was_taken_over_ends_without_another_line(tmp_path
 
 
 ELSEWHERE = """
-import fcntl, platform, runpy, sys
-platform.node = lambda: "login2"
+import fcntl, runpy, sys
+from workflows import lease
+lease.node = lambda: "login2"
 fcntl.flock = lambda *_: None
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
