@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "slurm"))
 from cluster import Cluster, site_file
 
 from dynft_core.errors import RunFolderError
-from workflows import driver, engine
+from workflows import driver, engine, lease, time_limits
 from workflows.campaign_state import State
 from workflows.config import Campaign, parse_campaign
 from workflows.requests import ask
@@ -48,6 +49,7 @@ def campaign(seed: int, mischief: Path, walk_ps: float) -> Campaign:
             "max_pending": 30,
         },
         "initial": {"structures": 2},
+        "limits": {"propose_minutes": 0.5, "select_minutes": 0.5, "fit_minutes": 0.5},
         "convergence": {"min_walk_ps": walk_ps, "max_walk_ps": walk_ps},
         "reference": {
             "calculator": "mischievous_reference:Mischievous", "parameters": parameters, "timeout_s": TIMEOUT_S,
@@ -55,9 +57,18 @@ def campaign(seed: int, mischief: Path, walk_ps: float) -> Campaign:
     })  # fmt: skip
 
 
+def on_host(name: str) -> None:
+    """Let drivers of this process be on the node `name`, whose locks end there; "": on this one."""
+    if name:
+        lease.node, lease.LOCK = lambda: name, f"driver.{name}.lock"
+    else:
+        lease.node, lease.LOCK = platform.node, "driver.lock"
+
+
 def drive(run_dir: Path, seed: int, walk_ps: float, site: str) -> None:
     """One driver, in a process of its own."""
-    engine.GRACE_S = GRACE_S
+    time_limits.GRACE_S, engine.FIRST_PAUSE_S = GRACE_S, 2.0
+    on_host(os.environ.get("DYNFT_HOST", ""))
     settings = campaign(seed, run_dir.parent / "mischief", walk_ps)
     try:
         state = driver.run_campaign(settings, "# faults\n", run_dir, site, lambda *_: None)
@@ -74,6 +85,7 @@ class Course:
         folder: all its files, and nobody else's; log: what its drivers print.
         seed, walk_ps: of the campaign.
         cluster: the Slurm cluster that it runs on; None: this machine.
+        host: the node that drivers are on, by name (see `on_host`).
         driver: the one that was started last.
         orphans, hangs: found so far.
     """
@@ -83,6 +95,7 @@ class Course:
     walk_ps: float
     log: Path
     cluster: Cluster | None = None
+    host: str = ""
     driver: subprocess.Popen[bytes] | None = None
     orphans: int = 0
     hangs: int = 0
@@ -96,7 +109,7 @@ class Course:
         path = [str(self.folder / "site"), str(HERE), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
         return {
             **os.environ, "PYTHONPATH": os.pathsep.join(path), "DYNFT_CLOCK": str(self.folder / "clock"),
-            "DYNFT_COURSE": str(self.folder), "OPENBLAS_NUM_THREADS": "1",
+            "DYNFT_COURSE": str(self.folder), "DYNFT_HOST": self.host, "OPENBLAS_NUM_THREADS": "1",
             **(self.cluster.environment if self.cluster else {}),
         }  # fmt: skip
 
@@ -108,6 +121,8 @@ class Course:
             f"    sys.path.insert(0, {str(HERE)!r})\n"
             "    from jumping_clock import install\n"
             "    install(os.environ['DYNFT_CLOCK'])\n"
+            "    from failing_files import install\n"
+            "    install(os.path.join(os.environ['DYNFT_COURSE'], 'stale'))\n"
         )
         if self.cluster is not None:
             site_file(self.folder, WALK_TASKS=2, MAX_WALK_BLOCKS=1, MAX_LABEL_BLOCKS=2, PATIENCE_S=10)
@@ -203,6 +218,7 @@ class Course:
                 return
             for key in given_up:
                 ask(self.run_dir, {"event": "label_retried", "key": key})
+            on_host(self.host)
             assert take_requests(self.run_dir)
 
 

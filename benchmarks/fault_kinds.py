@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 
 import psutil
 from fault_course import Course
-from mischievous_reference import MODES
+from mischievous_reference import DOUBTFUL, MODES
 
 from dynft_core.reference.label import run_label
 from dynft_core.storage.journal import read_journal
+from workflows import lease
 from workflows.campaign_jobs import label_job
 
 
@@ -103,6 +105,58 @@ def bad_answer(course: Course, rng: random.Random, modes: tuple[str, ...]) -> bo
     return taken
 
 
+def end_in_second_attempt(course: Course, rng: random.Random) -> bool:
+    """A worker ends, as with its block, within the second of two attempts at a label."""
+    if not bad_answer(course, rng, (DOUBTFUL,)):
+        return False
+    deadline = time.monotonic() + 30
+    while course.running() and time.monotonic() < deadline:
+        for child in course.processes("calculation_child"):
+            with suppress(psutil.Error):
+                if Path(child.cwd()).name != "attempt-001" and _kill([p for p in [child.parent()] if p], rng):
+                    return True
+        time.sleep(0.05)
+    return False
+
+
+def stale_file(course: Course, rng: random.Random) -> bool:
+    """The file system fails once, when a walk, a fit, a label or another result is put in its place."""
+    trigger = course.folder / "stale"
+    trigger.touch()
+    deadline = time.monotonic() + 30
+    while trigger.exists() and time.monotonic() < deadline and course.running():
+        time.sleep(0.05)
+    taken = not trigger.exists()
+    trigger.unlink(missing_ok=True)
+    return taken
+
+
+def take_over(course: Course, rng: random.Random) -> bool:
+    """The driver is suspended for longer than its lease lasts; one on another node goes on, then the first wakes up."""
+    first, path, journal = course.driver, course.run_dir / lease.LEASE, course.run_dir / "journal.jsonl"
+    assert first is not None
+    first.send_signal(signal.SIGSTOP)
+    try:
+        silent = path.stat().st_mtime - 2 * lease.STALE_S
+        os.utime(path, (silent, silent))
+        course.host = f"login{rng.randrange(10**6)}"
+        course.start()
+        second = course.driver
+        assert second is not None
+        while second.poll() is None and not any(e.get("pid") == second.pid for e in read_journal(journal)):
+            time.sleep(0.1)
+    except FileNotFoundError:  # it has just come to its end, or had not begun
+        return False
+    finally:
+        first.send_signal(signal.SIGCONT)
+    first.wait(120)
+    events = [e for e in read_journal(journal) if e["event"] in ("driver_started", "driver_stopped")]
+    started = next(i for i, e in enumerate(events) if e.get("pid") == second.pid)
+    if any(e["event"] == "driver_stopped" for e in events[started + 1 : started + 2]) and second.poll() is None:
+        raise AssertionError(f"a driver wrote to the journal that was another's, see {course.log}")
+    return first.returncode == 1
+
+
 def answer_twice(course: Course, rng: random.Random) -> bool:
     """The same label is computed here too, as by a worker that an older driver left behind."""
     state = course.state()
@@ -121,7 +175,7 @@ def jump_clock(course: Course, rng: random.Random) -> bool:
 def second_driver(course: Course, rng: random.Random) -> bool:
     """Another driver in the same folder must be refused."""
     first, journal = course.driver, course.run_dir / "journal.jsonl"
-    if not (course.run_dir / "driver.lock").exists():
+    if not (course.run_dir / lease.LEASE).exists():
         return False
     course.start()
     second = course.driver
@@ -194,6 +248,9 @@ FAULTS: dict[str, Fault] = {
     "label answers twice": answer_twice,
     "clock jumps": jump_clock,
     "second driver": second_driver,
+    "end in second attempt": end_in_second_attempt,
+    "stale file": stale_file,
+    "driver taken over": take_over,
 }
 
 SLURM_FAULTS: dict[str, Fault] = {

@@ -25,7 +25,6 @@ from workflows.run_folder import state_of
 def verdict(course: Course) -> dict[str, Any]:
     """The counts of a finished campaign."""
     state = state_of(course.run_dir)
-    finished = Counter(p.parent.parent.name for p in course.run_dir.glob("labels/*/attempt-*/calculation.h5") if _ok(p))
     labels = {key: read_label(course.run_dir / relative_label_path(key)) for key in state.ledger.accepted}
     events = read_journal(course.run_dir / "journal.jsonl")
     answers = Counter(event["key"] for event in events if event["event"] == "label_finished")
@@ -34,13 +33,27 @@ def verdict(course: Course) -> dict[str, Any]:
         "labels": len(labels),
         "lost": sum(e.status not in ("accepted", "dropped") for e in state.ledger.entries.values())
         + len(labels.keys() ^ answers.keys()),
-        "repeated": sum(n > 1 for n in finished.values()),
+        "repeated": sum(map(_repeated, course.run_dir.glob("labels/*/attempts.jsonl"))),
         "wrong": sum(_wrong(label) for label in labels.values()),
         "orphans": course.orphans,
         "hangs": course.hangs,
         "drivers": sum(event["event"] == "driver_started" for event in events),
         "posterior": posterior_difference(course.run_dir, state, labels),
     }
+
+
+def _repeated(attempts: Path) -> bool:
+    """Whether a label's calculation was finished more often than once, or twice where two contradicted each other."""
+    finished = 0
+    for event in read_journal(attempts):
+        if event["event"] == "attempt":
+            finished += _ok(attempts.parent / f"attempt-{event['attempt']:03d}" / "calculation.h5")
+        elif finished:  # the failure of a label, whose attempts are of no use to the next one
+            allowed = 2 if event["error"].startswith("implausible: ") else 1
+            if finished > allowed:
+                return True
+            finished = 0
+    return finished > 1
 
 
 def _ok(calculation: Path) -> bool:

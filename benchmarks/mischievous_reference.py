@@ -12,6 +12,10 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 MODES = ("hang", "raise", "nan", "moved", "net force", "wrong shape")
+DOUBTFUL = "doubtful"
+"""Forces that the force field does not believe: they are computed twice."""
+SECOND_S = 2.0
+"""What any attempt but the first takes besides: time to be killed in."""
 
 
 class Mischievous(Calculator):
@@ -31,7 +35,7 @@ class Mischievous(Calculator):
         self, atoms: Atoms, properties: list[str], system_changes: list[str] = all_changes
     ) -> None:
         super().calculate(atoms, properties, system_changes)
-        time.sleep(self._seconds)
+        time.sleep(self._seconds if Path.cwd().name == "attempt-001" else self._seconds + SECOND_S)
         found = Atoms(atoms)
         found.calc = self._truth
         forces, energy = np.array(found.get_forces()), float(found.get_potential_energy())
@@ -46,6 +50,8 @@ class Mischievous(Calculator):
                 atoms.positions[0, 0] += 0.01
             case "net force":
                 forces = forces + 0.1
+            case "doubtful":
+                forces[:2] += [[8.0, 0.0, 0.0], [-8.0, 0.0, 0.0]]
             case "wrong shape":
                 forces = forces[:-1]
         self.results = {"forces": forces, "energy": energy, "free_energy": energy}

@@ -9,7 +9,7 @@ from dynft_core.errors import DynftError
 from dynft_core.fit_ranks import answer_line
 from dynft_core.jobs import FitJob, FitOutcome
 from dynft_core.regression.ranks import Ranks
-from dynft_core.tasks import fit_as_rank
+from dynft_core.tasks import explained, fit_as_rank
 
 
 def main() -> None:
@@ -20,10 +20,11 @@ def main() -> None:
     assert job is not None
     try:
         outcome = fit_as_rank(job, ranks)
-    except DynftError as error:
+    except (DynftError, OSError) as error:
+        sentence, failure = explained(error)
         if not ranks.first:
-            raise SystemExit(str(error)) from error
-        outcome = FitOutcome(False, job.version, error=str(error))
+            raise SystemExit(sentence) from error
+        outcome = FitOutcome(False, job.version, error=sentence, failure=failure)
     if ranks.first:
         sys.stdout.buffer.write(answer_line(outcome))
         sys.stdout.buffer.flush()

@@ -1,7 +1,8 @@
 """What travels between driver and workers: frozen jobs in, frozen outcomes out, plain data only.
 
 Paths are relative to the run folder (`run_dir`, absolute) unless said otherwise; arrays never travel, they lie in
-segments that the outcome names. Errors never travel as exceptions: an outcome says `ok = False` and why.
+segments that the outcome names. Errors never travel as exceptions: an outcome says `ok = False`, why (`error`, a
+sentence), and of which class the failure is (`failure`, see `errors.STORAGE` and `reference.label.run_label`).
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class ProposeOutcome:
     structures: tuple[StructureRef, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class LabelOutcome:
     """True when a finished label was found and nothing was computed."""
     seconds: float = 0.0
     core_seconds: float = 0.0
+    failure: str = ""
     note: str = ""
     """One sentence for the user about a label that is accepted all the same."""
 
@@ -167,6 +170,7 @@ class WalkOutcome:
     n_pending: int = 0
     seconds: float = 0.0
     core_seconds: float = 0.0
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,7 @@ class ValidateOutcome:
     walks: tuple[WalkerOutcome, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,7 @@ class TruncationOutcome:
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -301,6 +307,7 @@ class FitOutcome:
     """The property of the job, and its largest error bar in its unit."""
     seconds: float = 0.0
     core_seconds: float = 0.0
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -333,6 +340,7 @@ class EvaluateOutcome:
     evaluations: tuple[Evaluation, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -360,6 +368,7 @@ class SelectOutcome:
     redundant: tuple[str, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
+    failure: str = ""
 
 
 Job = ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | SelectJob | FitJob | EvaluateJob

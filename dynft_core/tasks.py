@@ -18,7 +18,7 @@ from dynft_core.batch_selection import BatchRule, choose
 from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.state import load_state
 from dynft_core.dynamics.walk_job import run_walk
-from dynft_core.errors import FILES, DynftError, InputError, about_file
+from dynft_core.errors import FILES, DynftError, FileFormatError, InputError, about_file
 from dynft_core.fit_ranks import LAUNCHER, fit_over_ranks
 from dynft_core.force_field import ForceField, fit
 from dynft_core.initial.phonon_modes import thermal_displacements
@@ -78,19 +78,26 @@ def _never_raising(failed: Callable[[Any, str], Any]) -> Callable[[Task[JobT, Ou
             start = time.monotonic()
             try:
                 outcome = task(job)
-            except DynftError as error:
-                outcome = failed(job, str(error))
-            except OSError as error:
-                outcome = failed(job, FILES + about_file(error))
             except Exception as error:  # a worker must answer, whatever happened; the traceback is in its log
-                log.exception("%s failed", task.__name__)
-                outcome = failed(job, f"{type(error).__name__}: {error}")
+                if not isinstance(error, (DynftError, OSError)):
+                    log.exception("%s failed", task.__name__)
+                sentence, failure = explained(error)
+                outcome = replace(failed(job, sentence), failure=failure)
             seconds = time.monotonic() - start
             return replace(outcome, seconds=seconds, core_seconds=seconds * allocated_cores())  # type: ignore[type-var]
 
         return run
 
     return decorate
+
+
+def explained(error: Exception) -> tuple[str, str]:
+    """Why a task failed: a sentence, and the class of failure ('storage', 'input', 'unexpected')."""
+    if isinstance(error, OSError):
+        return FILES + about_file(error), "storage"
+    if isinstance(error, DynftError):
+        return str(error), "storage" if isinstance(error, FileFormatError) else "input"
+    return f"{type(error).__name__}: {error}", "unexpected"
 
 
 def allocated_cores() -> int:

@@ -33,7 +33,7 @@ WALK_THREADS = 1  # cores of each
 MAX_WALK_BLOCKS = 2
 
 LABEL_PARTITION: str | None = None
-LABEL_WALLTIME = "2-00:00:00"  # longer than reference.timeout_s
+LABEL_WALLTIME = "2-00:00:00"  # longer than twice reference.timeout_s: a label may be computed twice
 LABEL_CORES = 4  # cores of one label, which has its block for itself; its own command starts the ranks
 LABEL_THREADS = 1  # OMP_NUM_THREADS of that command
 MAX_LABEL_BLOCKS = 4  # labels that run side by side

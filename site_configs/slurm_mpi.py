@@ -28,7 +28,7 @@ WALK_TASKS = 32  # batches of walkers side by side, one core each
 MAX_WALK_BLOCKS = 2
 
 LABEL_PARTITION: str | None = None
-LABEL_WALLTIME = "3-00:00:00"  # longer than reference.timeout_s
+LABEL_WALLTIME = "3-00:00:00"  # longer than twice reference.timeout_s: a label may be computed twice
 LABEL_NODES, LABEL_RANKS_PER_NODE, LABEL_THREADS = 2, 32, 2  # of one label
 LABEL_LAUNCHER = (  # or f"mpiexec -n {ranks} -ppn {ranks per node}"
     f"srun --nodes={LABEL_NODES} --ntasks={LABEL_NODES * LABEL_RANKS_PER_NODE} "
@@ -38,7 +38,7 @@ LABEL_INIT = 'module load vasp\nexport ASE_VASP_COMMAND="$DYNFT_MPI_LAUNCHER vas
 MAX_LABEL_BLOCKS = 8  # labels side by side
 
 FIT_PARTITION: str | None = None
-FIT_WALLTIME = "0-04:00:00"
+FIT_WALLTIME = "0-04:00:00"  # longer than limits.fit_minutes
 FIT_RANKS, FIT_THREADS = 4, 8  # on one node; more than one rank needs mpi4py and the MPI that it loads
 FIT_LAUNCHER = f"srun --ntasks={FIT_RANKS} --cpus-per-task={FIT_THREADS}" if FIT_RANKS > 1 else ""
 FIT_INIT = ""

@@ -31,6 +31,7 @@ from parsl.jobs.states import JobState, JobStatus
 from dynft_core.errors import CampaignFailedError
 from site_configs.versions import mismatch
 from workflows.sites import executor_labels, walltime_s
+from workflows.time_limits import KEYS
 
 logger = logging.getLogger(__name__)
 
@@ -78,19 +79,19 @@ class Executors:
     """A site's executors, running from construction until `close`."""
 
     def __init__(
-        self, load: Callable[[], Config], tasks: object, longest_s: Mapping[str, float] | None = None
+        self, load: Callable[[], Config], tasks: object, limits_s: Mapping[str, float] | None = None
     ) -> None:
         """Start those that serve a task, after cancelling what an earlier driver has left in the queue.
 
         Args:
             load: gives the site's configuration, fresh each time.
             tasks: module with the functions, job in and outcome out; workers import it.
-            longest_s: how long a task may take, by its name: none starts in a block that has less time left.
+            limits_s: how long a task may take, by its name: none starts in a block that has less time left.
 
         Raises:
             CampaignFailedError: they cannot be started, or a block is shorter than a task.
         """
-        self._load, self._tasks, self._longest_s = load, tasks, longest_s or {}
+        self._load, self._tasks, self._limits_s = load, tasks, limits_s or {}
         config = load()
         self.labels = executor_labels(config)
         self.leftovers = [job for e in config.executors for job in _cancel_leftovers(e)]
@@ -141,9 +142,9 @@ class Executors:
 
     def _pool(self, config: Config, label: str) -> _Pool:
         tasks = [task for task, its in self.labels.items() if its == label]
-        longest_s = max((self._longest_s.get(task, 0.0) for task in tasks), default=0.0)
+        limits_s = {task: self._limits_s[task] for task in tasks if task in self._limits_s}
         executor = next(e for e in config.executors if e.label == label)
-        return _Pool(config, executor, {task: getattr(self._tasks, FUNCTIONS[task]) for task in tasks}, longest_s)
+        return _Pool(config, executor, {task: getattr(self._tasks, FUNCTIONS[task]) for task in tasks}, limits_s)
 
 
 _KILLED: list[ParslExecutor] = []
@@ -154,10 +155,14 @@ class _Pool:
     """One executor with a Parsl kernel of its own, and one app for each of its tasks."""
 
     def __init__(
-        self, config: Config, executor: ParslExecutor, functions: Mapping[str, Callable[[Any], Any]], longest_s: float
+        self,
+        config: Config,
+        executor: ParslExecutor,
+        functions: Mapping[str, Callable[[Any], Any]],
+        limits_s: Mapping[str, float],
     ) -> None:
         self.executor = executor
-        _adapt(executor, longest_s)
+        _adapt(executor, limits_s)
         own = Config(
             executors=[executor],
             strategy=config.strategy,
@@ -241,19 +246,33 @@ class _Pool:
             executor.provider.cancel(left)
 
 
-def _adapt(executor: ParslExecutor, longest_s: float) -> None:
+def accepting_s(executor: ParslExecutor, limits_s: Mapping[str, float]) -> float | None:
+    """How long (s) a new block takes tasks: none that might not end before its walltime. None: as long as it lives.
+
+    `limits_s`: how long the executor's tasks may take, by their names.
+
+    Raises:
+        CampaignFailedError: a block is shorter than one of the tasks.
+    """
+    walltime, task = walltime_s(executor), max(limits_s, key=lambda task: limits_s[task], default="")
+    if walltime is None or not task:
+        return None
+    if walltime <= limits_s[task]:
+        twice = " twice" if task == "label" else ""
+        raise CampaignFailedError(
+            f"a {task} task of '{executor.label}' may take {limits_s[task]:.0f} s (by {KEYS[task]}{twice}), its blocks "
+            f"end after {walltime:.0f} s; raise the site's walltime, or lower {KEYS[task]}"
+        )
+    return walltime - limits_s[task]
+
+
+def _adapt(executor: ParslExecutor, limits_s: Mapping[str, float]) -> None:
     """Make an executor, whoever wrote the site file, let nothing start that cannot end, and give up when it should."""
     if isinstance(executor, BlockProviderExecutor):
         executor.block_error_handler = _give_up
     if isinstance(executor, HighThroughputExecutor):
-        limit_s = walltime_s(executor)
-        if executor.drain_period is None and limit_s is not None and longest_s:
-            if limit_s <= longest_s:
-                raise CampaignFailedError(
-                    f"a task of '{executor.label}' may take {longest_s:.0f} s, its blocks end after {limit_s:.0f} s; "
-                    "raise the site's walltime, or lower reference.timeout_s or dynamics.max_task_minutes"
-                )
-            executor.drain_period = int(limit_s - longest_s)
+        if executor.drain_period is None and (seconds := accepting_s(executor, limits_s)) is not None:
+            executor.drain_period = int(seconds)
         # The strategy 'htex_auto_scale' asks for the end of no block as well, and Parsl then ends every idle one.
         setattr(executor, "scale_in", partial(_scale_in, executor.scale_in))  # noqa: B010 - mypy: it is a method
 

@@ -51,7 +51,7 @@ from dynft_core.selection.histogram import merged
 from dynft_core.terms import StructureRef
 from workflows import campaign_jobs as jobs
 from workflows.campaign_plan import causes, go_on
-from workflows.campaign_state import TASKS, Action, State
+from workflows.campaign_state import TASKS, Action, Setbacks, State
 from workflows.config import Campaign
 from workflows.events import Event, recorded_campaign
 from workflows.ledger import GIVEN_UP, TRAINING, LabelStatus, refusal
@@ -60,7 +60,8 @@ from workflows.wire import from_json
 ENDED = ("validation", "test", "complete")
 """Phases after training."""
 MAX_LOSSES = 3
-"""A task that was lost (its worker died, no answer came) is given up at this cost: one a loss, unless it says less."""
+"""At this cost a task is given up: one each time that it failed or was lost (its worker died, no answer came), unless
+the loss says less. Of labels, failures of storage alone are tried again: the others have had their second attempt."""
 OUT = ("exploded", "left")
 """How walks end that get farther from the crystal than an expansion reaches."""
 LATEST_WALKS = 20
@@ -101,17 +102,13 @@ def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     action = state.tasks.get(event.get("id", ""))
     if action is None:
         return state, ()
-    if kind == "task_lost":
-        return _after_loss(state, action, event)
+    outcome = event.get("outcome") or {}
+    if kind in ("task_lost", "task_failed"):
+        return _after_setback(state, action, event)
     state = state.without_task(action.id)
     state = replace(state, pace=state.pace.after(action.kind, event, state.phase == "walking"))
-    outcome = event.get("outcome") or {}
     if kind == "label_failed":
         return go_on(_with_failed_label(state, event["key"], outcome, refusal(str(outcome.get("error", "")))))
-    if kind == "task_failed":
-        # It stays outstanding: when the user has mended what was wrong, a new driver tries again.
-        failure = f"{action.id} failed: {outcome.get('error', '')}"
-        return replace(state.with_tasks([action]), failure=state.failure or failure), ()
     return go_on(_applied(state, action, from_json(TASKS[type(action.job)][1], outcome)))
 
 
@@ -177,7 +174,7 @@ def _withdrawn(state: State, kinds: tuple[type, ...]) -> State:
 
 def _revived(state: State) -> State:
     """A new driver gives a failed campaign another chance: what failed may have been mended."""
-    state = replace(state, stopped="", losses={}, failed_since=())
+    state = replace(state, stopped="", setbacks={}, failed_since=())
     return replace(state, failure="", ledger=state.ledger.revived()) if state.failure else state
 
 
@@ -210,19 +207,27 @@ def _dropped(state: State, key: str, cause: str, idle: bool) -> State:
     return replace(state, ledger=state.ledger.set(key, "dropped", cause=cause)).without_task(f"label:{key}")
 
 
-def _after_loss(state: State, action: Action, event: Event) -> tuple[State, tuple[Action, ...]]:
-    losses = state.losses.get(action.id, 0) + event.get("cost", 1.0)
-    outcome = event.get("outcome") or {}
-    why = f"lost too often: {outcome.get('error', '')}"
-    if losses >= MAX_LOSSES and isinstance(action.job, LabelJob):
+def _after_setback(state: State, action: Action, event: Event) -> tuple[State, tuple[Action, ...]]:
+    """A task failed or was lost: it is tried again, unless it has cost too much."""
+    outcome, lost = event.get("outcome") or {}, event["event"] == "task_lost"
+    before = state.setbacks.get(action.id, Setbacks())
+    cost = event.get("cost", 1.0) if lost else 1.0
+    now = Setbacks(before.cost + cost, before.failed + (not lost), before.lost + lost)
+    why = f"{now.words}: {outcome.get('error', '')}"
+    if not lost:
+        state = replace(state, pace=state.pace.after(action.kind, event, state.phase == "walking"))
+    if now.cost >= MAX_LOSSES and isinstance(action.job, LabelJob):
         # a structure that kills its workers is not worth the campaign
-        state = state.without_task(action.id)
-        return go_on(_with_failed_label(state, action.job.structure.key, {"error": why}, "quarantined"))
-    state = replace(state, losses={**state.losses, action.id: losses})
+        state, key = state.without_task(action.id), action.job.structure.key
+        if lost:
+            return go_on(_with_failed_label(state, key, {"error": why}, "quarantined"))
+        return go_on(_with_failed_label(state, key, outcome, "failed"))
+    state = replace(state, setbacks={**state.setbacks, action.id: now})
     if isinstance(action.job, LabelJob):
         state = replace(state, ledger=state.ledger.attempted(action.job.structure.key, "queued", outcome))
-    if losses < MAX_LOSSES:
+    if now.cost < MAX_LOSSES:
         return state, (() if state.failure else (action,))
+    # It stays outstanding: when the user has corrected what was wrong, a new driver tries again.
     return replace(state, failure=state.failure or f"{action.id} {why}"), ()
 
 

@@ -26,7 +26,7 @@ from dynft_core.terms import PROPERTY_UNITS, CriterionSettings, ReferenceSetting
 from workflows.config import Campaign
 
 CHANGEABLE = (
-    "convergence.", "validation.", "test.", "dynamics.max_task_minutes", "reference.timeout_s",
+    "convergence.", "validation.", "test.", "limits.", "dynamics.max_task_minutes", "reference.timeout_s",
     "reference.max_concurrent", "selection.max_pending",
 )  # fmt: skip
 """Keys that may change when a campaign goes on: bounds, which no number computed so far depends on."""

@@ -121,6 +121,22 @@ def _time(event: Mapping[str, Any]) -> float:
 
 
 @dataclass(frozen=True)
+class Setbacks:
+    """How often an outstanding task failed or was lost, and what that has cost (see `campaign.MAX_LOSSES`)."""
+
+    cost: float = 0.0
+    failed: int = 0
+    lost: int = 0
+
+    @property
+    def words(self) -> str:
+        """'failed 3 times', 'was lost twice and failed once'."""
+        times = {1: "once", 2: "twice"}
+        counts = {"was lost": self.lost, "failed": self.failed}
+        return " and ".join(f"{what} {times.get(n, f'{n} times')}" for what, n in counts.items() if n)
+
+
+@dataclass(frozen=True)
 class State:
     """All that the journal tells. Mappings are never changed in place.
 
@@ -128,7 +144,7 @@ class State:
         run_dir: where the run folder is now.
         tasks: outstanding tasks, by id; what a resumed driver has to submit again.
         walking: batches with an outstanding walk; labelling: keys with an outstanding label.
-        losses: what losing each outstanding task has cost: one, or less where the task is hardly to blame.
+        setbacks: how often outstanding tasks failed or were lost, by id.
         ledger: all structures chosen for a label, and what became of them.
         pending: keys in the newest force field's covariance alone.
         selections: number of batch selections finished.
@@ -154,7 +170,7 @@ class State:
     tasks: Mapping[str, Action]
     walking: frozenset[int]
     labelling: frozenset[str]
-    losses: Mapping[str, float]
+    setbacks: Mapping[str, Setbacks]
     ledger: Ledger
     pending: frozenset[str]
     selections: int
@@ -191,7 +207,7 @@ class State:
             tasks={},
             walking=frozenset(),
             labelling=frozenset(),
-            losses={},
+            setbacks={},
             ledger=Ledger(),
             pending=frozenset(),
             selections=0,
@@ -229,14 +245,14 @@ class State:
         return replace(self, tasks={**self.tasks, **new}, walking=walking, labelling=labelling)
 
     def without_task(self, name: str) -> State:
-        """With one task fewer outstanding, its losses forgotten."""
-        tasks, losses = dict(self.tasks), dict(self.losses)
+        """With one task fewer outstanding, its setbacks forgotten."""
+        tasks, setbacks = dict(self.tasks), dict(self.setbacks)
         action = tasks.pop(name, None)
-        losses.pop(name, None)
+        setbacks.pop(name, None)
         job = action.job if action is not None else None
         walking = self.walking - {self._batch(job)} if isinstance(job, WalkJob) else self.walking
         labelling = self.labelling - {job.structure.key} if isinstance(job, LabelJob) else self.labelling
-        return replace(self, tasks=tasks, losses=losses, walking=walking, labelling=labelling)
+        return replace(self, tasks=tasks, setbacks=setbacks, walking=walking, labelling=labelling)
 
     def _batch(self, job: WalkJob) -> int:
         return job.walkers[0].walker // self.campaign.dynamics.walkers_per_task

@@ -147,6 +147,15 @@ class ReferenceSection(_Section):
     """Most labels handed to the site at one time."""
 
 
+class LimitsSection(_Section):
+    """Wall time after which a running task is given up and tried again, beside those of walks and labels."""
+
+    propose_minutes: Positive = 60.0
+    select_minutes: Positive = 60.0
+    fit_minutes: Positive = 120.0
+    """Of a fit, a trial of larger expansions, or scoring the force fields on the test set."""
+
+
 class TestSection(_Section):
     structures: Annotated[int, Field(ge=0)] = 0
     """Further reference calculations, for a test set at the end; 0: none."""
@@ -168,6 +177,7 @@ class Campaign(_Section):
     convergence: ConvergenceSection = ConvergenceSection()
     validation: ValidationSection = ValidationSection()
     reference: ReferenceSection
+    limits: LimitsSection = LimitsSection()
     test: TestSection = TestSection()
 
 

@@ -20,12 +20,13 @@ from workflows.campaign import advance, start
 from workflows.campaign_plan import rebuild_job
 from workflows.campaign_state import State
 from workflows.config import Campaign
-from workflows.engine import Engine, OnEvent, longest_tasks_s
+from workflows.engine import Engine, OnEvent
 from workflows.events import changed_event, started_event
 from workflows.folder_checks import same_settings
 from workflows.run_folder import lost_force_field, prepared
 from workflows.sites import check_scheduler, load_site
 from workflows.snapshot import JOURNAL, Snapshots
+from workflows.time_limits import time_limits_s
 
 
 def run_campaign(
@@ -48,20 +49,20 @@ def run_campaign(
         The state: `ended`, with `failure` or `reason`; or neither, and `stopped`.
 
     Raises:
-        InputError: site, structure or run folder that cannot be used.
+        InputError: site, structure or run folder that cannot be used, or a run folder that another driver took over.
         CampaignFailedError: the site failed for good, or a force field is gone with its labels; the campaign can be
             resumed once that is mended.
     """
     run_dir = run_dir.absolute()
     check_scheduler(load_site(site, run_dir))  # refused before anything is written
     with (
-        prepared(campaign, campaign_text, run_dir),
+        prepared(campaign, campaign_text, run_dir) as check,
         logging_to(run_dir / "dynft.log"),
         ExitStack() as stack,
     ):
         snapshots = Snapshots(run_dir)
         state = snapshots.restore()
-        journal = stack.enter_context(Journal.open(run_dir / JOURNAL, snapshots.n_bytes))
+        journal = stack.enter_context(Journal.open(run_dir / JOURNAL, snapshots.n_bytes, check))
         if state is not None:
             if not same_settings(campaign, state.campaign):
                 state, _ = advance(state, event := journal.append(changed_event(campaign)))
@@ -74,8 +75,8 @@ def run_campaign(
         if state.phase == "complete":
             return state
         _refuse_lost_labels(state)
-        longest_s = longest_tasks_s(state.campaign)
-        executors = partial(Executors, partial(load_site, site, run_dir), tasks, longest_s)
+        limits_s = time_limits_s(state.campaign)
+        executors = partial(Executors, partial(load_site, site, run_dir), tasks, limits_s)
         engine = Engine(state, journal, snapshots, executors, on_event)
         with signals(engine.stop):
             return engine.run(site)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dynft_core.errors import CampaignFailedError
+from dynft_core.reference.calculators import runs_in_process
 from dynft_core.selection.audits import audit_steps
+from workflows.apps import accepting_s
 from workflows.campaign import advance, start
-from workflows.campaign_jobs import batches, heating_ps
+from workflows.campaign_jobs import batches, heating_ps, reference_settings
 from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.events import changed_event
 from workflows.folder_checks import same_settings
+from workflows.progress import duration
 from workflows.sites import executor_labels, load_site
 from workflows.snapshot import Snapshots
+from workflows.time_limits import time_limits_s
 
 PROVIDER = ("nodes_per_block", "cores_per_node", "init_blocks", "min_blocks", "max_blocks", "walltime", "partition",
             "account", "qos")  # fmt: skip
@@ -33,20 +39,22 @@ def dry_run_lines(campaign: Campaign, folder: Path, site: str) -> list[str]:
         InputError: no such site, or one that cannot serve.
     """
     config = load_site(site, folder)
-    labels = executor_labels(config)
+    labels, limits_s = executor_labels(config), time_limits_s(campaign)
     lines = [f"site {site}"]
     for executor in config.executors:
         tasks = ", ".join(task for task, label in labels.items() if label == executor.label) or "no task"
         lines.append(f"  executor {executor.label} ({type(executor).__name__}): {tasks}")
         lines.append(f"    {_blocks(executor)}")
+        lines += _time_for_tasks(executor, {task: limits_s[task] for task in labels if labels[task] == executor.label})
+    twice = "" if runs_in_process(reference_settings(campaign)) else " (twice where an attempt fails or is doubted)"
     d, s, bounds = campaign.dynamics, campaign.selection, campaign.convergence
     lines += [
         f"walks: {d.walkers} walkers in {len(batches(campaign))} tasks at a time, {d.segment_ps:g} ps or at most"
         f" {d.max_task_minutes:g} minutes each; {bounds.min_walk_ps:g} to {bounds.max_walk_ps:g} ps a walker",
-        f"labels: {campaign.reference.calculator}, at most {campaign.reference.timeout_s:g} s each,"
+        f"labels: {campaign.reference.calculator}, at most {campaign.reference.timeout_s:g} s each{twice},"
         f" {campaign.reference.max_concurrent} at a time"
         + (f", {s.max_pending} flagged structures in the queue" if s.policy == "continue" else ""),
-        "fits: one at a time",
+        f"fits: one at a time, at most {campaign.limits.fit_minutes:g} minutes each",
     ]
     before = Snapshots(folder).restore()
     state = _resumed(before, campaign) if before else start(campaign, str(folder))[0]
@@ -72,6 +80,15 @@ def _resumed(state: State, campaign: Campaign) -> State:
     if not same_settings(campaign, state.campaign):
         state, _ = advance(state, changed_event(campaign))
     return state if state.phase == "complete" else advance(state, {"event": "driver_started"})[0]
+
+
+def _time_for_tasks(executor: Any, limits_s: Mapping[str, float]) -> list[str]:
+    """How long a block takes tasks, or which task is longer than a block."""
+    try:
+        seconds = accepting_s(executor, limits_s)
+    except CampaignFailedError as error:
+        return [f"    wrong: {error}"]
+    return [] if seconds is None else [f"    a block takes tasks for {duration(seconds)}, those that end within it"]
 
 
 def _blocks(executor: Any) -> str:

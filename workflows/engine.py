@@ -26,16 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dynft_core.errors import CampaignFailedError, InputError
-from dynft_core.jobs import Job, LabelJob, Outcome, ProposeJob
+from dynft_core.errors import STORAGE, CampaignFailedError, InputError
+from dynft_core.jobs import Outcome
 from dynft_core.storage.journal import Journal
-from workflows.apps import FUNCTIONS, Executors, Trouble, loss_cost
+from workflows.apps import Executors, Trouble, loss_cost
 from workflows.campaign import advance
-from workflows.campaign_state import TASKS, Action, State
-from workflows.config import Campaign
+from workflows.campaign_state import TASKS, Action, Setbacks, State
 from workflows.events import lost_event, outcome_event
 from workflows.requests import requests
 from workflows.snapshot import EVERY, Snapshots
+from workflows.time_limits import KEYS, time_limits_s
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,14 @@ MOST_MESSAGES = 200
 """Answers that are written to the journal together: they wait for the disk once."""
 TICK_S = 1.0
 """How often the executors are looked after when nothing happens."""
-GRACE_S = 120.0
-"""What a task may take beyond its own limit: start-up, files, a busy machine."""
 MAX_RESTARTS = 3
 """Restarts in a row of an executor that has never answered, after which the site has failed."""
 MAX_OUTAGE_S = 6 * 3600.0
 """How long an executor that has answered before may be out of order before the site has failed."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 15.0, 900.0
 """Before the second restart in a row; each further wait is twice as long, up to the longest."""
+FIRST_PAUSE_S = 30.0
+"""Before a task that failed of files or disk is tried again; the next pause is four times as long."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ class Engine:
         self._waiting: dict[str, tuple[Action, Future[Outcome]]] = {}
         self._first: dict[str, tuple[str, float]] = {}
         self._outages: dict[str, _Outage] = {}
+        self._paused: dict[str, float] = {}
         self._answered_labels: set[str] = set()
         self._said: dict[str, str] = {}
         self._looked = time.monotonic()
@@ -110,6 +111,7 @@ class Engine:
 
         Raises:
             CampaignFailedError: the site failed for good.
+            RunFolderError: another driver has taken the run folder over.
         """
         self._record({"event": "driver_started", "site": site, "pid": os.getpid()})
         reason = ""
@@ -148,8 +150,10 @@ class Engine:
             self._receive(*message)
         self._flush()
         if time.monotonic() - self._looked > TICK_S:  # however busy the driver is
+            self._journal.check()
             self._take_requests()
             if not self.state.ended:
+                self._resume()
                 self._look_after()
             self._looked = time.monotonic()
         return ""
@@ -168,10 +172,13 @@ class Engine:
             self._submit(self._record(*events))
 
     def _submit(self, actions: Iterable[Action]) -> None:
-        """Hand tasks to their executors; those of an executor that is stopped are submitted when it starts."""
+        """Hand tasks to their executors; those of an executor that is stopped are submitted when it starts.
+
+        So are those that pause, once their pause is over.
+        """
         assert self._executors is not None
         for action in actions:
-            if not self._executors.is_up(self._executors.labels[action.kind]):
+            if action.id in self._paused or not self._executors.is_up(self._executors.labels[action.kind]):
                 continue
             future = self._executors.submit(action.kind, action.job)
             self._waiting[action.id] = action, future
@@ -205,7 +212,17 @@ class Engine:
             return
         self._outages.pop(label, None)
         self._answered_labels.add(label)
+        if outcome.failure in STORAGE:
+            pause_s = FIRST_PAUSE_S * 4 ** self.state.setbacks.get(name, Setbacks()).failed
+            self._paused[name] = time.monotonic() + pause_s
         self._received.append(outcome_event(action, outcome))
+
+    def _resume(self) -> None:
+        """Submit again the tasks whose pause is over."""
+        over = [name for name, until in self._paused.items() if time.monotonic() >= until]
+        for name in over:
+            del self._paused[name]
+        self._submit(self.state.tasks[name] for name in over if name in self.state.tasks and name not in self._waiting)
 
     def _record(self, *events: dict[str, Any]) -> tuple[Action, ...]:
         """Events to journal, then to the state, then to whoever watches; returns what is to be submitted."""
@@ -248,7 +265,8 @@ class Engine:
             overdue = self._overdue(label)
             possible: tuple[Action, ...] = ()
             if overdue is not None:
-                trouble = Trouble(f"{overdue.id} did not answer within {self._limit_s(overdue):.0f} s")
+                limit_s = time_limits_s(self.state.campaign)[overdue.kind]
+                trouble = Trouble(f"{overdue.id} did not answer within {limit_s:.0f} s ({KEYS[overdue.kind]})")
                 possible = self._record(lost_event(overdue, trouble.words))
             if trouble is not None:
                 self._replace(label, trouble)
@@ -266,12 +284,9 @@ class Engine:
         name, since = self._first.get(label, ("", now))
         if name != action.id or not self._executors.has_workers(label):
             self._first[label] = action.id, now
-        elif now - since > self._limit_s(action):
+        elif now - since > time_limits_s(self.state.campaign)[action.kind]:
             return action
         return None
-
-    def _limit_s(self, action: Action) -> float:
-        return time_limit_s(action.job, self.state.campaign.dynamics.max_task_minutes)
 
     def _replace(self, label: str, trouble: Trouble) -> None:
         """Stop an executor; start it again, at once or later.
@@ -322,19 +337,3 @@ class Engine:
         if words and words != self._said.get(label):
             logger.info("'%s' waits for its blocks: %s", label, words)
         self._said[label] = words
-
-
-def longest_tasks_s(campaign: Campaign) -> dict[str, float]:
-    """How long (s) a task may take, by its name; a block with less time left takes none."""
-    walk = 60 * campaign.dynamics.max_task_minutes + GRACE_S
-    return dict.fromkeys(FUNCTIONS, walk) | {"label": campaign.reference.timeout_s + GRACE_S}
-
-
-def time_limit_s(job: Job, max_task_minutes: float) -> float:
-    """Wall time (s) after which a running task is given up: beyond the limit that it keeps to itself, if it has one."""
-    if isinstance(job, LabelJob):
-        return 2 * job.reference.timeout_s + GRACE_S  # it may be computed twice
-    if isinstance(job, ProposeJob) and job.method == "reference_md":
-        n_calculations = job.equilibration_steps + job.n_structures * job.interval_steps
-        return n_calculations * job.reference.timeout_s + GRACE_S
-    return 60 * max_task_minutes + GRACE_S

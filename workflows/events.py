@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dynft_core.errors import FileFormatError
+from dynft_core.errors import STORAGE, FileFormatError
 from dynft_core.jobs import LabelJob, Outcome
 from dynft_core.terms import StructureRef
 from workflows.campaign_state import Action
@@ -54,8 +54,9 @@ def imported_event(refs: Iterable[StructureRef]) -> dict[str, Any]:
 
 
 def outcome_event(action: Action, outcome: Outcome) -> dict[str, Any]:
-    """What to write to the journal when a task has answered."""
-    failed = "label_failed" if isinstance(action.job, LabelJob) else "task_failed"
+    """What to write to the journal when a task has answered; 'label_failed' is final, 'task_failed' one try of some."""
+    final = isinstance(action.job, LabelJob) and outcome.failure not in STORAGE
+    failed = "label_failed" if final else "task_failed"
     event = {"event": f"{action.kind}_finished" if outcome.ok else failed, "id": action.id}
     return {**event, **_key(action), "outcome": to_json(outcome)}
 

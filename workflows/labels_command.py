@@ -60,9 +60,10 @@ def drop(
     cause: Annotated[str, typer.Option(help="Why, for the ledger.")] = "dropped by the user",
 ) -> None:
     """Give up labels that no force field was fitted to: the campaign does without them."""
-    from workflows.run_folder import is_running, state_of
+    from workflows.lease import is_held
+    from workflows.run_folder import state_of
 
-    state, running = state_of(run), is_running(run)
+    state, running = state_of(run), is_held(run)
     chosen = _matching(state.ledger, keys)
     for key in chosen:
         if state.ledger.in_use(key):

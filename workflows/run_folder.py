@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
 import shlex
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +29,21 @@ from workflows.campaign_jobs import PRIMITIVE, SUPERCELL, convergence_settings
 from workflows.campaign_state import State
 from workflows.config import Campaign
 from workflows.folder_checks import first_event, left_without_journal, refuse_other_campaign
+from workflows.lease import held, is_held
 from workflows.requests import requests
 from workflows.snapshot import JOURNAL, Snapshots
 from workflows.structure_files import read_structure
 from workflows.wire import to_json
 
-LOCK = "driver.lock"
 RUN_MODE = 0o700
 """A run folder is the user's own, whatever their umask."""
-LOCK_WAIT_S = 2.0
-"""How long a driver waits for the lock: whoever only looks whether it is held has it for a moment."""
 
 
 @contextmanager
-def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[None]:
+def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[Callable[[], None]]:
     """Make `run_dir` this campaign's folder, or see that it is, and hold it for one driver.
+
+    Gives what is to be called before the journal is written to (see `lease.held`).
 
     Raises:
         StructureError, FileFormatError: the structure cannot be used; nothing has been written then.
@@ -54,39 +51,22 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
     """
     crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
-    try:
-        run_dir.mkdir(mode=RUN_MODE, parents=True, exist_ok=True)
-        if not (run_dir / "campaign.toml").exists():
-            _write_text(run_dir / "campaign.toml", campaign_text)
-        descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        got = f"'{run_dir}' ({error.strerror})"
-        raise RunFolderError("--run", "a folder that can be written to", got, "choose another") from error
-    try:
-        _lock(descriptor, run_dir)
+    with ExitStack() as stack:
+        try:
+            run_dir.mkdir(mode=RUN_MODE, parents=True, exist_ok=True)
+            if not (run_dir / "campaign.toml").exists():
+                _write_text(run_dir / "campaign.toml", campaign_text)
+            check = stack.enter_context(held(run_dir))
+        except OSError as error:
+            got = f"'{run_dir}' ({error.strerror})"
+            raise RunFolderError("--run", "a folder that can be written to", got, "choose another") from error
         refuse_other_campaign(campaign, supercell, run_dir)
-        if first_event(run_dir):
-            _write_text(run_dir / "campaign.toml", campaign_text)  # its bounds may have changed
-        else:  # new, or its first driver was killed before the journal had its first line
-            _write_text(run_dir / "campaign.toml", campaign_text)
+        begun = first_event(run_dir)
+        _write_text(run_dir / "campaign.toml", campaign_text)  # its bounds may have changed
+        if not begun:  # new, or its first driver was killed before the journal had its first line
             write_perfect_structure(run_dir / PRIMITIVE, crystal.atoms())
             write_perfect_structure(run_dir / SUPERCELL, supercell.atoms())
-        yield
-    finally:
-        os.close(descriptor)  # and with it the lock
-
-
-def is_running(run_dir: Path) -> bool:
-    """Whether a driver holds the folder now."""
-    with suppress(FileNotFoundError):
-        descriptor = os.open(run_dir / LOCK, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-    return False
+        yield check
 
 
 def status_of(run_dir: Path) -> dict[str, Any]:
@@ -108,7 +88,7 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     Raises:
         FileFormatError: the journal cannot be read.
     """
-    running = is_running(run_dir)
+    running = is_held(run_dir)
     state = Snapshots(run_dir).restore()
     if state is None:
         left = "" if running else left_without_journal(run_dir)
@@ -142,16 +122,12 @@ def take_requests(run_dir: Path) -> bool:
 
     They get the field "idle": no driver is at work on any task.
     """
-    descriptor = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        _lock(descriptor, run_dir, wait_s=0.0)
-        with Journal.open(run_dir / JOURNAL) as journal:
+        with held(run_dir, wait_s=0.0) as check, Journal.open(run_dir / JOURNAL, check=check) as journal:
             for event in requests(run_dir):
                 journal.append({**event, "idle": True})
     except RunFolderError:
         return False
-    finally:
-        os.close(descriptor)
     return True
 
 
@@ -263,22 +239,3 @@ def _known(value: float) -> float | None:
 def _write_text(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _lock(descriptor: int, run_dir: Path, wait_s: float = LOCK_WAIT_S) -> None:
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            raise RunFolderError(
-                "--run", "a folder that no driver uses", f"'{run_dir}', in use by process {holder or 'unknown'}",
-                "wait for it, stop it with Ctrl-C, or choose another folder",
-            ) from None  # fmt: skip
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        return

@@ -17,6 +17,7 @@ from dynft_core.errors import CampaignFailedError
 from dynft_core.probe import PACKAGES, ProbeJob, ProbeOutcome, package_version, probe
 from workflows.apps import FUNCTIONS, Executors
 from workflows.sites import check_scheduler, load_site
+from workflows.time_limits import GRACE_S
 
 LABEL_EXECUTORS = ("ab_initio", "walkers")
 """Executors in which the reference's commands are looked for: the first of these that the site has."""
@@ -94,7 +95,7 @@ def _check(
             if isinstance(outcome, NoAnswer):
                 findings, keep = [Finding(outcome.words, wrong=True)], keep or outcome.logs
             else:
-                findings = _findings(outcome)
+                findings = _findings(outcome, label == for_labels)
                 if not (folder / f"{label}.seen").exists():
                     findings.append(Finding(f"shared folder: what the worker wrote to {folder} is not seen here", True))
             say(label)
@@ -150,9 +151,12 @@ def _answer(executors: Executors, label: str, future: Future[ProbeOutcome]) -> P
     return NoAnswer(f"the job failed on the worker: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _findings(seen: ProbeOutcome) -> list[Finding]:
+def _findings(seen: ProbeOutcome, for_labels: bool) -> list[Finding]:
     where = f"{seen.host}, Slurm job {seen.slurm_job}" if seen.slurm_job else seen.host
     left = "no limit known" if seen.seconds_left is None else f"{seen.seconds_left / 60:.0f} min"
+    if for_labels and seen.seconds_left is not None:
+        most_s = (seen.seconds_left - GRACE_S) / 2
+        left += f"; a label may be computed twice: keep reference.timeout_s below {max(0.0, most_s):.0f} s"
     found = [
         Finding(f"worker on {where}; {seen.cores} cores, {seen.threads or 'any number of'} threads a task"),
         Finding(f"walltime left: {left}"),

@@ -34,7 +34,7 @@ SNAPSHOT = "state.json"
 EVERY = 5000
 """Events between snapshots: their replay takes some seconds."""
 PACKAGES = ("workflows", "dynft_core.selection")
-MODULES = ("dynft_core.jobs", "dynft_core.terms", "dynft_core.reference.failures")
+MODULES = ("dynft_core.jobs", "dynft_core.terms", "dynft_core.reference.failures", "dynft_core.errors")
 """The code that a state depends on."""
 
 

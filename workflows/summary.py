@@ -14,7 +14,7 @@ from dynft_core.selection.audits import RARE_FACTOR
 from workflows.history import History
 from workflows.progress import duration
 
-MENDABLE = (f" failed: {FILES}", " × implausible: ")
+MENDABLE = (f": {FILES}", " × implausible: ")
 """What the reason of a campaign says that failed of something the user can mend, as an `InputError`: trouble with files
 or disk, or a reference whose numbers contradict each other (other units)."""
 

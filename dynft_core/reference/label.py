@@ -4,8 +4,11 @@ A calculation that fails is tried once more, in another fresh folder and by anot
 cycle, where the code has one. One that the force field doubts is repeated too, and so is a DFT code's first one of a
 campaign, because all others are measured by it. What fails then has failed, and the campaign goes on without it.
 
+A process that is killed between two attempts, or within one, loses that one alone: the next process takes what has
+ended before, good or failed, and goes on from there.
+
     labels/<key>/lock             held (flock) while somebody works on this label
-    labels/<key>/attempts.jsonl   one line for every computation started
+    labels/<key>/attempts.jsonl   one line for every computation started, one for every failure that was answered
     labels/<key>/attempt-001/     the calculator's working directory, fresh for every computation
     labels/<key>/label.h5         the finished label
     labels/first.h5               the campaign's first label: all others must agree with it
@@ -14,7 +17,7 @@ campaign, because all others are measured by it. What fails then has failed, and
 from __future__ import annotations
 
 import dataclasses
-import fcntl
+import itertools
 import logging
 import os
 import platform
@@ -32,7 +35,13 @@ from numpy.typing import NDArray
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.jobs import LabelJob, LabelOutcome
 from dynft_core.reference.calculation import Calculation, calculate, finished_calculation
-from dynft_core.reference.calculators import calculator_name, complete_parameters, engine_of, settings_hash
+from dynft_core.reference.calculators import (
+    calculator_name,
+    complete_parameters,
+    engine_of,
+    runs_in_process,
+    settings_hash,
+)
 from dynft_core.reference.failures import NOT_RETRIED, LabelError
 from dynft_core.reference.guard import (
     Expectation,
@@ -45,7 +54,8 @@ from dynft_core.reference.guard import (
     has_first,
     write_first,
 )
-from dynft_core.storage.journal import Journal
+from dynft_core.storage.journal import Journal, read_journal
+from dynft_core.storage.lock import LockedError, locked
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
 from dynft_core.storage.structures import read_displacements, read_perfect_structure
 from dynft_core.terms import ReferenceSettings
@@ -58,7 +68,8 @@ KIND = "label"
 IMPORTED = "imported:"
 """How the settings' hash of a label begins that was computed elsewhere: it was compared when it was imported."""
 _WAIT_BEYOND_TIMEOUT_S = 60.0
-_POLL_S = 0.05
+ATTEMPTS, FAILED = "attempts.jsonl", "failed.txt"
+"""In a label's folder; in the folder of an attempt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +136,16 @@ def run_label(job: LabelJob, expected: Expectation | None = None) -> LabelOutcom
     else:
         seconds = time.monotonic() - start
         return LabelOutcome(True, key, relative_label_path(key), harvested=harvested, seconds=seconds, note=note)
-    return LabelOutcome(False, key, error=str(failure), seconds=time.monotonic() - start)
+    seconds = time.monotonic() - start
+    return LabelOutcome(False, key, error=str(failure), seconds=seconds, failure=failure.kind)
+
+
+def longest_label_s(settings: ReferenceSettings) -> float:
+    """Longest wall time (s) of one label: `timeout_s`, and as long again for a second attempt (see `_calculated`).
+
+    An embedded potential computes each label once: nothing doubts it, and its failures do not change.
+    """
+    return settings.timeout_s * (1 if runs_in_process(settings) else 2)
 
 
 def relative_label_path(key: str) -> str:
@@ -163,7 +183,7 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
         )
     atoms = Atoms(perfect, positions=perfect.positions + displacements)
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock", 2 * job.reference.timeout_s + _WAIT_BEYOND_TIMEOUT_S):
+    with _locked(folder / "lock", longest_label_s(job.reference) + _WAIT_BEYOND_TIMEOUT_S):
         path = run_dir / relative_label_path(job.structure.key)
         if path.exists():
             _check_same(read_label(path), job, atoms)
@@ -181,15 +201,16 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
                 return FIRST_LABEL
             return doubt(calculation, expected) if expected is not None else ""
 
-        found = _harvest_attempt(folder, check, why_twice)
-        calculation = found or _calculated(folder, job.reference, atoms, check, why_twice)
-        with _locked(run_dir / "labels" / "first.lock", _WAIT_BEYOND_TIMEOUT_S):
-            if has_first(run_dir):  # which another label may have become meanwhile
-                check(calculation)
-            else:
-                write_first(run_dir, job.structure.key, calculation, displacements, job.reference, atoms)
+        n_before = len(_attempts(folder))
+        with _failure_noted(folder):
+            calculation = _calculated(folder, job.reference, atoms, check, why_twice)
+            with _locked(run_dir / "labels" / "first.lock", _WAIT_BEYOND_TIMEOUT_S):
+                if has_first(run_dir):  # which another label may have become meanwhile
+                    check(calculation)
+                else:
+                    write_first(run_dir, job.structure.key, calculation, displacements, job.reference, atoms)
         _write(path, job, displacements, atoms, calculation)
-        return found is not None, calculation.note
+        return len(_attempts(folder)) == n_before, calculation.note
 
 
 Check = Callable[[Calculation], None]
@@ -202,68 +223,100 @@ FIRST_LABEL = "the campaign's first label"
 def _calculated(
     folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Check, why_twice: WhyTwice
 ) -> Calculation:
-    """Compute, and once more after a failure or for confirmation.
+    """Compute, and once more after a failure or for confirmation; attempts that have ended before are not repeated.
 
     Raises:
-        LabelError: the second failure, with the first one's class; or one that a second attempt does not mend.
+        LabelError: the second failure, with the first one's class; or one that a second attempt does not change.
     """
-    engine, first, why = engine_of(settings), None, ""
-    try:
-        first = _attempt(folder, settings, atoms, check)
+    engine, ended = engine_of(settings), _ended_attempts(folder, settings, check)
+    first = ended[0] if ended else _attempt(folder, settings, atoms, check)
+    if isinstance(first, Calculation):
         why = why_twice(first)
         if not why:
             return first
-    except LabelError as error:
-        if engine is None or error.kind in NOT_RETRIED:
-            raise
-        why = f"first attempt: {error.kind}"
-    logger.info("%s: a second attempt (%s)", folder, why)
-    changes = engine.other_cycle(complete_parameters(settings)) if engine is not None else {}
-    try:
-        second = _attempt(folder, replace(settings, parameters={**settings.parameters, **changes}), atoms, check)
-    except LabelError as error:
-        if first is not None and why == FIRST_LABEL:  # nothing speaks against it
+    elif engine is None or first.kind in NOT_RETRIED:
+        raise first
+    else:
+        why = f"first attempt: {first.kind}"
+    if len(ended) > 1:
+        second = ended[1]
+    else:
+        logger.info("%s: a second attempt (%s)", folder, why)
+        changes = engine.other_cycle(complete_parameters(settings)) if engine is not None else {}
+        changed = replace(settings, parameters={**settings.parameters, **changes})
+        second = _attempt(folder, changed, atoms, check)
+    if isinstance(second, LabelError):
+        if isinstance(first, Calculation) and why == FIRST_LABEL:  # nothing speaks against it
             return first
-        raise LabelError(error.kind, f"{error.sentence} ({why})") from error
-    if first is not None:
+        raise LabelError(second.kind, f"{second.sentence} ({why})") from second
+    if isinstance(first, Calculation):
         check_confirmed(first, second, why)
-    return first or second
+        return first
+    return second
 
 
-def _attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Check) -> Calculation:
-    """Compute in a fresh folder, and check."""
-    number = 1 + len(_attempts(folder))
-    directory = folder / f"attempt-{number:03d}"
-    directory.mkdir()
-    with Journal.open(folder / "attempts.jsonl") as attempts:
+def _attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Check) -> Calculation | LabelError:
+    """Compute in a fresh folder, and check; what failed is returned, and left in the folder."""
+    number, directory = _fresh_folder(folder)
+    with Journal.open(folder / ATTEMPTS) as attempts:
         attempts.append({"event": "attempt", "attempt": number, "host": platform.node(), "process": os.getpid()})
     try:
         calculation = calculate(atoms, settings, directory)
         check(calculation)
     except LabelError as error:
         with suppress(OSError):  # the disk may be full, and that may be the failure
-            (directory / "failed.txt").write_text(f"{error}\n")
-        raise
+            (directory / FAILED).write_text(f"{error}\n")
+        return error
     return calculation
 
 
-def _harvest_attempt(folder: Path, check: Check, why_twice: WhyTwice) -> Calculation | None:
-    """The calculation of an attempt that finished although the process that waited for it was killed.
+def _fresh_folder(folder: Path) -> tuple[int, Path]:
+    """The next attempt's number and folder; no other process gets the same, even where the lock does not hold."""
+    for number in itertools.count(1 + max(map(_number, _attempts(folder)), default=0)):
+        directory = folder / f"attempt-{number:03d}"
+        with suppress(FileExistsError):
+            directory.mkdir()
+            break
+    return number, directory
 
-    None that wants a second one: what was never confirmed lies there too.
+
+def _ended_attempts(folder: Path, settings: ReferenceSettings, check: Check) -> list[Calculation | LabelError]:
+    """How attempts ended whose label nobody has answered for, in order: their process was killed.
+
+    Good calculations, and failures for which there is a second attempt. One that was killed itself says nothing.
     """
-    for directory in reversed(_attempts(folder)):
-        if (directory / "failed.txt").exists():
+    path = folder / ATTEMPTS
+    answered = [e["attempt"] for e in (read_journal(path) if path.exists() else []) if e["event"] == "failed"]
+    found: list[Calculation | LabelError] = []
+    for directory in _attempts(folder):
+        if _number(directory) <= max(answered, default=0):
             continue
         try:
+            failure = directory / FAILED
+            if failure.exists():
+                kind, _, sentence = failure.read_text().partition(": ")
+                raise LabelError(kind, sentence)
             calculation = finished_calculation(directory)
             if calculation is not None:
                 check(calculation)
-                if not why_twice(calculation):
-                    return calculation
-        except (LabelError, FileFormatError) as error:
+                found.append(calculation)
+        except LabelError as error:
+            if engine_of(settings) is not None and error.kind not in NOT_RETRIED | {"killed"}:
+                found.append(error)
+        except FileFormatError as error:
             logger.warning("%s is of no use (%s): computed again", directory, error)
-    return None
+    return found[:2]
+
+
+@contextmanager
+def _failure_noted(folder: Path) -> Iterator[None]:
+    """Note that the label has failed: what its attempts have left is of no use to whoever tries it again."""
+    try:
+        yield
+    except LabelError as error:
+        with suppress(OSError), Journal.open(folder / ATTEMPTS) as attempts:
+            attempts.append({"event": "failed", "attempt": _number(_attempts(folder)[-1]), "error": str(error)})
+        raise
 
 
 def _check_same(label: Label, job: LabelJob, atoms: Atoms) -> None:
@@ -298,27 +351,24 @@ def _write(path: Path, job: LabelJob, displacements: Floats, atoms: Atoms, calcu
 
 
 def _attempts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("attempt-*"))
+    return sorted(folder.glob("attempt-*"), key=_number)
+
+
+def _number(attempt: Path) -> int:
+    return int(attempt.name.removeprefix("attempt-"))
 
 
 @contextmanager
 def _locked(path: Path, wait_s: float) -> Iterator[None]:
-    """Hold the lock of a label; the system releases it when the holder dies, however it dies.
+    """Hold a lock of labels. Where it does not hold between nodes, a label may be computed twice, in two folders.
+
+    That takes a driver that believes a worker lost which goes on; both then write the same label, each time whole.
 
     Raises:
         LabelError: 'busy' after `wait_s` seconds.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        give_up = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > give_up:
-                    raise LabelError("busy", f"another process has held {path} for {wait_s:g} s") from None
-                time.sleep(_POLL_S)
-        yield
-    finally:
-        os.close(descriptor)
+        with locked(path, wait_s):
+            yield
+    except LockedError as error:
+        raise LabelError("busy", str(error)) from error

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,16 +24,18 @@ Event = dict[str, Any]
 class Journal:
     """A journal open for appending. One process writes at a time; whoever opens it holds the run folder's lock."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, check: Callable[[], None]) -> None:
         """Use `Journal.open`."""
         self.path = path
+        self.check = check
         self._descriptor = descriptor
 
     @classmethod
-    def open(cls, path: Path | str, known_bytes: int = 0) -> Journal:
+    def open(cls, path: Path | str, known_bytes: int = 0, check: Callable[[], None] = lambda: None) -> Journal:
         """Open a journal to append to it, an empty one when there is none. A torn last line is cut off, with a warning.
 
-        `known_bytes`: of its beginning, known to be whole events.
+        `known_bytes`: of its beginning, known to be whole events; `check`: called before each writing, and raises when
+        the journal is not this process's any more.
 
         Raises:
             FileFormatError: the file holds something else than events before its last line.
@@ -48,7 +50,7 @@ class Journal:
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(path, descriptor)
+        return cls(path, descriptor, check)
 
     def append(self, event: Mapping[str, Any]) -> Event:
         """Write one event and bring it to disk; return it as a replay will read it.
@@ -64,6 +66,7 @@ class Journal:
 
     def append_all(self, events: Sequence[Mapping[str, Any]]) -> list[Event]:
         """Write several events with one wait for the disk; otherwise as `append`."""
+        self.check()
         lines = [_encode(event) for event in events]
         content = b"".join(lines)
         size = os.fstat(self._descriptor).st_size

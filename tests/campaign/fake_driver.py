@@ -27,6 +27,7 @@ def campaign(policy: str = "wait", parameters: dict[str, object] | None = None, 
         "selection": {"policy": policy},
         "audit": {"first_ps": 0.1, "ratio": 1.5},
         "convergence": {"min_walk_ps": 0.6, "max_walk_ps": 3.0},
+        "limits": {"propose_minutes": 0.01, "select_minutes": 0.01, "fit_minutes": 0.01},
         "reference": {"calculator": "fake", "parameters": parameters or {}, "timeout_s": 2.0},
         "test": {"structures": 3},
     }

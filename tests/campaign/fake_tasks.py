@@ -65,7 +65,7 @@ def label(job: LabelJob) -> LabelOutcome:
 
     Parameters: `seconds` it takes; `fail` all labels whose key ends in one of these digits; `kill_once`: the first
     label kills its worker, once; `hang_once`: the first one does not answer; `poison_once`: the answer to the first one
-    cannot be unpickled by the driver.
+    cannot be unpickled by the driver; `away_once`: the first one finds no file system.
     """
     parameters, key = job.reference.parameters, job.structure.key
     folder = Path(job.run_dir) / "labels" / key
@@ -76,8 +76,8 @@ def label(job: LabelJob) -> LabelOutcome:
             return LabelOutcome(True, key, f"labels/{key}/label.json", harvested=True)
         with (folder / "attempts").open("a") as attempts:
             attempts.write(f"{os.getpid()}\n")
-        if _misbehave(parameters, Path(job.run_dir)):
-            return Poison()  # type: ignore[return-value]
+        if (answer := _misbehaviour(parameters, job)) is not None:
+            return answer  # type: ignore[return-value]
         time.sleep(float(parameters.get("seconds", 0.0)))  # type: ignore[arg-type]
         if key[-1] in str(parameters.get("fail", "")):
             return LabelOutcome(False, key, error="calculator: it said no")
@@ -85,20 +85,20 @@ def label(job: LabelJob) -> LabelOutcome:
     return LabelOutcome(True, key, f"labels/{key}/label.json")
 
 
-def _misbehave(parameters: dict[str, object], run_dir: Path) -> bool:
-    marker = run_dir / "misbehaved"
-    if marker.exists():
-        return False
-    if parameters.get("kill_once"):
-        marker.touch()
+def _misbehaviour(parameters: dict[str, object], job: LabelJob) -> object | None:
+    """What the first label answers instead of a label, once, where the parameters want it."""
+    marker = Path(job.run_dir) / "misbehaved"
+    wanted = parameters.keys() & {"kill_once", "hang_once", "poison_once", "away_once"}
+    if marker.exists() or not wanted:
+        return None
+    marker.touch()
+    if "kill_once" in wanted:
         os.kill(os.getpid(), signal.SIGKILL)
-    if parameters.get("hang_once"):
-        marker.touch()
+    if "hang_once" in wanted:
         time.sleep(1000)
-    if parameters.get("poison_once"):
-        marker.touch()
-        return True
-    return False
+    if "poison_once" in wanted:
+        return Poison()
+    return LabelOutcome(False, job.structure.key, error="storage: Stale file handle", failure="storage")
 
 
 class Poison:

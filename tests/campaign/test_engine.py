@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,10 @@ from fake_driver import campaign
 from test_fold import force_field, run
 
 from dynft_core.errors import RunFolderError
-from dynft_core.jobs import LabelJob, ProposeJob
 from dynft_core.storage.journal import read_journal
-from dynft_core.terms import ReferenceSettings, StructureRef
-from workflows import engine
+from workflows import engine, time_limits
 from workflows.campaign_state import State
 from workflows.driver import run_campaign
-from workflows.engine import time_limit_s
 from workflows.run_folder import status_of
 
 TEXT = "# fake\n"
@@ -100,7 +98,7 @@ def test_a_killed_worker_is_replaced_and_its_task_submitted_again(tmp_path: Path
 @pytest.mark.parametrize("trouble", ["hang_once", "poison_once"])
 def test_a_task_that_does_not_answer_is_given_up(trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A poisoned answer kills Parsl's result thread: every later future would hang.
-    monkeypatch.setattr(engine, "GRACE_S", 8.0)  # start-up on a busy machine included
+    monkeypatch.setattr(time_limits, "GRACE_S", 8.0)  # start-up on a busy machine included
     before = open_sockets()
     state = go(tmp_path / "run", "wait", {trouble: True})
     assert state.phase == "complete"
@@ -108,6 +106,19 @@ def test_a_task_that_does_not_answer_is_given_up(trouble: str, tmp_path: Path, m
     assert names.count("executors_restarted") == names.count("task_lost") >= 1  # more where workers start slowly
     assert_nothing_is_left(tmp_path / "run")
     assert open_sockets() <= before
+
+
+def test_a_label_that_found_no_file_system_is_tried_again_after_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "FIRST_PAUSE_S", 3.0)
+    state = go(tmp_path / "run", "continue", {"away_once": True})
+    assert state.phase == "complete" and not state.ledger.failed
+    events = read_journal(tmp_path / "run" / "journal.jsonl")
+    (failed,) = (event for event in events if event["event"] == "task_failed")
+    (finished,) = (e for e in events if e["event"] == "label_finished" and e["id"] == failed["id"])
+    pause = datetime.fromisoformat(finished["time"]) - datetime.fromisoformat(failed["time"])
+    assert pause.total_seconds() > 2.9  # the pause begins just before the event is written
 
 
 def test_a_dead_interchange_is_started_afresh(tmp_path: Path) -> None:
@@ -184,7 +195,7 @@ def test_one_executor_is_replaced_while_the_other_works_on(tmp_path: Path) -> No
 
 def test_killed_idle_workers_hold_nobody_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A worker that dies while it waits for a task takes the lock of its queue along; the others wait for it.
-    monkeypatch.setattr(engine, "GRACE_S", 8.0)
+    monkeypatch.setattr(time_limits, "GRACE_S", 8.0)
     killed: list[int] = []
 
     def on_event(state: State, event: Mapping[str, Any]) -> None:
@@ -289,14 +300,3 @@ def test_a_structure_file_that_changed_is_another_campaign(tmp_path: Path) -> No
     structure.write_text(structure.read_text().replace("5.43", "5.53"))
     with pytest.raises(RunFolderError, match=r"the structure in crystal\.structure"):
         run_campaign(moved, TEXT, tmp_path / "run", "local", stop_at_once, fake_tasks)
-
-
-def test_time_limits_are_those_of_the_tasks_and_some_grace() -> None:
-    reference = ReferenceSettings("vasp", timeout_s=3600)
-    label = LabelJob("/run", StructureRef("0", "s.h5", 0, "flagged"), "s.xyz", reference)
-    assert time_limit_s(label, 60) == 2 * 3600 + engine.GRACE_S  # it may be tried twice
-    md = ProposeJob("/run", "s.h5", "reference_md", "initial", 2, 300, 1, "s.xyz", reference, equilibration_steps=10,
-                    interval_steps=5)  # fmt: skip
-    assert time_limit_s(md, 60) == 20 * 3600 + engine.GRACE_S
-    rattled = ProposeJob("/run", "s.h5", "rattled", "initial", 2, 300, 1, "s.xyz", reference)
-    assert time_limit_s(rattled, 60) == 3600 + engine.GRACE_S

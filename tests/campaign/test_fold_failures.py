@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from fake_driver import campaign
 from test_fold import Event, Spoil, force_field, run
 
@@ -13,6 +14,7 @@ from dynft_core.jobs import LabelJob, LabelOutcome, WalkJob
 from workflows.campaign import MAX_EXPLOSIONS, advance, start
 from workflows.campaign_state import Action
 from workflows.events import lost_event, outcome_event
+from workflows.summary import exit_code
 
 
 def test_a_lost_task_is_submitted_again_and_given_up_after_three_losses(tmp_path: Path) -> None:
@@ -116,16 +118,73 @@ def test_some_failed_labels_do_not_stop_a_campaign(tmp_path: Path) -> None:
     assert not set(state.ledger.failed) & set(force_field(state)["labels"])
 
 
-def test_a_task_that_fails_fails_the_campaign_and_waits_for_the_next_driver(tmp_path: Path) -> None:
+def times(n: int, name: str, outcome: dict[str, object]) -> Spoil:
+    """The task `name` fails so, `n` times."""
+    left = [n]
+
     def spoil(action: Action, event: Event) -> Event:
-        if action.id == "fit:000002":
-            return {"event": "task_failed", "id": action.id, "outcome": {"ok": False, "error": "no memory"}}
+        if action.id.startswith(name) and left[0]:
+            left[0] -= 1
+            return {"event": "task_failed", "id": action.id, "outcome": {"ok": False, **outcome}}
         return event
 
-    state, _, _ = run(campaign(), tmp_path, 1, spoil)
-    assert state.failure == "fit:000002 failed: no memory"
+    return spoil
+
+
+def test_a_task_that_fails_again_and_again_fails_the_campaign_and_waits_for_the_next_driver(tmp_path: Path) -> None:
+    state, _, submitted = run(campaign(), tmp_path, 1, times(99, "fit:000002", {"error": "no memory"}))
+    assert state.failure == "fit:000002 failed 3 times: no memory"
+    assert sum(action.id == "fit:000002" for action in submitted) == 3
     revived, _ = advance(state, {"event": "driver_started"})
-    assert "fit:000002" in revived.tasks and not revived.failure
+    assert "fit:000002" in revived.tasks and not revived.failure and not revived.setbacks
+
+
+@pytest.mark.parametrize("name", ["fit:000002", "walk:00:000001", "propose:initial", "evaluate"])
+def test_a_task_that_fails_twice_costs_nothing_but_time(name: str, tmp_path: Path) -> None:
+    """The same force field, made of the same labels, as if nothing had happened."""
+    failure = {"error": "files: 'ff.h5': Stale file handle", "failure": "storage"}
+    state, events, _ = run(campaign(), tmp_path, 1, times(2, name, failure))
+    assert sum(event["event"] == "task_failed" for event in events) == 2
+    assert state.phase == "complete" and not state.setbacks
+    expected, _, _ = run(campaign(), tmp_path / "oracle", 1)
+    assert force_field(state) == force_field(expected)
+
+
+def test_losses_and_failures_are_counted_together(tmp_path: Path) -> None:
+    state, (propose,) = start(campaign(), str(tmp_path))
+    failed = {"event": "task_failed", "id": propose.id, "outcome": {"error": "files: 'a.h5': Input/output error"}}
+    for event in (lost_event(propose, "WorkerLost"), failed, failed):
+        state, _ = advance(state, event)
+    assert state.failure == (
+        "propose:harmonic was lost once and failed twice: files: 'a.h5': Input/output error"
+    )
+    assert exit_code({"state": "failed", "reason": state.failure}) == 2
+
+
+def storage_failures(n: int, error: str = "storage: [Errno 5] Input/output error") -> Spoil:
+    """The first so many tries of each flagged label."""
+    tries = Counter[str]()
+
+    def spoil(action: Action, event: Event) -> Event:
+        if not isinstance(action.job, LabelJob) or action.job.structure.role != "flagged":
+            return event
+        tries[action.id] += 1
+        if tries[action.id] > n:
+            return event
+        kind = error.partition(":")[0]
+        return outcome_event(action, LabelOutcome(False, action.job.structure.key, error=error, failure=kind))
+
+    return spoil
+
+
+@pytest.mark.parametrize("error", ["storage: [Errno 116] Stale file handle", "disk: No space left on device"])
+def test_labels_that_failed_for_the_file_systems_sake_are_tried_again(error: str, tmp_path: Path) -> None:
+    state, events, _ = run(campaign(), tmp_path, 1, storage_failures(2, error))
+    assert state.phase == "complete" and not state.ledger.failed
+    assert not [event for event in events if event["event"] == "label_failed"]
+    state, _, _ = run(campaign(), tmp_path / "for good", 1, storage_failures(3, error))
+    assert state.failure.startswith("5 labels in a row failed, the latest: " + error)
+    assert {entry.attempts for entry in state.ledger.entries.values() if entry.status == "failed"} == {3}
 
 
 def test_structures_that_all_have_labels_already_are_not_proposed_for_ever(tmp_path: Path) -> None:

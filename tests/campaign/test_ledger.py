@@ -17,7 +17,7 @@ from test_fold import force_field, run
 
 from dynft_core.jobs import FitJob, FitOutcome, LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
-from workflows.campaign import advance, replay
+from workflows.campaign import MAX_LOSSES, advance, replay
 from workflows.campaign_state import State
 from workflows.command_line import main
 from workflows.driver import run_campaign
@@ -94,7 +94,9 @@ def test_a_retried_label_wakes_a_failed_campaign_only_while_no_driver_works_on_i
     events = run(campaign("wait", dict(FAIL)), tmp_path, 1)[1]
     then = (replay(events[:n], str(tmp_path)) for n in range(1, len(events)))
     before, fit = next((s, a) for s in then for a in s.tasks.values() if isinstance(a.job, FitJob) and s.ledger.failed)
-    failed, _ = advance(before, outcome_event(fit, FitOutcome(False, fit.job.version, error="disk: full")))
+    failed = before
+    for _ in range(MAX_LOSSES):
+        failed, _ = advance(failed, outcome_event(fit, FitOutcome(False, fit.job.version, error="disk: full")))
     retry = {"event": "label_retried", "key": min(before.ledger.failed)}
     while_working, actions = advance(failed, retry)
     assert while_working.failure == failed.failure != "" and not actions

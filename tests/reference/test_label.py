@@ -53,7 +53,7 @@ def folder_of(job: LabelJob) -> Path:
 
 def n_attempts(job: LabelJob) -> int:
     path = folder_of(job) / "attempts.jsonl"
-    return len(read_journal(path)) if path.exists() else 0
+    return sum(event["event"] == "attempt" for event in read_journal(path)) if path.exists() else 0
 
 
 def test_a_calculation_may_have_a_relative_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,8 @@ def run_dir(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def n_attempts(job: LabelJob) -> int:
-    return len(read_journal(Path(job.run_dir) / "labels" / job.structure.key / "attempts.jsonl"))
+    events = read_journal(Path(job.run_dir) / "labels" / job.structure.key / "attempts.jsonl")
+    return sum(event["event"] == "attempt" for event in events)
 
 
 def labelled(job: LabelJob, fault: str, patch: pytest.MonkeyPatch) -> LabelOutcome:

@@ -221,7 +221,7 @@ def test_exit_code_is_zero_for_success_alone() -> None:
     assert exit_code({"state": "complete", "converged": False, "reason": "not converged: max_walk_ps reached"}) == 1
     assert exit_code({"state": "failed", "reason": "labels fail"}) == 1
     full = FILES + about_file(OSError(errno.ENOSPC, "", "ff.h5"))
-    assert exit_code({"state": "failed", "reason": f"fit:000001 failed: {full}"}) == 2
+    assert exit_code({"state": "failed", "reason": f"fit:000001 failed 3 times: {full}"}) == 2
     assert exit_code({"state": "paused", "reason": "interrupted"}) == 130
 
 

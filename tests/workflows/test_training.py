@@ -25,6 +25,7 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
 from dynft_core.terms import ReferenceSettings
+from workflows import engine
 from workflows.command_line import main
 from workflows.history import History
 
@@ -266,12 +267,16 @@ def test_a_failed_campaign_says_why_and_how_to_go_on(
 
 
 def test_a_full_disk_ends_a_campaign_until_there_is_room(
-    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Workers and driver alike may write no file beyond a size that labels are below and force fields above."""
     labels = [path.stat().st_size for path in finished[0].glob("labels/*/label.h5")]
     limit = (max(labels) + min(path.stat().st_size for path in finished[0].glob("force_fields/*.h5"))) // 2
     assert max(labels) < limit
+    monkeypatch.setattr(engine, "FIRST_PAUSE_S", 0.1)
     path = write_campaign(tmp_path, SMALL)
     command = ["train", str(path), "--run", str(tmp_path / "run")]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
