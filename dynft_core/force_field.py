@@ -230,6 +230,7 @@ class ForceField:
         found = maximise_evidence(
             posterior.statistics.transformed(blocks), posterior.groups, noise_floor_eV_A, posterior.hyperparameters
         )
+        found = replace(found, decay=posterior.hyperparameters.decay)
         changed = Posterior.of(posterior.groups, found, posterior.statistics, blocks)
         return replace(self, posterior=changed, rotational=True, pending=())
 
@@ -322,15 +323,17 @@ def learn(
 ) -> Posterior:
     """The posterior of the parameters of `basis`, its hyperparameters learnt from the data by evidence.
 
-    `start`: those of nearly the same data, under the same prior.
+    `start`: those of nearly the same data, under the same prior, spare most of the work.
     """
     if prior != "decaying":
         groups = prior_groups(basis, prior)
         return Posterior.of(groups, maximise_evidence(statistics, groups, noise_floor_eV_A, start), statistics)
-    shared = maximise_evidence(statistics, prior_groups(basis, "shared"), noise_floor_eV_A)
+    if start is None or start.decay is None:
+        start = maximise_evidence(statistics, prior_groups(basis, "shared"), noise_floor_eV_A)
     classes = basis.prior_classes()
-    decay, found = learn_decay(classes, statistics, noise_floor_eV_A, shared)
-    return Posterior.of(prior_groups(basis, "per_order"), found, statistics, whitening(classes, decay))
+    found = learn_decay(classes, statistics, noise_floor_eV_A, start)
+    assert found.decay is not None
+    return Posterior.of(prior_groups(basis, "per_order"), found, statistics, whitening(classes, found.decay))
 
 
 def fit(
