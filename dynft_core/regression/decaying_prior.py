@@ -220,15 +220,16 @@ def _probes(size: int) -> Floats:
 
 
 def _solved(factor: Floats, columns: Floats, transposed: bool = False) -> Floats:
-    return np.asarray(
-        scipy.linalg.solve_triangular(factor, columns, lower=True, trans=transposed, check_finite=False), np.float64
+    found: Floats = scipy.linalg.solve_triangular(
+        factor, columns, lower=True, trans=transposed, check_finite=False
     )
+    return found
 
 
 def _products(factor: Floats, columns: Floats) -> Floats:
     """(J, J) Σ_s k_js · k_ls of k = L⁻¹ columns (M, J, s)."""
     solved = _solved(factor, columns.reshape(len(columns), -1)).reshape(columns.shape)
-    return np.asarray(np.tensordot(solved, solved, ((0, 2), (0, 2))), np.float64)
+    return np.asarray(np.tensordot(solved, solved, ((0, 2), (0, 2))))
 
 
 def _gone(prior_factor: Floats, root: Floats, own: slice) -> Floats:
