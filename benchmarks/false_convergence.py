@@ -14,8 +14,8 @@ import argparse
 import json
 import sys
 import tempfile
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from dynft_core.selection.convergence import error_interval, recalibration
 from workflows.apps import FUNCTIONS
 from workflows.campaign import advance, start
 from workflows.campaign_jobs import convergence_settings
-from workflows.campaign_state import State
+from workflows.campaign_state import Action, State
 from workflows.config import BUILT_IN, Campaign, parse_campaign
 from workflows.events import outcome_event
 from workflows.run_folder import prepared
@@ -69,16 +69,18 @@ def campaign_of(start_name: str, seed: int) -> Campaign:
     return parse_campaign(table)
 
 
-def run(campaign: Campaign, folder: Path) -> State:
-    """A campaign from start to end in this process."""
+def run(campaign: Campaign, folder: Path, duration: Callable[[Action], float] = lambda action: 0.0) -> State:
+    """A campaign from start to end in this process; `duration` says how long a task would take on a site."""
     with prepared(campaign, "", folder):
         state, actions = start(campaign, str(folder))
-        waiting = deque(actions)
-        while waiting:
-            action = waiting.popleft()
+        under_way: list[tuple[float, int, Action]] = []  # when it ends, in which order it began
+        now, begun = 0.0, 0
+        while actions or under_way:
+            for action in actions:
+                heappush(under_way, (now + duration(action), begun := begun + 1, action))
+            now, _, action = heappop(under_way)
             outcome = getattr(dynft_core.tasks, FUNCTIONS[action.kind])(action.job)
             state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
-            waiting.extend(actions)
     return state
 
 

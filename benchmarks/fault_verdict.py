@@ -59,7 +59,7 @@ def _wrong(label: Label) -> bool:
 
 def posterior_difference(run_dir: Path, state: State, labels: dict[str, Label]) -> float:
     """Of mean and covariance, relative to their largest element, from a force field fitted in one go."""
-    last = ForceField.load(run_dir / state.force_field)
+    last = ForceField.load(run_dir / state.force_field, pending=True)
     assert not last.pending
     chosen = state.ledger.labels("initial", "flagged", "audit")
     assert sorted(last.labels) == sorted(ref.key for ref in chosen)

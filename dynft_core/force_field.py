@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.errors import FileFormatError, InputError
+from dynft_core.errors import FileFormatError
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.folding import FoldedBasis, fold
-from dynft_core.model.label_sums import statistics_of
+from dynft_core.model.label_sums import CellLabels, statistics_of
 from dynft_core.model.potential import Potential, sensing_matrix
 from dynft_core.model.rotational_conditions import rotational_conditions
 from dynft_core.model.sketch import Sketch
@@ -30,12 +30,9 @@ from dynft_core.regression.soft_conditions import stiffening
 from dynft_core.regression.statistics import Statistics, pack_lower, unpack_lower
 from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.symmetry.basis import ForceConstantBasis
+from dynft_core.terms import Prior
 
 Floats = NDArray[np.float64]
-Prior = Literal["shared", "per_order", "decaying"]
-"""One prior precision for all parameters; one for each order; or one for each order, rising with distance and number
-of bodies at rates learnt from the data."""
-
 KIND = "force_field"
 MIN_LEFT_OUT, LEFT_OUT_FLOP = 10, 2e12
 """Structures that are left out in turn: this many at least, and as many more as a minute's work allows."""
@@ -119,15 +116,15 @@ class ForceField:
 
     def forces(self, displacements: ArrayLike) -> Floats:
         """Forces (…, N, 3) eV/Å at displacements (…, N, 3) Å."""
-        return self.potential.forces(self._checked(displacements))
+        return self.potential.forces(self.supercell.check_displacements(displacements))
 
     def energy(self, displacements: ArrayLike) -> Floats:
         """Energies (…) eV relative to the perfect crystal."""
-        return self.potential.energy(self._checked(displacements))
+        return self.potential.energy(self.supercell.check_displacements(displacements))
 
     def bayesian_error(self, displacements: ArrayLike, per_atom: bool = False) -> Floats:
         """ε_B (…) eV/Å of structures (…, N, 3), or (…, N) per atom (paper eq. 4, second term)."""
-        u = self._checked(displacements)
+        u = self.supercell.check_displacements(displacements)
         flat = u.reshape(-1, *u.shape[-2:])
         if per_atom:
             return np.array([self.error.per_atom(x) for x in flat]).reshape(u.shape[:-1])
@@ -139,22 +136,11 @@ class ForceField:
 
     def sensing_matrix(self, displacements: ArrayLike) -> Floats:
         """A(u) (3N, M') of one structure (N, 3): forces are A φ (paper eq. 2)."""
-        return sensing_matrix(self.folded, self._checked(displacements))
-
-    def _checked(self, displacements: ArrayLike) -> Floats:
-        u = np.asarray(displacements, dtype=np.float64)
-        if u.shape[-2:] != (self.supercell.n_atoms, 3):
-            raise InputError(
-                "displacements",
-                f"an array (…, {self.supercell.n_atoms}, 3)",
-                f"shape {u.shape}",
-                "put the force field on that supercell first (`on`)",
-            )
-        return u
+        return sensing_matrix(self.folded, self.supercell.check_displacements(displacements))
 
     def condition(self, displacements: ArrayLike, keys: Sequence[str]) -> ForceField:
         """With structures (S, N, 3) pending: the covariance knows them, the mean does not."""
-        u = self._checked(displacements).reshape(-1, self.supercell.n_atoms, 3)
+        u = self.supercell.check_displacements(displacements).reshape(-1, self.supercell.n_atoms, 3)
         gram = np.zeros((self.basis.size, self.basis.size))
         for x in u:
             matrix = sensing_matrix(self.folded, x)
@@ -163,6 +149,8 @@ class ForceField:
 
     def without_pending(self) -> ForceField:
         """With nothing but the labels in its covariance."""
+        if self.posterior.pending is None:
+            return self
         return replace(self, posterior=replace(self.posterior, pending=None), pending=())
 
     def refit(
@@ -187,27 +175,32 @@ class ForceField:
 
     def widened(
         self,
-        displacements: ArrayLike,
-        forces: ArrayLike,
+        cells: Sequence[CellLabels],
         noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
         ranks: Ranks | None = None,
     ) -> ForceField:
         """With β^(-1/2) and ε_B multiplied by what its labels' leave-one-structure-out errors exceed them by.
 
-        The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many structures
-        (S, N, 3) Å, eV/Å, the labels, an even choice is left out in turn. β^(-1/2) stays above the noise floor.
+        The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many labels an
+        even choice, the same of each cell, is left out in turn. β^(-1/2) stays above the noise floor.
         """
-        processes, u, f = ranks or Ranks(), self._checked(displacements), np.asarray(forces)
-        rows, size = 3 * self.supercell.n_atoms, self.basis.size
+        processes, size, count = ranks or Ranks(), self.basis.size, sum(len(x.forces) for x in cells)
+        rows = -(-sum(x.forces.size for x in cells) // max(count, 1))
         affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
-        step = -(-len(u) // affordable)
-        structures = zip(u[::step][processes.own], f[::step][processes.own], strict=True)
+        step = -(-count // affordable)
         with processes.together():
-            own = leave_one_out(self.posterior, ((sensing_matrix(self.folded, x), y.ravel()) for x, y in structures))
+            own = leave_one_out(self.posterior, self._rows(x.every(step, processes.own) for x in cells))
         total = processes.add(np.array([own.square, own.expected, own.n_rows]))
         found = LeftOut(float(total[0]), float(total[1]), round(total[2]))
         factor = max(found.ratio, noise_floor_eV_A / self.posterior.beta_inv_sqrt)
         return replace(self, posterior=self.posterior.scaled(factor), left_out=found)
+
+    def _rows(self, cells: Iterable[CellLabels]) -> Iterator[tuple[Floats, Floats]]:
+        """Sensing matrix (3N, M') and forces (3N,) of each structure."""
+        for cell in cells:
+            on_cell = self.on(cell.supercell)
+            for u, f in zip(cell.displacements, cell.forces, strict=True):
+                yield on_cell.sensing_matrix(u), f.ravel()
 
     def with_rotational_sum_rules(self, noise_floor_eV_A: float = NOISE_FLOOR_EV_A) -> ForceField:
         """With the rotational sum rules of order 2 as soft conditions, α and β learnt anew; nothing is pending.
@@ -265,8 +258,11 @@ class ForceField:
         return write_segment(Path(path), arrays, attributes)
 
     @classmethod
-    def load(cls, path: str | Path) -> ForceField:
-        """Read a force field.
+    def load(cls, path: str | Path, pending: bool = False) -> ForceField:
+        """Read a force field, by default with nothing but its labels in the covariance.
+
+        `pending`: also with the structures that waited for their labels when it was written. Walkers need that, to
+        choose nothing twice; an error that is told must not contain it, as labels may fail.
 
         Raises:
             FileFormatError: missing, truncated, not a force field, or of a newer format.
@@ -278,15 +274,15 @@ class ForceField:
             cell = _under(a, "supercell.")
             supercell = Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"])
             statistics = Statistics.unpacked(a, attributes)
-            pending = unpack_lower(a["pending_gram"]) if "pending_gram" in a else None
+            waiting = unpack_lower(a["pending_gram"]) if pending and "pending_gram" in a else None
             found = Hyperparameters(
                 tuple(float(x) for x in a["alpha"]), float(attributes["beta"]), float(attributes["log_evidence"])
             )
             blocks = tuple(a[f"whitening.{n}"] for n in basis.cutoffs if f"whitening.{n}" in a) or None
-            posterior = Posterior(a["groups"], found, statistics, a["mean"], pending, blocks)
+            posterior = Posterior(a["groups"], found, statistics, a["mean"], waiting, blocks)
             return cls(
                 basis, supercell, posterior, attributes["prior"], bool(attributes["rotational"]),
-                tuple(attributes["labels"]), tuple(attributes["pending"]), _left_out(a),
+                tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()), _left_out(a),
             )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(
@@ -355,15 +351,35 @@ def fit(
     Raises:
         InputError: shapes that do not agree, or no structure.
     """
-    processes = ranks or Ranks()
-    folded = fold(basis, supercell)
-    u, f = np.asarray(displacements), np.asarray(forces)
+    labels = CellLabels(supercell, np.asarray(displacements), np.asarray(forces))
+    return fit_cells(basis, [labels], keys, prior, noise_floor_eV_A, ranks, rotational)
+
+
+def fit_cells(
+    basis: ForceConstantBasis,
+    cells: Sequence[CellLabels],
+    keys: Sequence[str] | None = None,
+    prior: Prior = "shared",
+    noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
+    ranks: Ranks | None = None,
+    rotational: bool = False,
+) -> ForceField:
+    """The force field of labelled structures of several supercells of a crystal, on the largest of them; as `fit`.
+
+    The sums over the structures of each cell add up: what one cell cannot distinguish another one may.
+
+    Raises:
+        InputError: shapes that do not agree, or no structure.
+    """
+    processes, own = ranks or Ranks(), Statistics.empty(basis.size)
     with processes.together():
-        own = statistics_of(folded, u[processes.own], f[processes.own])
+        for x in (cell.every(1, processes.own) for cell in cells):
+            own = own + statistics_of(fold(basis, x.supercell), x.displacements, x.forces)
     statistics = processes.sum(own)
     names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
     posterior = learn(basis, statistics, prior, noise_floor_eV_A)
-    force_field = ForceField(basis, supercell, posterior, prior, labels=names)
+    largest = max((x.supercell for x in cells), key=lambda cell: cell.n_atoms)
+    force_field = ForceField(basis, largest, posterior, prior, labels=names)
     return force_field.with_rotational_sum_rules(noise_floor_eV_A) if rotational else force_field
 
 
@@ -385,7 +401,7 @@ class ForceFieldCalculator(Calculator):
         """Energy (eV, relative to the perfect crystal) and forces (eV/Å) of `atoms`.
 
         Raises:
-            StructureError: an atom has left its site.
+            StructureError: another cell, or an atom that has left its site.
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         u = self.force_field.supercell.displacements(self.atoms)  # type: ignore[arg-type]

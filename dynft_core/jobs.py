@@ -14,6 +14,7 @@ from dynft_core.terms import (
     MonitorName,
     Policy,
     Precision,
+    Prior,
     PropertyName,
     ReferenceSettings,
     Role,
@@ -124,7 +125,7 @@ class WalkJob:
 
 @dataclass(frozen=True)
 class WalkerOutcome:
-    """What one walker did. Errors in eV/Å; `step` counts from the walker's birth."""
+    """What one walker did. Errors in eV/Å, by the labels alone; `step` counts from the walker's birth."""
 
     walker: int
     output: str
@@ -136,7 +137,7 @@ class WalkerOutcome:
     selected: tuple[StructureRef, ...]
     """Flagged structures and audits, in the order they were met."""
     mean_error_eV_A: float
-    """μ_k over the window at the end."""
+    """μ_k at the end, see `dynamics.state.WalkReport`."""
     std_error_eV_A: float
     temperature_K: float
     """Mean over the walk."""
@@ -235,7 +236,7 @@ class FitJob:
     """Labels to add to those in `base`."""
     pending: tuple[StructureRef, ...] = ()
     """All structures without a label that shall enter the covariance."""
-    prior: Literal["shared", "per_order", "decaying"] = "shared"
+    prior: Prior = "shared"
     noise_floor_eV_A: float = 1e-5
     property_name: PropertyName | None = None
     """Property whose largest error bar the outcome shall tell."""

@@ -104,9 +104,12 @@ def generator(seed: int, stream: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=2)
-def load_force_field(path: str) -> ForceField:
-    """A force field, kept by the worker while it is the newest: files never change once written."""
-    return ForceField.load(path)
+def load_force_field(path: str, pending: bool = False) -> ForceField:
+    """A force field, kept by the worker while it is the newest: files never change once written.
+
+    `pending`: as in `ForceField.load`; for walks alone.
+    """
+    return ForceField.load(path, pending)
 
 
 @_never_raising(lambda job, error: ProposeOutcome(False, error))
@@ -185,7 +188,7 @@ def _expectation(job: LabelJob) -> Expectation | None:
 @_never_raising(lambda job, error: WalkOutcome(False, error))
 def walk(job: WalkJob) -> WalkOutcome:
     """Walk a batch of walkers with ε_B at every step."""
-    return run_walk(job, load_force_field(str(Path(job.run_dir) / job.force_field)))
+    return run_walk(job, load_force_field(str(Path(job.run_dir) / job.force_field), pending=True))
 
 
 @_never_raising(lambda job, error: ValidateOutcome(False, error))
@@ -250,7 +253,7 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
     elif labels:
         found = base.refit(displacements, forces, keys, job.noise_floor_eV_A, ranks)
     else:
-        found = base.without_pending()
+        found = base
     if not ranks.first:
         return FitOutcome(True, job.version)
     found, left_out, set_aside = tested(found, job, lambda ref: _read_label(run_dir, ref))

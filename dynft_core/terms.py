@@ -20,6 +20,16 @@ MonitorName = Literal["sketch", "exact"]
 """How ε_B is watched: estimated, with the exact value wherever something is decided, or exact at every step."""
 
 
+Prior = Literal["shared", "per_order", "decaying"]
+"""One prior precision for all parameters; one for each order; or one for each order, rising with distance and number
+of bodies at rates learnt from the data."""
+
+Images = Literal["shortest", "all"]
+"""Where constants sit that the training supercell cannot tell apart."""
+
+ExportFormat = Literal["phonopy", "phono3py", "shengbte", "hiphive", "gpumd"]
+"""Programs that force constants are written for."""
+
 Precision = Literal["double", "single"]
 """Of the forces of a walk; state and decisions are in double precision."""
 

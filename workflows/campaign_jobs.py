@@ -85,7 +85,7 @@ def criterion_settings(campaign: Campaign) -> CriterionSettings:
 def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
     """When the campaign is done."""
     c = campaign.convergence
-    low, high = c.audit_ratio
+    (low, high), (least, most) = c.audit_ratio, c.scale_bounds
     settings = ConvergenceSettings(
         min_walk_ps=c.min_walk_ps,
         max_walk_ps=c.max_walk_ps,
@@ -94,6 +94,7 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
         audit_ratio=(low, high),
         certainty=c.certainty,
         recalibrate=c.recalibrate,
+        scale_bounds=(least, most),
         max_error_eV_A=math.inf if c.max_error_meV_A is None else c.max_error_meV_A / 1000,
         max_error_change=c.max_error_change,
         max_bayesian_share=c.max_bayesian_share,

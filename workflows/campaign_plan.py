@@ -22,7 +22,7 @@ VERDICTS = 16
 MOST_WALKS = 100
 """Walks whose ends say what the walkers meet on average; more say it no better than the audits themselves."""
 MOST_CANDIDATES = 100
-"""Candidates of one selection, whose sensing matrices are in memory together."""
+"""Candidates of one selection."""
 
 
 def go_on(state: State) -> tuple[State, tuple[Action, ...]]:

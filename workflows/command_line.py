@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from dynft_core.errors import DynftError, InputError, about_file
+from dynft_core.terms import ExportFormat, Images, MonitorName, Prior
 from workflows.labels_command import labels_app
 
 app = typer.Typer(
@@ -32,38 +32,6 @@ app.add_typer(site_app, name="site")
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example runs/si/force_fields/000007.h5.")]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
-
-
-class Monitor(StrEnum):
-    """How `dynft md --bayesian-error` watches."""
-
-    sketch = "sketch"
-    exact = "exact"
-
-
-class Prior(StrEnum):
-    """Prior precision: one for all orders, one for each, or one for each that rises with distance and bodies."""
-
-    shared = "shared"
-    per_order = "per_order"
-    decaying = "decaying"
-
-
-class Images(StrEnum):
-    """Where constants sit that the training supercell cannot tell apart."""
-
-    shortest = "shortest"
-    all = "all"
-
-
-class ExportFormat(StrEnum):
-    """Programs that force constants are written for."""
-
-    phonopy = "phonopy"
-    phono3py = "phono3py"
-    shengbte = "shengbte"
-    hiphive = "hiphive"
-    gpumd = "gpumd"
 
 
 def _print_version(asked: bool) -> None:
@@ -203,7 +171,7 @@ def fit(
     reference: ReferenceFile = None,
     prior: Annotated[
         Prior, typer.Option(help="Prior: one for all orders, one for each, or one that decays with distance.")
-    ] = Prior.decaying,
+    ] = "decaying",
     max_order: Annotated[int, typer.Option(help="Highest order that --cutoffs auto may choose.", min=2, max=6)] = 6,
     rotational: Annotated[
         bool,
@@ -216,7 +184,7 @@ def fit(
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
     from workflows.fit_command import FitSettings, fit_command
 
-    fit_command(data, primitive, output, FitSettings(cutoffs, prior.value, max_order, rotational), reference)
+    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational), reference)
 
 
 @app.command()
@@ -254,7 +222,7 @@ def md(
     seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
     interval: Annotated[int, typer.Option(help="Steps between frames.")] = 100,
     bayesian_error: Annotated[bool, typer.Option("--bayesian-error", help="Watch ε_B at every step.")] = False,
-    monitor: Annotated[Monitor, typer.Option(help="Estimate ε_B to a few percent, or compute it.")] = Monitor.sketch,
+    monitor: Annotated[MonitorName, typer.Option(help="Estimate ε_B to a few percent, or compute it.")] = "sketch",
     single: Annotated[bool, typer.Option("--single", help="Forces in single precision, in half the time.")] = False,
 ) -> None:
     """Run molecular dynamics with a force field, in a cell of any size."""
@@ -262,7 +230,7 @@ def md(
 
     settings = MdSettings(
         temperature_K, time_ps, timestep_fs, 0.0 if nve else friction_per_ps, seed, interval,
-        monitor.value if bayesian_error else None, single,
+        monitor if bayesian_error else None, single,
     )
     print(run_md(force_field, supercell, structure, output, settings))
 
@@ -279,14 +247,14 @@ def phonons(
     samples: Annotated[int, typer.Option(help="Samples of the posterior, for error bars.")] = 50,
     images: Annotated[
         Images, typer.Option(help="Images of a cutoff beyond half the training cell: the shortest, or all.")
-    ] = Images.shortest,
+    ] = "shortest",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")] = Path("phonons"),
     as_json: JsonFlag = False,
 ) -> None:
     """Phonon frequencies with error bars: at points (default: the high-symmetry ones), bands, density of states."""
     from workflows.phonon_commands import PhononSettings, phonons_command
 
-    settings = PhononSettings(points, bands, dos, mesh, samples, images.value)
+    settings = PhononSettings(points, bands, dos, mesh, samples, images)
     print(phonons_command(force_field, output, settings, as_json))
 
 
@@ -333,7 +301,7 @@ def export(
     """Write the force constants for another program."""
     from workflows.export_command import export_command
 
-    print(export_command(force_field, format_.value, output, supercell))
+    print(export_command(force_field, format_, output, supercell))
 
 
 def main(arguments: Sequence[str]) -> int:

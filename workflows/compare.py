@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import tomli_w
-
 from dynft_core.errors import CampaignFailedError, InputError
 from dynft_core.jobs import EvaluateJob, Evaluation
 from dynft_core.selection.convergence import error_interval
@@ -23,7 +21,7 @@ from dynft_core.tasks import evaluate
 from workflows.campaign_jobs import SUPERCELL, convergence_settings, force_field_path
 from workflows.campaign_state import State
 from workflows.comparison import Curve, as_values, summary, summary_lines
-from workflows.config import Campaign, SelectionSection, load_campaign
+from workflows.config import Campaign, SelectionSection, campaign_toml, load_campaign
 from workflows.display import least_walked_ps
 from workflows.driver import run_campaign
 from workflows.history import History
@@ -148,8 +146,7 @@ def _run(campaign: Campaign, folder: Path, site: str, title: str) -> State:
             history.add(event)
             progress.update(round(1000 * least_walked_ps(history, campaign)), f"{state.n_labels} labels")
 
-        text = tomli_w.dumps(campaign.model_dump(exclude_none=True))
-        state = run_campaign(campaign, text, folder.absolute(), site, on_event)
+        state = run_campaign(campaign, campaign_toml(campaign), folder.absolute(), site, on_event)
     if state.failure or not state.ended:
         raise CampaignFailedError(f"{title}: {state.failure or state.stopped or 'stopped'}; the same command goes on")
     return state

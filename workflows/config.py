@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dynft_core.errors import FileFormatError, InputError, nearest
-from dynft_core.terms import PROPERTY_UNITS, PropertyName
+from dynft_core.terms import PROPERTY_UNITS, MonitorName, Policy, Precision, Prior, PropertyName
 from workflows.config_errors import explained
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -33,7 +33,7 @@ class CrystalSection(_Section):
 class ExpansionSection(_Section):
     cutoffs_A: list[Positive]
     """Cutoffs for orders 2, 3, … (up to 6)."""
-    prior: Literal["shared", "per_order", "decaying"] = "shared"
+    prior: Prior = "shared"
     """One prior precision for all parameters; one for each order; or one for each order that rises with distance and
     number of bodies, which a second-order cutoff beyond half the supercell needs."""
     noise_floor_meV_A: Positive = 0.01
@@ -48,7 +48,7 @@ class DynamicsSection(_Section):
     seed: Annotated[int, Field(ge=0)] = 1
     segment_ps: Positive = 0.5
     """Longest walk of one task."""
-    precision: Literal["double", "single"] = "double"
+    precision: Precision = "double"
     """Of the forces: 'single' halves their time; the walkers' state and all decisions stay in double precision."""
     max_task_minutes: Positive = 60.0
 
@@ -63,7 +63,7 @@ class SelectionSection(_Section):
     """Flag structures while the crystal is still being heated, too, as the papers have it."""
     random_interval_ps: Positive = 1.0
     """Mean walked time of one walker between the structures that 'random' takes."""
-    policy: Literal["wait", "continue"] = "wait"
+    policy: Policy = "wait"
     batch: Literal["log_det", "maxvol", "all"] = "log_det"
     """Which flagged structures are labelled under 'continue': by information gain, by extrapolation grade, or all."""
     min_gain: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -72,7 +72,7 @@ class SelectionSection(_Section):
     """'maxvol' drops a candidate with an extrapolation grade up to this."""
     max_pending: Count = 100
     """Most flagged structures whose label is queued or under way; others stay candidates."""
-    monitor: Literal["sketch", "exact"] = "sketch"
+    monitor: MonitorName = "sketch"
     """How ε_B is watched. 'sketch': estimated to a few percent, every decision on the exact value."""
     monitor_every: Count = 1
     """MD steps from one look at ε_B to the next; `window_steps` counts MD steps all the same."""
@@ -121,9 +121,11 @@ class ConvergenceSection(_Section):
     max_error_meV_A: Positive | None = None
     """Largest predicted error; without it, the campaign is done when more labels would not lower it."""
     recalibrate: bool = True
-    """Multiply the predicted errors by the ratio that the audits found, and judge by these."""
+    """Multiply the predicted errors by the scale that the audits found; `audit_ratio` bounds how well it is known."""
+    scale_bounds: list[Positive] = [0.67, 1.5]
+    """Bounds on this scale, beyond which the prediction is not credible."""
     max_error_change: Positive = 0.1
-    """Largest relative change of β^(-1/2) over the latest `audits` labels."""
+    """Largest relative change of β^(-1/2) over the latest four labels."""
     max_bayesian_share: Positive = 0.5
     """Largest μ_k[ε_B] β^(1/2): beyond it more labels would still help."""
     stop_when: StopWhen | None = None
@@ -240,6 +242,11 @@ def load_run_campaign(run_dir: Path) -> Campaign:
     return parse_campaign(_read_toml(run_dir / "campaign.toml")[0])
 
 
+def campaign_toml(campaign: Campaign) -> str:
+    """The campaign as the text of a campaign file, every key written out."""
+    return tomli_w.dumps(campaign.model_dump(exclude_none=True))
+
+
 def _read_toml(path: Path) -> tuple[dict[str, Any], str]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -272,12 +279,12 @@ def _check_values(campaign: Campaign) -> None:
         raise InputError(
             "crystal.supercell", "three integers or a 3×3 integer matrix", repr(matrix), "for example [3, 3, 3]"
         )
-    low, high = [*campaign.convergence.audit_ratio, math.nan, math.nan][:2]
-    if len(campaign.convergence.audit_ratio) != 2 or not low < 1 < high:
-        raise InputError(
-            "convergence.audit_ratio", "two bounds, one below 1 and one above", repr(campaign.convergence.audit_ratio),
-            "for example [0.85, 1.18]",
-        )
+    for key in ("audit_ratio", "scale_bounds"):
+        bounds = getattr(campaign.convergence, key)
+        if len(bounds) != 2 or not bounds[0] < 1 < bounds[1]:
+            raise InputError(
+                f"convergence.{key}", "two bounds, one below 1 and one above", repr(bounds), "for example [0.85, 1.18]"
+            )
     floor, largest = campaign.expansion.noise_floor_meV_A, campaign.convergence.max_error_meV_A
     if largest is not None and largest <= floor:
         raise InputError(

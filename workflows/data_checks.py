@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dynft_core.batch_selection import selection_bytes
 from dynft_core.errors import InputError
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.symmetry.size import basis_sizes
@@ -183,10 +184,12 @@ def check_memory(
     processes: int = 1,
     available_GiB: float | None = None,
     argument: str = "--cutoffs",
+    n_candidates: int = 0,
 ) -> str:
     """A warning when the fit by `processes` of one machine may take more than half the memory, else ''.
 
-    `available_GiB`: default, what the machine and the job's limits leave; `argument`: what asked for the cutoffs.
+    `available_GiB`: default, what the machine and the job's limits leave; `argument`: what asked for the cutoffs;
+    `n_candidates`: structures of the largest selection beside the fit, 0 where there is none.
 
     Raises:
         InputError: it would not suffice.
@@ -199,6 +202,8 @@ def check_memory(
     own = sum(1.3 * s.coefficients * s.parameters for s in sizes.values())
     clusters = sum(s.clusters * n for n, s in sizes.items()) * 16 * supercell.n_atoms
     needed = (8 * (6 * m**2 + 2 * own + 2 * 3 * supercell.n_atoms * columns) + classes + clusters) / 2**30
+    if n_candidates:
+        needed += selection_bytes(3 * supercell.n_atoms, m, n_candidates) / 2**30
     if needed < 0.5 * free:
         return ""
     finite = f"about {needed:.1f} GiB for some {m:.0f} parameters"
@@ -209,7 +214,8 @@ def check_memory(
             argument, f"a basis for {free:.1f} GiB of memory", estimate,
             f"shorten the cutoff of order {largest}, or leave it out",
         )
-    return f"warning: the fit will take {estimate}, of {free:.1f} GiB free"
+    what = "the fit and a selection beside it" if n_candidates else "the fit"
+    return f"warning: {what} will take {estimate}, of {free:.1f} GiB free"
 
 
 def available_memory_GiB() -> float:

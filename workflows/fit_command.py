@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from dynft_core.cutoff_scan import ALLOWED_S, ScanStep, scan_cutoffs
 from dynft_core.errors import DynftError, InputError
-from dynft_core.force_field import ForceField, Prior, fit
+from dynft_core.force_field import ForceField, fit_cells
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.label_sums import told_apart
@@ -19,13 +20,15 @@ from dynft_core.model.rotational_conditions import sums_of
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.ranks import Ranks
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
+from dynft_core.symmetry.clusters import between_shells
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
+from dynft_core.terms import Prior
 from workflows.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.force_field_commands import left_out_lines
 from workflows.outputs import check_output, replaced
 from workflows.progress import duration
-from workflows.structure_files import LabelledFrames, read_labelled_frames, read_structure
+from workflows.structure_files import LabelledFrames, one_supercell, read_labelled_frames, read_structure
 
 Floats = NDArray[np.float64]
 
@@ -51,8 +54,13 @@ def parse_cutoffs(text: str) -> dict[int, float]:
     return cutoffs
 
 
-def images_note(supercell: Supercell, cutoffs_A: Mapping[int, float], prior: Prior = "decaying") -> str:
-    """A sentence when a cutoff reaches beyond half the cell: images add up, and leave something open; else ''."""
+def images_note(
+    supercell: Supercell, cutoffs_A: Mapping[int, float], prior: Prior = "decaying", others: Sequence[Supercell] = ()
+) -> str:
+    """A sentence when a cutoff reaches beyond half the cell: images add up, and leave something open; else ''.
+
+    `others`: further supercells with labels, which may distinguish what `supercell`, the largest, cannot.
+    """
     heights = 1.0 / np.linalg.norm(np.linalg.inv(supercell.cell), axis=0)
     half = 0.5 * float(heights.min())
     beyond = [f"{cutoff:g} Å (order {order})" for order, cutoff in sorted(cutoffs_A.items()) if cutoff > half]
@@ -62,11 +70,24 @@ def images_note(supercell: Supercell, cutoffs_A: Mapping[int, float], prior: Pri
     if cutoffs_A[2] <= half:
         return note
     basis = ForceConstantBasis.cached(supercell.crystal, {2: cutoffs_A[2]})
-    told = told_apart(basis, Supercell.match(basis.crystal, supercell.atoms()))  # a campaign's has the cell it names
-    note += f"; of {basis.size} second-order parameters it tells {told} apart, "
+    cells = [Supercell.match(basis.crystal, cell.atoms()) for cell in (supercell, *others)]  # in its own crystal's cell
+    told = told_apart(basis, cells)
+    who = "all cells together tell" if others else "it tells"
+    note += f"; of {basis.size} second-order parameters {who} {told} apart, "
     if prior == "decaying":
         return f"{note}the prior gives the rest to the nearest images"
     return f"{note}the prior shares the rest among images near and far: 'decaying' would give it to the nearest"
+
+
+def shell_note(crystal: Crystal, cutoffs_A: Mapping[int, float]) -> str:
+    """A sentence on cutoffs that lie on a shell of neighbours, and what becomes of it; '' when none does."""
+    on = [f"{c:g} Å (order {n})" for n, c in sorted(cutoffs_A.items()) if between_shells(crystal, c) < c]
+    if not on:
+        return ""
+    return (
+        f"note: cutoff {', '.join(on)} lies on a shell of neighbours, which is left out; "
+        "to include it, make the cutoff 0.01 Å longer"
+    )
 
 
 @dataclass(frozen=True)
@@ -115,7 +136,7 @@ def fit_command(
 
 def _read(
     data: Path, primitive: Path, settings: FitSettings, reference: Path | None
-) -> tuple[Crystal, LabelledFrames]:
+) -> tuple[Crystal, tuple[LabelledFrames, ...]]:
     """The crystal and the frames; the cutoffs are looked at before the long file is read."""
     crystal = reduce_to_primitive(Crystal(read_structure(primitive, "--primitive")))
     if not settings.automatic:
@@ -124,37 +145,51 @@ def _read(
 
 
 def _fit(
-    crystal: Crystal, frames: LabelledFrames, settings: FitSettings, ranks: Ranks, say: Callable[[str], None]
+    crystal: Crystal,
+    cells: Sequence[LabelledFrames],
+    settings: FitSettings,
+    ranks: Ranks,
+    say: Callable[[str], None],
 ) -> tuple[ForceField, list[str]]:
     """The force field, and what to say of it at the end."""
-    refuse_zero_forces("DATA", frames.displacements, frames.forces)
-    for warning in data_warnings(frames.displacements, frames.forces, frames.energies, crystal.atom_volume_A3):
-        say(warning)
+    for x in cells:
+        refuse_zero_forces("DATA", x.displacements, x.forces)
+        of_cell = f"{x.supercell.n_atoms} atoms: " if len(cells) > 1 else ""
+        for warning in data_warnings(x.displacements, x.forces, x.energies, crystal.atom_volume_A3):
+            say(of_cell + warning)
     chosen: dict[int, float] = {}
     with ranks.together():
         if not settings.automatic:
             chosen = parse_cutoffs(settings.cutoffs)
         elif ranks.first:  # where time decides, all of them would not agree
-            chosen = _scan(crystal, frames, settings.max_order, say)
+            chosen = _scan(crystal, one_supercell(cells, "--cutoffs auto, DATA"), settings.max_order, say)
     cutoffs_A = ranks.broadcast(chosen)
     with ranks.together():
-        memory = check_memory(frames.supercell, cutoffs_A, ranks.size)
-        for note in (memory, images_note(frames.supercell, cutoffs_A, settings.prior)):
-            if note:
-                say(note)
+        for note in _notes(crystal, [x.supercell for x in cells], cutoffs_A, settings.prior, ranks.size):
+            say(note)
         basis = ForceConstantBasis.cached(crystal, cutoffs_A)
-    force_field = fit(
-        basis, frames.supercell, frames.displacements, frames.forces, prior=settings.prior,
-        noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks,
-    )
+    force_field = fit_cells(basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks)
     unknown = undetermined(force_field.posterior)
     if settings.rotational:
         free, force_field = force_field, force_field.with_rotational_sum_rules(NOISE_FLOOR_EV_A)
         say(rotational_note(free, force_field))
-    force_field = force_field.widened(frames.displacements, frames.forces, NOISE_FLOOR_EV_A, ranks)
-    residual = force_field.forces(frames.displacements) - frames.forces
-    lines = _summary(force_field, float(np.sqrt(np.mean(residual**2))), unknown)
+    force_field = force_field.widened(cells, NOISE_FLOOR_EV_A, ranks)
+    lines = _summary(force_field, cells, unknown)
     return force_field, lines if ranks.size == 1 else [*lines, f"by {ranks.size} processes"]
+
+
+def _notes(
+    crystal: Crystal, cells: Sequence[Supercell], cutoffs_A: Mapping[int, float], prior: Prior, n_ranks: int
+) -> list[str]:
+    """What to know before the fit: memory, shells that a cutoff comes near to, images.
+
+    Raises:
+        InputError: the fit would not fit into memory.
+    """
+    largest, *others = sorted(cells, key=lambda cell: -cell.n_atoms)
+    memory = check_memory(largest, cutoffs_A, n_ranks)
+    notes = (memory, shell_note(crystal, cutoffs_A), images_note(largest, cutoffs_A, prior, others))
+    return [note for note in notes if note]
 
 
 def _say_nothing(text: str) -> None:
@@ -202,15 +237,19 @@ def rotational_note(free: ForceField, ruled: ForceField) -> str:
 _PARTS: tuple[Callable[[RotationalSums], Floats], ...] = (lambda s: s.born_huang, lambda s: s.huang)
 
 
-def _summary(force_field: ForceField, training_rmse: float, unknown: int) -> list[str]:
-    """The closing lines of a fit; `training_rmse` eV/Å, `unknown`: parameters that the data leave to the prior."""
+def _summary(force_field: ForceField, cells: Sequence[LabelledFrames], unknown: int) -> list[str]:
+    """The closing lines of a fit to `cells`; `unknown`: parameters that the data leave to the prior."""
     basis, posterior = force_field.basis, force_field.posterior
     rows, size = posterior.statistics.n_rows, basis.size
     orders = ", ".join(f"order {n}: {m}" for n, m in basis.n_parameters.items())
+    structures = ", ".join(f"{len(x.forces)} structures of {x.supercell.n_atoms} atoms" for x in cells)
+    square = sum(
+        float(np.sum((force_field.on(x.supercell).forces(x.displacements) - x.forces) ** 2)) for x in cells
+    )
     lines = [
-        f"{force_field.n_labels} structures of {force_field.supercell.n_atoms} atoms: {rows} force components",
+        f"{structures}: {rows} force components",
         f"{size} parameters ({orders})",
-        f"training RMSE {1e3 * training_rmse:.3f} meV/Å, "
+        f"training RMSE {1e3 * math.sqrt(square / rows):.3f} meV/Å, "
         f"fitting error β^(-1/2) {1e3 * posterior.beta_inv_sqrt:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
         *left_out_lines(force_field.left_out),
     ]

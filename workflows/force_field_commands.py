@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ class Accuracy:
         consistent: whether it is within CONSISTENT of the rmse.
         left_out_rmse: leave-one-structure-out error of the training, eV/Å; NaN where it is not known.
         n_structures: how many.
+        by_cell: of each supercell, where there are several, the numbers of its own structures alone.
     """
 
     rmse: float
@@ -49,6 +51,18 @@ class Accuracy:
     consistent: bool
     left_out_rmse: float
     n_structures: int
+    by_cell: tuple[CellAccuracy, ...]
+
+
+@dataclass(frozen=True)
+class CellAccuracy:
+    """How well a force field gives the forces of structures of one supercell, eV/Å; as `Accuracy`."""
+
+    n_atoms: int
+    matrix: list[list[int]]
+    n_structures: int
+    rmse: float
+    predicted_rmse: float
 
 
 def left_out_lines(left_out: LeftOut | None) -> list[str]:
@@ -79,8 +93,18 @@ def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_j
         *([] if math.isnan(accuracy.left_out_rmse) else [
             f"leave-one-out       {1e3 * accuracy.left_out_rmse:.3f} meV/Å, in the training"
         ]),
+        *cell_lines(accuracy.by_cell),
         consistency(accuracy),
     ])
+
+
+def cell_lines(cells: Sequence[CellAccuracy]) -> list[str]:
+    """A line for each supercell where there are several."""
+    return [
+        f"{f'  {x.n_atoms} atoms':20s}RMSE {1e3 * x.rmse:.3f}, predicted {1e3 * x.predicted_rmse:.3f} meV/Å, "
+        f"{x.n_structures} structure{'' if x.n_structures == 1 else 's'}, supercell {x.matrix}"
+        for x in (cells if len(cells) > 1 else ())
+    ]
 
 
 def consistency(accuracy: Accuracy) -> str:
@@ -105,38 +129,49 @@ def consistency(accuracy: Accuracy) -> str:
 
 
 def evaluate(force_field: ForceField, data: Path, reference: Path | None = None) -> Accuracy:
-    """Score a force field on the structures of `data`, of the training supercell or of another one.
+    """Score a force field on the structures of `data`, of the training supercell or of others.
 
     Raises:
         InputError: as `read_labelled_frames`, zero forces on displaced atoms, or forces in other units.
     """
-    frames = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell)
-    refuse_zero_forces("DATA", frames.displacements, frames.forces)
-    on_frames = force_field.on(frames.supercell)
-    predicted_forces = on_frames.forces(frames.displacements)
-    refuse_other_units("DATA", frames.forces, predicted_forces)
-    errors = predicted_forces - frames.forces
-    rmse = float(np.sqrt(np.mean(errors**2)))
-    rms_force = float(np.sqrt(np.mean(frames.forces**2)))
+    cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell)
     noise = float(force_field.posterior.beta_inv_sqrt)
-    bayesian = float(np.mean(on_frames.bayesian_error(frames.displacements)))
-    predicted = math.hypot(noise, bayesian)
+    residuals, forces, bayesian, by_cell = [], [], [], []
+    for x in cells:
+        refuse_zero_forces("DATA", x.displacements, x.forces)
+        on_cell = force_field.on(x.supercell)
+        predicted_forces = on_cell.forces(x.displacements)
+        refuse_other_units("DATA", x.forces, predicted_forces)
+        residuals.append((predicted_forces - x.forces).ravel())
+        forces.append(x.forces.ravel())
+        bayesian.append(on_cell.bayesian_error(x.displacements))
+        predicted = math.hypot(noise, float(np.mean(bayesian[-1])))
+        matrix = x.supercell.matrix.tolist()
+        by_cell.append(CellAccuracy(x.supercell.n_atoms, matrix, len(x.forces), _rms(residuals[-1]), predicted))
+    errors, rms_force = np.concatenate(residuals), _rms(np.concatenate(forces))
+    rmse, mean_error = _rms(errors), float(np.mean(np.concatenate(bayesian)))
+    predicted = math.hypot(noise, mean_error)
     return Accuracy(
         rmse=rmse,
         mae=float(np.mean(np.abs(errors))),
         relative=rmse / rms_force if rms_force > 0 else math.nan,
         beta_inv_sqrt=noise,
-        mean_bayesian_error=bayesian,
+        mean_bayesian_error=mean_error,
         predicted_rmse=predicted,
         consistent=abs(predicted - rmse) <= CONSISTENT * rmse,
         left_out_rmse=math.nan if force_field.left_out is None else force_field.left_out.rmse,
-        n_structures=len(frames.forces),
+        n_structures=sum(len(x.forces) for x in cells),
+        by_cell=tuple(by_cell),
     )
+
+
+def _rms(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def info_command(path: Path, as_json: bool) -> str:
     """What a force-field file holds; returns what to print."""
-    loaded = ForceField.load(path)
+    loaded = ForceField.load(path, pending=True)  # it says how many they are, and no ε_B
     values = describe(loaded)
     if as_json:
         return json_text(values)

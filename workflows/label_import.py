@@ -41,8 +41,6 @@ Floats = NDArray[np.float64]
 
 DUPLICATE_A = 1e-5
 """Structures that agree to this are one: files print as many digits."""
-SAME_CELL = 1e-4
-"""Largest strain of a cell that is the campaign's; beyond it force constants change by more than fits notice."""
 
 MOST_NAMED = 3
 """Frames that are named of those refused for one reason."""
@@ -197,18 +195,17 @@ def _checked(frame: Atoms, supercell: Supercell, max_net_force_eV_A: float) -> t
         StructureError: another cell or crystal, or an atom that has left its site.
         InputError: no forces, numbers that are not finite, a net force.
     """
+    if not (np.isfinite(frame.cell[:]).all() and np.isfinite(frame.positions).all()):  # ASE gives no forces then
+        raise InputError("structure", "finite cell and positions", "NaN or infinity", "leave the frame out")
     try:
         forces = np.asarray(frame.get_forces(apply_constraint=False), dtype=np.float64)
     except Exception as error:  # no calculator, or one without forces: ASE has a class for each
         raise InputError("forces", "some for every atom", "none", "leave the frame out") from error
-    if not (np.isfinite(forces).all() and np.isfinite(frame.positions).all()):
-        raise InputError("forces", "finite forces and positions", "NaN or infinity", "leave the frame out")
+    if not np.isfinite(forces).all():
+        raise InputError("forces", "finite forces", "NaN or infinity", "leave the frame out")
     net = float(np.linalg.norm(forces.sum(axis=0))) / len(frame)
     if net > max_net_force_eV_A:
         raise InputError("net force", f"at most {max_net_force_eV_A:g} eV/Å per atom", f"{net:.3g}", "compute it again")
-    strain = np.abs(frame.cell[:] @ np.linalg.inv(supercell.cell) - np.eye(3)).max()
-    if len(frame) == supercell.n_atoms and strain > SAME_CELL:
-        raise StructureError("cell", "the campaign's cell", f"one strained by {strain:.2%}", "leave the frame out")
     displacements, order = supercell.frame_displacements(frame)
     try:
         energy: float | None = float(frame.get_potential_energy(apply_constraint=False))

@@ -22,7 +22,7 @@ from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.storage.files import making_folder, replacing
 from workflows.outputs import check_folder, replaced
-from workflows.structure_files import read_labelled_frames
+from workflows.structure_files import one_supercell, read_labelled_frames
 from workflows.wire import json_text
 
 Floats = NDArray[np.float64]
@@ -222,7 +222,7 @@ def anharmonicity_command(force_field: Path, data: Path, reference: Path | None,
         InputError: anything unusable among the arguments.
     """
     loaded = ForceField.load(force_field)
-    frames = read_labelled_frames(data, loaded.basis.crystal, reference, loaded.supercell)
+    frames = one_supercell(read_labelled_frames(data, loaded.basis.crystal, reference, loaded.supercell), "DATA")
     if not frames.forces.any():
         raise InputError("DATA", "forces that are not all zero", "zeros alone", "σ_A needs displaced atoms' forces")
     moved = loaded.on(frames.supercell)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import sys
@@ -19,7 +18,7 @@ from dynft_core.storage.journal import read_journal
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
 from dynft_core.tasks import label, propose
 from workflows.campaign_jobs import SUPERCELL, harmonic_job, reference_settings
-from workflows.config import Campaign, ReferenceSection, load_campaign
+from workflows.config import Campaign, ReferenceSection, campaign_toml, load_campaign
 from workflows.display import Display
 from workflows.driver import run_campaign
 from workflows.history import History
@@ -132,25 +131,6 @@ def cost_lines(events: Iterable[Mapping[str, Any]], cost: LabelCost | None, slot
         f"where {slots} run at a time, as the site of this rehearsal allows (--site)",
         f"walks and fits: {walking_s / 3600:.2g} core-hours on this machine",
     ]
-
-
-def campaign_toml(campaign: Campaign) -> str:
-    """A campaign as TOML."""
-    plain = campaign.model_dump(mode="json")
-    lines = [f"name = {json.dumps(plain.pop('name'))}"]
-    for section, values in plain.items():
-        tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-        lines += ["", f"[{section}]"]
-        lines += [f"{key} = {_toml(value)}" for key, value in values.items() if key not in tables and value is not None]
-        for key, table in tables.items():
-            lines += ["", f"[{section}.{key}]", *(f"{name} = {_toml(value)}" for name, value in table.items())]
-    return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items()) + "}"
-    return json.dumps(value)
 
 
 def _cost(real: Campaign, folder: Path, settings: RehearsalSettings) -> LabelCost | None:

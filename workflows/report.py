@@ -28,7 +28,7 @@ from workflows.report_data import (
 )
 from workflows.report_figures import data_uri
 from workflows.run_folder import status_of
-from workflows.summary import headline, number_text, recalibration_text
+from workflows.summary import headline, number_text, recalibration_text, unmet_text
 
 TEMPLATE = Path(__file__).parent / "report_template.html"
 
@@ -81,6 +81,7 @@ def render(run: Path, status: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         status=status,
         headline=headline(status).partition(":"),
         recalibration=recalibration_text(status),
+        unmet=unmet_text(status),
         seconds=duration(working_seconds(events)),
         label_seconds=duration(sum(row.seconds for row in rows if math.isfinite(row.seconds))),
         plots=[(plot, data_uri(plot.figure)) for plot in drawn],

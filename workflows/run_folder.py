@@ -97,8 +97,10 @@ def status_of(run_dir: Path) -> dict[str, Any]:
     (labels under way), "n_failed", "n_force_fields"; "walked_ps", all walkers together; in eV/Å "beta_inv_sqrt",
     "mu_k", "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of
     convergence; "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out,
-    now; "recalibration", the "scale" that the audits found with its "standard_error", their number "n_audits" and
-    whether it is "applied" to "predicted_rmse" and "error_interval"; "validation". What is not known yet is None. Of a
+    now; "recalibration", the "scale" that the audits found with its "standard_error", the "interval" where it lies as
+    far as they tell, the "highest" it may be if the "unmet_share" of the structures is of a worse kind that they have
+    missed, their number "n_audits" and whether it is "applied" to "predicted_rmse" and "error_interval"; "validation".
+    What is not known yet is None. Of a
     campaign that has begun also "go_on" (how, when it failed or is paused), "n_walkers", "n_walking", "labels" (by
     status), "labels_per_day" (over the wall time in which drivers trained: neither pauses, nor start, nor test set),
     "core_hours" (by kind of task) and "seconds_left" (to the shortest walk asked for).
@@ -224,8 +226,10 @@ def _convergence(state: State) -> dict[str, Any]:
     return {
         "error_interval": [_known(low), _known(high)],
         "recalibration": {
-            "scale": _known(found.ratio), "standard_error": _known(found.standard_error), "n_audits": found.n_audits,
-            "applied": settings.recalibrate and found.n_audits > 0,
+            "scale": _known(found.ratio), "standard_error": _known(found.standard_error),
+            "interval": [_known(x) for x in found.interval(settings.certainty)], "certainty": settings.certainty,
+            "highest": _known(found.highest(settings.certainty)), "unmet_share": found.unmet_share,
+            "n_audits": found.n_audits, "applied": settings.recalibrate and found.n_audits > 0,
         },
         "audits": {
             "count": test.n_audits, "ratio": _known(test.ratio), "interval": [_known(x) for x in test.interval()],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError, StructureError
-from dynft_core.lattice.crystal import Crystal
-from dynft_core.lattice.supercell import CELL_TOLERANCE, Supercell
+from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.label_sums import CellLabels
 
 Floats = NDArray[np.float64]
 
@@ -21,19 +23,12 @@ MIN_VOLUME_A3 = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledFrames:
-    """Structures with forces, in the order of the supercell's atoms.
+class LabelledFrames(CellLabels):
+    """Structures of one supercell with forces, in the order of its atoms.
 
-    Attributes:
-        supercell: the perfect supercell they belong to.
-        displacements: (S, N, 3) Å.
-        forces: (S, N, 3) eV/Å.
-        energies: (S) eV, None where a frame has none.
+    `energies`: (S) eV, None where a frame has none.
     """
 
-    supercell: Supercell
-    displacements: Floats
-    forces: Floats
     energies: tuple[float | None, ...]
 
 
@@ -63,7 +58,7 @@ def read_structure(path: Path, argument: str) -> Atoms:
 
     Raises:
         FileFormatError: missing, unreadable, or several structures.
-        StructureError: it says that it is periodic in one or two directions only.
+        StructureError: NaN in it, no cell, or it says that it is periodic in one or two directions only.
     """
     frames = read_frames(path, argument)
     if len(frames) > 1:
@@ -73,6 +68,10 @@ def read_structure(path: Path, argument: str) -> Atoms:
             argument, "a crystal, periodic along all three lattice vectors",
             f"'{path}', periodic along {' and '.join(np.array(list('abc'))[frames[0].pbc])} alone",
             "for a slab or sheet with vacuum around it, set pbc to T T T: the vacuum is repeated with it",
+        )
+    if not (np.isfinite(frames[0].cell[:]).all() and np.isfinite(frames[0].positions).all()):
+        raise StructureError(
+            argument, "finite cell and positions", f"'{path}', with NaN or infinity", "correct the file"
         )
     if abs(np.linalg.det(frames[0].cell[:])) < MIN_VOLUME_A3:
         raise StructureError(
@@ -84,13 +83,13 @@ def read_structure(path: Path, argument: str) -> Atoms:
 
 def read_labelled_frames(
     path: Path, crystal: Crystal, reference: Path | None, known: Supercell | None = None
-) -> LabelledFrames:
-    """Displacements and forces of the frames in `path`.
+) -> tuple[LabelledFrames, ...]:
+    """Displacements and forces of the frames in `path`, supercell by supercell in the order in which they are met.
 
     Args:
         path: a file with forces (extended xyz, or any that ASE reads forces from).
         crystal: the cell that the frames are supercells of.
-        reference: file with the perfect supercell; None: it is found from the frames' cell and the crystal.
+        reference: file with the perfect supercell of all frames; None: that of each is found from its cell.
         known: a supercell to prefer when the frames have its cell (its index maps exist already).
 
     Raises:
@@ -98,50 +97,75 @@ def read_labelled_frames(
         InputError: a frame without forces or with values that are not finite.
         StructureError: no supercell of the crystal, other species or atom count, an atom that has left its site.
     """
-    frames = read_frames(path, "data")
-    forces = [_forces(frame, path, i) for i, frame in enumerate(frames)]
-    supercell = _supercell(frames[0], path, crystal, reference, known)
-    displacements = []
-    for i, frame in enumerate(frames):
+    cells = [Supercell.match(crystal, read_structure(reference, "--reference"))] if reference else []
+    found: dict[int, list[tuple[Floats, Floats, float | None]]] = {}
+    for i, frame in enumerate(read_frames(path, "data")):
+        forces = _forces(frame, path, i)
         try:
-            found, order = supercell.frame_displacements(frame)
+            which = 0 if reference else _which(frame, crystal, cells, known)
+            displacements, order = cells[which].frame_displacements(frame)
         except StructureError as error:
             raise _in_frame(error, path, i) from error
-        displacements.append(found)
-        forces[i] = forces[i][order]
-    energies = tuple(_energy(frame) for frame in frames)
-    return LabelledFrames(supercell, np.array(displacements), np.array(forces), energies)
+        found.setdefault(which, []).append((displacements, forces[order], _energy(frame)))
+    return tuple(
+        LabelledFrames(cells[which], np.array([u for u, _, _ in own]), np.array([f for _, f, _ in own]),
+                       tuple(energy for _, _, energy in own))
+        for which, own in found.items()
+    )  # fmt: skip
 
 
-def _supercell(
-    frame: Atoms, path: Path, crystal: Crystal, reference: Path | None, known: Supercell | None
-) -> Supercell:
-    if reference is not None:
-        return Supercell.match(crystal, read_structure(reference, "--reference"))
-    if known is not None and len(frame) == known.n_atoms:
-        deviation = np.abs(frame.cell[:] @ np.linalg.inv(known.cell) - np.eye(3)).max()
-        if deviation < CELL_TOLERANCE:
-            return known
+def _which(frame: Atoms, crystal: Crystal, cells: list[Supercell], known: Supercell | None) -> int:
+    """Which of `cells` a frame belongs to; the cell of one that belongs to none, `known` if it is that, is added.
+
+    Raises:
+        StructureError: it is no supercell of the crystal.
+    """
+    for i, cell in enumerate(cells):
+        if strain(frame.cell[:], cell.cell) <= CELL_TOLERANCE:
+            return i  # also with an atom too few, which is a vacancy there
     try:
-        return Supercell.match(crystal, frame)
-    except StructureError as error:
-        raise _in_frame(error, path, 0) from error
+        same = known is not None and len(frame) == known.n_atoms and strain(frame.cell[:], known.cell) <= CELL_TOLERANCE
+        cells.append(known if same and known is not None else Supercell.match(crystal, frame))
+    except StructureError:
+        alike = [i for i, cell in enumerate(cells) if cell.n_atoms == len(frame)]
+        if not alike:
+            raise
+        return alike[0]  # which says what is wrong with it
+    return len(cells) - 1
+
+
+def one_supercell(frames: Sequence[LabelledFrames], argument: str) -> LabelledFrames:
+    """The frames of a file that may hold one supercell only.
+
+    Raises:
+        InputError: it holds several.
+    """
+    if len(frames) > 1:
+        sizes = ", ".join(str(x.supercell.n_atoms) for x in frames)
+        raise InputError(argument, "frames of one supercell", f"cells of {sizes} atoms", "write each to a file")
+    return frames[0]
 
 
 def _forces(frame: Atoms, path: Path, index: int) -> Floats:
-    """Forces (N, 3) eV/Å of a frame, finite as its positions are."""
+    """Forces (N, 3) eV/Å of a frame, finite as its cell and positions are."""
     where = f"{path} frame {index}"
+    _refuse_not_finite(where, cell=frame.cell[:], positions=frame.positions)  # with NaN there ASE gives no forces
     try:
         forces = np.asarray(frame.get_forces(apply_constraint=False), dtype=np.float64)
     except Exception as error:  # no calculator, or one without forces: ASE has a class for each
         raise InputError(
             where, "forces (eV/Å) for every atom", "none", "write a column forces:R:3, or leave the frame out"
         ) from error
-    for name, values in (("positions", frame.positions), ("forces", forces)):
-        if not np.all(np.isfinite(values)):
-            atom = int(np.argwhere(~np.isfinite(values))[0][0])
-            raise InputError(where, f"finite {name}", f"NaN or infinity at atom {atom}", "leave the frame out")
+    _refuse_not_finite(where, forces=forces)
     return forces
+
+
+def _refuse_not_finite(where: str, **values: Floats) -> None:
+    for name, rows in values.items():
+        if not np.all(np.isfinite(rows)):
+            row = int(np.argwhere(~np.isfinite(rows))[0][0])
+            place = "in it" if name == "cell" else f"at atom {row}"
+            raise InputError(where, f"finite {name}", f"NaN or infinity {place}", "leave the frame out")
 
 
 def _energy(frame: Atoms) -> float | None:

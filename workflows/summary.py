@@ -10,6 +10,7 @@ from typing import Any
 
 from dynft_core.errors import FILES
 from dynft_core.jobs import Evaluation
+from dynft_core.selection.audits import RARE_FACTOR
 from workflows.history import History
 from workflows.progress import duration
 
@@ -50,8 +51,21 @@ def recalibration_text(status: Mapping[str, Any]) -> str:
     found = status.get("recalibration")
     if not found or found["scale"] is None:
         return "not recalibrated: no audit yet"
-    scale = f"× {found['scale']:.3f} ± {found['standard_error']:.3f} by {found['n_audits']} audits"
+    low, high = (100 * (x / found["scale"] - 1) for x in found["interval"])
+    scale = f"× {found['scale']:.3f} by {found['n_audits']} audits, known to {low:+.0f} and {high:+.0f} %"
     return f"recalibrated: {scale}" if found["applied"] else f"not recalibrated ({scale})"
+
+
+def unmet_text(status: Mapping[str, Any]) -> str:
+    """What so few audits cannot exclude, as they may not have met every kind of structures; "" before the first."""
+    found, predicted = status.get("recalibration"), status.get("predicted_rmse")
+    if not found or found["scale"] is None or predicted is None:
+        return ""
+    most = predicted * found["highest"] / (found["scale"] if found["applied"] else 1.0)
+    return (
+        f"at most {error_text(most)} ({found['certainty']:.0%}): {found['n_audits']} audits may have missed a kind of "
+        f"structures that is rarer than {found['unmet_share']:.0%}, allowed to be {RARE_FACTOR:g} times as wrong"
+    )
 
 
 def closing_lines(status: Mapping[str, Any], history: History, folder: Path, command: str) -> list[str]:
@@ -114,7 +128,9 @@ def predicted_lines(status: Mapping[str, Any]) -> list[str]:
     predicted = status.get("predicted_rmse")
     if predicted is None:
         return []
-    return [f"{'predicted RMSE':20s}{error_text(predicted, 3)}, {recalibration_text(status)}"]
+    lines = [f"{'predicted RMSE':20s}{error_text(predicted, 3)}, {recalibration_text(status)}"]
+    unmet = unmet_text(status)
+    return [*lines, f"{'':20s}{unmet}"] if unmet else lines
 
 
 def course_lines(status: Mapping[str, Any]) -> list[str]:

@@ -15,13 +15,14 @@ from dynft_core.reference.guard import differences
 from dynft_core.storage.journal import read_journal
 from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.symmetry.basis import check_cutoffs
-from workflows.campaign_jobs import SUPERCELL, reference_settings
+from workflows.campaign_jobs import SUPERCELL, chooses_batches, reference_settings
+from workflows.campaign_plan import MOST_CANDIDATES
 from workflows.config import Campaign, load_campaign
 from workflows.data_checks import check_memory
 from workflows.display import Display
 from workflows.driver import run_campaign
 from workflows.dry_run import dry_run_lines
-from workflows.fit_command import images_note
+from workflows.fit_command import images_note, shell_note
 from workflows.folder_checks import refuse_other_campaign
 from workflows.history import History
 from workflows.run_folder import status_of
@@ -90,8 +91,9 @@ def check_campaign(campaign: Campaign) -> list[str]:
             "give a larger one",
         )
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
-    memory = check_memory(supercell, cutoffs_A, argument="expansion.cutoffs_A")
-    found = (memory, images_note(supercell, cutoffs_A, campaign.expansion.prior))
+    n_candidates = MOST_CANDIDATES if chooses_batches(campaign) else 0
+    memory = check_memory(supercell, cutoffs_A, argument="expansion.cutoffs_A", n_candidates=n_candidates)
+    found = (memory, shell_note(crystal, cutoffs_A), images_note(supercell, cutoffs_A, campaign.expansion.prior))
     return [*notes, *(note for note in found if note)]
 
 

@@ -85,7 +85,7 @@ class SketchMonitor(_Decisive):
             self._survey(squares, displacements)
         self._calls += 1
         errors = np.sqrt(self._scale * squares.mean(axis=0))
-        return Watched(errors, self.probe_error / math.sqrt(count), self.probe_error / math.sqrt(PROBES))
+        return Watched(errors, self.probe_error / math.sqrt(count))
 
     def _survey(self, squares: Floats, displacements: Floats) -> None:
         """Learn from all probes' `squares` (P, W); the walkers are compared with the exact value in turn."""

@@ -28,12 +28,11 @@ class Watched:
 
     Attributes:
         errors_eV_A: (W,) ε_B of each walker, exact or estimated.
-        deviation: relative standard error of each of these values; mean_deviation: of the mean of many steps' values.
+        deviation: relative standard error of each of these values.
     """
 
     errors_eV_A: Floats
     deviation: float = 0.0
-    mean_deviation: float = 0.0
 
     @property
     def margin(self) -> float:

@@ -34,7 +34,6 @@ class WalkState:
         displacements: (N, 3) Å; velocities: (N, 3) Å/fs.
         window: (k,) ring of the latest ε_B, eV/Å; the entry of the j-th one is at j mod k.
         window_count: how many ε_B have gone into the ring.
-        window_deviation: relative standard error of the mean of the estimates among them; 0 where all are exact.
         heated: the walker has been at its temperature.
         minima_eV_A: (m,) the latest ε_min (criterion 'epsilon_min').
         awaiting_refit: the walker stopped at a flag; its next ε_B, with the new force field, is an ε_min.
@@ -51,7 +50,6 @@ class WalkState:
     velocities: Floats
     window: Floats
     window_count: int
-    window_deviation: float
     heated: bool
     minima_eV_A: Floats
     awaiting_refit: bool
@@ -79,7 +77,6 @@ class WalkState:
             velocities=still,
             window=np.zeros(window),
             window_count=0,
-            window_deviation=0.0,
             heated=False,
             minima_eV_A=np.zeros(0),
             awaiting_refit=False,
@@ -109,7 +106,7 @@ class Choice:
     Attributes:
         key: its content hash; step: absolute MD step at which it was met.
         displacements: (N, 3) Å, without net translation.
-        bayesian_error_eV_A: its ε_B then, with the force field of the walk.
+        bayesian_error_eV_A: its ε_B then, by the labels of the walk's force field.
         reason: one sentence.
     """
 
@@ -128,10 +125,11 @@ class WalkReport:
     Attributes:
         ended: how the walk ended; reason: in a sentence.
         first_step: absolute step of errors_eV_A[0].
-        errors_eV_A: (n,) ε_B of every step walked, as watched; nan where the walker had exploded.
+        errors_eV_A: (n,) ε_B of every step walked, as watched, by the labels alone; nan where the walker had exploded.
         temperature_steps: (t,) absolute steps of temperatures_K: (t,) kinetic temperatures.
         choices: in the order they were met.
-        mean_error_eV_A, std_error_eV_A: μ_k and σ_k over the window at the end; nan when it is empty.
+        mean_error_eV_A, std_error_eV_A: μ_k and σ_k at the end, over the window or, under 'continue', over the part of
+            it that is of this walk; nan when it is empty.
         watch_deviation: relative standard error of an estimate in errors_eV_A, as measured on the walk.
     """
 

@@ -19,6 +19,9 @@ from dynft_core.errors import InputError
 
 Floats = NDArray[np.float64]
 
+LABELLED_INTERVAL = 10
+"""MD steps from one ε_B by the labels alone to the next: it decides nothing, and in fewer ε_B hardly changes."""
+
 
 def walk(
     states: Sequence[WalkState],
@@ -28,7 +31,7 @@ def walk(
     masses: ArrayLike,
     name_structure: Callable[[Floats], str],
     audit_steps: Collection[tuple[int, int]] = (),
-    recall: Callable[[WalkState], Floats] | None = None,
+    labelled: ErrorMonitor | None = None,
 ) -> tuple[tuple[WalkState, ...], tuple[WalkReport, ...]]:
     """Walk a batch: (states, ...) → (states, reports), both in the order given.
 
@@ -43,7 +46,8 @@ def walk(
         masses: (N,) amu.
         name_structure: displacements (N, 3) Å → content hash.
         audit_steps: (walker, absolute step) pairs at which a structure is taken.
-        recall: the window of one of `states` with exact values for its estimates; without it they stay.
+        labelled: ε_B by the labels alone, for the reports: what is pending guides the walkers, and may fail. Without
+            it the reports tell what the walkers see.
 
     Raises:
         InputError: states that do not fit the settings.
@@ -66,12 +70,15 @@ def walk(
         [(s.seed, s.walker) for s in states],
         [s.step for s in states],
     )
-    walkers = [Walker(s, settings, md.masses, name_structure, audit_steps, recall) for s in states]
+    walkers = [Walker(s, settings, md.masses, name_structure, audit_steps, labelled) for s in states]
     for walker in walkers:
         walker.after_refit(monitor)
     moving = walkers
-    for _ in range(settings.n_steps):
+    for n in range(settings.n_steps):
         md.step()
+        if labelled is not None and n % LABELLED_INTERVAL == 0:
+            for walker, error in zip(moving, _watch(labelled, md).errors_eV_A, strict=True):
+                walker.labelled_error_eV_A = float(error)
         watched = None
         for lane, walker in enumerate(moving):
             if watched is None and walker.due(md.steps[lane]):

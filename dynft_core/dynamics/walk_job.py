@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.dynamics.langevin import Thermostat
-from dynft_core.dynamics.monitor import ExactMonitor, make_monitor
-from dynft_core.dynamics.past import PastWalk, exact_window
+from dynft_core.dynamics.monitor import make_monitor
 from dynft_core.dynamics.protocols import Forces
-from dynft_core.dynamics.state import WalkReport, WalkState, load_job, load_report, load_state, save_walk
+from dynft_core.dynamics.state import WalkReport, WalkState, load_state, save_walk
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.force_field import ForceField
@@ -35,7 +33,6 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
     perfect = read_perfect_structure(run_dir / job.perfect_structure)
     force_field = _with_pending(force_field, job, run_dir)
     states = [_start(start, job, run_dir, len(perfect)) for start in job.walkers]
-    path_of = {start.walker: start.state for start in job.walkers}
     states_after, reports = walk(
         states,
         _forces(job, force_field),
@@ -44,7 +41,7 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
         force_field.supercell.masses,
         lambda u: structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u, job.reference),
         job.audit_steps,
-        lambda state: exact_window(state, past_walk(run_dir, path_of[state.walker])),
+        make_monitor(job.monitor, force_field.without_pending()) if job.policy == "continue" else None,
     )
     walks = []
     for start, state, report in zip(job.walkers, states_after, reports, strict=True):
@@ -67,32 +64,6 @@ def _settings(job: WalkJob, force_field: ForceField) -> WalkSettings:
 
 def _forces(job: WalkJob, force_field: ForceField) -> Forces:
     return force_field.potential.in_precision(np.float32 if job.precision == "single" else np.float64).batch_forces
-
-
-def past_walk(run_dir: Path, path: str | None) -> PastWalk | None:
-    """The walk in the segment `path`; None where it cannot be walked again.
-
-    That is so without a segment that names its task, where a file of it was deleted, and under the policy 'continue'
-    once the batch has chosen a structure: what ε_B was then depends on when the others chose theirs.
-    """
-    job = load_job(run_dir / path) if path and (run_dir / path).exists() else None
-    if job is None or not (run_dir / job.force_field).exists():
-        return None
-    if job.policy == "continue" and any(load_report(run_dir / start.output).choices for start in job.walkers):
-        return None
-    start = next(start for start in job.walkers if start.output == path)
-    report = load_report(run_dir / start.output)
-    force_field = _with_pending(ForceField.load(run_dir / job.force_field), job, run_dir)
-    n_steps = report.steps_walked - (report.ended in ("broken", "exploded", "left"))
-    return PastWalk(
-        _start(start, job, run_dir, force_field.supercell.n_atoms),
-        replace(_settings(job, force_field), n_steps=n_steps),
-        _forces(job, force_field),
-        ExactMonitor(force_field),
-        force_field.supercell.masses,
-        job.audit_steps,
-        lambda: past_walk(run_dir, start.state),
-    )
 
 
 def _with_pending(force_field: ForceField, job: WalkJob, run_dir: Path) -> ForceField:

@@ -10,9 +10,8 @@ Each step: move, watch ε_B, and let the criterion judge. What can happen to a w
   Looked for before a structure can be chosen. The walker goes back as after a break.
 
 *What is decided is exact.* The monitor may watch with an estimate. Where that comes within its margin of the threshold,
-the exact ε_B is computed; and where the threshold itself is a mean of estimates and the decision is close, or is to
-select, the window is made exact too: from the structures of this walk, and by walking earlier ones again (see `past`).
-So a walk selects and breaks where it would with the exact ε_B at every step.
+the exact ε_B is computed and compared. The threshold is a mean over a window of estimates, which is right to a percent:
+a walk selects and breaks where it would with the exact ε_B at every step, or a few steps beside.
 
 *Going back without going round in circles.* The step count, and with it the noise, goes on, so that the walker takes
 another way out of the snapshot. Something is learnt each time where that is safe: the structure of the break itself
@@ -27,16 +26,15 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.dynamics.departure import departure
 from dynft_core.dynamics.langevin import Langevin, Thermostat, thermal_speed
-from dynft_core.dynamics.protocols import SAFETY, ErrorMonitor, Watched
+from dynft_core.dynamics.protocols import ErrorMonitor, Watched
 from dynft_core.dynamics.state import Choice, Ending, Role, WalkReport, WalkState
-from dynft_core.dynamics.window import Sighting, Window
+from dynft_core.dynamics.window import Window
 from dynft_core.selection.criteria import N_MINIMA, Decision, Memory, decide
 from dynft_core.terms import CriterionSettings, Policy
 
@@ -79,7 +77,10 @@ class WalkSettings:
 
 
 class Walker:
-    """One walker of a batch while it walks: its memory, its traces, and what it has chosen."""
+    """One walker of a batch while it walks: its memory, its traces, and what it has chosen.
+
+    `labelled_error_eV_A`: the latest ε_B by the labels alone, which the walk sets where reports tell that.
+    """
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class Walker:
         masses: Floats,
         name_structure: Callable[[Floats], str],
         audit_steps: Collection[tuple[int, int]],
-        recall: Callable[[WalkState], Floats] | None,
+        labelled: ErrorMonitor | None = None,
     ) -> None:
         self._start = state
         self._settings = settings
@@ -102,8 +103,7 @@ class Walker:
         self._snapshot = state.snapshot_displacements, state.snapshot_velocities
         self._snapshot_step = state.snapshot_step
         self._breaks = state.breaks
-        exact = partial(recall, state) if recall else None
-        self._window = Window(state.window, state.window_count, state.window_deviation, exact)
+        self._window = Window(state.window, state.window_count)
         # Without a thermostat nothing heats the walker: it is as warm as it was started.
         heats = settings.thermostat.friction_per_ps > 0 and settings.thermostat.temperature_K > 0
         self._begins_heated = settings.criterion.while_heating or not heats
@@ -111,8 +111,12 @@ class Walker:
         self._minima = deque((float(e) for e in state.minima_eV_A), maxlen=N_MINIMA)
         self._awaiting_refit = state.awaiting_refit
         self._last_flag_step = state.last_flag_step
+        self._labelled = labelled
+        self.labelled_error_eV_A = math.nan
         self._errors: list[float] = []
-        self._latest: Sighting | None = None
+        self._latest: float | None = None
+        self._watched = math.nan
+        self._warm_errors: list[float] = []
         self._watch_deviation = math.nan
         self._temperatures: list[tuple[int, float]] = []
         self._choices: list[Choice] = []
@@ -163,24 +167,14 @@ class Walker:
         """Decide about a sane structure, on exact values where it matters. None: ε_B is not finite."""
         assert watched is not None
         self._watch_deviation = watched.deviation
-        error = float(watched.errors_eV_A[lane])
+        error = self._watched = float(watched.errors_eV_A[lane])
         highest = error * (1 + watched.margin)
         decision = self._decide(highest)
-        if decision is not None and (audit or highest > self._doubtful_from(decision)):
+        if decision is not None and (audit or highest > decision.threshold_eV_A):
             error = monitor.exact(u)  # whatever is chosen or left is decided on this value
             decision = self._decide(error)
-            of_window = self._settings.criterion.name == "trajectory_average"
-            if of_window and decision is not None and error > self._doubtful_from(decision):
-                self._window.make_exact()
-                decision = self._decide(error)
-            self._latest = Sighting(error, monitor)
-        else:
-            self._latest = Sighting(error, monitor, u, watched.mean_deviation)
+        self._latest = error
         return decision
-
-    def _doubtful_from(self, decision: Decision) -> float:
-        """The least that the threshold (eV/Å) may be, the estimates in the window being what they are."""
-        return max(0.0, 1 - SAFETY * self._window.deviation) * decision.threshold_eV_A
 
     def _decide(self, error: float) -> Decision | None:
         return decide(self._settings.criterion, self._memory(), error) if math.isfinite(error) else None
@@ -194,9 +188,9 @@ class Walker:
     def _follow(self, decision: Decision, audit: bool, md: Langevin, lane: int, monitor: ErrorMonitor) -> None:
         """Do what was decided about a sane structure."""
         assert self._latest is not None
-        u, error = md.structure(lane), self._latest.error_eV_A
+        u, error = md.structure(lane), self._latest
         if decision.break_:
-            self._errors.append(error)
+            self._errors.append(self._told)
             calm = self._distress(md, lane, u) < CALM
             self._go_back("broken", decision.reason, u if calm else None, monitor)
             return
@@ -215,6 +209,7 @@ class Walker:
 
     def _choose(self, role: Role, step: int, u: Floats, error: float, reason: str) -> None:
         still = u - u.mean(axis=0)
+        error = error if self._labelled is None else self._labelled.exact(u)
         self._choices.append(Choice(self._name_structure(still), role, step, still, error, reason))
 
     def _memory(self) -> Memory:
@@ -222,11 +217,22 @@ class Walker:
         return Memory(self._window.mean, len(self._window.held), not self._heated, since, tuple(self._minima))
 
     def _note_latest(self) -> None:
-        """The latest ε_B into the trace and, once the walker is warm, into the window."""
+        """The latest ε_B into the trace and, once the walker is warm, as it was watched into the window.
+
+        An exact value is computed where the estimate is high; put in its place it would leave the low ones alone, and
+        the mean would be too small.
+        """
         assert self._latest is not None
-        self._errors.append(self._latest.error_eV_A)
+        self._errors.append(self._told)
         if self._heated:
-            self._window.remember(self._latest)
+            self._window.remember(self._watched)
+            self._warm_errors.append(self._told)
+
+    @property
+    def _told(self) -> float:
+        """The ε_B that the report tells of this step, eV/Å."""
+        assert self._latest is not None
+        return self._latest if self._labelled is None else self.labelled_error_eV_A
 
     def _explode(self, md: Langevin, lane: int, monitor: ErrorMonitor) -> None:
         limit = self._settings.max_displacement_A
@@ -296,7 +302,6 @@ class Walker:
             velocities=self._now[1],
             window=self._window.values,
             window_count=self._window.count,
-            window_deviation=self._window.deviation,
             heated=self._heated,
             minima_eV_A=np.array(self._minima),
             awaiting_refit=self._awaiting_refit,
@@ -311,6 +316,8 @@ class Walker:
         """What the walker met."""
         assert self.ended is not None
         window = self._window.held
+        if self._labelled is not None:
+            window = np.array(self._warm_errors[-len(self._window.values) :])
         steps, temperatures = zip(*self._temperatures, strict=True) if self._temperatures else ((), ())
         return WalkReport(
             walker=self._start.walker,
@@ -321,7 +328,7 @@ class Walker:
             temperature_steps=np.array(steps, dtype=np.int64),
             temperatures_K=np.array(temperatures, dtype=np.float64),
             choices=tuple(self._choices),
-            mean_error_eV_A=self._window.mean,
+            mean_error_eV_A=float(window.mean()) if len(window) else math.nan,
             watch_deviation=self._watch_deviation,
             std_error_eV_A=float(window.std()) if len(window) else math.nan,
         )

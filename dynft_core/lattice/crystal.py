@@ -10,8 +10,19 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import StructureError
 
+CELL_TOLERANCE = 1e-4
+"""Largest `strain` of a cell that is still the same one: beyond it force constants change by more than fits notice."""
 SAME_A = 1e-3
-"""Cells whose vectors and positions differ by less are one: files round."""
+"""Sites of one cell that differ by less are one: files round."""
+
+
+def strain(cell: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+    """Largest component of |F - 1|, where F = reference⁻¹ cell deforms one cell (3, 3; vectors in rows) into the other.
+
+    F acts on Cartesian coordinates, x' = x F, so the number is the same for a cell, a supercell and any other choice
+    of lattice vectors. A rotation counts as a strain: displacements and forces are vectors along the axes of x.
+    """
+    return float(np.abs(np.linalg.inv(reference) @ cell - np.eye(3)).max())
 
 
 @dataclass(frozen=True, init=False, eq=False)
@@ -32,9 +43,11 @@ class Crystal:
         """Take cell, positions and species of `atoms`.
 
         Raises:
-            StructureError: no atoms, no three-dimensional cell, or atoms on top of each other.
+            StructureError: NaN, no atoms, no three-dimensional cell, or atoms on top of each other.
         """
         cell = np.array(atoms.cell[:], dtype=np.float64)
+        if not (np.isfinite(cell).all() and np.isfinite(atoms.positions).all()):
+            raise StructureError("crystal", "finite cell and positions", "NaN or infinity", "correct the structure")
         if len(atoms) == 0 or abs(np.linalg.det(cell)) < 1e-3:
             raise StructureError(
                 "crystal",
@@ -63,10 +76,11 @@ class Crystal:
         return found
 
     def is_same(self, other: Crystal) -> bool:
-        """Whether `other` is the same cell with the same atoms in the same order and places, to SAME_A."""
-        return np.array_equal(self.numbers, other.numbers) and all(
-            np.allclose(a, b, rtol=0, atol=SAME_A)
-            for a, b in ((self.cell, other.cell), (self.positions, other.positions))
+        """Whether `other` has the same cell, to CELL_TOLERANCE, and the same atoms in the same order, to SAME_A."""
+        return (
+            np.array_equal(self.numbers, other.numbers)
+            and strain(other.cell, self.cell) <= CELL_TOLERANCE
+            and np.allclose(self.positions, other.scaled_positions @ self.cell, rtol=0, atol=SAME_A)
         )
 
     @property

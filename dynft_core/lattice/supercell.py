@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import atomic_masses
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.errors import StructureError
+from dynft_core.errors import InputError, StructureError
+from dynft_core.lattice.cosets import Cosets
 from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.multiples import refuse_other_cell, supercell_matrix
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -22,8 +24,6 @@ MAX_ATOMS = 5_000_000
 """Largest supercell: beyond it every array of positions is a matter of gigabytes."""
 MAX_DEFECTS = 0.05
 """Part of the atoms that may be missing, or too many, in what is meant to be this crystal."""
-CELL_TOLERANCE = 2e-3
-"""Largest deviation of a supercell from an integer multiple of the cell: a strain that would change every distance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,37 +116,69 @@ class Supercell:
         return Atoms(numbers=self.numbers, cell=self.cell, positions=self.positions + displacements, pbc=True)
 
     @cached_property
-    def _lookup(self) -> tuple[Ints, Ints]:
-        codes = self._cosets(self.cells) * self.crystal.n_atoms + self.basis_index
-        order = np.argsort(codes)
-        return codes[order], order
+    def _cosets(self) -> Cosets:
+        return Cosets.of(self.matrix)
 
-    def _cosets(self, cells: Ints) -> Ints:
-        """One integer for each class of cells that the supercell's translations make equal: n · adj(M) mod det(M)."""
-        determinant = round(np.linalg.det(self.matrix))
-        adjugate = np.rint(np.linalg.inv(self.matrix) * determinant).astype(np.int64)
-        size = abs(determinant)
-        residues = np.mod(cells @ adjugate, size)
-        return np.asarray((residues[..., 0] * size + residues[..., 1]) * size + residues[..., 2])
+    @cached_property
+    def _atom_of(self) -> Ints:
+        """(cells in the supercell, n) atom on each site."""
+        found = np.empty((self._cosets.count, self.crystal.n_atoms), dtype=np.int64)
+        found[self._cosets.index(self.cells), self.basis_index] = np.arange(self.n_atoms)
+        return found
 
     def site_index(self, basis_index: Ints, cells: Ints) -> Ints:
         """Which atom of the supercell the sites (atom (…), cell (…, 3)) of the infinite crystal fall on."""
-        codes, order = self._lookup
-        wanted = self._cosets(cells) * self.crystal.n_atoms + basis_index
-        return order[np.searchsorted(codes, wanted)]
+        return np.asarray(self._atom_of[self._cosets.index(cells), basis_index])
 
-    def displacements(self, positions: ArrayLike | Atoms) -> Floats:
-        """Displacements (…, N, 3) of positions (…, N, 3) Å given in this supercell's order; minimum image, no drift.
+    def check_displacements(self, displacements: ArrayLike) -> Floats:
+        """`displacements` as an array (…, N, 3), Å.
 
         Raises:
-            StructureError: an atom is displaced by more than half the nearest-neighbour distance.
+            InputError: another shape, or NaN or infinity among them.
         """
-        raw = positions.positions if isinstance(positions, Atoms) else np.asarray(positions, dtype=np.float64)
+        u = np.asarray(displacements, dtype=np.float64)
+        self._refuse_shape("displacements", u.shape)
+        if not np.isfinite(u).all():
+            raise InputError("displacements", "finite numbers (Å)", "NaN or infinity", "leave the structure out")
+        return u
+
+    def _refuse_shape(self, name: str, shape: tuple[int, ...]) -> None:
+        if shape[-2:] != (self.n_atoms, 3):
+            raise InputError(
+                name, f"an array (…, {self.n_atoms}, 3)", f"shape {shape}",
+                "give structures of this supercell, or put the force field on theirs (`on`)",
+            )
+
+    def displacements(self, positions: ArrayLike | Atoms) -> Floats:
+        """Displacements (…, N, 3) of positions (…, N, 3) Å, or of one structure, in this supercell's order of atoms.
+
+        Minimum image relative to the first atom, then without net translation: exact as long as no atom is displaced
+        relative to the first by half the width of the supercell or more. The positions of a structure whose cell
+        differs by no more than CELL_TOLERANCE are scaled to this one's.
+
+        Raises:
+            InputError: positions of another shape.
+            StructureError: another cell, or an atom that is displaced by more than half the nearest-neighbour distance.
+        """
+        if isinstance(positions, Atoms):
+            self._check_frame(positions)
+            positions = self._scaled(positions)
+        raw = np.asarray(positions, dtype=np.float64)
+        self._refuse_shape("positions", raw.shape)
         found = self._minimum_image(raw - self.positions)
         self._refuse_hops(found)
         return found
 
+    def _scaled(self, atoms: Atoms) -> Floats:
+        """Positions (N, 3) Å with the fractional coordinates of `atoms`, in this supercell's cell."""
+        return np.asarray(atoms.positions @ np.linalg.inv(atoms.cell[:]) @ self.cell)
+
     def _minimum_image(self, differences: Floats) -> Floats:
+        """Displacements (…, N, 3) from positions less sites, each off by any supercell vector and all by one drift.
+
+        The nearest image is that of the fractional coordinates relative to atom 0's, each within half a cell: atom 0
+        takes out the drift, which may be any, and only then is the mean known.
+        """
         relative = differences - differences[..., :1, :]
         shifts = np.rint(relative @ np.linalg.inv(self.cell))
         wrapped = relative - shifts @ self.cell
@@ -165,19 +197,20 @@ class Supercell:
     def frame_displacements(self, atoms: Atoms) -> tuple[Floats, Ints]:
         """Displacements (N, 3) Å of a frame, and the order (N,): atom order[i] of the frame is atom i of the supercell.
 
-        Atoms may be reordered, wrapped and drifted as a whole.
+        Atoms may be reordered, wrapped and drifted as a whole; a cell within CELL_TOLERANCE is scaled to this one's.
 
         Raises:
             StructureError: another cell, other species or number of atoms, or an atom that has left its site.
         """
         self._check_frame(atoms)
+        positions = self._scaled(atoms)
         if np.array_equal(atoms.numbers, self.numbers):
-            found = self._minimum_image(atoms.positions - self.positions)
+            found = self._minimum_image(positions - self.positions)
             if np.linalg.norm(found, axis=1).max() < self.max_displacement_A:
                 return found, np.arange(self.n_atoms)
         sites, _ = self.assign(atoms)
         order = np.argsort(sites)
-        return self.displacements(atoms.positions[order]), order
+        return self.displacements(positions[order]), order
 
     def _check_frame(self, atoms: Atoms) -> None:
         if len(atoms) != self.n_atoms:
@@ -190,14 +223,7 @@ class Supercell:
         if not np.array_equal(np.sort(atoms.numbers), np.sort(self.numbers)):
             wanted = Atoms(numbers=self.numbers).get_chemical_formula()
             raise StructureError("species", wanted, atoms.get_chemical_formula(), "give frames of the same crystal")
-        deviation = np.abs(atoms.cell[:] @ np.linalg.inv(self.cell) - np.eye(3)).max()
-        if deviation > CELL_TOLERANCE:
-            raise StructureError(
-                "cell",
-                "the cell of the supercell",
-                f"one that differs by {deviation:.2%}",
-                "fit each cell on its own: the expansion is about one volume",
-            )
+        refuse_other_cell(atoms.cell[:], self.cell)
 
     def assign(self, atoms: Atoms) -> tuple[Ints, float]:
         """Site (N,) of each atom of `atoms`, and the largest distance from it (Å), for the best rigid shift.
@@ -206,12 +232,13 @@ class Supercell:
             StructureError: no shift makes it one to one with atoms within half the nearest-neighbour distance.
         """
         self._check_frame(atoms)
+        positions = self._scaled(atoms)
         same = np.flatnonzero(self.crystal.numbers == atoms.numbers[0])
         best: tuple[Ints, float] | None = None
         for site in same:
-            shift = atoms.positions[0] - self.crystal.positions[site]
+            shift = positions[0] - self.crystal.positions[site]
             for _ in range(3):  # the first atom's own displacement is taken out of the shift by iterating
-                sites, offsets = self._nearest_sites(atoms, shift)
+                sites, offsets = self._nearest_sites(positions - shift, atoms.numbers)
                 shift = shift + offsets.mean(axis=0)
             distance = float(np.linalg.norm(offsets - offsets.mean(axis=0), axis=1).max())
             if len(np.unique(sites)) == self.n_atoms and (best is None or distance < best[1]):
@@ -226,77 +253,20 @@ class Supercell:
             )
         return best
 
-    def _nearest_sites(self, atoms: Atoms, shift: Floats) -> tuple[Ints, Floats]:
+    def _nearest_sites(self, positions: Floats, numbers: Ints) -> tuple[Ints, Floats]:
         crystal = self.crystal
-        fractional = (atoms.positions - shift) @ np.linalg.inv(crystal.cell)
+        fractional = positions @ np.linalg.inv(crystal.cell)
         relative = fractional[:, None] - crystal.scaled_positions  # (N, n, 3)
         around = np.array(list(product((-1, 0, 1), repeat=3)))
         cells = np.rint(relative).astype(np.int64)[:, :, None] + around  # rounding alone fails in skewed cells
         offsets = (relative[:, :, None] - cells) @ crystal.cell
         distances = np.linalg.norm(offsets, axis=-1)
-        distances[atoms.numbers[:, None] != crystal.numbers] = np.inf
-        flat = distances.reshape(len(atoms), -1).argmin(axis=1)
+        distances[numbers[:, None] != crystal.numbers] = np.inf
+        flat = distances.reshape(len(numbers), -1).argmin(axis=1)
         basis, image = np.divmod(flat, len(around))
-        rows = np.arange(len(atoms))
+        rows = np.arange(len(numbers))
         return self.site_index(basis, cells[rows, basis, image]), offsets[rows, basis, image]
 
     def describe(self) -> dict[str, Any]:
         """What is needed to build it again: matrix, basis_index, cells (arrays)."""
         return {"matrix": self.matrix, "basis_index": self.basis_index, "cells": self.cells}
-
-
-def supercell_matrix(crystal: Crystal, atoms: Atoms) -> Ints:
-    """The integer matrix M with atoms.cell = M @ crystal.cell.
-
-    Raises:
-        StructureError: the cell is no integer multiple, or the species are not the crystal's.
-    """
-    unknown = set(atoms.numbers) - set(crystal.numbers)
-    if unknown:
-        raise StructureError(
-            "species",
-            ", ".join(sorted({chemical_symbols[z] for z in crystal.numbers})),
-            ", ".join(sorted(chemical_symbols[z] for z in unknown)),
-            "give the primitive cell of the same crystal",
-        )
-    ratio = np.asarray(atoms.cell[:]) @ np.linalg.inv(crystal.cell)
-    matrix: Ints = np.rint(ratio).astype(np.int64)
-    longest = max(np.linalg.norm(atoms.cell[:], axis=1).max(), 1e-9)
-    deviation = np.abs(matrix @ crystal.cell - atoms.cell[:]).max() / longest
-    size = abs(round(np.linalg.det(matrix)))
-    if size == 0 or deviation > CELL_TOLERANCE or size * crystal.n_atoms != len(atoms):
-        if _rotated(crystal, atoms):
-            raise StructureError(
-                "structure",
-                "a supercell of the primitive cell in the same orientation",
-                "one that is rotated",
-                "rotate one of the two, with its forces; or give the perfect supercell in this orientation as the "
-                "primitive cell, to which it is reduced (a CIF file keeps no orientation)",
-            )
-        raise StructureError(
-            "structure",
-            "an integer supercell of the primitive cell",
-            f"{len(atoms)} atoms in a cell that is {np.round(ratio, 3).tolist()} times it",
-            "check the primitive cell, its orientation and the lattice constant",
-        )
-    return matrix
-
-
-def _rotated(crystal: Crystal, atoms: Atoms) -> bool:
-    """Whether the lattice has vectors with the lengths and angles of the cell of `atoms`, whatever their direction."""
-    metric = np.asarray(atoms.cell[:] @ atoms.cell[:].T)
-    lengths = np.sqrt(np.diag(metric))
-    volume = float(np.sqrt(max(np.linalg.det(metric), 0.0)) / abs(np.linalg.det(crystal.cell)))
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(crystal.cell), axis=0)
-    reach = np.ceil(1.01 * lengths.max() / heights)
-    if round(volume) * crystal.n_atoms != len(atoms) or np.prod(2 * reach + 1) > MAX_ATOMS:
-        return False
-    axes = [np.arange(-r, r + 1) for r in reach]
-    vectors = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) @ crystal.cell
-    found = np.linalg.norm(vectors, axis=1)
-    a, b, c = (vectors[np.abs(found - length) < CELL_TOLERANCE * length] for length in lengths)
-    allowed = 2 * CELL_TOLERANCE * np.outer(lengths, lengths)
-    ab, ac, bc = (
-        np.abs(x @ y.T - metric[i, j]) < allowed[i, j] for x, y, i, j in ((a, b, 0, 1), (a, c, 0, 2), (b, c, 1, 2))
-    )
-    return bool(np.any(ab & (ac.astype(float) @ bc.T.astype(float) > 0)))  # one c for both a and b

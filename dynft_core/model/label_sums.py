@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +25,19 @@ Floats = NDArray[np.float64]
 
 WORTH_KEEPING_S = 1.0
 """Sums that took longer go into the cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class CellLabels:
+    """Labelled structures of one supercell: displacements (S, N, 3) Å, forces (S, N, 3) eV/Å."""
+
+    supercell: Supercell
+    displacements: Floats
+    forces: Floats
+
+    def every(self, step: int, own: slice) -> CellLabels:
+        """Each `step`-th structure, and of these the `own` ones."""
+        return CellLabels(self.supercell, self.displacements[::step][own], self.forces[::step][own])
 
 
 def statistics_of(folded: FoldedBasis, displacements: ArrayLike, forces: ArrayLike) -> Statistics:
@@ -55,15 +69,17 @@ def statistics_of(folded: FoldedBasis, displacements: ArrayLike, forces: ArrayLi
     return total
 
 
-def told_apart(basis: ForceConstantBasis, supercell: Supercell) -> int:
-    """How many independent combinations of the parameters forces on `supercell` can tell, whatever the displacements.
+def told_apart(basis: ForceConstantBasis, supercells: Sequence[Supercell]) -> int:
+    """How many independent combinations of the parameters forces on these supercells together distinguish.
 
-    Fewer than there are where images fold onto each other.
+    Whatever the displacements; fewer than there are where images fold onto each other in each of the cells.
     """
-    folded = fold(basis, supercell)
-    count = 2 + -(-basis.size // (3 * supercell.n_atoms))
-    u = np.random.default_rng(0).normal(0.0, basis.length_scale_A, (count, supercell.n_atoms, 3))
-    gram = Statistics.over(basis.size, _rows(folded, u, u)).gram
+    sums = Statistics.empty(basis.size)
+    for supercell in supercells:
+        count = 2 + -(-basis.size // (3 * supercell.n_atoms))
+        u = np.random.default_rng(0).normal(0.0, basis.length_scale_A, (count, supercell.n_atoms, 3))
+        sums = Statistics.over(basis.size, _rows(fold(basis, supercell), u, u), sums)
+    gram = sums.gram
     values = np.linalg.eigvalsh(gram)
     return int((values > 1e-10 * values[-1]).sum())
 

@@ -7,6 +7,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
+from dynft_core.errors import InputError
 from dynft_core.model.folding import FoldedBasis, all_terms
 from dynft_core.model.kernels.columns import in_every_frame, write_columns
 from dynft_core.model.kernels.forces import forces_and_energies
@@ -15,7 +16,11 @@ Floats = NDArray[np.float64]
 
 
 def sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
-    """A(u) (3N, M') of one structure (N, 3) Å: forces (eV/Å) are A φ (paper eq. 2)."""
+    """A(u) (3N, M') of one structure (N, 3) Å: forces (eV/Å) are A φ (paper eq. 2).
+
+    Raises:
+        InputError: displacements of another number of atoms.
+    """
     whole = eigentensor_matrix(folded, displacements)
     found = np.empty((folded.basis.size, len(whole)), dtype=folded.dtype).T
     for n, part in folded.basis.slices.items():
@@ -24,12 +29,30 @@ def sensing_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
 
 
 def eigentensor_matrix(folded: FoldedBasis, displacements: Floats) -> Floats:
-    """(3N, P) forces by eigentensor coefficient, before the sum rules, in the precision of `folded`."""
+    """(3N, P) forces by eigentensor coefficient, before the sum rules, in the precision of `folded`.
+
+    Raises:
+        InputError: displacements not of shape (N, 3).
+    """
+    check_atoms(folded, displacements.shape, (folded.supercell.n_atoms, 3))
     found = np.empty((folded.n_columns, displacements.size), dtype=folded.dtype).T  # orbits have columns of their own
     turned = in_every_frame(folded.basis.cartesian, displacements).astype(folded.dtype)
     for terms in all_terms(folded):
         write_columns(terms, turned, found)
     return found
+
+
+def check_atoms(folded: FoldedBasis, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Refuse displacements of another shape: the kernels do not check their indices.
+
+    Raises:
+        InputError: `shape` is not `expected`.
+    """
+    if shape != expected:
+        raise InputError(
+            "displacements", f"an array {expected}, {folded.supercell.n_atoms} atoms", f"shape {shape}",
+            "give structures of the supercell that the basis is folded onto",
+        )
 
 
 class Potential:
@@ -64,10 +87,16 @@ class Potential:
         """Forces (N, 3, W) eV/Å and energies (W,) eV at displacements (N, 3, W) Å, walkers last.
 
         Energies are relative to the perfect crystal. A walker's numbers do not depend on the others in its batch.
+        Where a displacement is NaN or infinite, so are the walker's energy and the forces near it: whoever integrates
+        looks at the displacements.
 
         Args:
             orders: leave out all others.
+
+        Raises:
+            InputError: another number of atoms, or no axis of walkers.
         """
+        check_atoms(self.folded, displacements.shape, (self.folded.supercell.n_atoms, 3, *displacements.shape[-1:]))
         chosen = orders or tuple(self.folded.blocks)
         cell, index = self.folded.energy(chosen)
         if chosen not in self._coefficients:
@@ -92,8 +121,13 @@ class Potential:
         return self.forces_and_energies(displacements)[1]
 
     def forces_and_energies(self, displacements: Floats) -> tuple[Floats, Floats]:
-        """Both, of structures (…, N, 3)."""
+        """Forces (…, N, 3) eV/Å and energies (…) eV of structures (…, N, 3) Å, structures first.
+
+        Raises:
+            InputError: displacements of another number of atoms.
+        """
         u = np.asarray(displacements, dtype=np.float64)
+        check_atoms(self.folded, u.shape[-2:], (self.folded.supercell.n_atoms, 3))
         walkers_last = u.reshape(-1, *u.shape[-2:]).transpose(1, 2, 0)
         forces, energies = self.batch(walkers_last)
         return np.ascontiguousarray(forces.transpose(2, 0, 1)).reshape(u.shape), energies.reshape(u.shape[:-2])

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from dynft_core.errors import InputError
 from dynft_core.regression.evidence import cholesky
 from dynft_core.regression.posterior import Posterior
 
@@ -48,7 +49,14 @@ def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floa
 
     Args:
         matrix: A (3N, M) of a structure that is among the posterior's labels; forces: F (3N,) eV/Å.
+
+    Raises:
+        InputError: structures are pending in the covariance, which the identity wants of the labels alone.
     """
+    if posterior.pending is not None:
+        raise InputError(
+            "posterior", "one of labels alone", "one with pending structures", "take `without_pending` of the model"
+        )
     spread = matrix @ posterior.half
     factor = cholesky(np.eye(len(forces)) - posterior.beta * (spread @ spread.T))
     inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
@@ -57,7 +65,11 @@ def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floa
 
 
 def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
-    """Errors of `structures`, (sensing matrix (3N, M), forces (3N,)) pairs that are among the posterior's labels."""
+    """Errors of `structures`, (sensing matrix (3N, M), forces (3N,)) pairs that are among the posterior's labels.
+
+    Raises:
+        InputError: structures are pending in the covariance.
+    """
     square, expected, rows = 0.0, 0.0, 0
     for matrix, forces in structures:
         errors, variances = left_out(posterior, matrix, forces)

@@ -4,10 +4,16 @@
 the force field changes most at the beginning, and by less and less.
 
 *How many are needed.* The errors of the components of one structure rise and fall together, so a structure counts as
-few independent ones. With (error / prediction)² of an audit distributed as θ² χ²_ν / ν, ν from the scatter between
-audits, the true ratio θ given n audits is known: n ν R² / θ² is χ² of n ν degrees of freedom, R being their ratio. The
-test is sequential: it goes on until θ lies within the bounds with the certainty asked for, and says how many audits
-that will take at the ratio found so far.
+few independent ones, ν = 2 / (relative variance of (error / prediction)² between audits). The true ratio θ given n
+audits of ratio R: ln(R / θ) has the standard deviation 1 / sqrt(2 n ν), which is itself known from few audits only, so
+that ln(R / θ) sqrt(2 n ν) follows Student's t. The test is sequential: it goes on until θ lies within the bounds with
+the certainty asked for, and says how many audits that will take at the ratio found so far.
+
+*What no audit has met.* Scatter tells of the kinds of structures that were met. Of a kind that makes up the share p of
+all structures, n audits meet none with probability (1 - p)^n: whatever is computed from them then is the same as if it
+did not exist. `AuditTest.unmet_share` is the p that one campaign in ten misses, and `AuditTest.highest` what θ would be
+with such a kind whose errors are `RARE_FACTOR` times as large. Only more audits lower it: 8 leave a quarter of the
+structures open, 22 a tenth, 46 a twentieth.
 
 *Why their errors differ, and what to do about it.* What an expansion leaves out grows with the displacements, so an
 audit met in a hot moment has a larger error than one met in a cold one: by luck, which more audits would only average
@@ -25,17 +31,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import chdtr, chdtri, fdtrc  # scipy.stats takes half a second to import
+from scipy.special import fdtrc, stdtr, stdtrit  # scipy.stats takes half a second to import
 
 from dynft_core.errors import InputError
 
-PRIOR_SCATTER, PRIOR_AUDITS = 0.25, 8
+PRIOR_SCATTER, PRIOR_AUDITS = 0.25, 4
 """Relative variance of (error / prediction)² between structures assumed before there are audits (a quarter in the
 error), and how many audits that assumption is worth."""
 PRIOR_POWER, POWER_SPREAD = 0.8, 0.4
 """b assumed before there are audits, with its standard deviation; 0.6 to 1.9 in silicon, by the orders present."""
 MOST_NEEDED = 1000
 """Audits beyond which it makes no sense to count."""
+RARE_FACTOR, MISSED = 5.5, 0.1
+"""Errors of a rare kind of structures relative to those of the others, and the chance to miss it, that are allowed for
+in what audits cannot exclude: structures that make up 5 % then carry up to 61 % of the squared error."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ class AuditTest:
         ratio: R, of the audits; nan before the first.
         n_audits: how many there are.
         degrees: ν, independent force components that one audit counts as.
-        certainty: probability that θ lies within the bounds asked for.
+        certainty: probability that θ lies within the bounds asked for, as far as the scatter of the audits tells.
     """
 
     ratio: float
@@ -56,18 +65,38 @@ class AuditTest:
 
     @property
     def standard_error(self) -> float:
-        """Of the ratio; nan before the first audit."""
-        total = self.n_audits * self.degrees
-        return self.ratio / math.sqrt(2 * total) if total else math.nan
+        """Standard error of the ratio; nan before the first audit."""
+        return self.ratio / _weight(self.n_audits, self.degrees) if self.n_audits else math.nan
 
-    def interval(self, probability: float = 0.9) -> tuple[float, float]:
-        """Where θ lies with this probability."""
-        total = self.n_audits * self.degrees
-        if not total:
+    def interval(self, probability: float = 0.95) -> tuple[float, float]:
+        """Where θ lies with this probability, as far as the scatter of the audits tells."""
+        if not self.n_audits:
             return 0.0, math.inf
-        tail = (1 - probability) / 2
-        low, high = (self.ratio * math.sqrt(total / float(chdtri(total, p))) for p in (tail, 1 - tail))
-        return low, high
+        t = float(stdtrit(_freedom(self.n_audits), (1 + probability) / 2))
+        factor = math.exp(min(t / _weight(self.n_audits, self.degrees), 100.0))
+        return self.ratio / factor, self.ratio * factor
+
+    @property
+    def unmet_share(self) -> float:
+        """Share of all structures whose kind the audits have missed with a chance of one in ten (`MISSED`)."""
+        return float(1 - MISSED ** (1 / self.n_audits)) if self.n_audits else 1.0
+
+    def highest(self, probability: float = 0.95) -> float:
+        """The upper end of `interval` if the unmet share of the structures had errors RARE_FACTOR times as large."""
+        if not self.n_audits:
+            return math.inf
+        met, rare = self.interval(probability)[1], RARE_FACTOR * self.ratio
+        return math.sqrt((1 - self.unmet_share) * met**2 + self.unmet_share * max(rare, met) ** 2)
+
+
+def _freedom(n_audits: int) -> float:
+    """Degrees of freedom of the scatter between audits, what is assumed of it included."""
+    return PRIOR_AUDITS + n_audits - 1
+
+
+def _weight(n_audits: int, degrees: float) -> float:
+    """1 / (standard deviation of ln(R / θ))."""
+    return math.sqrt(2 * n_audits * degrees)
 
 
 def as_walked(
@@ -110,13 +139,14 @@ def audit_test(
     if not mean > 0:
         return AuditTest(mean, n, 2 / PRIOR_SCATTER, 0.0)
     spread = sum((q / mean - 1) ** 2 for q in squared_ratios)
-    degrees = 2 / ((PRIOR_AUDITS * PRIOR_SCATTER + spread) / (PRIOR_AUDITS + n - 1) + further_scatter)
+    degrees = 2 / ((PRIOR_AUDITS * PRIOR_SCATTER + spread) / _freedom(n) + further_scatter)
     ratio = math.sqrt(mean)
-    return AuditTest(ratio, n, degrees, _certainty(ratio, n * degrees, bounds))
+    return AuditTest(ratio, n, degrees, _certainty(ratio, n, degrees, bounds))
 
 
-def _certainty(ratio: float, degrees: float, bounds: tuple[float, float]) -> float:
-    low, high = (float(chdtr(degrees, degrees * (ratio / bound) ** 2)) for bound in reversed(bounds))
+def _certainty(ratio: float, n_audits: int, degrees: float, bounds: tuple[float, float]) -> float:
+    weight = _weight(n_audits, degrees)
+    low, high = (float(stdtr(_freedom(n_audits), weight * math.log(ratio / bound))) for bound in reversed(bounds))
     return high - low
 
 
@@ -131,11 +161,11 @@ def audits_needed(test: AuditTest, bounds: tuple[float, float], certainty: float
     if not bounds[0] < ratio < bounds[1]:
         return math.nan
     few, enough = test.n_audits, MOST_NEEDED
-    if _certainty(ratio, enough * test.degrees, bounds) < certainty:
+    if _certainty(ratio, enough, test.degrees, bounds) < certainty:
         return math.nan
     while enough - few > 1:
         middle = (few + enough) // 2
-        if _certainty(ratio, middle * test.degrees, bounds) < certainty:
+        if _certainty(ratio, middle, test.degrees, bounds) < certainty:
             few = middle
         else:
             enough = middle

@@ -45,13 +45,12 @@ def greedy_log_det(candidates: Sequence[Floats], under_way: Sequence[Floats], n_
     A candidate is redundant when what is under way or chosen leaves less than `min_gain` of the gain that it has alone.
 
     Args:
-        candidates: of each, X = sqrt(β) A H (3N, M) with H Hᵀ = Σ.
-        under_way: the same of structures whose labels are being computed.
+        candidates: of each, X = sqrt(β) A H (3N, M) with H Hᵀ = Σ; looked at one at a time, some more than once.
+        under_way: the same of structures whose labels are being computed; looked at once.
         n_max: most candidates to choose.
     """
     if not candidates:
         return Choice((), (), ())
-    candidates = [_compressed(x) for x in candidates]
     precision = np.eye(candidates[0].shape[1])
     alone = [_gain(x, precision) for x in candidates]
     for x in under_way:
@@ -64,7 +63,8 @@ def greedy_log_det(candidates: Sequence[Floats], under_way: Sequence[Floats], n_
     redundant: list[int] = []
     while bounds and len(chosen) < n_max:
         _, i = heapq.heappop(bounds)
-        gain = _gain(candidates[i], factor)
+        x = candidates[i]
+        gain = _gain(x, factor)
         if gain < min_gain * alone[i]:  # it only falls from here on
             redundant.append(i)
         elif bounds and gain < -bounds[0][0]:
@@ -72,7 +72,7 @@ def greedy_log_det(candidates: Sequence[Floats], under_way: Sequence[Floats], n_
         else:
             chosen.append(i)
             gains.append(gain)
-            precision = precision + candidates[i].T @ candidates[i]
+            precision = precision + x.T @ x
             factor = scipy.linalg.cholesky(precision, lower=True)
     return Choice(tuple(chosen), tuple(gains), tuple(sorted(redundant)))
 
@@ -85,7 +85,7 @@ def _gain(x: Floats, factor: Floats) -> float:
     return float(np.log(np.diag(scipy.linalg.cholesky(small, lower=True))).sum())
 
 
-def _compressed(x: Floats) -> Floats:
+def compressed(x: Floats) -> Floats:
     """Fewer rows with the same XᵀX."""
     return x if x.shape[0] <= x.shape[1] else np.asarray(scipy.linalg.qr(x, mode="r")[0][: x.shape[1]])
 
@@ -110,6 +110,28 @@ def maxvol(active: Floats, rows: Floats, tolerance: float = MAXVOL_TOLERANCE) ->
     return active, origin
 
 
+def maxvol_over(active: Floats, matrices: Sequence[Floats], numbers: Sequence[int]) -> tuple[Floats, Ints]:
+    """Swap rows of many structures into an active set (M, M) while that enlarges its volume |det|.
+
+    One structure is in memory at a time; they are gone through until none has a row that would be swapped.
+
+    Args:
+        matrices: rows (n, M) of each structure; numbers: which of them may be swapped in.
+
+    Returns:
+        The active set, and (M,) which structure each of its rows is from, -1 for one that it had before.
+    """
+    owner = np.full(len(active), -1)
+    swapped = True
+    while swapped:  # another pass: rows passed over may fit a set that has changed
+        swapped = False
+        for i in numbers:
+            active, origin = maxvol(active, matrices[i])
+            owner[origin >= 0] = i
+            swapped = swapped or bool((origin >= 0).any())
+    return active, owner
+
+
 def grades(active: Floats, matrices: Sequence[Floats]) -> Floats:
     """Extrapolation grade γ (S,) of structures (3N, M): the largest |b A⁻¹| over their rows b. Beyond 1: outside."""
     factor = scipy.linalg.lu_factor(active.T)
@@ -124,15 +146,11 @@ def select_add(
     Candidates with a grade up to `select_grade`, once what is under way is in the active set, are redundant, and so
     are those that better ones replace. Source: the MLIP package, Novikov et al. 2021, 'select-add'.
     """
-    if under_way:
-        active, _ = maxvol(active, np.concatenate(under_way))
+    active, _ = maxvol_over(active, under_way, range(len(under_way)))
     grade = grades(active, candidates)
     beyond = [int(i) for i in np.flatnonzero(grade > select_grade)]
-    if not beyond:
-        return Choice((), (), tuple(range(len(candidates))))
-    owner = np.repeat(beyond, [len(candidates[i]) for i in beyond])
-    _, origin = maxvol(active, np.concatenate([candidates[i] for i in beyond]))
-    wanted = sorted({int(owner[row]) for row in origin if row >= 0}, key=lambda i: -grade[i])
+    _, owner = maxvol_over(active, candidates, beyond)
+    wanted = sorted({int(i) for i in owner if i >= 0}, key=lambda i: -grade[i])
     redundant = tuple(i for i in range(len(candidates)) if i not in wanted)
     chosen = tuple(wanted[:n_max])
     return Choice(chosen, tuple(float(grade[i]) for i in chosen), redundant)

@@ -26,8 +26,10 @@ class ConvergenceSettings:
         audit_ratio, certainty: bounds on (true error) / (predicted error), and how certain it must be that it is
             within them.
         max_error_eV_A: largest predicted error, sqrt(1/β + μ_k²); infinite where none is asked for.
-        recalibrate: multiply predicted errors by the ratio that the audits found, and judge by these.
-        max_error_change: largest relative change of β^(-1/2) over the latest `audits` labels.
+        recalibrate: multiply predicted errors by the scale that the audits found; `audit_ratio` then bounds how well
+            this scale is known.
+        scale_bounds: bounds on that scale, beyond which the prediction is not credible.
+        max_error_change: largest relative change of β^(-1/2) over the latest LATEST_LABELS labels.
         max_bayesian_share: largest μ_k[ε_B] β^(1/2).
         property_name, property_tolerance, property_unit: a property whose error bar decides, in the place of the two
             before, whether more labels would help.
@@ -40,6 +42,7 @@ class ConvergenceSettings:
     audit_ratio: tuple[float, float] = (0.87, 1.12)
     certainty: float = 0.95
     recalibrate: bool = True
+    scale_bounds: tuple[float, float] = (0.67, 1.5)
     max_error_eV_A: float = math.inf
     max_error_change: float = 0.1
     max_bayesian_share: float = 0.5
@@ -133,6 +136,7 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
     )
     labels = (
         _check("number of audits", float(len(record.audits)), low=settings.audits),
+        *_scale_check(record, settings),
         _audit_check(test, recalibration(record), settings),
         *_enough_labels(record, settings),
         *_small_enough(record, settings),
@@ -141,9 +145,10 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
     converged = all(check.held for check in checks)
     stalled = not converged and shortest_walk_ps(record) >= settings.max_walk_ps
     wanted = 0
-    if waits[0].held and not all(check.held for check in labels) and len(record.audits) < MAX_AUDITS:
+    if waits[0].held and not all(check.held for check in labels) and len(record.audits) < most_audits(settings):
         needed = audits_needed(test, settings.audit_ratio, settings.certainty)
-        wanted = min(int(max(1, settings.audits - len(record.audits), 0 if math.isnan(needed) else needed)), MAX_AUDITS)
+        wanted = int(max(1, settings.audits - len(record.audits), 0 if math.isnan(needed) else needed))
+        wanted = min(wanted, most_audits(settings))
     return Verdict(converged, stalled, checks, _sentence(converged, stalled, checks, settings), wanted)
 
 
@@ -155,12 +160,29 @@ def _small_enough(record: ConvergenceRecord, settings: ConvergenceSettings) -> t
     return (_check("predicted error, meV/Å", 1e3 * predicted, high=1e3 * settings.max_error_eV_A),)
 
 
+def _scale_check(record: ConvergenceRecord, settings: ConvergenceSettings) -> tuple[Check, ...]:
+    """Whether the scale that the audits found is one that a sound prediction needs."""
+    if not settings.recalibrate:
+        return ()
+    test = recalibration_test(record)
+    check = _check("scale of the predicted errors", test.ratio, *settings.scale_bounds)
+    if check.held or not test.n_audits:
+        return (check,)
+    return (replace(check, bound=f"{check.bound}; {NOT_CREDIBLE}"),)
+
+
+NOT_CREDIBLE = (
+    "the prediction is not credible: more labels (convergence.max_walk_ps), another prior or an expansion that suits "
+    "the crystal better (expansion.prior, expansion.cutoffs_A) is needed"
+)
+
+
 def _audit_check(test: AuditTest, scale: float, settings: ConvergenceSettings) -> Check:
+    """Whether the audits tell the true error well enough: by themselves, or the scale of the predicted ones."""
     low, high = settings.audit_ratio
-    bound = f"between {low:.3g} and {high:.3g} with {settings.certainty:.0%} certainty, has {test.certainty:.0%}"
     needed = audits_needed(test, settings.audit_ratio, settings.certainty)
-    if needed > 0:
-        bound += f"; about {needed:.0f} more audit{'s' if needed > 1 else ''}"
+    more = f"; about {needed:.0f} more audit{'s' if needed > 1 else ''}" if needed > 0 else ""
+    bound = f"between {low:.3g} and {high:.3g} with {settings.certainty:.0%} certainty, has {test.certainty:.0%}{more}"
     held = test.certainty >= settings.certainty
     prediction = f"prediction × {scale:.3g}" if settings.recalibrate else "prediction"
     return Check(f"error / ({prediction}) of {test.n_audits} audits", test.ratio, bound, held)
@@ -171,8 +193,8 @@ def _enough_labels(record: ConvergenceRecord, settings: ConvergenceSettings) -> 
     if not settings.property_name:
         return (
             _check(
-                f"change of β^(-1/2) over the latest {settings.audits} labels",
-                _error_change(record.fits, settings.audits),
+                f"change of β^(-1/2) over the latest {LATEST_LABELS} labels",
+                _error_change(record.fits, LATEST_LABELS),
                 high=settings.max_error_change,
             ),
             _check("largest μ_k[ε_B] / β^(-1/2)", bayesian_share(record), high=settings.max_bayesian_share),
@@ -221,8 +243,15 @@ def audited_rmse(record: ConvergenceRecord) -> float:
 
 
 MAX_AUDITS = 40
-"""Audits that are judged, the latest ones; beyond as many, certainty is left to the schedule."""
+"""Audits beyond which certainty is left to the schedule, unless more are asked for."""
+LATEST_LABELS = 4
+"""Labels over which β^(-1/2) must have stopped changing."""
 UNBOUNDED = (1e-6, 1e6)
+
+
+def most_audits(settings: ConvergenceSettings) -> int:
+    """Number of audits beyond which none are taken besides the schedule."""
+    return max(MAX_AUDITS, settings.audits)
 
 
 def audits_test(record: ConvergenceRecord, settings: ConvergenceSettings) -> AuditTest:

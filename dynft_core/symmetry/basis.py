@@ -22,7 +22,7 @@ from dynft_core.errors import FileFormatError, InputError
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.regression.decaying_prior import OrderClasses
 from dynft_core.storage.cache import code_of, keep, key_of, recall
-from dynft_core.symmetry.clusters import encode_sites, enumerate_clusters
+from dynft_core.symmetry.clusters import SHELL_A, between_shells, encode_sites, enumerate_clusters
 from dynft_core.symmetry.eigentensors import Pattern, Representation, eigentensors, pattern_of
 from dynft_core.symmetry.orbits import find_orbits
 from dynft_core.symmetry.space_group import SpaceGroup, primitive, space_group
@@ -163,7 +163,7 @@ class ForceConstantBasis:
         """V (M_n, m_n), orthonormal: parameters φ = V ψ of one order without any cluster of diameter ≥ `cutoff_A`."""
         own = next(o for o in self.orders if o.order == order)
         weights, diameters, _ = _orbit_geometry(self.crystal, own)
-        far = diameters >= cutoff_A
+        far = diameters >= between_shells(self.crystal, cutoff_A)
         rows = weights[far, None] * own.null_space[far]
         values, vectors = np.linalg.eigh(rows.T @ rows)  # of a projection's part: 0, or well above rounding
         return np.ascontiguousarray(vectors[:, values < 1e-9])
@@ -225,7 +225,7 @@ def check_cutoffs(crystal: Crystal, cutoffs_A: Mapping[int, float]) -> None:
     for order, cutoff in sorted(cutoffs_A.items()):
         if not np.isfinite(cutoff) or cutoff <= 0:
             raise InputError(f"cutoff of order {order}", "a positive length in Å", f"{cutoff:g}", "give it in Å")
-        if cutoff <= shortest:
+        if cutoff < shortest + SHELL_A:
             raise InputError(
                 f"cutoff of order {order}",
                 f"more than the nearest-neighbour distance, {shortest:.3f} Å",

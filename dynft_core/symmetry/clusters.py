@@ -18,6 +18,8 @@ from dynft_core.lattice.crystal import Crystal
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+SHELL_A = 2e-4
+"""Distances that symmetry makes equal differ by less: atoms lie on their sites to SYMMETRY_TOLERANCE_A, half of it."""
 _REACH = 512  # cells from -_REACH to _REACH - 1 along each axis
 
 
@@ -55,7 +57,7 @@ class Clusters:
 
     Attributes:
         order: n.
-        cutoff_A: every pair distance is below it.
+        cutoff_A: every pair distance is below it, no shell of neighbours near it (`between_shells`).
         atoms: (C, n) atom of each site; cells: (C, n, 3) its cell, the first one's being the home cell.
     """
 
@@ -110,12 +112,27 @@ def neighbours(crystal: Crystal, cutoff_A: float) -> Neighbours:
     return Neighbours(*(tuple(column) for column in zip(*parts, strict=True)))
 
 
+def between_shells(crystal: Crystal, cutoff_A: float) -> float:
+    """The cutoff, or if it lies on a shell of neighbours (to SHELL_A) one just below: the shell is left out whole.
+
+    Distances that symmetry makes equal differ in their last digits. A cutoff between them would keep a part of the
+    shell, which no space group maps on itself and for which no sum rule holds.
+    """
+    distances = np.concatenate([np.linalg.norm(v, axis=1) for v in crystal.neighbour_vectors(cutoff_A + SHELL_A)])
+    for distance in np.sort(distances)[::-1]:
+        if distance <= cutoff_A - SHELL_A:
+            break
+        cutoff_A = min(cutoff_A, float(distance) - SHELL_A)
+    return cutoff_A
+
+
 def enumerate_clusters(crystal: Crystal, order: int, cutoff_A: float) -> Clusters:
-    """All clusters of `order` sites (repetition allowed) whose pair distances are below `cutoff_A`.
+    """All clusters of `order` sites (repetition allowed) whose pair distances are below `cutoff_A`, shells kept whole.
 
     Raises:
         InputError: more clusters than can be told apart by a 64-bit code.
     """
+    cutoff_A = between_shells(crystal, cutoff_A)
     near = neighbours(crystal, cutoff_A)
     found_atoms, found_cells = [], []
     for a in range(crystal.n_atoms):

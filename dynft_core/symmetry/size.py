@@ -10,7 +10,7 @@ import numpy as np
 from numpy.polynomial import polynomial
 
 from dynft_core.lattice.crystal import Crystal
-from dynft_core.symmetry.clusters import encode_sites, neighbours
+from dynft_core.symmetry.clusters import between_shells, encode_sites, neighbours
 from dynft_core.symmetry.space_group import primitive, space_group
 
 MAX_CLIQUES = 3_000_000
@@ -58,6 +58,7 @@ def _components(order: int, bodies: int) -> int:
 
 def _cliques_by_size(crystal: Crystal, cutoff_A: float, largest: int) -> list[float]:
     """Number, for each cell, of sets of 1, 2, … `largest` different sites that are pairwise closer than the cutoff."""
+    cutoff_A = between_shells(crystal, cutoff_A)
     near = neighbours(crystal, cutoff_A)
     counts = np.zeros(largest)
     for a in range(crystal.n_atoms):

@@ -46,7 +46,7 @@ class ScriptedError:
     def watch(self, u: Floats) -> Watched:
         exact = np.array([self.exact(u[:, :, w]) for w in range(u.shape[2])])
         wrong = self.coarse * np.sin(1e6 * u[0, 0])
-        return Watched(exact * (1 + wrong), self.coarse / 3, self.coarse / 6)
+        return Watched(exact * (1 + wrong), self.coarse / 3)
 
     def exact(self, u: Floats) -> float:
         base = self.function(u) if self.function else self.scale * float(np.sqrt(np.mean(u**2))) ** self.power
@@ -87,9 +87,9 @@ class Bench:
     def start(self, n_walkers: int = 1, window: int = 1000, seed: int = 11) -> tuple[WalkState, ...]:
         return tuple(WalkState.at_rest(w, seed, N_ATOMS, window) for w in range(n_walkers))
 
-    def walk(self, states, monitor, n_steps, forces=springs, audits=(), **options):
+    def walk(self, states, monitor, n_steps, forces=springs, audits=(), labelled=None, **options):
         settings = self.settings(n_steps, **options)
-        return walk(states, forces, monitor, settings, MASSES, key_of, audits)
+        return walk(states, forces, monitor, settings, MASSES, key_of, audits, labelled=labelled)
 
 
 @pytest.fixture

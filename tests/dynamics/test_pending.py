@@ -1,4 +1,4 @@
-"""Structures that wait for their labels, in the covariance that a walk task walks with."""
+"""Structures that wait for their labels: in the covariance that a walk task walks with, and not in what it tells."""
 
 from __future__ import annotations
 
@@ -44,17 +44,21 @@ def test_a_walk_has_just_the_pending_structures_that_its_job_wants(
 
     conditioned(known).save(tmp_path / "ff.h5")
     job = WalkJob(
-        str(tmp_path), (WalkerStart(0, None, "walk.h5"),), "ff.h5", "cell.xyz", 20, 1, 30.0, 1.0, 50.0,
-        CriterionSettings(gamma=1e9, window=70), "continue", ReferenceSettings("tersoff-si"), monitor="exact",
+        str(tmp_path), (WalkerStart(0, None, "walk.h5"),), "ff.h5", "cell.xyz", 21, 1, 30.0, 1.0, 50.0,
+        CriterionSettings(gamma=1e9, window=70, while_heating=True), "continue", ReferenceSettings("tersoff-si"),
+        monitor="exact",
         pending=tuple(StructureRef(KEYS[i], "chosen.h5", i, "flagged") for i in rows(named)), keeps_pending=keeps,
     )  # fmt: skip
-    outcome = run_walk(job, ForceField.load(tmp_path / "ff.h5"))
+    outcome = run_walk(job, ForceField.load(tmp_path / "ff.h5", pending=True))
     assert outcome.n_pending == len(expected)
 
     # The posterior of the labels and these structures, made in one go, has the ε_B that the walk has seen, in
-    # single precision.
-    last = load_state(tmp_path / "walk.h5").displacements
-    seen = load_report(tmp_path / "walk.h5").errors_eV_A[-1]
+    # single precision; what it tells is of the labels alone.
+    state = load_state(tmp_path / "walk.h5")
+    last, seen = state.displacements, state.window[state.window_count - 1]
+    told = load_report(tmp_path / "walk.h5").errors_eV_A
+    assert outcome.walks[0].mean_error_eV_A == pytest.approx(told.mean(), rel=1e-12)
+    assert told[-1] == pytest.approx(float(force_field.bayesian_error(last[None])[0]), rel=1e-6)
     assert seen == pytest.approx(float(conditioned(expected).bayesian_error(last[None])[0]), rel=1e-6)
     others = {"", "a", "b", "c", "ab", "ac", "bc", "abc"} - {expected}
     assert all(seen != pytest.approx(float(conditioned(x).bayesian_error(last[None])[0]), rel=1e-4) for x in others)
@@ -62,5 +66,5 @@ def test_a_walk_has_just_the_pending_structures_that_its_job_wants(
     # And the walk's segment, with the force field that it names, says which they were.
     record = load_job(tmp_path / "walk.h5")
     assert record == replace(job, pending=record.pending if record else ())
-    in_file = ForceField.load(tmp_path / record.force_field).pending if record.keeps_pending else ()
+    in_file = ForceField.load(tmp_path / record.force_field, pending=True).pending if record.keeps_pending else ()
     assert {*in_file, *(ref.key for ref in record.pending)} == {KEYS[i] for i in rows(expected)}

@@ -188,6 +188,25 @@ def test_under_continue_flags_enter_the_shared_covariance_and_the_walk_goes_on(b
     assert own or states[2].last_flag_step == -1
 
 
+def test_under_continue_the_report_tells_the_error_of_the_labels_alone(bench):
+    """What is pending decides as before; the error that is told does not know it."""
+    options = {"gamma": 1.6, "window": 150, "policy": "continue", "audits": [(0, 40)]}
+    monitor, bare = bench.error(power=3.0, drop=0.8, pending=("before",)), bench.error(power=3.0)
+    _, seen = bench.walk(bench.start(3, window=150), monitor, 2000, **options)
+    _, told = bench.walk(bench.start(3, window=150), monitor, 2000, labelled=bare, **options)
+    assert sum(len(report.choices) for report in told) >= 3
+    for walker in range(3):
+        u, _ = replay(bench, 2000, walker)
+        expected = np.repeat([bare.exact(x) for x in u[::10]], 10)  # looked at every ten steps
+        np.testing.assert_array_equal(told[walker].errors_eV_A, expected)
+        assert told[walker].mean_error_eV_A == pytest.approx(expected[-150:].mean(), rel=1e-12)
+        assert told[walker].std_error_eV_A == pytest.approx(expected[-150:].std(), rel=1e-12)
+        assert told[walker].mean_error_eV_A > 1.2 * seen[walker].mean_error_eV_A
+        assert [(c.key, c.reason) for c in told[walker].choices] == [(c.key, c.reason) for c in seen[walker].choices]
+        for choice in told[walker].choices:
+            assert choice.bayesian_error_eV_A == bare.exact(u[choice.step - 1])
+
+
 def test_epsilon_min_is_noted_after_the_refit_at_the_structure_that_caused_it(bench):
     poor, better = bench.error(), bench.error(scale=0.004)
     options = {"name": "epsilon_min", "threshold_eV_A": 0.0005}
@@ -236,9 +255,10 @@ def test_a_state_with_another_window_is_refused(bench):
         bench.walk(bench.start(window=500), bench.error(), 10)
 
 
-@pytest.mark.parametrize("coarse", [0.001, 0.05, 0.3])
+@pytest.mark.parametrize("coarse", [0.001, 0.05])
 @pytest.mark.parametrize("policy", ["wait", "continue"])
-def test_flags_are_those_of_the_exact_error_however_coarse_the_watch(bench, coarse, policy):
+def test_flags_are_those_of_the_exact_error(bench, coarse, policy):
+    """To a step or two: the threshold is a mean of estimates. ε_B of what is chosen is exact."""
     options = {"gamma": 1.6, "window": 150, "policy": policy, "audits": [(0, 310)]}
     exact, estimated = (
         bench.walk(bench.start(3, window=150), bench.error(power=3.0, coarse=c), 3000, **options)[1]
@@ -246,10 +266,24 @@ def test_flags_are_those_of_the_exact_error_however_coarse_the_watch(bench, coar
     )
     assert sum(len(report.choices) for report in exact) >= 4
     for one, other in zip(exact, estimated, strict=True):
-        assert [(c.step, c.bayesian_error_eV_A) for c in one.choices] == [
-            (c.step, c.bayesian_error_eV_A) for c in other.choices
-        ]
-        assert [c.reason for c in one.choices] == [c.reason for c in other.choices]
+        assert [c.role for c in one.choices] == [c.role for c in other.choices]
+        steps = np.array([[c.step for c in report.choices] for report in (one, other)])
+        assert np.abs(steps[0] - steps[1]).max(initial=0) <= 2
+        for choice in other.choices if policy == "wait" else ():  # its net translation is left out
+            error = bench.error(power=3.0).exact(choice.displacements)
+            assert choice.bayesian_error_eV_A == pytest.approx(error, rel=0.01)
+
+
+@pytest.mark.parametrize("gamma", [1.2, 1e9])
+def test_the_mean_over_the_window_is_unbiased_where_high_estimates_are_checked(bench, gamma):
+    """At γ = 1.2 every second estimate is checked against the exact value, the high ones."""
+    options = {"gamma": gamma, "window": 1000, "policy": "continue"}
+    means = [
+        bench.walk(bench.start(4), bench.error(power=3.0, coarse=c), 3000, **options)[1] for c in (0.0, 0.3)
+    ]
+    exact, estimated = (np.array([report.mean_error_eV_A for report in reports]) for reports in means)
+    assert estimated == pytest.approx(exact, rel=0.02)  # 0.3 / √2 / √1000 = 0.7 % each
+    assert np.mean(estimated / exact) == pytest.approx(1, abs=0.01)
 
 
 def test_breaks_are_those_of_the_exact_error(bench):
@@ -258,7 +292,7 @@ def test_breaks_are_those_of_the_exact_error(bench):
         bench.walk(bench.start(window=150), bench.error(power=3.0, coarse=c), 3000, **options)[1][0] for c in (0.0, 0.2)
     )
     assert exact.ended == estimated.ended == "broken"
-    assert (estimated.reason, estimated.steps_walked) == (exact.reason, exact.steps_walked)
+    assert abs(estimated.steps_walked - exact.steps_walked) <= 2
 
 
 def test_an_error_far_from_its_threshold_is_never_computed_exactly(bench):
@@ -270,7 +304,7 @@ def test_an_error_far_from_its_threshold_is_never_computed_exactly(bench):
             raise AssertionError
 
         def watch(self, u):
-            return Watched(np.full(u.shape[2], 1.0), deviation=0.08, mean_deviation=0.02)
+            return Watched(np.full(u.shape[2], 1.0), deviation=0.08)
 
     states, (report,) = bench.walk(bench.start(), Estimate(), 500, gamma=1.7)
     assert report.ended == "finished" and states[0].window_count > 300

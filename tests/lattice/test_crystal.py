@@ -70,3 +70,12 @@ def test_what_is_no_crystal_is_refused(atoms: Atoms) -> None:
         Crystal(atoms)
     assert caught.value.argument == "crystal"
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_crystal_with_a_number_that_is_not_finite_is_refused(silicon: Crystal, value: float) -> None:
+    for array in ("cell", "positions"):
+        atoms = silicon.atoms()
+        {"cell": atoms.cell.array, "positions": atoms.positions}[array][1, 2] = value
+        with pytest.raises(StructureError, match="finite cell and positions"):
+            Crystal(atoms)

@@ -7,12 +7,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.geometry import get_distances
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dynft_core import Crystal, Supercell
-from dynft_core.errors import StructureError
+from dynft_core.errors import InputError, StructureError
+from dynft_core.lattice.crystal import strain
 
 MATRICES = [
     [2, 3, 1],
@@ -255,3 +256,71 @@ def test_a_rotated_supercell_is_called_rotated(matrix: list[object]) -> None:
     atoms.set_cell(1.02 * atoms.cell[:], scale_atoms=True)
     with pytest.raises(StructureError, match="an integer supercell of the primitive cell"):
         Supercell.match(CRYSTAL, atoms)
+
+
+STRAINS = {
+    "isotropic": np.eye(3),
+    "uniaxial": np.diag([0.0, -1.0, 0.0]),
+    "shear": np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, 0]]),
+}
+
+
+def deformed(atoms: Atoms, deformation: np.ndarray) -> Atoms:
+    atoms.set_cell(atoms.cell[:] @ (np.eye(3) + deformation), scale_atoms=True)
+    return atoms
+
+
+@pytest.mark.parametrize("matrix", [MATRICES[1], [12, 12, 12]])
+@pytest.mark.parametrize("kind", STRAINS)
+@pytest.mark.parametrize("size", [1e-5, 9e-5, 2e-4, 1e-3])
+def test_a_perfect_crystal_in_a_strained_cell_is_at_rest_or_refused(size: float, kind: str, matrix: list) -> None:
+    """Whatever its size: without scaling, atoms at the edge of 48 Å seem displaced by 9e-5 · 48 Å = 0.004 Å."""
+    perfect = Supercell.build(CRYSTAL, matrix)
+    atoms = deformed(perfect.atoms(), size * STRAINS[kind])
+    doors = [
+        lambda: perfect.displacements(atoms), lambda: perfect.frame_displacements(atoms)[0],
+        lambda: perfect.frame_displacements(atoms[::-1])[0],
+        lambda: Supercell.match(CRYSTAL, atoms).displacements(atoms),
+    ]  # fmt: skip
+    for door in doors:
+        if size < 1e-4:
+            assert np.abs(door()).max() < 1e-11
+        else:
+            with pytest.raises(StructureError, match=f"strained by {100 * size:g} %; .* this volume on its own"):
+                door()
+
+
+def test_a_cell_turned_a_little_is_another_orientation() -> None:
+    """0.02° moves the far corner of a cell as a strain of 3.5e-4 does, and turns the forces."""
+    atoms = SUPERCELL.atoms()
+    atoms.rotate(0.02, "z", rotate_cell=True)
+    for door in (SUPERCELL.frame_displacements, SUPERCELL.displacements, lambda x: Supercell.match(CRYSTAL, x)):
+        with pytest.raises(StructureError, match="one that is rotated"):
+            door(atoms)
+
+
+@given(hnp.arrays(np.int64, (3, 3), elements=st.integers(-4, 4)))
+def test_strain_is_of_the_lattice_not_of_the_vectors_chosen(change: np.ndarray) -> None:
+    assume(abs(np.linalg.det(change)) > 0.5)
+    cell = np.array([[4.1, 0.2, 0.0], [-1.0, 5.0, 0.4], [0.3, 0.1, 7.0]])
+    deformation = np.array([[1.003, 0.0, 0.001], [0.0, 0.998, 0.0], [-0.004, 0.0, 1.0]])
+    assert strain(change @ cell @ deformation, change @ cell) == pytest.approx(0.004, abs=1e-9)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("drift", [np.zeros(3), np.array([4.4, -8.0, 31.0])])
+def test_displacements_relative_to_the_first_atom_are_found_up_to_half_the_cell(sign: float, drift: np.ndarray) -> None:
+    """Two atoms in a cell of 18 Å: just below 9 Å they are that far apart, just above it the other image is nearer."""
+    chain = Supercell.build(Crystal(Atoms("Ar", cell=[9.0, 9.0, 9.0], pbc=True)), [1, 1, 2])
+    for apart, expected in ((8.91, 8.91), (9.09, -8.91)):
+        second = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, sign * apart]])
+        found = chain.displacements(chain.positions + second + drift)
+        half = np.array([0.0, 0.0, sign * expected / 2])
+        np.testing.assert_allclose(found, [-half, half], atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(107, 3), (1, 3), (3, 108), (108,), (2, 107, 3)])
+def test_arrays_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    for door in (SUPERCELL.displacements, SUPERCELL.check_displacements):
+        with pytest.raises(InputError, match=rf"expected an array \(…, {SUPERCELL.n_atoms}, 3\), got shape"):
+            door(np.zeros(shape))

@@ -7,6 +7,7 @@ import pytest
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.model.folding import fold
+from dynft_core.model.label_sums import CellLabels
 from dynft_core.model.potential import Potential
 from dynft_core.regression.evidence import Hyperparameters
 from dynft_core.regression.left_out import leave_one_out
@@ -49,7 +50,7 @@ def test_widened_fits_of_too_short_expansions_predict_their_error_better(silicon
         u = rng.normal(0, 0.12, (40, cell.n_atoms, 3))
         forces = Potential(fold(truth_basis, cell), rng.normal(0, 1, truth_basis.size)).forces(u)
         free = fit(basis, cell, u[:8], forces[:8], prior="decaying")
-        widened = free.widened(u[:8], forces[:8])
+        widened = free.widened([CellLabels(free.supercell, u[:8], forces[:8])])
         assert widened.left_out is not None
         np.testing.assert_array_equal(widened.forces(u[8:]), free.forces(u[8:]))
         np.testing.assert_allclose(
@@ -66,6 +67,6 @@ def test_widened_fits_of_too_short_expansions_predict_their_error_better(silicon
 def test_where_the_expansion_is_right_little_changes(
     force_field: ForceField, labelled: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    widened = force_field.widened(*labelled)
+    widened = force_field.widened([CellLabels(force_field.supercell, *labelled)])
     assert widened.left_out is not None
     assert widened.left_out.ratio == pytest.approx(1.0, abs=0.1)

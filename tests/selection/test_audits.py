@@ -82,7 +82,41 @@ def test_the_interval_holds_the_true_ratio_as_often_as_it_says() -> None:
     for _ in range(2000):
         low, high = audit_test(drawn(rng, 1.3, 13.0, 10), BOUNDS).interval(0.9)
         inside += low < 1.3 < high
-    assert 0.87 < inside / 2000 < 0.93  # a tenth, its error 0.007, and that of ν
+    assert 0.88 < inside / 2000 < 0.95  # a tenth, its error 0.007; rather too wide, as ν is known from few audits
+
+
+def mixed(rng: np.random.Generator, n: int) -> list[float]:
+    """One structure in twenty carries 60 % of the squared error; the others are as predicted."""
+    return [q * (28.5 if rng.random() < 0.05 else 1.0) for q in drawn(rng, 1.0, 8.0, n)]
+
+
+@pytest.mark.parametrize("n", [8, 12, 20, 40])
+@pytest.mark.parametrize(
+    ("draw", "true"),
+    [
+        (lambda rng, n: drawn(rng, 1.3, 8.0, n), 1.3),
+        (lambda rng, n: list(rng.lognormal(-0.18, 0.6, n)), 1.0),
+        (mixed, math.sqrt(0.95 + 0.05 * 28.5)),
+    ],
+    ids=["chi-squared", "lognormal", "mixture"],
+)
+def test_what_is_told_of_the_error_holds_for_light_and_heavy_tails(draw, true: float, n: int) -> None:
+    """95 % are claimed. Scatter alone holds the ratio of the mixture in a third of the campaigns of eight audits."""
+    rng = np.random.default_rng(7)
+    tests = [audit_test(draw(rng, n), BOUNDS) for _ in range(1000)]
+    told = np.mean([t.interval(0.95)[0] < true < t.highest(0.95) for t in tests])
+    scatter = np.mean([t.interval(0.95)[0] < true < t.interval(0.95)[1] for t in tests])
+    assert told > 0.9
+    assert scatter > 0.88 if draw is not mixed else scatter < 0.85
+
+
+@pytest.mark.parametrize("n", [1, 8, 22, 46])
+def test_the_unmet_share_is_what_one_campaign_in_ten_misses(n: int) -> None:
+    share = audit_test([1.0] * n, BOUNDS).unmet_share
+    rng = np.random.default_rng(8)
+    missed = np.mean((rng.random((20_000, n)) > share).all(axis=1))
+    assert missed == pytest.approx(0.1, abs=0.01)  # five standard errors
+    assert audit_test([], BOUNDS).unmet_share == 1 and math.isinf(audit_test([], BOUNDS).highest())
 
 
 @pytest.mark.parametrize(("ratio", "most"), [(1.0, 1.0), (0.7, 0.02), (1.4, 0.02)])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
 import pytest
+import scipy.linalg
 from numpy.typing import NDArray
 
-from dynft_core import ForceField
-from dynft_core.batch_selection import BatchRule, active_set, choose
-from dynft_core.selection.batch import grades, greedy_log_det, maxvol, select_add
+from dynft_core import ForceConstantBasis, ForceField, Supercell, batch_selection, fit
+from dynft_core.batch_selection import BatchMethod, BatchRule, active_set, choose, selection_bytes
+from dynft_core.selection.batch import grades, greedy_log_det, maxvol, maxvol_over, select_add
 
 Floats = NDArray[np.float64]
 
@@ -103,3 +105,78 @@ def test_grades_of_a_force_field(force_field: ForceField, labelled: tuple[Floats
     assert beyond[0] <= leverage * (1 + 1e-8) <= np.sqrt(len(active)) * beyond[0] * (1 + 1e-6)
     choice = choose(force_field, np.array([training[0], 3 * training[1]]), training[:0], BatchRule("maxvol"), training)
     assert choice.chosen == (1,) and choice.redundant == (0,)
+
+
+@pytest.fixture(scope="module")
+def decaying(basis: ForceConstantBasis, supercell: Supercell, labelled: tuple[Floats, Floats]) -> ForceField:
+    return fit(basis, supercell, *labelled, prior="decaying")
+
+
+def whitened(force_field: ForceField, matrix: Floats) -> Floats:
+    """Rows for parameters ξ whose prior is worth one observation of each: φ = T ψ, ξ = sqrt(α/β) ψ."""
+    p = force_field.posterior
+    deviation = np.sqrt(p.beta / np.array(p.alpha)[p.groups])
+    blocks = p.whitening or (np.eye(len(p.groups)),)
+    return np.asarray(matrix @ scipy.linalg.block_diag(*blocks) * deviation)
+
+
+def test_grades_are_those_of_whitened_parameters(decaying: ForceField, labelled: tuple[Floats, Floats]) -> None:
+    """Grades do not depend on what the parameters are, and in whitened ones the prior is the unit matrix."""
+    training = labelled[0]
+    rows = [decaying.sensing_matrix(u) for u in (3 * training[0], 0.5 * training[1])]
+    for known in (training[:0], training[:1], training):
+        matrices = [whitened(decaying, decaying.sensing_matrix(u)) for u in known]
+        active, _ = maxvol_over(np.eye(decaying.basis.size), matrices, range(len(matrices)))
+        expected = grades(active, [whitened(decaying, x) for x in rows])
+        np.testing.assert_allclose(grades(active_set(decaying, known), rows), expected, rtol=1e-5)
+    bare = [float(np.abs(whitened(decaying, x)).max()) for x in rows]  # with the prior alone: |b T sqrt(β/α)|
+    np.testing.assert_allclose(grades(active_set(decaying, training[:0]), rows), bare, rtol=1e-8)
+    mixed = np.random.default_rng(4).normal(size=(decaying.basis.size,) * 2)  # and of any other parameters
+    active = active_set(decaying, training)
+    np.testing.assert_allclose(grades(active @ mixed, [x @ mixed for x in rows]), grades(active, rows), rtol=1e-5)
+
+
+def test_maxvol_over_many_structures_ends_where_no_row_of_any_would_be_swapped() -> None:
+    rng = np.random.default_rng(5)
+    matrices = [rng.normal(size=(7, 6)) * rng.uniform(0.2, 3) for _ in range(8)]
+    active, owner = maxvol_over(np.eye(6), matrices, [0, 2, 3, 5, 6, 7])
+    assert grades(active, [matrices[i] for i in (0, 2, 3, 5, 6, 7)]).max() <= 1 + 1.1e-3
+    for row, i in zip(active, owner, strict=True):
+        assert (matrices[i] == row).all(axis=1).any() if i >= 0 else (np.eye(6) == row).all(axis=1).any()
+    assert not set(owner.tolist()) & {1, 4}
+
+
+@pytest.mark.parametrize("method", ["log_det", "maxvol"])
+def test_a_selection_takes_the_memory_that_is_allowed_and_chooses_the_same(
+    method: BatchMethod, force_field: ForceField, labelled: tuple[Floats, Floats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(6)
+    n_atoms, size = force_field.supercell.n_atoms, force_field.basis.size
+    scale = rng.uniform(0.02, 0.15, 60)[:, None, None]
+    u, under_way = rng.normal(0, 1, (60, n_atoms, 3)) * scale, rng.normal(0, 0.05, (60, n_atoms, 3))
+    rule = BatchRule(method, n_max=10, min_gain=0.0)
+    choose(force_field, u[:2], under_way[:2], rule, labelled[0])  # what is made once
+    choices = []
+    one = 8 * 3 * n_atoms * size
+    for allowed in (2**30, 4 * one, 0):
+        monkeypatch.setattr(batch_selection, "ROWS_BYTES", allowed)
+        tracemalloc.start()
+        choices.append(choose(force_field, u, under_way, rule, labelled[0]))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1.3 * selection_bytes(3 * n_atoms, size, 60)
+    assert choices[0] == choices[1] == choices[2] and len(choices[0].chosen) == 10
+    assert selection_bytes(3 * n_atoms, size, 60) < 12 * one  # with nothing kept: far from 60 matrices
+    if method == "maxvol":
+        return
+    known, gains = force_field.condition(under_way, [""] * 60), []
+    left = list(range(60))
+    for _ in range(3):  # the best of all, by the determinant of the covariance
+        before = np.linalg.slogdet(known.posterior.covariance)[1]
+        after = {i: np.linalg.slogdet(known.condition(u[i][None], [""]).posterior.covariance)[1] for i in left}
+        best = min(after, key=lambda i: after[i])
+        gains.append((best, (before - after[best]) / 2))
+        known = known.condition(u[best][None], [""])
+        left.remove(best)
+    assert choices[0].chosen[:3] == tuple(i for i, _ in gains)
+    np.testing.assert_allclose(choices[0].gains[:3], [gain for _, gain in gains], rtol=1e-6)

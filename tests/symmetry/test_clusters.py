@@ -105,3 +105,27 @@ def test_on_site_tensors_have_the_invariants_of_the_point_group(
         orbits = find_orbits(clusters, group)
         found = eigentensors(Representation(group.cartesian, order), (order,), orbits.stabilisers[0])
         assert (len(orbits.representatives), found.shape[1]) == (1, expected)
+
+
+ON_A_SHELL = {
+    "hcp": lambda a: (bulk("Au", "hcp", a=a, c=1.63 * a), 1.0),
+    "fcc": lambda a: (bulk("Cu", a=a), 1.0),
+    "bcc, second neighbours": lambda a: (bulk("Fe", "bcc", a=a), 2.0),
+    "rocksalt": lambda a: (bulk("NaCl", "rocksalt", a=a), 1.0),
+    "diamond": lambda a: (bulk("Si", "diamond", a=a), 1.0),
+}
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("name", ON_A_SHELL)
+def test_a_cutoff_on_a_shell_leaves_the_whole_shell_out(name: str, order: int) -> None:
+    """Whatever the last digits of the distances: the clusters are those of a cutoff below the shell."""
+    for a in (2.95, 2.97, 3.17, 3.83):
+        atoms, factor = ON_A_SHELL[name](a)
+        crystal = Crystal(atoms)
+        below = enumerate_clusters(crystal, order, factor * a - 0.002)
+        for cutoff_A in factor * a + np.array([0.0, 1e-14, -1e-14, 1e-5, -1e-5]):
+            found = enumerate_clusters(crystal, order, float(cutoff_A))
+            np.testing.assert_array_equal(found.atoms, below.atoms)
+            np.testing.assert_array_equal(found.cells, below.cells)
+        assert len(enumerate_clusters(crystal, order, factor * a + 0.01)) > len(below)

@@ -98,6 +98,22 @@ def test_memory_is_said_before_the_start(silicon: Crystal) -> None:
     assert check_memory(cell, {2: 5.0, 3: 4.0, 4: 2.5}) == ""
 
 
+def test_a_selection_beside_the_fit_is_counted(silicon: Crystal) -> None:
+    """All rows of 100 candidates; of however many, no more than 1 GiB."""
+    cell = Supercell.build(silicon, [6, 6, 6])
+    cutoffs = {2: 8.0, 3: 5.0, 4: 5.0}
+    taken = []
+    for n_candidates in (0, 100, 100_000):
+        with pytest.raises(InputError) as refused:
+            check_memory(cell, cutoffs, available_GiB=1e-6, n_candidates=n_candidates)
+        found = re.search(r"got about ([0-9.]+) GiB for some ([0-9]+) parameters", str(refused.value))
+        assert found is not None
+        taken.append(float(found[1]))
+    rows_GiB = 100 * 8 * 3 * cell.n_atoms * int(found[2]) / 2**30
+    assert taken[1] - taken[0] == pytest.approx(min(rows_GiB, 1.0), abs=0.16)
+    assert 0.9 < taken[2] - taken[0] < 1.3
+
+
 def test_forces_that_no_crystal_has_are_refused() -> None:
     u = np.random.default_rng(1).normal(0, 0.02, (3, 8, 3))
     refuse_unphysical("DATA", u, -5 * u, SILICON_A3)

@@ -199,14 +199,18 @@ def test_table_ii_and_the_closing_lines(tmp_path: Path) -> None:
         ["MAE", "2.400"], ["RMSE", "3.100"], ["β^(-1/2)", "2.600"], ["mean", "ε_B", "1.000"], ["labels", "2"],
     ]
     check = {"name": "number of audits", "value": 4.0, "bound": "at least 3", "held": True}
-    audits = {"scale": 0.9, "standard_error": 0.05, "n_audits": 4, "applied": True}
+    audits = {
+        "scale": 0.9, "standard_error": 0.05, "interval": [0.8, 1.0], "certainty": 0.95, "highest": 2.7,
+        "unmet_share": 0.44, "n_audits": 4, "applied": True,
+    }  # fmt: skip
     status = {"state": "complete", "converged": True, "reason": "converged: all 1 checks hold", "checks": [check],
               "predicted_rmse": 0.003, "recalibration": audits}
     lines = closing_lines(status, history, tmp_path, "dynft train si")
     assert lines[0] == "complete, converged: all 1 checks hold"
     assert lines[1].split(maxsplit=1) == ["held", "number of audits: 4 (at least 3)"]
-    assert lines[2].split(maxsplit=2)[2] == "3.000 meV/Å, recalibrated: × 0.900 ± 0.050 by 4 audits"
-    assert lines[3:9] == table_ii(final)
+    assert lines[2].split(maxsplit=2)[2] == "3.000 meV/Å, recalibrated: × 0.900 by 4 audits, known to -11 and +11 %"
+    assert lines[3].split(maxsplit=2)[2].startswith("9.00 meV/Å (95%): 4 audits may have missed")  # 3 × 2.7 / 0.9
+    assert lines[4:10] == table_ii(final)
     assert f"force field: {tmp_path / 'force_fields' / '000002.h5'}" in lines
     paused = closing_lines({"state": "paused", "reason": "interrupted"}, History(), tmp_path, "dynft train si")
     assert paused[-1] == "go on with: dynft train si"

@@ -155,11 +155,44 @@ def test_bad_data(silicon_files: Path, force_field: Path, tmp_path: Path, refuse
     assert "site" in answer() or "displace" in answer()
 
 
+@pytest.mark.parametrize("what", ["cell", "positions", "forces"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_frames_with_a_number_that_is_not_finite(
+    what: str, value: float, silicon_files: Path, tmp_path: Path, refused: Refused
+) -> None:
+    frames = ase.io.read(silicon_files / "train.xyz", index=":2")
+    for frame in frames:
+        frame.arrays["forces"], frame.calc = frame.get_forces(), None
+    arrays = {"cell": frames[1].cell.array, "positions": frames[1].positions, "forces": frames[1].arrays["forces"]}
+    arrays[what][1, 2] = value
+    ase.io.write(tmp_path / "data.xyz", frames, format="extxyz")
+    arguments = ["fit", str(tmp_path / "data.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    said = refused([*arguments, "--cutoffs", CUTOFFS, "-o", str(tmp_path / "ff.h5")])
+    assert f"frame 1: expected finite {what}, got NaN or infinity" in said
+    frames[1].arrays.pop("forces")
+    ase.io.write(tmp_path / "prim.xyz", frames[1], format="extxyz")
+    arguments[3] = str(tmp_path / "prim.xyz")
+    if what != "forces":
+        assert "finite cell and positions" in refused([*arguments, "--cutoffs", CUTOFFS, "-o", str(tmp_path / "f.h5")])
+
+
+def test_a_cutoff_on_a_shell_is_said_and_the_shell_left_out(
+    silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second neighbours of diamond, 5.432 / √2 Å away: two parameters of the bonds are left, as for 3.8 Å."""
+    arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz"), "-o"]
+    for cutoff in (f"{5.432 / np.sqrt(2):.15f}", "3.8"):
+        assert main([*arguments, str(tmp_path / "ff.h5"), "--cutoffs", cutoff]) == 0
+        said = capsys.readouterr().out
+        assert ("lies on a shell of neighbours, which is left out" in said) == (cutoff != "3.8")
+        assert "2 parameters (order 2: 2)" in said
+
+
 def test_a_structure_that_is_no_supercell(
     silicon_files: Path, tmp_path: Path, refused: Refused
 ) -> None:
     other = read_structure(silicon_files / "prim.xyz", "structure")
-    other.set_cell(other.cell[:] * 1.05, scale_atoms=True)
+    other.set_cell(other.cell[:] * 1.2, scale_atoms=True)
     ase.io.write(tmp_path / "other.xyz", other, format="extxyz")
     before = sorted(tmp_path.iterdir())
     arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(tmp_path / "other.xyz")]

@@ -85,17 +85,20 @@ def test_frames_become_initial_labels_and_the_campaign_goes_on_with_them(campaig
     ase.io.write(tmp_path / "data" / "deep" / "good.xyz", [frames[0], shuffled, frames[0]], format="extxyz")
     strained = computed(5, strain=1e-3)
     pushed = changed(frames[2], frames[2].get_forces() + 0.1)
-    bad = [strained, bare, changed(frames[2], finite), pushed, frames[2][:-1], bulk("C") * 2]
+    endless = frames[2].copy()
+    endless.arrays["forces"], endless.cell.array[1, 2] = frames[2].get_forces(), np.nan
+    bad = [endless, strained, bare, changed(frames[2], finite), pushed, frames[2][:-1], bulk("C") * 2]
     bad[-2].calc = bad[-1].calc = None
     ase.io.write(tmp_path / "data" / "bad.xyz", bad, format="extxyz")
     run = tmp_path / "run"
     said = import_labels(str(campaign), [tmp_path / "data"], run, accept_other_settings=False)
     assert "imported: 2 labels from 1 file, in the place of the initial structures" in said
     for words in (
-        "1 × cell: expected the campaign's cell, got one strained by 0.10%",
+        "1 × cell: expected the cell of the crystal, to 0.01 %, got one strained by 0.1 %",
         "3 × forces: expected some for every atom, got none",
-        "1 × forces: expected finite forces and positions",
-        f"1 × net force: expected at most 0.01 eV/Å per atom, got 0.173 ({tmp_path}/data/bad.xyz, frame 3)",
+        "1 × forces: expected finite forces, got NaN or infinity",
+        "1 × structure: expected finite cell and positions, got NaN or infinity",
+        f"1 × net force: expected at most 0.01 eV/Å per atom, got 0.173 ({tmp_path}/data/bad.xyz, frame 4)",
         f"1 × a structure that is a label already, or came twice: {tmp_path}/data/deep/good.xyz, frame 2",
     ):
         assert words in said

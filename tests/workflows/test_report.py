@@ -40,7 +40,10 @@ STATUS: dict[str, Any] = {
     "n_labels": 7, "n_pending": 0, "n_failed": 1,
     "n_force_fields": 3, "walked_ps": 2.4, "beta_inv_sqrt": 0.0026, "mu_k": 0.0011, "predicted_rmse": 0.0028,
     "audited_rmse": 0.0029, "error_interval": [0.0027, 0.0028],
-    "recalibration": {"scale": 1.0514, "standard_error": 0.0621, "n_audits": 15, "applied": True},
+    "recalibration": {
+        "scale": 1.0514, "standard_error": 0.0621, "interval": [0.94, 1.18],
+        "certainty": 0.95, "highest": 2.4, "unmet_share": 0.142, "n_audits": 15, "applied": True,
+    },
 }
 REASON = "ε_B 4.2 > 3 × 1.1 meV/Å"
 Z = [0.1, 1.2, 1.5, math.sqrt(5.3)]
@@ -153,10 +156,11 @@ def test_the_calibration_is_that_of_the_scores(run: Path) -> None:
 
 
 def test_it_says_whether_the_audits_are_in_the_prediction(run: Path) -> None:
-    said = "Interval and predicted RMSE are recalibrated: × 1.051 ± 0.062 by 15 audits."
+    said = "Interval and predicted RMSE are recalibrated: × 1.051 by 15 audits, known to -11 and +12 %; at most"
     assert said in render(run, STATUS)[0]
     plain = {**STATUS["recalibration"], "applied": False}
-    assert "are not recalibrated (× 1.051 ± 0.062 by 15 audits)." in render(run, STATUS | {"recalibration": plain})[0]
+    page = render(run, STATUS | {"recalibration": plain})[0]
+    assert "are not recalibrated (× 1.051 by 15 audits, known to -11 and +12 %); at most" in page
 
 
 def test_a_campaign_that_has_not_converged_is_not_called_complete_alone(run: Path) -> None:

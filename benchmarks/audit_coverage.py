@@ -1,0 +1,134 @@
+"""Is the true error where a campaign says it is? Simulated audits of known errors, stopped as a campaign stops.
+
+    python -m benchmarks.audit_coverage [--campaigns 2000] [--certainty 0.95]
+
+(error / prediction)² of a structure is drawn from a distribution, and a campaign audits such structures as it does in
+reality: the schedule's first ones, then as many as its verdict wants, until all checks hold or its patience ends
+("cannot say"). The prediction is that of a fit that has met no rare structures, either: right for the others. The scale
+R of the audits is right when the true one is where the campaign says:
+
+    scatter   R × interval from the scatter of its audits, at the certainty asked for
+    bounds    R × `audit_ratio`, what "converged" asks of the scale
+    told      up to `AuditTest.highest`, which allows for a kind of structures that no audit has met
+
+The second table is of a fixed number of audits, whatever they say.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.selection.audits import RARE_FACTOR, AuditTest
+from dynft_core.selection.convergence import (
+    AuditScore,
+    ConvergenceRecord,
+    ConvergenceSettings,
+    FitPoint,
+    WalkerProgress,
+    assess,
+    most_audits,
+    recalibration_test,
+)
+
+Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
+RARE, CARRIED = 0.05, 0.6
+"""Share of the structures in the mixture that are rare, and the part of the squared error that they carry."""
+SCHEDULED = 7
+"""Audits of the schedule in the shortest walk, four walkers."""
+ENOUGH = 50
+"""Audits that miss a kind of 5 % of the structures in 8 campaigns of 100."""
+TOGETHER = 4
+"""Most audits that are taken at once: one of each walker."""
+
+
+def chi_squared(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """Errors that scatter as those of 8 independent components."""
+    return rng.chisquare(8, n) / 8
+
+
+def lognormal(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """Squared errors with σ = 0.6."""
+    return rng.lognormal(-0.18, 0.6, n)
+
+
+def mixture(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """A twentieth of the structures carries 60 % of the squared error; the others are as predicted."""
+    factor = CARRIED / RARE / ((1 - CARRIED) / (1 - RARE))
+    return np.where(rng.random(n) < RARE, factor, 1.0) * chi_squared(rng, n)
+
+
+CLASSES: dict[str, tuple[Draw, float]] = {
+    "χ², 8 degrees": (chi_squared, 1.0),
+    "lognormal, σ 0.6": (lognormal, 1.0),
+    "5 % carry 60 %": (mixture, ((1 - RARE) / (1 - CARRIED)) ** 0.5),
+}
+"""How to draw (error / prediction)², and the true ratio, the square root of its mean."""
+
+
+def record_of(squares: NDArray[np.float64]) -> ConvergenceRecord:
+    """A campaign of which everything but the audits is settled."""
+    fits = tuple(FitPoint(n, 1.0) for n in (1, 10, 20))
+    walkers = tuple(WalkerProgress(w, 2.0, 0.1) for w in range(4))
+    return ConvergenceRecord(fits, tuple(AuditScore(float(q) ** 0.5, 1.0) for q in squares), walkers)
+
+
+def campaign(squares: NDArray[np.float64], settings: ConvergenceSettings) -> tuple[bool, AuditTest]:
+    """Whether a campaign that meets structures of these (error / prediction)² converges, and its audits at the end."""
+    n = SCHEDULED
+    while True:
+        record = record_of(squares[:n])
+        verdict = assess(record, settings)
+        if verdict.converged or n >= most_audits(settings):
+            return verdict.converged, recalibration_test(record)
+        n = min(n + min(max(verdict.audits_wanted, 1), TOGETHER), most_audits(settings))
+
+
+def shares(tests: list[AuditTest], true: float, settings: ConvergenceSettings) -> str:
+    """Parts of the campaigns for which the true ratio is where each of the three says."""
+    if not tests:
+        return f"{'–':>9s}{'–':>9s}{'–':>9s}{'–':>12s}{'–':>12s}"
+    ends = [test.interval(settings.certainty) for test in tests]
+    highest = [test.highest(settings.certainty) for test in tests]
+    scatter = np.mean([low < true < high for low, high in ends])
+    bounds = np.mean([settings.audit_ratio[0] < true / t.ratio < settings.audit_ratio[1] for t in tests])
+    told = np.mean([low < true < high for (low, _), high in zip(ends, highest, strict=True)])
+    half = np.median([high / t.ratio - 1 for (_, high), t in zip(ends, tests, strict=True)])
+    rare = np.median([high / t.ratio for high, t in zip(highest, tests, strict=True)])
+    return f"{scatter:9.1%}{bounds:9.1%}{told:9.1%}{f'+{half:.0%}':>12s}{f'× {rare:.2f}':>12s}"
+
+
+TITLES = f"{'scatter':>9s}{'bounds':>9s}{'told':>9s}{'known to':>12s}{'at most':>12s}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--campaigns", type=int, default=2000)
+    parser.add_argument("--certainty", type=float, default=0.95)
+    arguments = parser.parse_args()
+    plain = ConvergenceSettings(certainty=arguments.certainty)
+    print(f"stopping as a campaign does; a kind of structures allowed for is {RARE_FACTOR:g} times as wrong")
+    print(f"{'squared errors':<20s}{'audits ≥':>9s}{'converged':>11s}{'cannot say':>12s}{'audits':>8s}{TITLES}")
+    for fewest in (plain.audits, ENOUGH):
+        settings = replace(plain, audits=fewest)
+        for name, (draw, true) in CLASSES.items():
+            rng = np.random.default_rng(1)
+            ended = [campaign(draw(rng, most_audits(settings)), settings) for _ in range(arguments.campaigns)]
+            tests = [test for converged, test in ended if converged]
+            part, mean = len(tests) / len(ended), np.mean([test.n_audits for test in tests]) if tests else np.nan
+            print(f"{name:<20s}{fewest:9d}{part:11.1%}{1 - part:12.1%}{mean:8.1f}{shares(tests, true, settings)}")
+    print("\nafter so many audits, converged or not")
+    print(f"{'squared errors':<20s}{'audits':>9s}{TITLES}")
+    for name, (draw, true) in CLASSES.items():
+        for n in (8, 12, 20, 40):
+            rng = np.random.default_rng(2)
+            tests = [recalibration_test(record_of(draw(rng, n))) for _ in range(arguments.campaigns)]
+            print(f"{name:<20s}{n:9d}{shares(tests, true, plain)}")
+
+
+if __name__ == "__main__":
+    main()
