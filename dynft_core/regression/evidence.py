@@ -29,8 +29,9 @@ _NO_GAIN = 1e-10
 """Newton's method has arrived when its next step, which is made still, promises no more log evidence than this."""
 _NOTHING, _ROUNDING = 1e-4, 1e-14
 """Differences of log evidence that mean nothing: so much, and this part of β Σ |F|², from which the misfit is left."""
-_FLAT = 0.01
-"""A last step longer than this goes where the evidence no longer changes: it is not made."""
+_FLAT = 1e3
+"""A last step longer than this times the root of what it promises at most goes where the evidence no longer changes: it
+is not made."""
 _MAX_STEPS = 100
 ORDER_SPREAD = float(np.log(100.0))
 """Standard deviation of log α_{n+1} - log α_n: in units of u₀ the constants of neighbouring orders are of one size, to
@@ -189,7 +190,7 @@ def climb(
             step /= 4
             there = profile(x + step)
         x, here = x + step, there
-    step[np.abs(step) > _FLAT] = 0.0
+    step[np.abs(step) > _FLAT * np.sqrt(enough)] = 0.0
     return x + step, here.log_beta + float(here.log_beta_slope @ step), here.value + gain
 
 
