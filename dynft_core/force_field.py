@@ -276,7 +276,7 @@ class ForceField:
         choose nothing twice; an error that is told must not contain it, as labels may fail.
 
         Raises:
-            FileFormatError: missing, truncated, not a force field, or of a newer format; it, or the basis that it names.
+            FileFormatError: it, or the basis that it names, is missing, truncated, of another kind or of a newer format.
         """
         segment = read_segment(Path(path), KIND)
         a, attributes = segment.arrays, segment.attributes

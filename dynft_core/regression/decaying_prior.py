@@ -216,8 +216,8 @@ class DecayingPrior:
 def _probes(size: int) -> Floats:
     """Vectors z (M, s) with a mean of z zᵀ of unity: random signs, or of few parameters scaled unit vectors."""
     if size <= PROBES:
-        return float(size) ** 0.5 * np.eye(size)
-    return np.asarray(np.random.default_rng(0).choice([-1.0, 1.0], (size, PROBES)))
+        return np.asarray(np.sqrt(size) * np.eye(size), np.float64)
+    return np.random.default_rng(0).choice([-1.0, 1.0], (size, PROBES))
 
 
 def _solved(factor: Floats, columns: Floats, transposed: bool = False) -> Floats:

@@ -116,7 +116,7 @@ def test_a_lost_force_field_is_named_and_fitted_again(
     finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(finished[0], run := tmp_path / "run")
-    newest = max((run / "force_fields").iterdir())
+    newest = max((run / "force_fields").glob("*.h5"))
     before = ForceField.load(newest)
     newest.unlink()
     status = status_json(run, capsys)
@@ -142,7 +142,7 @@ def test_a_folder_that_has_lost_its_journal_is_refused_and_its_labels_can_be_sav
     shutil.copytree(finished[0], run := tmp_path / "run")
     campaign = str(finished[0].parent / "small.toml")
     (run / "journal.jsonl").unlink()
-    before = {path: path.read_bytes() for path in (*run.glob("labels/*/label.h5"), *run.glob("force_fields/*"))}
+    before = {path: path.read_bytes() for path in (*run.glob("labels/*/label.h5"), *run.glob("force_fields/**/*.h5"))}
     for arguments in (["train", campaign], ["train", campaign, "--dry-run"], ["labels", "import", campaign, str(run)]):
         said = refused([*arguments, "--run", str(run)], capsys)
         assert f"with {len(list(run.glob('labels/*/label.h5')))} labels, " in said
