@@ -276,7 +276,7 @@ class ForceField:
         choose nothing twice; an error that is told must not contain it, as labels may fail.
 
         Raises:
-            FileFormatError: it, or the basis that it names, is missing, truncated, of another kind or of a newer format.
+            FileFormatError: the file, or the basis that it names, is missing, damaged, of another kind or newer format.
         """
         segment = read_segment(Path(path), KIND)
         a, attributes = segment.arrays, segment.attributes
@@ -323,7 +323,7 @@ def _basis_beside(force_field: Path, content_hash: str) -> ForceConstantBasis:
     except FileFormatError as error:
         raise FileFormatError(
             str(path), f"the basis of '{force_field.name}'", error.got,
-            "copy the folder 'basis' together with the force field, or take force_field.h5 of the run folder instead",
+            "copy the folder 'basis' together with the force field, or take the campaign's force_field.h5",
         ) from error
 
 

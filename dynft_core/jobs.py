@@ -237,8 +237,6 @@ class FitJob:
     pending: tuple[StructureRef, ...] = ()
     """All structures without a label that shall enter the covariance."""
     prior: Prior = "decaying"
-    whole: str | None = None
-    """Where the newest force field is written as a file that stands alone, without what is pending."""
     noise_floor_eV_A: float = 1e-5
     property_name: PropertyName | None = None
     """Property whose largest error bar the outcome shall tell."""

@@ -264,8 +264,6 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
         u = np.array([read_displacements(run_dir, ref) for ref in job.pending])
         found = found.condition(u, [ref.key for ref in job.pending])
     found.save(run_dir / job.output, basis_beside=True)
-    if job.whole:
-        found.without_pending().save(run_dir / job.whole)
     p = found.posterior
     return FitOutcome(
         True,

@@ -35,7 +35,7 @@ SUPERCELL = "supercell.xyz"
 PRIMITIVE = "primitive.xyz"
 """The perfect structures, in the run folder."""
 FORCE_FIELD = "force_field.h5"
-"""The newest force field as a file that stands alone."""
+"""The last force field of a complete campaign, as a file that stands alone."""
 
 
 def force_field_path(version: int) -> str:
@@ -183,7 +183,6 @@ def fit_job(
         labels=tuple(labels),
         pending=tuple(pending),
         prior=expansion.prior,
-        whole=FORCE_FIELD if version else None,
         noise_floor_eV_A=expansion.noise_floor_meV_A / 1000,
         property_name=stop.property if stop and version else None,
         temperature_K=campaign.dynamics.temperature_K,
