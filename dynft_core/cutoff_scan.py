@@ -20,7 +20,7 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.folding import fold
 from dynft_core.model.label_sums import statistics_of
-from dynft_core.regression.decaying_prior import Decay, OrderClasses, learn_decay
+from dynft_core.regression.decaying_prior import OrderClasses, learn_decay
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
 from dynft_core.regression.statistics import Statistics
 from dynft_core.selection.expansion import Growth, Limits, Scored, Shells, grow
@@ -44,8 +44,6 @@ GAIN_OF_DOUBLING = 0.05
 ALLOWED_S = 300.0
 """Time for a scan (s); what it has found by then is its choice."""
 _SAME_SHELL_A = 0.05
-_ITERATIONS = 15
-_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -76,12 +74,6 @@ class Scan:
     def cutoffs_A(self) -> dict[int, float]:
         """The choice."""
         return self.steps[-1].cutoffs_A
-
-
-@dataclass(frozen=True)
-class _Fit:
-    hyperparameters: Hyperparameters
-    decay: Decay
 
 
 def shell_cutoffs(crystal: Crystal, reach_A: float) -> list[float]:
@@ -125,12 +117,12 @@ def scan_cutoffs(
         seconds - (time.monotonic() - begun),
     )
 
-    def step(scored: Scored[_Fit]) -> ScanStep:
+    def step(scored: Scored[Hyperparameters]) -> ScanStep:
         chosen = pool.cutoffs_of(scored.shells)
-        noise = scored.fit.hyperparameters.beta ** -0.5
+        noise = scored.fit.beta ** -0.5
         return ScanStep(chosen, scored.n_parameters, noise, scored.log_evidence)
 
-    def announce(growth: Growth[_Fit]) -> None:
+    def announce(growth: Growth[Hyperparameters]) -> None:
         on_step(step(growth.best))
 
     growth = grow(pool.score, limits, announce)
@@ -201,22 +193,17 @@ class _Pool:
         moment = [v.T @ self.statistics.moment[self.basis.slices[n]] for n, (v, _, _) in parts.items()]
         return replace(self.statistics, gram=np.block(rows), moment=np.concatenate(moment))
 
-    def score(self, shells: Shells, parent: Scored[_Fit] | None) -> Scored[_Fit]:
+    def score(self, shells: Shells, parent: Scored[Hyperparameters] | None) -> Scored[Hyperparameters]:
         """Learn noise and decaying prior of an expansion, from those of the one it grew out of."""
         statistics = self.statistics_for(shells)
         classes = [self._part(n, k)[2] for n, k in enumerate(shells, start=2)]
         size = len(statistics.moment)
-        if parent is not None and parent.shells == shells:
-            decay, found = learn_decay(
-                classes, statistics, self.floor, parent.fit.hyperparameters, parent.fit.decay
-            )
-        elif parent is None:
+        if parent is None:
             start = maximise_evidence(statistics, np.zeros(size, dtype=np.int64), self.floor)
-            decay, found = learn_decay(classes, statistics, self.floor, start)
         else:
-            before, rates = parent.fit.hyperparameters, parent.fit.decay
-            k = len(shells)  # a new order begins with the prior of the one before
-            start = replace(before, alpha=(before.alpha + before.alpha[-1:] * k)[:k])
-            rates = replace(rates, per_A=(rates.per_A + rates.per_A[-1:] * k)[:k])
-            decay, found = learn_decay(classes, statistics, self.floor, start, rates, _ITERATIONS, _TOLERANCE)
-        return Scored(shells, size, found.log_evidence, _Fit(found, decay))
+            start, k = parent.fit, len(shells)  # a new order begins with the prior of the one before
+            assert start.decay is not None
+            decay = replace(start.decay, per_A=(start.decay.per_A + start.decay.per_A[-1:] * k)[:k])
+            start = replace(start, alpha=(start.alpha + start.alpha[-1:] * k)[:k], decay=decay)
+        found = learn_decay(classes, statistics, self.floor, start)
+        return Scored(shells, size, found.log_evidence, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from dynft_core.model.potential import Potential, sensing_matrix
 from dynft_core.model.rotational_conditions import rotational_conditions
 from dynft_core.model.sketch import Sketch
 from dynft_core.regression.decaying_prior import learn_decay, whitening
-from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
+from dynft_core.regression.evidence import Decay, Hyperparameters, maximise_evidence
 from dynft_core.regression.left_out import LeftOut, leave_one_out
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.ranks import Ranks
@@ -33,7 +33,7 @@ from dynft_core.symmetry.basis import ForceConstantBasis
 from dynft_core.terms import Prior
 
 Floats = NDArray[np.float64]
-KIND = "force_field"
+KIND, BASIS_KIND = "force_field", "basis"
 MIN_LEFT_OUT, LEFT_OUT_FLOP = 10, 2e12
 """Structures that are left out in turn: this many at least, and as many more as a minute's work allows."""
 POSTERIOR_STREAM = 5 << 32
@@ -223,6 +223,7 @@ class ForceField:
         found = maximise_evidence(
             posterior.statistics.transformed(blocks), posterior.groups, noise_floor_eV_A, posterior.hyperparameters
         )
+        found = replace(found, decay=posterior.hyperparameters.decay)
         changed = Posterior.of(posterior.groups, found, posterior.statistics, blocks)
         return replace(self, posterior=changed, rotational=True, pending=())
 
@@ -230,17 +231,28 @@ class ForceField:
         """ASE calculator for the supercell that `reference` is (default: the force field's own)."""
         return ForceFieldCalculator(self if reference is None else self.on_structure(reference))
 
-    def save(self, path: str | Path) -> str:
-        """Write the force field, whole and at once; the file stands alone. Returns its hash."""
+    def save(self, path: str | Path, basis_beside: bool = False) -> str:
+        """Write the force field, whole and at once. Returns its hash.
+
+        The file stands alone, or with `basis_beside` it names the basis, which all versions of a campaign share: that
+        lies in the folder `basis` beside the file, written once under its hash.
+        """
         p = self.posterior
-        arrays: dict[str, Any] = {f"basis.{name}": value for name, value in self.basis.arrays().items()}
+        if basis_beside:
+            _keep_basis(self.basis, _basis_path(Path(path), self.basis.content_hash))
+            arrays: dict[str, Any] = {}
+        else:
+            arrays = {f"basis.{name}": value for name, value in self.basis.arrays().items()}
         arrays |= {f"supercell.{name}": value for name, value in self.supercell.describe().items()}
         sums, counts = p.statistics.packed()
         arrays |= {"mean": p.mean, "groups": p.groups, "alpha": np.array(p.alpha), **sums}
         if p.pending is not None:
             arrays["pending_gram"] = pack_lower(p.pending)
-        for n, block in zip(self.basis.cutoffs, p.whitening or (), strict=p.whitening is not None):
-            arrays[f"whitening.{n}"] = block
+        decay = p.hyperparameters.decay
+        if decay is not None:
+            arrays["decay"] = np.array([*decay.per_A, decay.per_body])
+        if decay is None or self.rotational:  # otherwise it follows from the decay
+            arrays |= {f"whitening.{n}": x for n, x in zip(self.basis.cutoffs, p.whitening or (), strict=False)}
         if self.left_out is not None:
             arrays["left_out"] = np.array([self.left_out.square, self.left_out.expected, self.left_out.n_rows])
         attributes: dict[str, Any] = {
@@ -264,20 +276,25 @@ class ForceField:
         choose nothing twice; an error that is told must not contain it, as labels may fail.
 
         Raises:
-            FileFormatError: missing, truncated, not a force field, or of a newer format.
+            FileFormatError: the file, or the basis that it names, is missing, damaged, of another kind or newer format.
         """
         segment = read_segment(Path(path), KIND)
         a, attributes = segment.arrays, segment.attributes
+        apart = "basis.cell" not in a and "basis_hash" in attributes
+        beside = _basis_beside(Path(path), attributes["basis_hash"]) if apart else None
         try:
-            basis = ForceConstantBasis.from_arrays(_under(a, "basis."))
+            basis = beside or ForceConstantBasis.from_arrays(_under(a, "basis."))
             cell = _under(a, "supercell.")
             supercell = Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"])
             statistics = Statistics.unpacked(a, attributes)
             waiting = unpack_lower(a["pending_gram"]) if pending and "pending_gram" in a else None
-            found = Hyperparameters(
-                tuple(float(x) for x in a["alpha"]), float(attributes["beta"]), float(attributes["log_evidence"])
-            )
+            *per_A, per_body = (float(x) for x in a.get("decay", [0.0]))
+            decay = Decay(tuple(per_A), per_body) if "decay" in a else None
+            alpha = tuple(float(x) for x in a["alpha"])
+            found = Hyperparameters(alpha, float(attributes["beta"]), float(attributes["log_evidence"]), decay)
             blocks = tuple(a[f"whitening.{n}"] for n in basis.cutoffs if f"whitening.{n}" in a) or None
+            if blocks is None and decay is not None:
+                blocks = whitening(basis.prior_classes(), decay)
             posterior = Posterior(a["groups"], found, statistics, a["mean"], waiting, blocks)
             return cls(
                 basis, supercell, posterior, attributes["prior"], bool(attributes["rotational"]),
@@ -287,6 +304,33 @@ class ForceField:
             raise FileFormatError(
                 str(path), "a complete force-field file", f"one that lacks something ({error})", "fit or copy it again"
             ) from error
+
+
+def _basis_path(force_field: Path, content_hash: str) -> Path:
+    return force_field.parent / "basis" / f"{content_hash}.h5"
+
+
+def _keep_basis(basis: ForceConstantBasis, path: Path) -> None:
+    """Write a basis, if nobody has: whoever does so at the same time writes the same."""
+    if not path.exists():
+        write_segment(path, basis.arrays(), {"kind": BASIS_KIND})
+
+
+def _basis_beside(force_field: Path, content_hash: str) -> ForceConstantBasis:
+    path = _basis_path(force_field, content_hash)
+    try:
+        return _read_basis(path.absolute())
+    except FileFormatError as error:
+        raise FileFormatError(
+            str(path), f"the basis of '{force_field.name}'", error.got,
+            "copy the folder 'basis' together with the force field, or take the campaign's force_field.h5",
+        ) from error
+
+
+@lru_cache(maxsize=2)
+def _read_basis(path: Path) -> ForceConstantBasis:
+    """A basis, kept for the next version of the force field: a file named by its hash never changes."""
+    return ForceConstantBasis.from_arrays(read_segment(path, BASIS_KIND).arrays)
 
 
 def _left_out(arrays: Mapping[str, Floats]) -> LeftOut | None:
@@ -318,15 +362,17 @@ def learn(
 ) -> Posterior:
     """The posterior of the parameters of `basis`, its hyperparameters learnt from the data by evidence.
 
-    `start`: those of nearly the same data, under the same prior.
+    `start`: those of nearly the same data, under the same prior, spare most of the work.
     """
     if prior != "decaying":
         groups = prior_groups(basis, prior)
         return Posterior.of(groups, maximise_evidence(statistics, groups, noise_floor_eV_A, start), statistics)
-    shared = maximise_evidence(statistics, prior_groups(basis, "shared"), noise_floor_eV_A)
+    if start is None or start.decay is None:
+        start = maximise_evidence(statistics, prior_groups(basis, "shared"), noise_floor_eV_A)
     classes = basis.prior_classes()
-    decay, found = learn_decay(classes, statistics, noise_floor_eV_A, shared)
-    return Posterior.of(prior_groups(basis, "per_order"), found, statistics, whitening(classes, decay))
+    found = learn_decay(classes, statistics, noise_floor_eV_A, start)
+    assert found.decay is not None
+    return Posterior.of(prior_groups(basis, "per_order"), found, statistics, whitening(classes, found.decay))
 
 
 def fit(
@@ -335,7 +381,7 @@ def fit(
     displacements: ArrayLike,
     forces: ArrayLike,
     keys: Sequence[str] | None = None,
-    prior: Prior = "shared",
+    prior: Prior = "decaying",
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     ranks: Ranks | None = None,
     rotational: bool = False,
@@ -356,7 +402,7 @@ def fit_cells(
     basis: ForceConstantBasis,
     cells: Sequence[CellLabels],
     keys: Sequence[str] | None = None,
-    prior: Prior = "shared",
+    prior: Prior = "decaying",
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     ranks: Ranks | None = None,
     rotational: bool = False,

@@ -242,7 +242,7 @@ class FitJob:
     """Labels to add to those in `base`."""
     pending: tuple[StructureRef, ...] = ()
     """All structures without a label that shall enter the covariance."""
-    prior: Prior = "shared"
+    prior: Prior = "decaying"
     noise_floor_eV_A: float = 1e-5
     property_name: PropertyName | None = None
     """Property whose largest error bar the outcome shall tell."""

@@ -98,7 +98,7 @@ def _without(fitted: ForceField, labels: Sequence[Label], noise_floor_eV_A: floa
     gone = {label.key for label in labels}
     u, f = np.array([x.displacements for x in labels]), np.array([x.forces for x in labels])
     statistics = fitted.posterior.statistics - statistics_of(fitted.folded, u, f)
-    posterior = learn(fitted.basis, statistics, fitted.prior, noise_floor_eV_A)
+    posterior = learn(fitted.basis, statistics, fitted.prior, noise_floor_eV_A, fitted.posterior.hyperparameters)
     kept = tuple(key for key in fitted.labels if key not in gone)
     found = replace(fitted, posterior=posterior, rotational=False, labels=kept, pending=())
     return found.with_rotational_sum_rules(noise_floor_eV_A) if fitted.rotational else found

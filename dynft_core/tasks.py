@@ -270,7 +270,7 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
     if job.pending:
         u = np.array([read_displacements(run_dir, ref) for ref in job.pending])
         found = found.condition(u, [ref.key for ref in job.pending])
-    found.save(run_dir / job.output)
+    found.save(run_dir / job.output, basis_beside=True)
     p = found.posterior
     return FitOutcome(
         True,

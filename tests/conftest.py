@@ -103,7 +103,7 @@ def labelled(truth: Potential, supercell: Supercell) -> tuple[Floats, Floats]:
 @pytest.fixture(scope="session")
 def force_field(basis: ForceConstantBasis, supercell: Supercell, labelled: tuple[Floats, Floats]) -> ForceField:
     """Fitted to `labelled`."""
-    return fit(basis, supercell, *labelled, keys=[f"key-{i}" for i in range(5)])
+    return fit(basis, supercell, *labelled, keys=[f"key-{i}" for i in range(5)], prior="shared")
 
 
 @pytest.fixture(scope="session")

@@ -70,7 +70,7 @@ def test_a_supercell_of_another_crystal_is_refused(force_field: ForceField) -> N
 
 def test_structures_may_arrive_in_any_order_and_in_parts(force_field: ForceField, labelled: Labelled) -> None:
     u, forces = labelled
-    first = fit(force_field.basis, force_field.supercell, u[[3, 0]], forces[[3, 0]], keys=["d", "a"])
+    first = fit(force_field.basis, force_field.supercell, u[[3, 0]], forces[[3, 0]], keys=["d", "a"], prior="shared")
     found = first.refit(u[[4, 1, 2]], forces[[4, 1, 2]], keys=["e", "b", "c"])
     a, b = found.posterior, force_field.posterior
     assert found.labels == ("d", "a", "e", "b", "c")

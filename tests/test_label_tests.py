@@ -66,7 +66,7 @@ def test_of_labels_of_many_kinds_those_like_the_walks_stay(
 def fitted(basis: ForceConstantBasis, supercell: Supercell, labels: dict[StructureRef, Label]) -> ForceField:
     found = list(labels.values())
     u, f = (np.array([getattr(x, name) for x in found]) for name in ("displacements", "forces"))
-    return fit(basis, supercell, u, f, [x.key for x in found])
+    return fit(basis, supercell, u, f, [x.key for x in found], prior="shared")
 
 
 def test_what_a_part_of_the_initial_labels_seems_to_show_all_of_them_may_refute(

@@ -27,7 +27,7 @@ Run = tuple[Path, tuple[StructureRef, ...]]
 
 def job(run_dir: Path, output: str, base: str | None, refs: tuple[StructureRef, ...], **more: object) -> FitJob:
     found = FitJob(str(run_dir), 1, output, "perfect.xyz", "primitive.xyz", {2: 4.0, 3: 3.0}, base, refs)
-    return replace(found, **more)  # type: ignore[arg-type]
+    return replace(found, prior="shared", **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture

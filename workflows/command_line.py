@@ -30,7 +30,7 @@ app.add_typer(labels_app)
 app.add_typer(site_app, name="site")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example runs/si/force_fields/000007.h5.")]
+ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example runs/si/force_field.h5.")]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
 
 

@@ -33,7 +33,7 @@ class CrystalSection(_Section):
 class ExpansionSection(_Section):
     cutoffs_A: list[Positive]
     """Cutoffs for orders 2, 3, … (up to 6)."""
-    prior: Prior = "shared"
+    prior: Prior = "decaying"
     """One prior precision for all parameters; one for each order; or one for each order that rises with distance and
     number of bodies, which a second-order cutoff beyond half the supercell needs."""
     noise_floor_meV_A: Positive = 0.01

@@ -16,7 +16,6 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.reference.calculators import is_installed
 from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.structures import write_perfect_structure
-from dynft_core.symmetry.size import basis_sizes
 from dynft_core.symmetry.space_group import (
     SYMMETRY_TOLERANCE_A,
     hidden_symmetry,
@@ -30,8 +29,6 @@ from workflows.structure_files import read_structure
 
 VACUUM_A = 6.0
 """A gap between planes of atoms beyond which no crystal is dense."""
-MANY_PARAMETERS = 2000
-"""Beyond so many a fit that learns how the prior decays takes half a minute or more."""
 MIN_HEIGHT_A = 10.0
 """Shortest height of a proposed supercell: correlations of a crystal's forces reach about half of it."""
 
@@ -66,7 +63,7 @@ supercell = {supercell}         # {n_supercell} atoms, shortest height {height:.
 
 [expansion]
 cutoffs_A = {cutoffs}   # orders 2, 3, 4
-prior = {prior}
+prior = "decaying"            # force constants fall off with distance: how fast, the labels say
 
 [dynamics]
 temperature_K = 300.0
@@ -147,17 +144,9 @@ def campaign_text(name: str, atoms: Atoms, calculator: str) -> str:
     return _TEMPLATE.format(
         name=json.dumps(allowed), formula=crystal.formula, n_cell=crystal.n_atoms, supercell=repeats.tolist(),
         n_supercell=crystal.n_atoms * int(repeats.prod()), height=float((heights * repeats).min()),
-        cutoffs=cutoffs, prior=_prior(crystal, cutoffs), calculator=json.dumps(calculator),
+        cutoffs=cutoffs, calculator=json.dumps(calculator),
         parameters=_PARAMETERS.get(calculator, "\n").format(pseudopotentials=potentials),
     )
-
-
-def _prior(crystal: Crystal, cutoffs_A: list[float]) -> str:
-    """The prior that needs fewest labels, as long as its fits take seconds."""
-    size = sum(own.parameters for own in basis_sizes(crystal, dict(enumerate(cutoffs_A, start=2))).values())
-    if size <= MANY_PARAMETERS:
-        return '"decaying"            # force constants fall off with distance: learnt from the labels, and saves some'
-    return '"shared"              # "decaying" needs fewer labels, but minutes for a fit of so many parameters'
 
 
 def symmetry_lines(crystal: Crystal) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from dynft_core.errors import FILES
 from dynft_core.jobs import Evaluation
 from dynft_core.selection.audits import RARE_FACTOR
+from workflows.campaign_jobs import FORCE_FIELD, force_field_path
 from workflows.history import History
 from workflows.progress import duration
 
@@ -82,7 +83,8 @@ def closing_lines(status: Mapping[str, Any], history: History, folder: Path, com
     if status["state"] == "failed":
         lines.append(f"mend the cause, then go on with: {command}")
     if status["state"] == "complete" and history.fits:
-        lines.append(f"force field: {folder / 'force_fields' / f'{history.fits[-1].version:06d}.h5'}")
+        whole, newest = folder / FORCE_FIELD, folder / force_field_path(history.fits[-1].version)
+        lines.append(f"force field: {whole if whole.exists() else newest}")  # older campaigns have the second alone
         lines.append(f"report: {shlex.join(['dynft', 'report', str(folder)])}")
     return lines
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from dynft_core.errors import InputError, RunFolderError
+from dynft_core.force_field import ForceField
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import check_calculator
@@ -15,7 +16,7 @@ from dynft_core.reference.guard import differences
 from dynft_core.storage.journal import read_journal
 from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.symmetry.basis import check_cutoffs
-from workflows.campaign_jobs import SUPERCELL, chooses_batches, reference_settings
+from workflows.campaign_jobs import FORCE_FIELD, SUPERCELL, chooses_batches, force_field_path, reference_settings
 from workflows.campaign_plan import MOST_CANDIDATES
 from workflows.config import Campaign, load_campaign
 from workflows.data_checks import check_memory
@@ -54,8 +55,10 @@ def train_campaign(source: str, site: str, run: Path | None) -> int:
         for note in notes:
             display.say(note)
         run_campaign(campaign, text, folder, site, display.on_event)
-    status = status_of(folder)
-    print("\n".join(closing_lines(status, History.of(read_journal(journal)), folder, _command(source, site, run))))
+    status, history = status_of(folder), History.of(read_journal(journal))
+    if status["state"] == "complete" and history.fits:
+        ForceField.load(folder / force_field_path(history.fits[-1].version)).save(folder / FORCE_FIELD)
+    print("\n".join(closing_lines(status, history, folder, _command(source, site, run))))
     return exit_code(status)
 
 

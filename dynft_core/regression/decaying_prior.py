@@ -8,20 +8,32 @@ of each order is a multiple of unity again.
 
 Orbits of one order, one number of bodies and (nearly) one diameter share g: they are a class c, and the prior precision
 of order n is Σ_c g_c S_c with S_c = N_cᵀ w² N_c made once. An evaluation of the evidence and its gradient then takes
-one factorisation and one inverse of M × M, whatever the number of coefficients.
+one factorisation and one inverse of M × M, whatever the number of coefficients. The traces in the second derivatives
+are estimated from random signs (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)): Newton's method with a
+curvature right to a percent arrives as fast, at the maximum of the exact gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
-import scipy.optimize
 from numpy.typing import NDArray
 
-from dynft_core.regression.evidence import Hyperparameters, cholesky, inverse_of, order_prior
+from dynft_core.regression.evidence import (
+    FARTHEST,
+    Decay,
+    Hyperparameters,
+    Profile,
+    best_beta,
+    cholesky,
+    climb,
+    inverse_of,
+    order_prior,
+)
 from dynft_core.regression.statistics import Statistics
 
 Floats = NDArray[np.float64]
@@ -35,7 +47,12 @@ exp(2 · 14) = 1e12 would be lost to rounding, and the evidence with them."""
 RESOLUTION_A = 0.1
 """Diameters that differ by less share their prior precision."""
 MAX_CLASS_BYTES = 2**29
-"""Memory of the S_c of one order; diameters are told apart more coarsely where it would not suffice."""
+"""Memory of the S_c of one order; diameters are distinguished more coarsely where it would not suffice."""
+PROBES = 32
+"""Vectors of random signs that curvatures are estimated from; as many parameters or fewer need none."""
+ENOUGH = 1e-2
+"""A step that promises no more log evidence than this, a seventh of what the data leave open, is the last. It is made,
+and as its curvature is right to a few percent, about a thousandth of it is missed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +60,13 @@ class OrderClasses:
     """The classes of orbits of one order n, C_n of them.
 
     Attributes:
-        shapes: (C_n, M_n, M_n) S_c.
+        rows: (P_n, M_n) w N, the null space in the metric of the full tensors.
+        member: (P_n,) the class of each row.
         diameter_A, bodies: (C_n,) mean diameter and number of distinct sites of each class.
     """
 
-    shapes: Floats
+    rows: Floats
+    member: Ints
     diameter_A: Floats
     bodies: Ints
 
@@ -56,36 +75,38 @@ class OrderClasses:
         """Sort eigentensor coefficients θ = N φ into classes: N (P_n, M_n), their orbits' w, d and k (P_n,)."""
         keys = np.column_stack([bodies, diameter_A])
         member = _classes(keys, null_space.shape[1])
-        scaled = weights[:, None] * null_space
-        rows = [np.flatnonzero(member == c) for c in range(int(member.max(initial=-1)) + 1)]
-        shapes = np.zeros((len(rows), null_space.shape[1], null_space.shape[1]))
-        for shape, own in zip(shapes, rows, strict=True):
-            shape[:] = scaled[own].T @ scaled[own]
-        means = np.array([keys[own].mean(axis=0) for own in rows]).reshape(-1, 2)
-        return cls(shapes, means[:, 1], np.rint(means[:, 0]).astype(np.int64))
+        count = int(member.max(initial=-1)) + 1
+        means = np.array([keys[member == c].mean(axis=0) for c in range(count)]).reshape(-1, 2)
+        return cls(weights[:, None] * null_space, member, means[:, 1], np.rint(means[:, 0]).astype(np.int64))
 
     @property
     def size(self) -> int:
         """M_n, parameters of the order."""
-        return int(self.shapes.shape[1])
+        return int(self.rows.shape[1])
 
-    @property
+    @cached_property
+    def shapes(self) -> Floats:
+        """(C_n, M_n, M_n) S_c."""
+        found = np.empty((len(self.bodies), self.size, self.size))
+        for c, shape in enumerate(found):
+            own = self.rows[self.member == c]
+            np.matmul(own.T, own, out=shape)
+        return found
+
+    def factor(self, g: Floats) -> Floats:
+        """Lower Cholesky factor (M_n, M_n) of Σ_c g_c S_c, without the S_c."""
+        weighted = np.sqrt(g)[self.member, None] * self.rows
+        return cholesky(scipy.linalg.blas.dsyrk(1.0, weighted.T, lower=1) if self.size else np.empty((0, 0)))
+
+    @cached_property
     def weight(self) -> Floats:
-        """(C_n,) number of parameters that each class stands for."""
-        return np.asarray(np.trace(self.shapes, axis1=1, axis2=2))
+        """(C_n,) number of parameters that each class stands for: the trace of S_c."""
+        return np.asarray(np.bincount(self.member, np.square(self.rows).sum(axis=1), len(self.bodies)), np.float64)
 
     @property
     def middle_A(self) -> float:
         """Mean diameter."""
         return float(self.weight @ self.diameter_A / max(self.weight.sum(), 1e-300))
-
-
-@dataclass(frozen=True)
-class Decay:
-    """λ_n (1/Å) of each order, and κ of all."""
-
-    per_A: tuple[float, ...]
-    per_body: float
 
 
 def _classes(keys: Floats, size: int) -> Ints:
@@ -99,107 +120,157 @@ def _classes(keys: Floats, size: int) -> Ints:
         resolution *= 2
 
 
-def _split(orders: Sequence[OrderClasses], values: Floats) -> list[Floats]:
-    """Values (C,) of all classes, order by order."""
-    return np.split(values, np.cumsum([len(o.bodies) for o in orders])[:-1])
+@dataclass(frozen=True, eq=False)
+class DecayingPrior:
+    """The prior's classes of all orders, C together, and how their log precisions follow from few numbers x (2K + 1,).
+
+    x is log α_n, λ_n in units of `per_unit` and κ in those of its last, so that none of x changes a log precision by
+    more than itself.
+
+    Attributes:
+        orders: (K) the classes of each.
+        design: (C, 2K + 1): log g = design x.
+        per_unit: (K + 1,) λ_n (1/Å) and κ for x of one.
+        lower, upper: (2K + 1,) bounds of x.
+    """
+
+    orders: tuple[OrderClasses, ...]
+    design: Floats
+    per_unit: Floats
+    lower: Floats
+    upper: Floats
+
+    @classmethod
+    def of(cls, orders: Sequence[OrderClasses]) -> DecayingPrior:
+        """Of the classes of successive orders."""
+        k = len(orders)
+        of_order = np.repeat(np.eye(k), [len(o.bodies) for o in orders], axis=0)
+        distance = np.concatenate([o.diameter_A - o.middle_A for o in orders])
+        bodies = np.concatenate([o.bodies for o in orders]) - 2.0
+        rates = 2 * np.column_stack([of_order * distance[:, None], bodies])
+        per_unit = 1 / np.maximum(np.abs(rates).max(axis=0, initial=0.0), 1e-3)
+        reach = [o.diameter_A.max(initial=0.0) - o.diameter_A[o.bodies > 1].min(initial=np.inf) for o in orders]
+        steepest = [MAX_RANGE[0] / max(r, MAX_RANGE[0] / MAX_DECAY) for r in reach]
+        steepest.append(MAX_RANGE[1] / max(float(bodies.max(initial=0.0)), MAX_RANGE[1] / MAX_DECAY))
+        lower = np.append(np.full(k, -FARTHEST), np.zeros(k + 1))
+        upper = np.append(np.full(k, FARTHEST), steepest / per_unit)
+        return cls(tuple(orders), np.column_stack([of_order, rates * per_unit]), per_unit, lower, upper)
+
+    def parts(self) -> list[tuple[slice, slice, OrderClasses]]:
+        """Of each order: where its parameters lie among the M, its classes among the C, and these."""
+        found, size, count = [], 0, 0
+        for order in self.orders:
+            new_size, new_count = size + order.size, count + len(order.bodies)
+            found.append((slice(size, new_size), slice(count, new_count), order))
+            size, count = new_size, new_count
+        return found
+
+    def profile(self, statistics: Statistics, noise_floor_eV_A: float, x: Floats) -> Profile:
+        """What is maximised, with g/β in the place of g, β being the best for them.
+
+        With R the prior precision over β, C = (G + R)⁻¹ and D_j = dR/dx_j, the gradient by x_j is
+        tr(R⁻¹ D_j - C D_j) / 2 - β mᵀ D_j m / 2. The second derivatives have tr(C D_j C D_k) in them, the mean of
+        (L⁻¹ D_j L⁻ᵀ z)·(L⁻¹ D_k L⁻ᵀ z) over z of random signs, with C = L⁻ᵀ L⁻¹; and the same of R.
+        """
+        slopes = np.exp(self.design @ x)[:, None] * self.design  # (C, J) of D_j = Σ_c slopes_cj S_c
+        parts, n, size = self.parts(), statistics.n_rows, len(statistics.moment)
+        priors = [np.tensordot(np.exp(self.design[c] @ x), order.shapes, 1) for _, c, order in parts]
+        precision = statistics.gram.T.copy(order="F")  # symmetric: no element moves
+        for (own, _, _), prior in zip(parts, priors, strict=True):
+            precision[own, own] += prior
+        factor = cholesky(precision)
+        mean = scipy.linalg.cho_solve((factor, True), statistics.moment, check_finite=False)
+        signs = _probes(size)
+        columns = np.column_stack([_solved(factor, signs, transposed=True), mean])
+        of_data = np.empty((size, x.size, columns.shape[1]))  # D_j L⁻ᵀ z, and D_j m
+        root = scipy.linalg.lapack.dtrtri(factor, lower=1)[0] if size else factor
+        determinant = -2 * float(np.log(factor.diagonal()).sum())
+        traces, sizes, of_prior = np.zeros(len(slopes)), np.zeros(len(slopes)), np.zeros((x.size, x.size))
+        for (own, c, order), prior in zip(parts, priors, strict=True):
+            if order.size == 0:  # BLAS takes no empty matrix
+                continue
+            prior_factor = cholesky(prior)
+            determinant += 2 * float(np.log(prior_factor.diagonal()).sum())
+            each = order.shapes @ np.column_stack([columns[own], _solved(prior_factor, signs[own], transposed=True)])
+            sizes[c] = each[:, :, columns.shape[1] - 1] @ mean[own]
+            moved = np.tensordot(each, slopes[c], (0, 0)).transpose(0, 2, 1)  # (M_n, J, …)
+            of_data[own] = moved[:, :, : columns.shape[1]]
+            of_prior += _products(prior_factor, moved[:, :, columns.shape[1] :])
+            traces[c] = np.tensordot(order.shapes, _gone(prior_factor, root, own).T, 2)
+        misfit = statistics.squared_residual(mean) + float(np.exp(self.design @ x) @ sizes)
+        beta, above_floor = best_beta(misfit, n, noise_floor_eV_A)
+        curved, response = _products(factor, of_data[:, :, :-1]), _products(factor, of_data[:, :, -1:])
+        value = 0.5 * float(determinant + n * np.log(beta / (2 * np.pi)) - beta * misfit)
+        fall = slopes.T @ sizes
+        gradient = 0.5 * (slopes.T @ traces - beta * fall)
+        hessian = 0.5 * (slopes.T * (traces - beta * sizes)) @ self.design + beta * response
+        hessian += 0.5 * (curved - of_prior) / signs.shape[1]
+        slope = -beta / n * fall if above_floor else np.zeros_like(fall)
+        hessian -= 0.5 * beta * np.outer(fall, slope)
+        tied, tie, bend = order_prior(x[: len(parts)])
+        gradient[: len(parts)] += tie
+        hessian[: len(parts), : len(parts)] += bend
+        return Profile(value + tied, gradient, hessian, float(np.log(beta)), slope)
 
 
-def log_evidence(
-    orders: Sequence[OrderClasses], statistics: Statistics, log_g: Floats, log_beta: float
-) -> tuple[float, Floats, float]:
-    """Log evidence, and its derivatives by log g (C,) of the classes of all orders in turn, and by log β."""
-    beta, n = float(np.exp(log_beta)), statistics.n_rows
-    g = np.exp(log_g)
-    priors = [np.tensordot(own, o.shapes, 1) for own, o in zip(_split(orders, g), orders, strict=True)]
-    ends = np.cumsum([o.size for o in orders])
-    places = [slice(int(e) - o.size, int(e)) for o, e in zip(orders, ends, strict=True)]
-    precision = beta * statistics.gram
-    for own, prior in zip(places, priors, strict=True):
-        precision[own, own] += prior
-    factor = cholesky(precision)
-    mean = scipy.linalg.cho_solve((factor, True), beta * statistics.moment, check_finite=False)
-    value = -float(np.log(factor.diagonal()).sum())
-    inverse = inverse_of(factor)
-    before, after, squares = [], [], []
-    for own, prior, order in zip(places, priors, orders, strict=True):
-        prior_factor = cholesky(prior)
-        value += float(np.log(prior_factor.diagonal()).sum())
-        before.append(np.tensordot(order.shapes, _symmetric(inverse_of(prior_factor)), 2))
-        after.append(np.tensordot(order.shapes, _symmetric(inverse[own, own]), 2))
-        squares.append(order.shapes @ mean[own] @ mean[own])
-    spread, size = np.concatenate(after), np.concatenate(squares)
-    residual = statistics.squared_residual(mean)
-    value += 0.5 * float(n * np.log(beta / (2 * np.pi)) - beta * residual - g @ size)
-    slope = 0.5 * g * (np.concatenate(before) - spread - size)
-    return value, slope, 0.5 * float(n - beta * residual - len(mean) + g @ spread)
+def _probes(size: int) -> Floats:
+    """Vectors z (M, s) with a mean of z zᵀ of unity: random signs, or of few parameters scaled unit vectors."""
+    if size <= PROBES:
+        return np.asarray(np.sqrt(size) * np.eye(size), np.float64)
+    return np.random.default_rng(0).choice([-1.0, 1.0], (size, PROBES))
 
 
-def _symmetric(lower: Floats) -> Floats:
-    below = np.tril(lower, -1)
-    return np.asarray(below + below.T + np.diag(lower.diagonal()))
+def _solved(factor: Floats, columns: Floats, transposed: bool = False) -> Floats:
+    return np.asarray(scipy.linalg.solve_triangular(factor, columns, lower=True, trans=transposed, check_finite=False))
+
+
+def _products(factor: Floats, columns: Floats) -> Floats:
+    """(J, J) Σ_s k_js · k_ls of k = L⁻¹ columns (M, J, s)."""
+    solved = _solved(factor, columns.reshape(len(columns), -1)).reshape(columns.shape)
+    return np.asarray(np.tensordot(solved, solved, ((0, 2), (0, 2))))
+
+
+def _gone(prior_factor: Floats, root: Floats, own: slice) -> Floats:
+    """R⁻¹ - C of one order, from the factor of R and from L⁻¹ with C = L⁻ᵀ L⁻¹; lower triangle, off-diagonals twice.
+
+    Below the order's own rows of L⁻¹ lie those of the orders after it.
+    """
+    here, after = root[own, own], np.asfortranarray(root[own.stop :, own])
+    found = inverse_of(prior_factor) - scipy.linalg.lapack.dlauum(here, lower=1)[0]
+    if len(after):
+        found = scipy.linalg.blas.dsyrk(-1.0, after, beta=1.0, c=found, trans=1, lower=1, overwrite_c=1)
+    found *= 2.0
+    np.einsum("ii->i", found)[:] /= 2
+    return np.asarray(found)
 
 
 def learn_decay(
-    orders: Sequence[OrderClasses],
-    statistics: Statistics,
-    noise_floor_eV_A: float,
-    start: Hyperparameters,
-    decay: Decay | None = None,
-    max_iterations: int = 100,
-    tolerance: float = 1e-7,
-) -> tuple[Decay, Hyperparameters]:
-    """Decay and hyperparameters (one α an order) of the largest evidence.
+    orders: Sequence[OrderClasses], statistics: Statistics, noise_floor_eV_A: float, start: Hyperparameters
+) -> Hyperparameters:
+    """Hyperparameters, decay among them, of the largest evidence (one α an order).
 
-    From `start` (one α, or one an order) and `decay` (default: none), by L-BFGS in log α_n, λ_n, κ and log β, each in
-    units of what changes the log evidence by about one; until an iteration raises it by less than the fraction
-    `tolerance`.
+    `start`: one α or one an order, and a decay, none if it has none; near the best ones few steps are left.
     """
-    k = len(orders)
-    middle = np.array([o.middle_A for o in orders])
-    of_order = np.repeat(np.eye(k), [len(o.bodies) for o in orders], axis=0)
-    weight, diameter, bodies = (np.concatenate([getattr(o, x) for o in orders]) for x in _COLUMNS)
-    distance = 2 * (diameter - of_order @ middle)
-    design = np.column_stack([of_order, of_order * distance[:, None], 2.0 * (bodies - 2)])
-    curvature = np.append(np.maximum(weight @ design**2, 1.0), statistics.n_rows) / 2
-    unit = 1 / np.sqrt(curvature)
-
-    def objective(z: Floats) -> tuple[float, Floats]:
-        x = z * unit
-        value, slope, noise = log_evidence(orders, statistics, design @ x[:-1], float(x[-1]))
-        tied, tie = order_prior(x[:k])
-        gradient = np.append(slope @ design, noise)
-        gradient[:k] += tie
-        return -value - tied, -gradient * unit
-
-    reach = [o.diameter_A.max(initial=0.0) - o.diameter_A[o.bodies > 1].min(initial=np.inf) for o in orders]
-    steepest = [MAX_RANGE[0] / max(r, MAX_RANGE[0] / MAX_DECAY) for r in reach]
-    steepest.append(MAX_RANGE[1] / max(float(bodies.max(initial=0)) - 2, MAX_RANGE[1] / MAX_DECAY))
-    bounds = [(-60.0, 60.0)] * k + [(0.0, s) for s in steepest] + [(-28.0, -2 * np.log(noise_floor_eV_A))]
-    scaled = np.array(bounds) / unit[:, None]
-    rates = decay or Decay((0.0,) * k, 0.0)
+    prior, k = DecayingPrior.of(orders), len(orders)
+    rates = start.decay or Decay((0.0,) * k, 0.0)
     alpha = start.alpha if len(start.alpha) == k else start.alpha * k
-    first = [*np.log(alpha), *rates.per_A, rates.per_body, np.log(start.beta)]
-    z, value = np.clip(np.array(first) / unit, *scaled.T), np.inf
-    options = {"ftol": tolerance, "gtol": 1e-3, "maxiter": max_iterations}
-    while True:  # one slow step ends L-BFGS; begun anew it goes on, if there is somewhere to go
-        found = scipy.optimize.minimize(objective, z, jac=True, method="L-BFGS-B", bounds=scaled, options=options)
-        gained, z, value = value - found.fun, found.x, found.fun
-        if gained < max(tolerance * abs(value), 0.1) or found.nit >= max_iterations:
-            break
-    best = found.x * unit
-    learnt = Decay(tuple(float(v) for v in best[k : 2 * k]), float(best[2 * k]))
-    value = -float(found.fun) - order_prior(best[:k])[0]
-    return learnt, Hyperparameters(tuple(float(a) for a in np.exp(best[:k])), float(np.exp(best[-1])), value)
-
-
-_COLUMNS = ("weight", "diameter_A", "bodies")
+    ratio = np.log(np.maximum(alpha, 1e-300)) - np.log(start.beta)
+    x = np.clip(np.append(ratio, [*rates.per_A, rates.per_body] / prior.per_unit), prior.lower, prior.upper)
+    x, log_beta, value = climb(
+        lambda at: prior.profile(statistics, noise_floor_eV_A, at),
+        x, statistics.square, prior.lower, prior.upper, ENOUGH,
+    )
+    best = x[k:] * prior.per_unit
+    decay = Decay(tuple(float(v) for v in best[:k]), float(best[k]))
+    alphas = tuple(float(a) for a in np.exp(x[:k] + log_beta))
+    return Hyperparameters(alphas, float(np.exp(log_beta)), value - order_prior(x[:k])[0], decay)
 
 
 def whitening(orders: Sequence[OrderClasses], decay: Decay) -> tuple[Floats, ...]:
-    """T_n (M_n, M_n) of each order: in ψ with φ = T ψ the prior precision of each order is α_n times unity."""
+    """T_n (M_n, M_n) of each order, upper triangular: in ψ with φ = T ψ its prior precision is α_n times unity."""
     found = []
     for order, rate in zip(orders, decay.per_A, strict=True):
         g = np.exp(2 * rate * (order.diameter_A - order.middle_A) + 2 * decay.per_body * (order.bodies - 2))
-        factor = cholesky(np.tensordot(g, order.shapes, 1))
-        found.append(scipy.linalg.solve_triangular(factor, np.eye(order.size), lower=True).T)
+        factor = order.factor(g)
+        found.append(scipy.linalg.lapack.dtrtri(factor, lower=1, overwrite_c=1)[0].T if order.size else factor)
     return tuple(found)

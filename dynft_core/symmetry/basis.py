@@ -149,13 +149,13 @@ class ForceConstantBasis:
 
     def prior_classes(self) -> tuple[OrderClasses, ...]:
         """What a prior over orbits needs to know of each order."""
-        return tuple(self.prior_classes_of(n, np.eye(m)) for n, m in self.n_parameters.items())
+        return tuple(self.prior_classes_of(order) for order in self.cutoffs)
 
-    def prior_classes_of(self, order: int, subspace: Floats) -> OrderClasses:
-        """The same of one order in parameters ψ with φ = `subspace` ψ; classes that it leaves empty are left out."""
+    def prior_classes_of(self, order: int, subspace: Floats | None = None) -> OrderClasses:
+        """The same of one order, in parameters ψ with φ = `subspace` ψ if given; classes that it leaves empty go."""
         own = next(o for o in self.orders if o.order == order)
         geometry = _orbit_geometry(self.crystal, own)
-        null_space = own.null_space @ subspace
+        null_space = own.null_space if subspace is None else own.null_space @ subspace
         there = np.abs(null_space).max(axis=1, initial=0.0) > 1e-9
         return OrderClasses.of(null_space[there], *(column[there] for column in geometry))
 

@@ -132,5 +132,6 @@ def test_the_posterior_after_any_history_is_the_one_of_the_accepted_labels(
     )  # fmt: skip
     for name in ("mean", "covariance"):
         one, other = getattr(walked.posterior, name), getattr(rebuilt.posterior, name)
-        assert np.abs(one - other).max() <= 1e-10 * np.abs(other).max()
+        near = 1e-3 if prior == "decaying" else 1e-10  # hyperparameters found to 1e-5 of log evidence
+        assert np.abs(one - other).max() <= near * np.abs(other).max()
     assert not walked.pending

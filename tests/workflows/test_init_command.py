@@ -46,15 +46,6 @@ def test_init_makes_a_campaign_for_a_structure(
     assert "'sii'" in refused(["init", "sii"])
 
 
-def test_a_crystal_of_many_parameters_gets_the_prior_whose_fits_are_quick(tmp_path: Path) -> None:
-    low = bulk("Si", "diamond", a=5.432, cubic=True)
-    low.rattle(0.3, seed=1)
-    ase.io.write(tmp_path / "low.xyz", low)
-    assert main(["init", str(tmp_path / "low.xyz"), "-o", str(tmp_path / "low"), "--calculator", "tersoff-si"]) == 0
-    campaign, _ = load_campaign(tmp_path / "low" / "campaign.toml")
-    assert campaign.expansion.prior == "shared"
-
-
 def test_init_says_what_is_doubtful_before_anything_is_computed(
     tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:

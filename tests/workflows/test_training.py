@@ -78,6 +78,21 @@ def test_its_test_error_is_that_of_the_force_field_on_the_test_labels(
     assert not set(keys) & set(force_field.labels)
 
 
+def test_its_versions_share_a_basis_and_the_last_one_also_stands_alone(
+    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = finished
+    newest = max((run / "force_fields").glob("*.h5"))
+    assert len(list((run / "force_fields" / "basis").iterdir())) == 2  # the harmonic one of the start has its own
+    shutil.copy(run / "force_field.h5", tmp_path / "mine.h5")
+    alone, expected = ForceField.load(tmp_path / "mine.h5"), ForceField.load(newest)
+    u = np.random.default_rng(0).normal(0, 0.05, (expected.supercell.n_atoms, 3))
+    np.testing.assert_array_equal(alone.forces(u), expected.forces(u))
+    assert alone.labels == expected.labels and not alone.pending
+    shutil.copy(newest, tmp_path / "half.h5")
+    assert "copy the folder 'basis'" in refused(["info", str(tmp_path / "half.h5")], capsys)
+
+
 def test_run_again_it_says_that_it_is_complete(finished: tuple[Path, int], capsys: pytest.CaptureFixture[str]) -> None:
     run, code = finished
     before = (run / "journal.jsonl").read_text()
@@ -145,7 +160,7 @@ def test_a_lost_force_field_is_named_and_fitted_again(
     finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(finished[0], run := tmp_path / "run")
-    newest = max((run / "force_fields").iterdir())
+    newest = max((run / "force_fields").glob("*.h5"))
     before = ForceField.load(newest)
     newest.unlink()
     status = status_json(run, capsys)
@@ -171,7 +186,7 @@ def test_a_folder_that_has_lost_its_journal_is_refused_and_its_labels_can_be_sav
     shutil.copytree(finished[0], run := tmp_path / "run")
     campaign = str(finished[0].parent / "small.toml")
     (run / "journal.jsonl").unlink()
-    before = {path: path.read_bytes() for path in (*run.glob("labels/*/label.h5"), *run.glob("force_fields/*"))}
+    before = {path: path.read_bytes() for path in (*run.glob("labels/*/label.h5"), *run.glob("force_fields/**/*.h5"))}
     for arguments in (["train", campaign], ["train", campaign, "--dry-run"], ["labels", "import", campaign, str(run)]):
         said = refused([*arguments, "--run", str(run)], capsys)
         assert f"with {len(list(run.glob('labels/*/label.h5')))} labels, " in said
