@@ -27,7 +27,6 @@ from dynft_core.errors import RunFolderError
 from dynft_core.storage.files import replacing
 from dynft_core.storage.lock import LockedError, is_locked, locked
 from site_configs.tether import is_running as lives
-from workflows.progress import duration
 from workflows.snapshot import JOURNAL
 
 logger = logging.getLogger(__name__)
@@ -128,7 +127,7 @@ def _check(path: Path, own: Holder) -> None:
         raise RunFolderError(
             "--run", "a folder that is still this driver's",
             f"'{path.parent}', taken over by {_words(holder)} while this one did not answer",
-            f"nothing is lost: the other goes on (a driver that is silent for {duration(STALE_S)} is taken for dead)",
+            f"nothing is lost: the other goes on (a driver that is silent for {STALE_S / 60:.0f} min is taken for dead)",
         )  # fmt: skip
 
 
@@ -141,7 +140,7 @@ def _read(path: Path) -> Holder | None:
 
 def _in_use(run_dir: Path, holder: Holder | None, silent_s: float = 0.0) -> RunFolderError:
     left_s = STALE_S - silent_s
-    dead = f"; if that node is dead, try again in {duration(left_s)}" if silent_s > 2 * REFRESH_S else ""
+    dead = f"; if that node is dead, try again in {left_s:.0f} s" if silent_s > 2 * REFRESH_S else ""
     return RunFolderError(
         "--run", "a folder that no driver uses", f"'{run_dir}', in use by {_words(holder)}",
         f"wait for it, stop it there with Ctrl-C, or choose another folder{dead}",
