@@ -127,7 +127,7 @@ def _check(path: Path, own: Holder) -> None:
         raise RunFolderError(
             "--run", "a folder that is still this driver's",
             f"'{path.parent}', taken over by {_words(holder)} while this one did not answer",
-            f"nothing is lost: the other goes on (a driver that is silent for {STALE_S / 60:.0f} min is taken for dead)",
+            f"nothing is lost: the other goes on (a driver silent for {STALE_S / 60:.0f} min is taken for dead)",
         )  # fmt: skip
 
 
