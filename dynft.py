@@ -34,7 +34,7 @@ def main() -> None:
     if problem is not None:
         print(f"dynft: {problem}", file=sys.stderr)
         raise SystemExit(2)
-    from workflows.command_line import main as run
+    from workflows.commands.app import main as run
 
     raise SystemExit(run(sys.argv[1:]))
 

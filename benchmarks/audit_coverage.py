@@ -23,8 +23,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.selection.audits import RARE_FACTOR, AuditTest
-from dynft_core.selection.convergence import (
+from dynft_core.assessment.audits import RARE_FACTOR, AuditTest
+from dynft_core.assessment.convergence import (
     AuditScore,
     ConvergenceRecord,
     ConvergenceSettings,

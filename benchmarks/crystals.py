@@ -21,7 +21,7 @@ from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.dynamics.langevin import Langevin, Thermostat
 from dynft_core.reference.bonds import AnharmonicBonds
 from dynft_core.reference.calculators import make_calculator
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 Floats = NDArray[np.float64]
 

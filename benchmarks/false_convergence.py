@@ -21,15 +21,16 @@ from typing import Any
 
 import numpy as np
 
-import dynft_core.tasks
-from dynft_core.selection.convergence import error_interval, recalibration
-from workflows.apps import FUNCTIONS
-from workflows.campaign import advance, start
-from workflows.campaign_jobs import convergence_settings
-from workflows.campaign_state import Action, State
-from workflows.config import BUILT_IN, Campaign, parse_campaign
-from workflows.events import outcome_event
-from workflows.run_folder import prepared
+import dynft_core.tasks.tasks
+from dynft_core.assessment.convergence import error_interval, recalibration
+from workflows.campaign.actions import Action
+from workflows.campaign.events import outcome_event
+from workflows.campaign.jobs import convergence_settings
+from workflows.campaign.reduce import advance, start
+from workflows.campaign.state import State
+from workflows.campaign_file.schema import BUILT_IN, Campaign, parse_campaign
+from workflows.driver.executors import FUNCTIONS
+from workflows.run_folder.folder import prepared
 
 BASE: dict[str, Any] = {
     "name": "start",
@@ -79,7 +80,7 @@ def run(campaign: Campaign, folder: Path, duration: Callable[[Action], float] = 
             for action in actions:
                 heappush(under_way, (now + duration(action), begun := begun + 1, action))
             now, _, action = heappop(under_way)
-            outcome = getattr(dynft_core.tasks, FUNCTIONS[action.kind])(action.job)
+            outcome = getattr(dynft_core.tasks.tasks, FUNCTIONS[action.kind])(action.job)
             state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
     return state
 

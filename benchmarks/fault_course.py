@@ -19,11 +19,12 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests" / "slurm"))
 from cluster import Cluster, site_file
 
 from dynft_core.errors import RunFolderError
-from workflows import driver, engine, lease, time_limits
-from workflows.campaign_state import State
-from workflows.config import Campaign, parse_campaign
-from workflows.requests import ask
-from workflows.run_folder import state_of, take_requests
+from workflows.campaign.state import State
+from workflows.campaign_file.schema import Campaign, parse_campaign
+from workflows.driver import driver, event_loop, time_limits
+from workflows.run_folder import lease
+from workflows.run_folder.folder import state_of, take_requests
+from workflows.run_folder.requests import ask
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent
@@ -37,7 +38,7 @@ PATIENCE_S = 180.0
 
 def campaign(seed: int, mischief: Path, walk_ps: float) -> Campaign:
     """About 14 labels for each 0.05 ps."""
-    structure = REPOSITORY / "workflows" / "builtin" / "si.xyz"
+    structure = REPOSITORY / "workflows" / "campaign_file" / "builtin" / "si.xyz"
     parameters = {"mischief": str(mischief), "seconds": LABEL_S}
     return parse_campaign({
         "name": "faults",
@@ -67,7 +68,7 @@ def on_host(name: str) -> None:
 
 def drive(run_dir: Path, seed: int, walk_ps: float, site: str) -> None:
     """One driver, in a process of its own."""
-    time_limits.GRACE_S, engine.FIRST_PAUSE_S = GRACE_S, 2.0
+    time_limits.GRACE_S, event_loop.FIRST_PAUSE_S = GRACE_S, 2.0
     on_host(os.environ.get("DYNFT_HOST", ""))
     settings = campaign(seed, run_dir.parent / "mischief", walk_ps)
     try:

@@ -18,8 +18,8 @@ from mischievous_reference import DOUBTFUL, MODES
 
 from dynft_core.reference.label import run_label
 from dynft_core.storage.journal import read_journal
-from workflows import lease
-from workflows.campaign_jobs import label_job
+from workflows.campaign.jobs import label_job
+from workflows.run_folder import lease
 
 
 def kill_driver(course: Course, rng: random.Random) -> bool:

@@ -16,10 +16,10 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import Label, read_label, relative_label_path
 from dynft_core.storage.journal import read_journal
 from dynft_core.storage.structures import read_perfect_structure
-from dynft_core.terms import ReferenceSettings
-from workflows.campaign_jobs import PRIMITIVE, SUPERCELL
-from workflows.campaign_state import State
-from workflows.run_folder import state_of
+from dynft_core.vocabulary import ReferenceSettings
+from workflows.campaign.paths import PRIMITIVE, SUPERCELL
+from workflows.campaign.state import State
+from workflows.run_folder.folder import state_of
 
 
 def verdict(course: Course) -> dict[str, Any]:

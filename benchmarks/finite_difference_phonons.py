@@ -19,15 +19,16 @@ from ase import Atoms
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
-from dynft_core.force_field import ForceField
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.phonons.dynamical_matrix import frequencies
 from dynft_core.reference.calculation import calculate
 from dynft_core.storage.files import replacing
 from dynft_core.storage.structures import read_perfect_structure
-from dynft_core.terms import ReferenceSettings
-from workflows.campaign_jobs import SUPERCELL, force_field_path, reference_settings
-from workflows.phonon_commands import parse_points
-from workflows.run_folder import state_of
+from dynft_core.vocabulary import ReferenceSettings
+from workflows.campaign.jobs import reference_settings
+from workflows.campaign.paths import SUPERCELL, force_field_path
+from workflows.commands.phonons import parse_points
+from workflows.run_folder.folder import state_of
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from dynft_core.dynamics.protocols import ErrorMonitor, Watched
 from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walker import WalkSettings
-from dynft_core.terms import CriterionSettings
+from dynft_core.vocabulary import CriterionSettings
 
 Floats = NDArray[np.float64]
 WALKERS = 8

@@ -25,7 +25,7 @@ class Mischievous(Calculator):
 
     def __init__(self, mischief: str, seconds: float = 0.0, **kwargs: Any) -> None:
         from dynft_core.reference.calculators import make_calculator
-        from dynft_core.terms import ReferenceSettings
+        from dynft_core.vocabulary import ReferenceSettings
 
         super().__init__(**kwargs)
         self._truth = make_calculator(ReferenceSettings("tersoff-si"), Path())

@@ -37,8 +37,8 @@ from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.interop.export import export
 from dynft_core.model.cell_energy import KINDS
 from dynft_core.model.potential import Potential
-from dynft_core.terms import CriterionSettings, MonitorName
-from workflows.trajectory import FrameFormat
+from dynft_core.vocabulary import CriterionSettings, MonitorName
+from workflows.user_files.trajectory import FrameFormat
 
 Floats = NDArray[np.float64]
 WALKERS = 8

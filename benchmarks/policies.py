@@ -19,13 +19,19 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.false_convergence import run
-from dynft_core.jobs import EvaluateJob, LabelJob, WalkJob
-from dynft_core.selection.convergence import error_interval
-from dynft_core.tasks import evaluate
-from workflows.campaign_jobs import SUPERCELL, convergence_settings, force_field_path
-from workflows.campaign_state import Action, State
-from workflows.compare import CONTINUING, CompareSettings, variant
-from workflows.comparison import (
+from dynft_core.assessment.convergence import error_interval
+from dynft_core.dynamics.walk_records import WalkJob
+from dynft_core.reference.label_job import LabelJob
+from dynft_core.tasks.jobs import EvaluateJob
+from dynft_core.tasks.tasks import evaluate
+from workflows.campaign.actions import Action
+from workflows.campaign.jobs import convergence_settings
+from workflows.campaign.json_records import json_text
+from workflows.campaign.paths import SUPERCELL, force_field_path
+from workflows.campaign.state import State
+from workflows.campaign_file.schema import BUILT_IN, parse_campaign
+from workflows.commands.compare import CONTINUING, CompareSettings, variant
+from workflows.views.criteria_comparison import (
     Curve,
     as_values,
     labels_at_equal_error,
@@ -34,8 +40,6 @@ from workflows.comparison import (
     summary,
     summary_lines,
 )
-from workflows.config import BUILT_IN, parse_campaign
-from workflows.wire import json_text
 
 WAIT = "trajectory_average@1.3"
 NAMES = (WAIT, WAIT + CONTINUING)

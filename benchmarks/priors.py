@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.crystals import silicon, tin_selenide
 from dynft_core import fit
-from dynft_core.terms import Prior
+from dynft_core.vocabulary import Prior
 
 PRIORS: tuple[Prior, ...] = ("shared", "per_order", "decaying")
 CRYSTALS = {"silicon": lambda: silicon(3, {2: 8.0, 3: 5.0, 4: 5.0}), "tin-selenide": tin_selenide}

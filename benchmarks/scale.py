@@ -1,4 +1,4 @@
-"""A campaign of any size: real engine, fold and journal, with tasks that answer from a model of their times.
+"""A campaign of any size: real event loop, fold and journal, with tasks that answer from a model of their times.
 
     python benchmarks/scale.py                     1,000 walkers, 10,000 labels: events a second, memory, replay
     python benchmarks/scale.py --idle              64 walkers, labels 100 times slower than a walk: their idle share
@@ -24,35 +24,33 @@ from typing import Any
 
 import psutil
 
-from dynft_core.jobs import (
+from dynft_core.assessment.scores import Score
+from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.reference.label_job import LabelJob, LabelOutcome
+from dynft_core.storage.journal import Journal
+from dynft_core.tasks.jobs import (
     EvaluateJob,
     FitJob,
     FitOutcome,
     Job,
-    LabelJob,
-    LabelOutcome,
     Outcome,
     ProposeJob,
     ProposeOutcome,
-    Score,
     SelectJob,
     SelectOutcome,
     TruncationJob,
     TruncationOutcome,
-    WalkerOutcome,
-    WalkJob,
-    WalkOutcome,
 )
-from dynft_core.storage.journal import Journal
-from dynft_core.terms import StructureRef
-from workflows.campaign import start
-from workflows.campaign_state import TASKS
-from workflows.config import Campaign, parse_campaign
-from workflows.engine import Engine
-from workflows.events import started_event
-from workflows.snapshot import JOURNAL, SNAPSHOT, Snapshots
+from dynft_core.vocabulary import StructureRef
+from workflows.campaign.actions import TASKS
+from workflows.campaign.events import started_event
+from workflows.campaign.paths import JOURNAL
+from workflows.campaign.reduce import start
+from workflows.campaign_file.schema import Campaign, parse_campaign
+from workflows.driver.event_loop import EventLoop
+from workflows.run_folder.snapshot import SNAPSHOT, Snapshots
 
-STRUCTURE = Path(__file__).resolve().parent.parent / "workflows" / "builtin" / "si.xyz"
+STRUCTURE = Path(__file__).resolve().parent.parent / "workflows" / "campaign_file" / "builtin" / "si.xyz"
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Model:
 
 
 class VirtualExecutors:
-    """Executors and the engine's inbox in one: tasks end in the order of their virtual times."""
+    """Executors and the event loop's inbox in one: tasks end in the order of their virtual times."""
 
     labels = dict.fromkeys((name for name, _ in TASKS.values()), "walkers")
     leftovers = ()
@@ -94,7 +92,7 @@ class VirtualExecutors:
         self._inbox: deque[Any] = deque()
         self._seen = time.perf_counter()
 
-    # what the engine asks of executors
+    # what the event loop asks of executors
     def submit(self, kind: str, job: Job) -> Future[Outcome]:
         self._pass()
         future: Future[Outcome] = Future()
@@ -248,9 +246,9 @@ def simulate(settings: Campaign, model: Model, run_dir: Path, n_walks: int, ever
     with Journal.open(run_dir / JOURNAL) as journal:
         state, _ = start(settings, str(run_dir))
         journal.append(started_event(settings))
-        engine = Engine(state, journal, snapshots, lambda: executors, on_event)  # type: ignore[arg-type, return-value]
-        engine._inbox = executors  # type: ignore[assignment]
-        final = engine.run("model")
+        event_loop = EventLoop(state, journal, snapshots, lambda: executors, on_event)  # type: ignore[arg-type, return-value]
+        event_loop._inbox = executors  # type: ignore[assignment]
+        final = event_loop.run("model")
     assert final.phase == "complete", final.failure
     return executors
 

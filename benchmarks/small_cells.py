@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from benchmarks.crystals import Case, silicon
 from dynft_core import ForceConstantBasis, fit
-from dynft_core.force_field import fit_cells
+from dynft_core.force_field.force_field import fit_cells
 from dynft_core.initial.phonon_modes import thermal_displacements
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.label_sums import CellLabels, told_apart
 from dynft_core.symmetry.space_group import space_group
-from dynft_core.terms import Prior
+from dynft_core.vocabulary import Prior
 
 Ints = NDArray[np.int64]
 TEMPERATURE_K = 300.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynft_core.force_field import ForceField, fit
+    from dynft_core.force_field.force_field import ForceField, fit
     from dynft_core.lattice.crystal import Crystal
     from dynft_core.lattice.supercell import Supercell
     from dynft_core.symmetry.basis import ForceConstantBasis
@@ -16,8 +16,8 @@ _HOMES = {
     "Crystal": "dynft_core.lattice.crystal",
     "Supercell": "dynft_core.lattice.supercell",
     "ForceConstantBasis": "dynft_core.symmetry.basis",
-    "ForceField": "dynft_core.force_field",
-    "fit": "dynft_core.force_field",
+    "ForceField": "dynft_core.force_field.force_field",
+    "fit": "dynft_core.force_field.force_field",
 }
 
 

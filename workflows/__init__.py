@@ -1,1 +1,1 @@
-"""Campaigns: configuration, engine, command line, display and report."""
+"""A campaign and its user: commands, views, driver, run folder, campaign, campaign file, user files."""

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.dynamics.protocols import ErrorMonitor, Watched
-from dynft_core.force_field import ForceField
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.model.sketch import PROBES
-from dynft_core.terms import MonitorName
+from dynft_core.vocabulary import MonitorName
 
 Floats = NDArray[np.float64]
 

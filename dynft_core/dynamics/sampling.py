@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from dynft_core.dynamics.langevin import Langevin, Thermostat
 from dynft_core.errors import DynftError
-from dynft_core.force_field import ForceField
+from dynft_core.force_field.force_field import ForceField
 
 Floats = NDArray[np.float64]
 

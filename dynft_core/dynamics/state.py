@@ -10,17 +10,17 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from dynft_core.dynamics.walk_records import WalkerStart, WalkJob
 from dynft_core.errors import FileFormatError
-from dynft_core.jobs import WalkerStart, WalkJob
 from dynft_core.storage.segments import read_segment, write_segment
-from dynft_core.terms import CriterionSettings, ReferenceSettings, StructureRef
+from dynft_core.vocabulary import CriterionSettings, ReferenceSettings, StructureRef
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 KIND = "walk"
 
-Role = Literal["flagged", "audit"]
+WalkRole = Literal["flagged", "audit"]
 Ending = Literal["finished", "selected", "broken", "exploded", "left", "walltime"]
 
 
@@ -100,7 +100,7 @@ _SCALARS = tuple(f.name for f in fields(WalkState) if f.name not in _ARRAYS)
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class ChosenStructure:
     """A structure that a walk wants labelled.
 
     Attributes:
@@ -111,7 +111,7 @@ class Choice:
     """
 
     key: str
-    role: Role
+    role: WalkRole
     step: int
     displacements: Floats
     bayesian_error_eV_A: float
@@ -140,7 +140,7 @@ class WalkReport:
     errors_eV_A: Floats
     temperature_steps: Ints
     temperatures_K: Floats
-    choices: tuple[Choice, ...]
+    choices: tuple[ChosenStructure, ...]
     mean_error_eV_A: float
     std_error_eV_A: float
     watch_deviation: float = 0.0
@@ -256,7 +256,7 @@ def load_report(path: Path | str) -> WalkReport:
         errors_eV_A=arrays["errors_eV_A"],
         temperature_steps=arrays["temperature_steps"],
         temperatures_K=arrays["temperatures_K"],
-        choices=tuple(Choice(key, role, int(step), u, float(e), why) for key, role, step, u, e, why in rows),
+        choices=tuple(ChosenStructure(key, role, int(step), u, float(e), why) for key, role, step, u, e, why in rows),
         mean_error_eV_A=texts["mean_error_eV_A"],
         std_error_eV_A=texts["std_error_eV_A"],
         watch_deviation=texts["watch_deviation"],

@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from dynft_core.dynamics.departure import departure
 from dynft_core.dynamics.langevin import Langevin, Thermostat, thermal_speed
 from dynft_core.dynamics.protocols import ErrorMonitor, Watched
-from dynft_core.dynamics.state import Choice, Ending, Role, WalkReport, WalkState
+from dynft_core.dynamics.state import ChosenStructure, Ending, WalkReport, WalkRole, WalkState
 from dynft_core.dynamics.window import Window
 from dynft_core.selection.criteria import N_MINIMA, Decision, Memory, decide
-from dynft_core.terms import CriterionSettings, Policy
+from dynft_core.vocabulary import CriterionSettings, Policy
 
 Floats = NDArray[np.float64]
 
@@ -119,7 +119,7 @@ class Walker:
         self._warm_errors: list[float] = []
         self._watch_deviation = math.nan
         self._temperatures: list[tuple[int, float]] = []
-        self._choices: list[Choice] = []
+        self._choices: list[ChosenStructure] = []
 
     def after_refit(self, monitor: ErrorMonitor) -> None:
         """Note ε_min: ε_B right after a refit, at the structure that caused it."""
@@ -207,10 +207,10 @@ class Walker:
         elif self._step - self._snapshot_step >= SNAPSHOT_INTERVAL and self._distress(md, lane, u) < CALM:
             self._snapshot, self._snapshot_step, self._breaks = (u, md.velocity(lane)), self._step, 0
 
-    def _choose(self, role: Role, step: int, u: Floats, error: float, reason: str) -> None:
+    def _choose(self, role: WalkRole, step: int, u: Floats, error: float, reason: str) -> None:
         still = u - u.mean(axis=0)
         error = error if self._labelled is None else self._labelled.exact(u)
-        self._choices.append(Choice(self._name_structure(still), role, step, still, error, reason))
+        self._choices.append(ChosenStructure(self._name_structure(still), role, step, still, error, reason))
 
     def _memory(self) -> Memory:
         since = self._step - self._last_flag_step if self._last_flag_step >= 0 else None

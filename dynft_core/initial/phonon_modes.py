@@ -7,7 +7,7 @@ import scipy.linalg
 from ase import units
 from numpy.typing import NDArray
 
-from dynft_core.force_field import ForceField
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.phonons.dynamical_matrix import THZ
 from dynft_core.phonons.harmonic import harmonic_hessian
 

@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.force_field import ForceField
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.force_constants import ClusterTensors, all_orderings, force_constants

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynft_core.errors import InputError
-from dynft_core.force_field import ForceField
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.gpumd import write_gpumd
 from dynft_core.interop.hiphive import write_hiphive
 from dynft_core.interop.phonopy import write_phono3py, write_phonopy

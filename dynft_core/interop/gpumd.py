@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field import ForceField
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.common import constants, symbols, write_text
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.images import folded_clusters

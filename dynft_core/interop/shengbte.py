@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field import ForceField
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.common import constants_on_shortest_images, phonopy_supercell, symbols, write_text
 from dynft_core.interop.phonopy import force_constants_lines
 from dynft_core.lattice.crystal import Crystal

@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from dynft_core.model.involutions import Action, Group, Motion, Orbits, character, orbits
+from dynft_core.model.involutions import Action, Group, MonomialOrbits, Motion, character, orbits
 from dynft_core.model.monomial_rows import MonomialRows
-from dynft_core.model.splits import Clusters, Split, split
+from dynft_core.model.splits import ShapeClusters, Split, split
 from dynft_core.symmetry.space_group import SpaceGroup
 
 Ints = NDArray[np.int64]
@@ -72,7 +72,7 @@ class CellEnergy:
     coefficients: csr_array
 
 
-def lay_out(clusters: Sequence[Clusters], group: SpaceGroup) -> CellEnergy:
+def lay_out(clusters: Sequence[ShapeClusters], group: SpaceGroup) -> CellEnergy:
     """The energy of clusters whose coefficients are invariant under `group`."""
     action = Action(group)
     shares = split(clusters, action)
@@ -172,13 +172,13 @@ class _Parts:
                     found[c ^ orbit.twist].append((row, int(members[0])))
         return found
 
-    def _orbits(self, groups: list[Group], motions: list[Motion]) -> list[Orbits]:
+    def _orbits(self, groups: list[Group], motions: list[Motion]) -> list[MonomialOrbits]:
         turned = [[self._action.turned(motion, group) for group in groups] for motion in motions]
         images = [np.concatenate([self._rows.of(group)[places] for group, places, _ in own]) for own in turned]
         return orbits(np.array(images), np.array([np.concatenate([signs for *_, signs in own]) for own in turned]))
 
 
-def _kind(orbit: Orbits, heights: dict[int, int]) -> tuple[tuple[int, ...], tuple[int, ...], list[int]]:
+def _kind(orbit: MonomialOrbits, heights: dict[int, int]) -> tuple[tuple[int, ...], tuple[int, ...], list[int]]:
     """The kind that leaves fewest rows to others, and is smallest; characters and elements in its order."""
     found = []
     for characters, elements in orbit.numberings():

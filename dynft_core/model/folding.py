@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from dynft_core.errors import InputError
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.cell_energy import CellEnergy, lay_out
-from dynft_core.model.kernels.terms import Terms
+from dynft_core.model.kernels.tables import Terms
 from dynft_core.model.sparse_map import SparseMap
-from dynft_core.model.splits import Clusters
+from dynft_core.model.splits import ShapeClusters
 from dynft_core.storage.cache import key_of
 from dynft_core.symmetry.basis import ForceConstantBasis, OrderBasis
 from dynft_core.symmetry.eigentensors import Pattern, Representation, energy_factors, monomials
@@ -89,7 +89,7 @@ class FoldedBasis:
         """What the force kernel runs over, for some orders, and the atoms (T, S) that its sites are in each cell."""
         if orders not in self._energies:
             blocks = [block for n in orders for block in self.blocks[n]]
-            clusters = [Clusters(block.shape, block.atoms, block.cells, block.orbit) for block in blocks]
+            clusters = [ShapeClusters(block.shape, block.atoms, block.cells, block.orbit) for block in blocks]
             cell = lay_out(clusters, _space_group(self.basis))
             images = _translations(self.supercell)[:, None] + cell.cells
             index = self.supercell.site_index(np.broadcast_to(cell.atoms, images.shape[:2]), images)

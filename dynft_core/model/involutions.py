@@ -127,7 +127,7 @@ def _turned(
 
 
 @dataclass(frozen=True, eq=False)
-class Orbits:
+class MonomialOrbits:
     """Monomials that H permutes among themselves, orbit by orbit, those that behave alike.
 
     Element h sends the first monomial of an orbit to the one at `members[:, h]`, (n, |H|), times character(twist, h).
@@ -154,7 +154,7 @@ class Orbits:
                 )
 
 
-def orbits(images: Ints, signs: Ints) -> list[Orbits]:
+def orbits(images: Ints, signs: Ints) -> list[MonomialOrbits]:
     """Of monomials, given their images (|H|, n) under each element, by any numbers, and the signs of these."""
     order = len(images)
     ascending = np.argsort(images[0])
@@ -167,4 +167,4 @@ def orbits(images: Ints, signs: Ints) -> list[Orbits]:
         characters = tuple(np.flatnonzero(np.all(kept == 1, axis=1)).tolist())
         twist = int(np.flatnonzero(np.all(table == signs[:, k], axis=1))[0])
         kinds[characters, twist].append(members)
-    return [Orbits(np.array(members), twist, characters) for (characters, twist), members in kinds.items()]
+    return [MonomialOrbits(np.array(members), twist, characters) for (characters, twist), members in kinds.items()]

@@ -92,7 +92,7 @@ def _rows(folded: FoldedBasis, displacements: Floats, forces: Floats) -> Iterato
 def _keys(folded: FoldedBasis, displacements: Floats, forces: Floats) -> list[str]:
     """Names in the cache of the sums over the first 1, 2, … structures."""
     cell = folded.supercell
-    code = code_of("symmetry", "lattice", "model")
+    code = code_of("symmetry", "lattice", "model", "regression")
     key = key_of(code, folded.basis.content_hash, cell.matrix, cell.basis_index, cell.cells)
     return [key := key_of(key, u, f) for u, f in zip(displacements, forces, strict=True)]
 

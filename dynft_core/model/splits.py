@@ -31,7 +31,7 @@ Side = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Clusters:
+class ShapeClusters:
     """Clusters of one shape, no two the same but for a translation.
 
     Attributes:
@@ -94,7 +94,7 @@ def size(group: Group) -> int:
     return _size(k for _, k in group)
 
 
-def split(clusters: Sequence[Clusters], action: Action) -> list[Split]:
+def split(clusters: Sequence[ShapeClusters], action: Action) -> list[Split]:
     """All clusters, split so that few coefficients and few right groups are needed."""
     orbits: list[list[_Option]] = []
     start = 0

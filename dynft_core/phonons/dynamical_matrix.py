@@ -10,7 +10,7 @@ from ase.data import atomic_masses
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field import ForceField
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.model.force_constants import ClusterTensors, all_orderings, force_constants
 from dynft_core.model.images import holds_apart, on_shortest_images
 

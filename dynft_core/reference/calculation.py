@@ -19,14 +19,14 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.reference.calculators import engine_of, make_calculator, runs_in_process
-from dynft_core.reference.engine import Report
+from dynft_core.reference.calculators import dft_code_of, make_calculator, runs_in_process
+from dynft_core.reference.dft_code import Report
 from dynft_core.reference.failures import LabelError, classified, how_it_ended, named, tail
 from dynft_core.reference.processes import end_session
 from dynft_core.storage.files import replacing
 from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.storage.structures import read_perfect_structure, write_perfect_structure
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 RESULT = "calculation.h5"
 OUTPUT = "output.txt"
@@ -108,8 +108,8 @@ def compute(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Calcu
         energy = results.get("free_energy", results["energy"])
         # Asked for only when it is not there yet: a calculator that moved the atoms would compute once more.
         energy = work.get_potential_energy() if energy is None else energy
-        engine = engine_of(settings)
-        report = Report(work.positions, work.cell[:], work.numbers) if engine is None else engine.report(
+        code = dft_code_of(settings)
+        report = Report(work.positions, work.cell[:], work.numbers) if code is None else code.report(
             directory, calculator, atoms
         )
         return Calculation(
@@ -137,10 +137,10 @@ def _explained(
     """What a calculator's exception means: what the code printed and left says more than where ASE stumbled over it."""
     if isinstance(error, LabelError):
         return error
-    engine = engine_of(settings)
-    files = [directory / name for name in (engine.printed if engine else ())]
+    code = dft_code_of(settings)
+    files = [directory / name for name in (code.printed if code else ())]
     printed = [path.read_text(errors="replace") for path in files if path.exists()]
-    told = named(printed, engine.messages) if engine else None
+    told = named(printed, code.messages) if code else None
     if told is not None:
         return told
     found = re.search(r"returned an error: (-?\d+)|exit status (-?\d+)|error code (-?\d+)", str(error))
@@ -148,9 +148,9 @@ def _explained(
     last_words = next(filter(None, map(tail, files)), "it printed nothing")
     how = f"{how_it_ended(exit_code)}: {last_words}" if exit_code else ""
     kind = classified([str(error), *printed], exit_code)
-    if kind is None and engine is not None and not exit_code:
+    if kind is None and code is not None and not exit_code:
         try:
-            engine.report(directory, calculator, atoms)
+            code.report(directory, calculator, atoms)
         except LabelError as reported:
             errors = tail(files[0]) if reported.kind == "incomplete" else ""
             return LabelError(reported.kind, reported.sentence + (f"; last printed: {errors}" if errors else ""))

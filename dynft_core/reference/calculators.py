@@ -20,16 +20,16 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
 
 from dynft_core.errors import InputError, nearest
+from dynft_core.reference.dft_code import DftCode
 from dynft_core.reference.embedded import embedded_potentials
-from dynft_core.reference.engine import Engine
 from dynft_core.reference.espresso import ESPRESSO
 from dynft_core.reference.gpaw import GPAW
 from dynft_core.reference.vasp import VASP
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 ase_calculators: Any = ase.calculators.calculator
 
-ENGINES: dict[str, Engine] = {"vasp": VASP, "espresso": ESPRESSO, "gpaw": GPAW}
+DFT_CODES: dict[str, DftCode] = {"vasp": VASP, "espresso": ESPRESSO, "gpaw": GPAW}
 """The codes that dynft knows more about than ASE's name."""
 
 POSITION_RESOLUTION_A = 1e-8
@@ -43,16 +43,16 @@ def make_calculator(settings: ReferenceSettings, directory: Path | str) -> Any:
     (`reference.bonds`), 'force_field' (`path`: a force field of dynft), every other calculator that ASE knows by name,
     or 'module:callable', called with the parameters (and with `directory` if it has such an argument).
 
-    A code of `ENGINES` gets its default parameters, then those of `settings`, then those of the site from the
+    A code of `DFT_CODES` gets its default parameters, then those of `settings`, then those of the site from the
     environment (DYNFT_VASP_NCORE=4).
 
     Raises:
         InputError: unknown or not installed, or parameters that the calculator refuses.
     """
-    name, engine = calculator_name(settings), engine_of(settings)
-    if engine is not None:
-        parameters = complete_parameters(settings) | _from_environment(name, engine)
-        return _called(name, lambda: engine.make(parameters, Path(directory)))
+    name, code = calculator_name(settings), dft_code_of(settings)
+    if code is not None:
+        parameters = complete_parameters(settings) | _from_environment(name, code)
+        return _called(name, lambda: code.make(parameters, Path(directory)))
     potential = embedded_potentials().get(name)
     if potential is not None:
         unknown = sorted(set(settings.parameters) - potential.parameters)
@@ -101,7 +101,7 @@ def is_installed(name: str) -> bool:
         InputError: there is none of this name.
     """
     settings = ReferenceSettings(name)
-    if engine_of(settings) is not None or runs_in_process(settings):
+    if dft_code_of(settings) is not None or runs_in_process(settings):
         return True
     try:
         _factory(calculator_name(settings))
@@ -120,10 +120,10 @@ def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> list[str]:
             refuses (keys, command, pseudopotentials, cutoff, k-points), all of it together.
     """
     settings_hash(settings)
-    name, engine, notes = calculator_name(settings), engine_of(settings), list[str]()
-    if engine is not None:
+    name, code, notes = calculator_name(settings), dft_code_of(settings), list[str]()
+    if code is not None:
         with _translated(name):
-            notes = engine.check(complete_parameters(settings) | _from_environment(name, engine), atoms)
+            notes = code.check(complete_parameters(settings) | _from_environment(name, code), atoms)
     with tempfile.TemporaryDirectory() as folder:
         make_calculator(settings, folder)
     potential = embedded_potentials().get(name)
@@ -151,23 +151,23 @@ def calculator_name(settings: ReferenceSettings) -> str:
     return name if ":" in name else name.lower()
 
 
-def engine_of(settings: ReferenceSettings) -> Engine | None:
+def dft_code_of(settings: ReferenceSettings) -> DftCode | None:
     """What dynft knows of the code beyond its name, where it knows more."""
-    return ENGINES.get(calculator_name(settings))
+    return DFT_CODES.get(calculator_name(settings))
 
 
 def complete_parameters(settings: ReferenceSettings) -> dict[str, Any]:
-    """The parameters of `settings`; for a code of `ENGINES` in lower case, and with its defaults for the others."""
-    engine = engine_of(settings)
-    if engine is None:
+    """The parameters of `settings`; for a code of `DFT_CODES` in lower case, and with its defaults for the others."""
+    code = dft_code_of(settings)
+    if code is None:
         return dict(settings.parameters)
-    return {**engine.defaults, **{name.lower(): value for name, value in settings.parameters.items()}}
+    return {**code.defaults, **{name.lower(): value for name, value in settings.parameters.items()}}
 
 
 def site_parameters(settings: ReferenceSettings) -> frozenset[str]:
     """Names of the parameters that change no force: how, and on how many cores, the code is started."""
-    engine = engine_of(settings)
-    return frozenset({"command"}) if engine is None else engine.site
+    code = dft_code_of(settings)
+    return frozenset({"command"}) if code is None else code.site
 
 
 def physical_parameters(settings: ReferenceSettings) -> dict[str, Any]:
@@ -214,10 +214,10 @@ def structure_key(numbers: ArrayLike, cell: ArrayLike, positions: ArrayLike, set
     return digest.hexdigest()[:24]
 
 
-def _from_environment(name: str, engine: Engine) -> dict[str, Any]:
+def _from_environment(name: str, code: DftCode) -> dict[str, Any]:
     """The site's parameters: DYNFT_VASP_NCORE is `ncore` of VASP. Numbers and booleans as in JSON, else text."""
     found: dict[str, Any] = {}
-    for parameter in engine.site:
+    for parameter in code.site:
         text = os.environ.get(f"DYNFT_{name}_{parameter}".upper())
         if text:
             try:

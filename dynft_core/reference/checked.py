@@ -12,7 +12,7 @@ from ase import Atoms
 
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.guard import check_calculation
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 ase_calculators: Any = ase.calculators.calculator
 

@@ -53,8 +53,10 @@ def embedded_potentials() -> Mapping[str, EmbeddedPotential]:
 
 
 def _force_field(path: str) -> Any:
-    """By name: force fields lie in a layer above this one."""
-    return importlib.import_module("dynft_core.teacher").ForceFieldTeacher(path)
+    from dynft_core.force_field.calculator import ForceFieldTeacher  # not at the top: numba comes with it
+    from dynft_core.force_field.force_field import ForceField
+
+    return ForceFieldTeacher(ForceField.load(path))
 
 
 def _tersoff() -> Any:

@@ -33,7 +33,7 @@ from ase.io import read
 from ase.io.espresso_namelist.keys import pw_keys
 
 from dynft_core.errors import InputError, Problems, nearest
-from dynft_core.reference.engine import Engine, Parameters, Report
+from dynft_core.reference.dft_code import DftCode, Parameters, Report
 from dynft_core.reference.failures import LabelError, Message, named
 
 SITE = frozenset({"command", "pseudo_dir"})
@@ -145,7 +145,7 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
     return {"input_data": {**data, "electrons": {**data["electrons"], **changed}}}
 
 
-ESPRESSO = Engine(
+ESPRESSO = DftCode(
     make_espresso, {}, SITE, check_espresso, espresso_potentials, espresso_report, other_cycle, (OUTPUT, STDERR),
     MESSAGES,
 )  # fmt: skip

@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms
 
 from dynft_core.errors import InputError
-from dynft_core.reference.engine import Engine, Parameters, Report
+from dynft_core.reference.dft_code import DftCode, Parameters, Report
 from dynft_core.reference.failures import Message
 
 OUTPUT = "gpaw.txt"
@@ -99,7 +99,7 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
     return {"mixer": {"beta": 0.02, "nmaxold": 5, "weight": 100.0}, "maxiter": 1000}
 
 
-GPAW = Engine(
+GPAW = DftCode(
     make_gpaw, ACCURATE_FORCES, frozenset({"parallel"}), check_gpaw, gpaw_potentials, gpaw_report, other_cycle,
     (OUTPUT,), MESSAGES,
 )  # fmt: skip

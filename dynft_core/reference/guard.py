@@ -17,10 +17,10 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.reference.calculation import Calculation
-from dynft_core.reference.calculators import calculator_name, complete_parameters, engine_of, physical_parameters
+from dynft_core.reference.calculators import calculator_name, complete_parameters, dft_code_of, physical_parameters
 from dynft_core.reference.failures import LabelError
 from dynft_core.storage.segments import Segment, read_segment, write_segment
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 Floats = NDArray[np.float64]
 
@@ -118,8 +118,8 @@ def check_confirmed(first: Calculation, second: Calculation, why: str) -> None:
 
 def identity(settings: ReferenceSettings, atoms: Atoms) -> dict[str, Any]:
     """All that must be the same for all labels of a campaign: calculator, parameters, pseudopotentials."""
-    engine = engine_of(settings)
-    potentials = engine.potentials(complete_parameters(settings), atoms) if engine else {}
+    code = dft_code_of(settings)
+    potentials = code.potentials(complete_parameters(settings), atoms) if code else {}
     plain = {"calculator": calculator_name(settings), **physical_parameters(settings), "pseudopotentials": potentials}
     found: dict[str, Any] = json.loads(json.dumps(plain))
     return found

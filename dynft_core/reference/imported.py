@@ -25,7 +25,7 @@ from dynft_core.errors import FileFormatError
 from dynft_core.reference.calculators import calculator_name, complete_parameters, settings_hash
 from dynft_core.reference.label import IMPORTED, KIND, read_label, relative_label_path
 from dynft_core.storage.segments import Attribute, write_segment
-from dynft_core.terms import ReferenceSettings, StructureRef
+from dynft_core.vocabulary import ReferenceSettings, StructureRef
 
 Floats = NDArray[np.float64]
 

@@ -33,12 +33,11 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError
-from dynft_core.jobs import LabelJob, LabelOutcome
 from dynft_core.reference.calculation import Calculation, calculate, finished_calculation
 from dynft_core.reference.calculators import (
     calculator_name,
     complete_parameters,
-    engine_of,
+    dft_code_of,
     runs_in_process,
     settings_hash,
 )
@@ -54,11 +53,12 @@ from dynft_core.reference.guard import (
     has_first,
     write_first,
 )
+from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.storage.lock import LockedError, locked
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
 from dynft_core.storage.structures import read_displacements, read_perfect_structure
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
             check_against_first(run_dir, job.structure.key, calculation, displacements)
 
         def why_twice(calculation: Calculation) -> str:
-            if engine_of(job.reference) is not None and not has_first(run_dir):
+            if dft_code_of(job.reference) is not None and not has_first(run_dir):
                 return FIRST_LABEL
             return doubt(calculation, expected) if expected is not None else ""
 
@@ -228,13 +228,13 @@ def _calculated(
     Raises:
         LabelError: the second failure, with the first one's class; or one that a second attempt does not change.
     """
-    engine, ended = engine_of(settings), _ended_attempts(folder, settings, check)
+    code, ended = dft_code_of(settings), _ended_attempts(folder, settings, check)
     first = ended[0] if ended else _attempt(folder, settings, atoms, check)
     if isinstance(first, Calculation):
         why = why_twice(first)
         if not why:
             return first
-    elif engine is None or first.kind in NOT_RETRIED:
+    elif code is None or first.kind in NOT_RETRIED:
         raise first
     else:
         why = f"first attempt: {first.kind}"
@@ -242,7 +242,7 @@ def _calculated(
         second = ended[1]
     else:
         logger.info("%s: a second attempt (%s)", folder, why)
-        changes = engine.other_cycle(complete_parameters(settings)) if engine is not None else {}
+        changes = code.other_cycle(complete_parameters(settings)) if code is not None else {}
         changed = replace(settings, parameters={**settings.parameters, **changes})
         second = _attempt(folder, changed, atoms, check)
     if isinstance(second, LabelError):
@@ -301,7 +301,7 @@ def _ended_attempts(folder: Path, settings: ReferenceSettings, check: Check) -> 
                 check(calculation)
                 found.append(calculation)
         except LabelError as error:
-            if engine_of(settings) is not None and error.kind not in NOT_RETRIED | {"killed"}:
+            if dft_code_of(settings) is not None and error.kind not in NOT_RETRIED | {"killed"}:
                 found.append(error)
         except FileFormatError as error:
             logger.warning("%s is of no use (%s): computed again", directory, error)

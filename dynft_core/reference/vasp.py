@@ -28,7 +28,7 @@ import numpy as np
 from ase import Atoms
 
 from dynft_core.errors import InputError, Problems, nearest
-from dynft_core.reference.engine import Engine, Parameters
+from dynft_core.reference.dft_code import DftCode, Parameters
 from dynft_core.reference.vasp_output import MESSAGES, OUTPUT, STDERR, vasp_report
 
 ase_calculators: Any = ase.calculators.calculator
@@ -181,7 +181,7 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
     return {"algo": "All", "nelm": more}
 
 
-VASP = Engine(
+VASP = DftCode(
     make_vasp, ACCURATE_FORCES, SITE, check_vasp, vasp_potentials, vasp_report, other_cycle, (STDERR, OUTPUT), MESSAGES
 )
 

@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from dynft_core.reference.engine import Report
+from dynft_core.reference.dft_code import Report
 from dynft_core.reference.failures import LabelError, Message, named
 
 Floats = NDArray[np.float64]

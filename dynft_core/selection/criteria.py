@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dynft_core.errors import InputError
-from dynft_core.terms import CriterionSettings
+from dynft_core.vocabulary import CriterionSettings
 
 N_MINIMA = 10
 """How many of the latest ε_min the threshold of 'epsilon_min' averages."""

@@ -1,7 +1,7 @@
 """A lock on a file, held by one process of a machine, and released by the system however that process ends.
 
 On most file systems it holds between machines, too, but not on all: Lustre mounted without `flock`, some NFS. Where it
-does not, whoever needs more must see to it (see `workflows.lease`, `reference.label`).
+does not, whoever needs more must see to it (see `workflows.run_folder.lease`, `reference.label`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.storage.files import replacing
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
-from dynft_core.terms import StructureRef
+from dynft_core.vocabulary import StructureRef
 
 Floats = NDArray[np.float64]
 

@@ -1,4 +1,4 @@
-"""Tasks that take no time, for tests of campaign and engine: same jobs, same outcomes, small JSON files.
+"""Tasks that take no time, for tests of campaign and event loop: same jobs, same outcomes, small JSON files.
 
 What they write depends on all that they read (a force field on its labels in order, a chosen structure on the force
 field it was met with), so two campaigns with the same final force field took the same way.
@@ -16,29 +16,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dynft_core.jobs import (
+from dynft_core.assessment.scores import Score
+from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.expansion_choice.trial import Trial
+from dynft_core.reference.label_job import LabelJob, LabelOutcome
+from dynft_core.tasks.jobs import (
     EvaluateJob,
     EvaluateOutcome,
     Evaluation,
     FitJob,
     FitOutcome,
-    LabelJob,
-    LabelOutcome,
     ProposeJob,
     ProposeOutcome,
-    Score,
     SelectJob,
     SelectOutcome,
-    Trial,
     TruncationJob,
     TruncationOutcome,
     ValidateJob,
     ValidateOutcome,
-    WalkerOutcome,
-    WalkJob,
-    WalkOutcome,
 )
-from dynft_core.terms import StructureRef
+from dynft_core.vocabulary import StructureRef
 
 
 def digest(*parts: object) -> str:

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from test_fold import force_field, run
 
 from dynft_core import ForceConstantBasis, Supercell, fit
-from dynft_core.force_field import Prior
-from dynft_core.jobs import LabelJob, SelectJob, WalkerOutcome, WalkJob, WalkOutcome
-from dynft_core.terms import StructureRef
-from workflows.apps import FUNCTIONS
-from workflows.campaign import advance, start
-from workflows.config import Campaign
-from workflows.events import outcome_event
+from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.force_field.force_field import Prior
+from dynft_core.reference.label_job import LabelJob
+from dynft_core.tasks.jobs import SelectJob
+from dynft_core.vocabulary import StructureRef
+from workflows.campaign.events import outcome_event
+from workflows.campaign.reduce import advance, start
+from workflows.campaign_file.schema import Campaign
+from workflows.driver.executors import FUNCTIONS
 
 Floats = NDArray[np.float64]
 

@@ -14,16 +14,19 @@ import fake_tasks
 import pytest
 from fake_driver import campaign
 
+from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.errors import FileFormatError
-from dynft_core.jobs import FitJob, LabelJob, ValidateJob, WalkJob
-from workflows.apps import FUNCTIONS
-from workflows.campaign import advance, replay, start
-from workflows.campaign_jobs import batches
-from workflows.campaign_state import Action, State
-from workflows.config import Campaign, ValidationSection
-from workflows.events import changed_event, outcome_event, started_event
-from workflows.run_folder import _status, status_of
-from workflows.summary import status_lines
+from dynft_core.reference.label_job import LabelJob
+from dynft_core.tasks.jobs import FitJob, ValidateJob
+from workflows.campaign.actions import Action
+from workflows.campaign.events import changed_event, outcome_event, started_event
+from workflows.campaign.jobs import batches
+from workflows.campaign.reduce import advance, replay, start
+from workflows.campaign.state import State
+from workflows.campaign_file.schema import Campaign, ValidationSection
+from workflows.driver.executors import FUNCTIONS
+from workflows.views.status import _status, status_of
+from workflows.views.summary import status_lines
 
 Event = dict[str, Any]
 Spoil = Callable[[Action, Event], Event]
@@ -32,7 +35,7 @@ Spoil = Callable[[Action, Event], Event]
 def run(
     settings: Campaign, run_dir: Path, seed: int, spoil: Spoil = lambda action, event: event
 ) -> tuple[State, list[Event], list[Action]]:
-    """Run a campaign without an engine: tasks answer in random order; `spoil` may change an answer."""
+    """Run a campaign without an event loop: tasks answer in random order; `spoil` may change an answer."""
     order = random.Random(seed)
     events: list[Event] = [started_event(settings)]
     state, actions = start(settings, str(run_dir))

@@ -10,11 +10,12 @@ import pytest
 from fake_driver import campaign
 from test_fold import Event, Spoil, force_field, run
 
-from dynft_core.jobs import LabelJob, LabelOutcome, WalkJob
-from workflows.campaign import MAX_EXPLOSIONS, advance, start
-from workflows.campaign_state import Action
-from workflows.events import lost_event, outcome_event
-from workflows.summary import exit_code
+from dynft_core.dynamics.walk_records import WalkJob
+from dynft_core.reference.label_job import LabelJob, LabelOutcome
+from workflows.campaign.actions import Action
+from workflows.campaign.events import lost_event, outcome_event
+from workflows.campaign.reduce import MAX_EXPLOSIONS, advance, start
+from workflows.views.summary import exit_code
 
 
 def test_a_lost_task_is_submitted_again_and_given_up_after_three_losses(tmp_path: Path) -> None:

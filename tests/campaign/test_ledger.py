@@ -15,14 +15,15 @@ import pytest
 from fake_driver import campaign
 from test_fold import force_field, run
 
-from dynft_core.jobs import FitJob, FitOutcome, LabelOutcome
+from dynft_core.reference.label_job import LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
-from workflows.campaign import MAX_LOSSES, advance, replay
-from workflows.campaign_state import State
-from workflows.command_line import main
-from workflows.driver import run_campaign
-from workflows.events import outcome_event
-from workflows.run_folder import state_of
+from dynft_core.tasks.jobs import FitJob, FitOutcome
+from workflows.campaign.events import outcome_event
+from workflows.campaign.reduce import MAX_LOSSES, advance, replay
+from workflows.campaign.state import State
+from workflows.commands.app import main
+from workflows.driver.driver import run_campaign
+from workflows.run_folder.folder import state_of
 
 FAIL = {"fail": "01"}
 

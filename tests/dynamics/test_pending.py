@@ -10,10 +10,10 @@ import pytest
 
 from dynft_core import ForceField
 from dynft_core.dynamics.state import load_job, load_report, load_state
-from dynft_core.dynamics.walk_job import run_walk
-from dynft_core.jobs import WalkerStart, WalkJob
+from dynft_core.dynamics.walk_records import WalkerStart, WalkJob
 from dynft_core.storage.structures import write_perfect_structure, write_structures
-from dynft_core.terms import CriterionSettings, ReferenceSettings, StructureRef
+from dynft_core.tasks.walk import run_walk
+from dynft_core.vocabulary import CriterionSettings, ReferenceSettings, StructureRef
 
 KEYS = ["a" * 24, "b" * 24, "c" * 24]
 

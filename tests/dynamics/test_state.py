@@ -12,7 +12,7 @@ from dynft_core.dynamics.state import WalkState, load_report, load_state, save_w
 from dynft_core.errors import FileFormatError
 from dynft_core.storage.segments import write_segment
 from dynft_core.storage.structures import read_displacements
-from dynft_core.terms import StructureRef
+from dynft_core.vocabulary import StructureRef
 
 
 @pytest.fixture

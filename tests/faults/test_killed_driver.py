@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dynft_core.storage.journal import read_journal
-from workflows.run_folder import status_of
+from workflows.views.status import status_of
 
 FAKES = Path(__file__).parent.parent / "campaign"
 
@@ -38,7 +38,7 @@ def start_driver(run_dir: Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 def reference_campaign(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, set[str]]:
-    """Final force field and labels of the same campaign without engine or interruption."""
+    """Final force field and labels of the same campaign without event loop or interruption."""
     monkeypatch.syspath_prepend(FAKES)
     from fake_driver import campaign
     from test_fold import force_field, run

@@ -31,7 +31,7 @@ def test_workers_of_a_killed_pool_end_with_it(tmp_path: Path, monkeypatch: pytes
     import fake_tasks
     from fake_driver import campaign
 
-    from workflows.driver import run_campaign
+    from workflows.driver.driver import run_campaign
 
     left: list[psutil.Process] = []
 

@@ -13,9 +13,9 @@ from dynft_core import ForceConstantBasis, Supercell
 from dynft_core.model.cell_energy import lay_out
 from dynft_core.model.folding import all_terms, fold
 from dynft_core.model.kernels import columns, forces, reference
-from dynft_core.model.kernels.terms import Terms
+from dynft_core.model.kernels.tables import Terms
 from dynft_core.model.potential import Potential, eigentensor_matrix
-from dynft_core.model.splits import Clusters
+from dynft_core.model.splits import ShapeClusters
 from dynft_core.symmetry.space_group import SpaceGroup
 
 Floats = NDArray[np.float64]
@@ -80,7 +80,7 @@ def test_forces_of_cell_energies_equal_the_reference(
     for shape in (s for s in SHAPES if order - 1 <= sum(s) <= order):
         sites = distinct_clusters(rng, len(shape))
         cells = np.stack([sites // 3, *np.zeros((2, *sites.shape), dtype=np.int64)], axis=-1)
-        clusters.append(Clusters(shape, sites % 3, cells, np.arange(3)))
+        clusters.append(ShapeClusters(shape, sites % 3, cells, np.arange(3)))
         tables.append(rng.normal(size=(3, prod(comb(k + 2, 2) for k in shape))))
     cell = lay_out(clusters, NO_SYMMETRY)
     coefficients = cell.coefficients @ np.concatenate([table.ravel() for table in tables])

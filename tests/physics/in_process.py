@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import dynft_core.tasks
-from workflows.apps import FUNCTIONS
-from workflows.campaign import advance, start
-from workflows.campaign_state import State
-from workflows.config import Campaign
-from workflows.events import outcome_event
-from workflows.run_folder import prepared
+import dynft_core.tasks.tasks
+from workflows.campaign.events import outcome_event
+from workflows.campaign.reduce import advance, start
+from workflows.campaign.state import State
+from workflows.campaign_file.schema import Campaign
+from workflows.driver.executors import FUNCTIONS
+from workflows.run_folder.folder import prepared
 
 
 def run_here(settings: Campaign, folder: Path) -> State:
@@ -21,7 +21,7 @@ def run_here(settings: Campaign, folder: Path) -> State:
         waiting = list(actions)
         while waiting:
             action = waiting.pop(0)
-            outcome = getattr(dynft_core.tasks, FUNCTIONS[action.kind])(action.job)
+            outcome = getattr(dynft_core.tasks.tasks, FUNCTIONS[action.kind])(action.job)
             state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
             waiting += actions
     return state

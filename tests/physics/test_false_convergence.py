@@ -17,6 +17,7 @@ from ase.build import bulk
 from in_process import run_here
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.assessment.convergence import error_interval
 from dynft_core.dynamics.langevin import Thermostat
 from dynft_core.dynamics.monitor import SketchMonitor
 from dynft_core.dynamics.sampling import sample
@@ -25,11 +26,10 @@ from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.initial.rattled import rattled
 from dynft_core.reference.calculators import make_calculator
-from dynft_core.selection.convergence import error_interval
-from dynft_core.terms import CriterionSettings, ReferenceSettings
-from workflows.campaign_jobs import convergence_settings
-from workflows.campaign_state import State
-from workflows.config import BUILT_IN, Campaign, parse_campaign
+from dynft_core.vocabulary import CriterionSettings, ReferenceSettings
+from workflows.campaign.jobs import convergence_settings
+from workflows.campaign.state import State
+from workflows.campaign_file.schema import BUILT_IN, Campaign, parse_campaign
 
 N_STEPS = 3000
 AUDITS = (200, 400, 800, 1600, 2800)

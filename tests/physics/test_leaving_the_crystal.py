@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from in_process import run_here
 
-from workflows.campaign import LATEST_WALKS
-from workflows.campaign_state import State
-from workflows.config import BUILT_IN, parse_campaign
+from workflows.campaign.reduce import LATEST_WALKS
+from workflows.campaign.state import State
+from workflows.campaign_file.schema import BUILT_IN, parse_campaign
 
 
 def ended(temperature_K: float, policy: str, folder: Path) -> State:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.force_field import Prior
+from dynft_core.force_field.force_field import Prior
 from dynft_core.model.force_constants import all_orderings, force_constants
 from dynft_core.model.rotational_conditions import rotational_conditions, sums_of
 from dynft_core.phonons.dynamical_matrix import Images, eigenvectors, folds, frequencies

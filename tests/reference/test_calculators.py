@@ -19,7 +19,7 @@ from dynft_core.reference.calculators import (
     settings_hash,
     structure_key,
 )
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 SILICON = bulk("Si", cubic=True)
 

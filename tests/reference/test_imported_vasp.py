@@ -16,7 +16,7 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.imported import finished_files, other_settings, read_finished
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 SETTINGS = ReferenceSettings("vasp", {"encut": 400.0, "kpts": [2, 2, 2]})
 

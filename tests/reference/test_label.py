@@ -19,16 +19,16 @@ from ase import Atoms
 from ase.build import bulk
 from fake_calculators import spring_forces
 
-from dynft_core.jobs import LabelJob
 from dynft_core.reference import label as label_module
 from dynft_core.reference.calculation import calculate, compute_request
 from dynft_core.reference.calculators import make_calculator, settings_hash, structure_key
 from dynft_core.reference.failures import LabelError
 from dynft_core.reference.label import read_label, relative_label_path, run_label
+from dynft_core.reference.label_job import LabelJob
 from dynft_core.reference.processes import session_members
 from dynft_core.storage.journal import read_journal
 from dynft_core.storage.structures import write_perfect_structure, write_structures
-from dynft_core.terms import ReferenceSettings, StructureRef
+from dynft_core.vocabulary import ReferenceSettings, StructureRef
 
 TERSOFF = ReferenceSettings("tersoff-si")
 PERFECT = bulk("SiC", "zincblende", a=4.36, cubic=True)
@@ -175,8 +175,8 @@ def test_a_timeout_ends_the_calculator_with_all_its_children(tmp_path: Path) -> 
 
 RUN = """
 import json, sys
-from dynft_core.jobs import LabelJob
-from dynft_core.terms import ReferenceSettings, StructureRef
+from dynft_core.tasks.jobs import LabelJob
+from dynft_core.vocabulary import ReferenceSettings, StructureRef
 from dynft_core.reference.label import run_label
 job = json.loads(sys.argv[1])
 job["structure"], job["reference"] = StructureRef(**job["structure"]), ReferenceSettings(**job["reference"])

@@ -13,20 +13,14 @@ import standin_vasp
 from ase import Atoms
 from vasp_jobs import in_this_process, structure, use_potcars, vasp_job
 
-from dynft_core.jobs import LabelJob, LabelOutcome
 from dynft_core.reference import label
-from dynft_core.reference.calculation import (
-    REQUEST,
-    STRUCTURE,
-    Calculation,
-    compute_request,
-    finished_calculation,
-)
+from dynft_core.reference.calculation import REQUEST, STRUCTURE, Calculation, compute_request, finished_calculation
 from dynft_core.reference.guard import FIRST, Expectation
 from dynft_core.reference.label import read_label, run_label
+from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.storage import lock
 from dynft_core.storage.structures import write_perfect_structure
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 N_BLOCKS = 13
 """Losses after which a label is given up: one more than a quarter each make three."""

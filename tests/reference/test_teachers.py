@@ -12,13 +12,13 @@ from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal as spacegroup_crystal
 
 from dynft_core.errors import InputError
-from dynft_core.force_field import fit
+from dynft_core.force_field.force_field import fit
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.bonds import REACH, STIFFNESS_EV_A2
 from dynft_core.reference.calculators import check_calculator, make_calculator, runs_in_process
 from dynft_core.symmetry.basis import ForceConstantBasis
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 CRYSTALS = {
     "silicon": bulk("Si", cubic=True),

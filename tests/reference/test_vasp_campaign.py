@@ -18,11 +18,12 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.guard import FIRST, identity
 from dynft_core.reference.label import read_label
 from dynft_core.storage.segments import write_segment
-from dynft_core.terms import ReferenceSettings
-from workflows.command_line import main
-from workflows.config import load_campaign
-from workflows.driver import run_campaign
-from workflows.run_folder import prepared, status_of
+from dynft_core.vocabulary import ReferenceSettings
+from workflows.campaign_file.schema import load_campaign
+from workflows.commands.app import main
+from workflows.driver.driver import run_campaign
+from workflows.run_folder.folder import prepared
+from workflows.views.status import status_of
 
 CAMPAIGN = """
 name = "vasp"

@@ -16,9 +16,9 @@ from dynft_core.reference.calculators import check_calculator, make_calculator
 from dynft_core.reference.label import check_calculation
 from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.symmetry.space_group import primitive
-from workflows.campaign_jobs import reference_settings
-from workflows.command_line import main
-from workflows.config import load_campaign
+from workflows.campaign.jobs import reference_settings
+from workflows.campaign_file.schema import load_campaign
+from workflows.commands.app import main
 
 
 @pytest.mark.parametrize(

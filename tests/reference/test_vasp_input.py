@@ -17,7 +17,7 @@ from dynft_core.reference.calculators import check_calculator, make_calculator, 
 from dynft_core.reference.checked import CheckedCalculator
 from dynft_core.reference.failures import LabelError
 from dynft_core.reference.vasp import gamma_command, mesh
-from dynft_core.terms import ReferenceSettings
+from dynft_core.vocabulary import ReferenceSettings
 
 
 @pytest.fixture(autouse=True)

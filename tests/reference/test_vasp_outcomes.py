@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from standin_faults import FAULTS, unless_all
 from vasp_jobs import SETTINGS, in_this_process, structure, use_potcars, vasp_job
 
-from dynft_core.jobs import LabelJob, LabelOutcome
 from dynft_core.reference.calculation import compute
 from dynft_core.reference.failures import LabelError
 from dynft_core.reference.guard import FIRST, Expectation
 from dynft_core.reference.label import read_label, run_label
+from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.storage.journal import read_journal
 
 OUTCOMES = {

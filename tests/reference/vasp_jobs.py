@@ -14,12 +14,12 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.vasp import Vasp
 
-from dynft_core.jobs import LabelJob
 from dynft_core.reference import checked, label
 from dynft_core.reference.calculation import compute
 from dynft_core.reference.calculators import structure_key
+from dynft_core.reference.label_job import LabelJob
 from dynft_core.storage.structures import write_perfect_structure, write_structures
-from dynft_core.terms import ReferenceSettings, StructureRef
+from dynft_core.vocabulary import ReferenceSettings, StructureRef
 
 PERFECT: Atoms = bulk("SiC", "zincblende", a=4.32, cubic=True)
 """Its species alternate, so that what VASP writes is in another order."""

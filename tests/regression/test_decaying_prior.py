@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
 from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.force_field import Prior
+from dynft_core.force_field.force_field import Prior
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.model.folding import fold
 from dynft_core.model.potential import Potential

@@ -9,13 +9,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from dynft_core.errors import InputError
-from dynft_core.regression.evidence import (
-    ORDER_SPREAD,
-    Hyperparameters,
-    Profile,
-    cholesky,
-    maximise_evidence,
-)
+from dynft_core.regression.evidence import ORDER_SPREAD, Hyperparameters, Profile, cholesky, maximise_evidence
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 

@@ -10,9 +10,10 @@ import pytest
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dynft_core import ForceConstantBasis, ForceField, Supercell, batch_selection, fit
-from dynft_core.batch_selection import BatchMethod, BatchRule, active_set, choose, selection_bytes
+from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.selection import batch_for_model
 from dynft_core.selection.batch import grades, greedy_log_det, maxvol, maxvol_over, select_add
+from dynft_core.selection.batch_for_model import BatchMethod, BatchRule, active_set, choose, selection_bytes
 
 Floats = NDArray[np.float64]
 
@@ -159,7 +160,7 @@ def test_a_selection_takes_the_memory_that_is_allowed_and_chooses_the_same(
     choices = []
     one = 8 * 3 * n_atoms * size
     for allowed in (2**30, 4 * one, 0):
-        monkeypatch.setattr(batch_selection, "ROWS_BYTES", allowed)
+        monkeypatch.setattr(batch_for_model, "ROWS_BYTES", allowed)
         tracemalloc.start()
         choices.append(choose(force_field, u, under_way, rule, labelled[0]))
         peak = tracemalloc.get_traced_memory()[1]

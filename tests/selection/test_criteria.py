@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dynft_core.errors import InputError
 from dynft_core.selection.criteria import Memory, decide
-from dynft_core.terms import CriterionSettings
+from dynft_core.vocabulary import CriterionSettings
 
 NAMES = ("trajectory_average", "epsilon_min", "fixed")
 errors = st.floats(0.0, 10.0)

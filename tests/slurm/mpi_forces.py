@@ -17,9 +17,9 @@ import ase.io
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
-from dynft_core.probe import node_name
 from dynft_core.reference.calculators import make_calculator
-from dynft_core.terms import ReferenceSettings
+from dynft_core.tasks.probe import node_name
+from dynft_core.vocabulary import ReferenceSettings
 
 RANKS = "ranks.json"
 

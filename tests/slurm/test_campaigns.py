@@ -26,11 +26,11 @@ from dynft_core.errors import CampaignFailedError
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
-from dynft_core.terms import ReferenceSettings
-from workflows import time_limits
-from workflows.campaign_state import State
-from workflows.driver import run_campaign
-from workflows.run_folder import status_of
+from dynft_core.vocabulary import ReferenceSettings
+from workflows.campaign.state import State
+from workflows.driver import time_limits
+from workflows.driver.driver import run_campaign
+from workflows.views.status import status_of
 
 SILICON = """
 name = "small"

@@ -14,15 +14,16 @@ from ase import Atoms
 from ase.build import bulk
 from cluster import Cluster, Site
 
-import dynft_core.tasks
-from dynft_core.force_field import ForceField
-from dynft_core.jobs import FitJob, LabelJob, ProposeJob
+import dynft_core.tasks.tasks
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
+from dynft_core.reference.label_job import LabelJob
 from dynft_core.storage.structures import write_perfect_structure
-from dynft_core.terms import ReferenceSettings
-from workflows.apps import Executors
-from workflows.sites import load_site
+from dynft_core.tasks.jobs import FitJob, ProposeJob
+from dynft_core.vocabulary import ReferenceSettings
+from workflows.driver.executors import Executors
+from workflows.driver.sites import load_site
 
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
@@ -42,11 +43,11 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
     primitive = bulk("Si", "diamond", a=5.432)
     for name, atoms in (("primitive.xyz", primitive), ("perfect.xyz", primitive.repeat(2))):
         write_perfect_structure(run_dir / name, atoms)
-    executors = Executors(lambda: load_site(path, run_dir), dynft_core.tasks)
+    executors = Executors(lambda: load_site(path, run_dir), dynft_core.tasks.tasks)
     try:
         mpi = ReferenceSettings("mpi_forces:MpiForces", timeout_s=120.0)
         job = ProposeJob(str(run_dir), "initial.h5", "rattled", "initial", 1, 300.0, 1, "perfect.xyz", mpi)
-        (ref,) = dynft_core.tasks.propose(replace(job, amplitude_A=0.05)).structures
+        (ref,) = dynft_core.tasks.tasks.propose(replace(job, amplitude_A=0.05)).structures
         labelled = executors.submit("label", LabelJob(str(run_dir), ref, "perfect.xyz", mpi)).result(timeout=120)
         assert labelled.ok, labelled.error
         label = read_label(run_dir / labelled.path)
@@ -60,7 +61,7 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
         fit = FitJob(str(run_dir), 1, "ranks.h5", "perfect.xyz", "primitive.xyz", {2: 4.0, 3: 3.0}, None, (ref,))
         outcome = executors.submit("fit", fit).result(timeout=120)
         assert outcome.ok, outcome.error
-        assert dynft_core.tasks.fit_labels(replace(fit, output="serial.h5")).ok
+        assert dynft_core.tasks.tasks.fit_labels(replace(fit, output="serial.h5")).ok
     finally:
         executors.close()
     one, other = (ForceField.load(run_dir / name) for name in ("ranks.h5", "serial.h5"))

@@ -10,7 +10,7 @@ from cluster import Cluster, Site
 from parsl.jobs.states import JobState
 
 from site_configs.blocks import SlurmBlocks
-from workflows.site_check import check_site
+from workflows.commands.site_check import check_site
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 

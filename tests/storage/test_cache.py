@@ -104,6 +104,23 @@ def test_other_code_has_other_entries(tmp_path: Path, monkeypatch: pytest.Monkey
     code_of.cache_clear()
 
 
+@pytest.mark.parametrize("package", ["symmetry", "lattice", "model", "regression"])
+def test_sums_are_of_the_code_that_made_them(
+    package: str, basis: ForceConstantBasis, supercell: Supercell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of every package that a sum goes through has a part in its name."""
+    folded, u = fold(basis, supercell), np.zeros((1, supercell.n_atoms, 3))
+    monkeypatch.setattr(cache, "_PACKAGE", tmp_path)
+    (tmp_path / package).mkdir()
+    names = []
+    for content in ("x = 1\n", "x = 2\n"):
+        (tmp_path / package / "code.py").write_text(content)
+        code_of.cache_clear()
+        names += label_sums._keys(folded, u, u)
+    code_of.cache_clear()
+    assert names[0] != names[1]
+
+
 def test_a_basis_from_the_cache_is_the_one_that_was_built(folder: Path, tin_selenide: Crystal) -> None:
     cutoffs = {2: 5.0, 3: 3.5}
     built = ForceConstantBasis.build(tin_selenide, cutoffs)

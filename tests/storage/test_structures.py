@@ -17,7 +17,7 @@ from dynft_core.storage.structures import (
     write_perfect_structure,
     write_structures,
 )
-from dynft_core.terms import StructureRef
+from dynft_core.vocabulary import StructureRef
 
 DISPLACEMENTS = np.random.default_rng(1).normal(0, 0.05, (2, 8, 3))
 

@@ -11,7 +11,7 @@ from numba.core import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from dynft_core.model.kernels.terms import LANES, Terms, factors_of
+from dynft_core.model.kernels.tables import LANES, Terms, factors_of
 from dynft_core.model.kernels.vectors import INT32, INT64, Vectors, lanes_of, type_of
 
 Floats = NDArray[np.floating]

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.model.kernels.terms import Terms
+from dynft_core.model.kernels.tables import Terms
 from dynft_core.symmetry.eigentensors import monomials
 
 Floats = NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""Which orders and cutoffs the labels support."""

@@ -1,0 +1,1 @@
+"""The force field: basis, supercell and posterior in one object, its fit and its ASE calculators."""

@@ -1,0 +1,37 @@
+"""What travels to a worker that computes a label, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dynft_core.vocabulary import ReferenceSettings, StructureRef
+
+
+@dataclass(frozen=True)
+class LabelJob:
+    """Compute reference forces of one structure in labels/<key>/."""
+
+    run_dir: str
+    structure: StructureRef
+    perfect_structure: str
+    """File with the supercell's perfect structure (cell, species, reference positions)."""
+    reference: ReferenceSettings
+    force_field: str | None = None
+    """The newest one: a label far from what it expects is computed twice."""
+
+
+@dataclass(frozen=True)
+class LabelOutcome:
+    ok: bool
+    key: str
+    path: str = ""
+    """labels/<key>/label.h5"""
+    error: str = ""
+    """Why it failed: a class ('timeout', 'net force', …, see `reference.label.run_label`) and a sentence."""
+    harvested: bool = False
+    """True when a finished label was found and nothing was computed."""
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: str = ""
+    note: str = ""
+    """One sentence for the user about a label that is accepted all the same."""

@@ -1,0 +1,224 @@
+"""What travels between driver and workers: frozen jobs in, frozen outcomes out, plain data only.
+
+Paths are relative to the run folder (`run_dir`, absolute) unless said otherwise; arrays never travel, they lie in
+segments that the outcome names. Errors never travel as exceptions: an outcome says `ok = False`, why (`error`, a
+sentence), and of which class the failure is (`failure`, see `errors.STORAGE` and `reference.label.run_label`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dynft_core.assessment.scores import Score
+from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.expansion_choice.trial import Trial
+from dynft_core.reference.label_job import LabelJob, LabelOutcome
+from dynft_core.vocabulary import (
+    Prior,
+    PropertyName,
+    ReferenceSettings,
+    Role,
+    StructureRef,
+)
+
+
+@dataclass(frozen=True)
+class ProposeJob:
+    """Make structures: 'rattled' or 'phonons' or 'reference_md' for a start, 'force_field_md' for a test set."""
+
+    run_dir: str
+    output: str
+    method: Literal["rattled", "phonons", "reference_md", "force_field_md"]
+    role: Role
+    n_structures: int
+    temperature_K: float
+    seed: int
+    structure: str
+    """File with the supercell's perfect structure."""
+    reference: ReferenceSettings
+    amplitude_A: float = 0.01
+    """Standard deviation of the displacements of 'rattled'."""
+    force_field: str | None = None
+    """Needed by 'phonons' (harmonic part) and 'force_field_md'."""
+    timestep_fs: float = 1.0
+    friction_per_ps: float = 10.0
+    equilibration_steps: int = 1000
+    interval_steps: int = 200
+
+
+@dataclass(frozen=True)
+class ProposeOutcome:
+    ok: bool
+    error: str = ""
+    structures: tuple[StructureRef, ...] = ()
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class ValidateJob:
+    """Walk on with training off: nothing is chosen, ε_B is recorded."""
+
+    walk: WalkJob
+
+
+@dataclass(frozen=True)
+class ValidateOutcome:
+    ok: bool
+    error: str = ""
+    walks: tuple[WalkerOutcome, ...] = ()
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class TruncationJob:
+    """Try larger expansions on the labels of a force field, beginning none after `seconds`."""
+
+    run_dir: str
+    force_field: str
+    audits: tuple[str, ...]
+    """Keys of the labels that are left out in turn to tell the error."""
+    seconds: float = 20.0
+
+
+@dataclass(frozen=True)
+class TruncationOutcome:
+    ok: bool
+    error: str = ""
+    present: Trial | None = None
+    """The force field's own expansion; its order is 0."""
+    trials: tuple[Trial, ...] = ()
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """Compute the posterior from `base` (a force field whose statistics are reused) and further labels."""
+
+    run_dir: str
+    version: int
+    output: str
+    perfect_structure: str
+    primitive_structure: str
+    cutoffs_A: dict[int, float]
+    """By order; a harmonic fit names order 2 alone."""
+    base: str | None
+    labels: tuple[StructureRef, ...]
+    """Labels to add to those in `base`."""
+    pending: tuple[StructureRef, ...] = ()
+    """All structures without a label that shall enter the covariance."""
+    prior: Prior = "decaying"
+    noise_floor_eV_A: float = 1e-5
+    property_name: PropertyName | None = None
+    """Property whose largest error bar the outcome shall tell."""
+    temperature_K: float = 300.0
+    """Of that property."""
+    audits: tuple[StructureRef, ...] = ()
+    """Labels drawn from the walks whatever their ε_B, in `base` or new: they tell the error of the outcome."""
+    initial: tuple[StructureRef, ...] = ()
+    """Labels of the start: set aside once the audits contradict them."""
+    walked: tuple[str, ...] = ()
+    """Segments of walks: where the walkers were at their ends, whatever ε_B."""
+    heating_steps: int = 0
+    """Steps before which a walker is colder than its thermostat."""
+
+
+@dataclass(frozen=True)
+class FitOutcome:
+    ok: bool
+    version: int
+    path: str = ""
+    error: str = ""
+    n_labels: int = 0
+    n_pending: int = 0
+    beta_inv_sqrt_eV_A: float = float("nan")
+    alpha: tuple[float, ...] = ()
+    log_evidence: float = float("nan")
+    scores: tuple[Score, ...] = ()
+    """New labels against the prediction of `base`."""
+    left_out: tuple[Score, ...] = ()
+    """The job's audits, each against the prediction of all other labels."""
+    walked_highest_order_eV_A: tuple[float, ...] = ()
+    """RMS force of the highest order in structures that were walked through."""
+    set_aside: tuple[str, ...] = ()
+    """Keys of the initial labels that are in the fit no more."""
+    property_name: PropertyName | None = None
+    property_error: float = float("nan")
+    """The property of the job, and its largest error bar in its unit."""
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Score force fields on labelled structures that none of them was fitted to."""
+
+    run_dir: str
+    force_fields: tuple[str, ...]
+    labels: tuple[StructureRef, ...]
+    perfect_structure: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Table II of the paper for one force field (eV/Å)."""
+
+    force_field: str
+    rmse_eV_A: float
+    mae_eV_A: float
+    beta_inv_sqrt_eV_A: float
+    mean_bayesian_error_eV_A: float
+    n_labels: int
+    n_structures: int
+
+
+@dataclass(frozen=True)
+class EvaluateOutcome:
+    ok: bool
+    error: str = ""
+    evaluations: tuple[Evaluation, ...] = ()
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class SelectJob:
+    """Choose among candidates those whose labels tell most, beside what is under way."""
+
+    run_dir: str
+    force_field: str
+    candidates: tuple[StructureRef, ...]
+    under_way: tuple[StructureRef, ...]
+    method: Literal["log_det", "maxvol"]
+    n_max: int
+    min_gain: float
+    select_grade: float
+
+
+@dataclass(frozen=True)
+class SelectOutcome:
+    """Keys of the candidates chosen, in that order, with their gains; and of those that are redundant."""
+
+    ok: bool
+    error: str = ""
+    chosen: tuple[str, ...] = ()
+    gains: tuple[float, ...] = ()
+    redundant: tuple[str, ...] = ()
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: str = ""
+
+
+Job = ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | SelectJob | FitJob | EvaluateJob
+Outcome = (
+    ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | TruncationOutcome | SelectOutcome | FitOutcome
+    | EvaluateOutcome
+)  # fmt: skip

@@ -1,0 +1,77 @@
+"""Records survive the journey through the journal, not-a-numbers included; what is damaged is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dynft_core.assessment.scores import Score, SpeciesScore
+from dynft_core.dynamics.walk_records import WalkerOutcome, WalkOutcome
+from dynft_core.errors import FileFormatError
+from dynft_core.reference.label_job import LabelOutcome
+from dynft_core.storage.journal import Journal, read_journal
+from dynft_core.tasks.jobs import EvaluateOutcome, Evaluation, FitOutcome, ProposeOutcome, SelectOutcome
+from dynft_core.vocabulary import StructureRef
+from workflows.campaign.json_records import from_json, to_json
+
+number = st.floats(allow_nan=False, allow_infinity=False)
+count = st.integers(0, 10**6)
+key = st.text("0123456789abcdef", min_size=24, max_size=24)
+ref = st.builds(StructureRef, key, st.just("structures/a.h5"), count, st.sampled_from(["flagged", "audit"]),
+                st.text(), number, number)  # fmt: skip
+walk = st.builds(
+    WalkerOutcome, count, st.just("walkers/00/000000.h5"), count, count, st.sampled_from(["finished", "broken"]),
+    st.tuples(ref, ref), number, number, number, st.integers(-1, 5),
+    st.tuples(st.tuples(st.integers(-9, 9), count)),
+)  # fmt: skip
+species = st.builds(SpeciesScore, st.just("Si"), st.tuples(st.tuples(st.integers(-9, 9), count)))
+score = st.builds(Score, key, st.just("audit"), number, number, number, number, st.tuples(species), number)
+outcomes = st.one_of(
+    st.builds(ProposeOutcome, st.booleans(), st.text(), st.tuples(ref), number),
+    st.builds(LabelOutcome, st.booleans(), key, st.text(), st.text(), st.booleans(), number),
+    st.builds(WalkOutcome, st.booleans(), st.text(), st.tuples(walk, walk), st.text(), count, count, number),
+    st.builds(SelectOutcome, st.booleans(), st.text(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
+    st.builds(
+        FitOutcome, st.booleans(), count, st.text(), st.text(), count, count, number, st.tuples(number, number), number,
+        st.tuples(score), st.tuples(score, score), st.tuples(number, number), st.tuples(key),
+        st.sampled_from([None, "phonons"]), number, number,
+    ),
+    st.builds(EvaluateOutcome, st.booleans(), st.text(),
+              st.tuples(st.builds(Evaluation, st.text(), number, number, number, number, count, count)), number),
+)  # fmt: skip
+
+
+@given(outcomes)
+def test_every_outcome_comes_back_as_it_was(outcome: object) -> None:
+    assert from_json(type(outcome), json.loads(json.dumps(to_json(outcome)))) == outcome
+    assert pickle.loads(pickle.dumps(outcome)) == outcome
+
+
+def test_what_is_not_a_number_yet_is_null_in_the_journal_and_nan_again_after_it(tmp_path: Path) -> None:
+    with Journal.open(tmp_path / "journal.jsonl") as journal:
+        journal.append({"event": "fit_finished", "outcome": to_json(FitOutcome(True, 1))})
+    (event,) = read_journal(tmp_path / "journal.jsonl")
+    assert event["outcome"]["beta_inv_sqrt_eV_A"] is None
+    assert math.isnan(from_json(FitOutcome, event["outcome"]).beta_inv_sqrt_eV_A)
+
+
+def test_fields_of_a_newer_version_are_left_out() -> None:
+    data = {**to_json(LabelOutcome(True, "0")), "colour": "blue"}
+    assert from_json(LabelOutcome, data) == LabelOutcome(True, "0")
+
+
+@pytest.mark.parametrize("change", [{"ok": "yes"}, {"version": None}, {"alpha": 3.0}, {"scores": [{"key": "0"}]}])
+def test_a_damaged_record_is_refused_by_name(change: dict[str, object]) -> None:
+    with pytest.raises(FileFormatError, match=r"a (FitOutcome|Score)"):
+        from_json(FitOutcome, {**to_json(FitOutcome(True, 1)), **change})
+
+
+def test_a_role_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(FileFormatError, match="none of"):
+        from_json(StructureRef, {**to_json(StructureRef("0", "s", 0, "flagged")), "role": "holiday"})

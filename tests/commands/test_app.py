@@ -1,0 +1,98 @@
+"""The command as a user meets it: help, versions, misused options, nothing overwritten."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import dynft
+from workflows.commands.app import main
+
+Refused = Callable[[list[str]], str]
+
+
+def test_help_takes_less_than_half_a_second() -> None:
+    command = [sys.executable, "-m", "dynft", "--help"]
+    home = Path(dynft.__file__).parent
+    times = []
+    for _ in range(3):  # the first may have to compile, and others may be using the machine
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, cwd=home)
+        times.append(time.perf_counter() - start)
+        assert done.returncode == 0
+    assert all(name in done.stdout for name in ("init", "train", "status", "report", "fit", "evaluate", "info", "md"))
+    assert min(times) < 0.5
+
+
+def test_commands_start_without_heavy_imports() -> None:
+    code = (
+        "import workflows.commands.app, sys;"
+        "print([m for m in ('numba', 'parsl', 'matplotlib', 'ase', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(dynft.__file__).parent)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_foreign_package_of_the_same_name_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "workflows").mkdir()
+    (tmp_path / "workflows" / "__init__.py").touch()
+    home = Path(dynft.__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(home)])}
+    command = [sys.executable, "-c", "import dynft; dynft.main()"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert str(tmp_path / "workflows") in done.stderr
+    assert dynft.foreign_package() is None
+
+
+def test_misused_options_are_one_line(refused: Refused) -> None:
+    assert "dynft train --help" in refused(["train", "si", "--rin", "x"])
+    assert "command" in refused([])
+    assert "'trian'" in refused(["trian"])
+    assert refused(["labels"]) == "dynft: Missing command. See: dynft labels --help\n"
+    assert "dynft site --help" in refused(["site", "chek"])
+    arguments = ["md", "x.h5", "--supercell", "1", "-o", "t.xyz", "--temperature", "warm"]
+    assert "--temperature" in refused(arguments)
+
+
+def test_an_input_is_not_overwritten(
+    force_field: Path, silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, data = tmp_path / "ff.h5", tmp_path / "data.xyz"
+    copy.write_bytes(force_field.read_bytes())
+    data.write_bytes((silicon_files / "train.xyz").read_bytes())
+    primitive = str(silicon_files / "prim.xyz")
+    for arguments in (
+        ["md", str(copy), "--supercell", "3 3 3", "-o", str(copy)],
+        ["fit", str(data), "--primitive", primitive, "--cutoffs", "4.0", "-o", str(data)],
+    ):
+        assert main(arguments) == 2
+        assert "another file than the input" in capsys.readouterr().err
+    assert copy.read_bytes() == force_field.read_bytes()
+    assert data.read_bytes() == (silicon_files / "train.xyz").read_bytes()
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"dynft {metadata.version('dynft')}"
+
+
+def test_a_terminal_without_greek_letters_gets_the_rest() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "dynft", "md", "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "?_B" in done.stdout
+
+
+def test_a_rehearsal_is_no_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "si", "--dry-run", "--rehearse"]) == 2
+    assert "--dry-run" in capsys.readouterr().err

@@ -1,0 +1,235 @@
+"""Finished calculations as labels: what is taken, in which order of atoms, and what is refused for which reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.units import Bohr, Ry
+from small_campaign import check_ended
+
+from dynft_core.errors import InputError
+from dynft_core.force_field.force_field import ForceField
+from dynft_core.reference.calculation import calculate
+from dynft_core.reference.calculators import make_calculator
+from dynft_core.reference.label import read_label
+from dynft_core.storage.journal import Journal
+from dynft_core.vocabulary import ReferenceSettings
+from workflows.campaign.events import started_event
+from workflows.campaign.jobs import reference_settings
+from workflows.campaign_file.schema import load_campaign
+from workflows.commands.app import main
+from workflows.commands.import_labels import import_labels
+from workflows.run_folder.folder import prepared, state_of
+
+LATTICE_A = 5.432
+TOML = """
+name = "harvest"
+[crystal]
+structure = "cell.xyz"
+supercell = [2, 2, 2]
+[expansion]
+cutoffs_A = [4.0, 3.0]
+[dynamics]
+temperature_K = 100.0
+walkers = 1
+segment_ps = 0.02
+[convergence]
+min_walk_ps = 0.02
+max_walk_ps = 0.04
+[reference]
+calculator = "tersoff-si"
+"""
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Path:
+    ase.io.write(tmp_path / "cell.xyz", bulk("Si", a=LATTICE_A, cubic=True))
+    (tmp_path / "campaign.toml").write_text(TOML)
+    return tmp_path / "campaign.toml"
+
+
+def computed(seed: int, strain: float = 0.0) -> Atoms:
+    atoms = bulk("Si", a=LATTICE_A * (1 + strain), cubic=True) * (2, 2, 2)
+    atoms.positions += 0.03 * np.random.default_rng(seed).standard_normal((len(atoms), 3))
+    atoms.calc = make_calculator(ReferenceSettings("tersoff-si"), ".")
+    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+    atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    return atoms
+
+
+def changed(atoms: Atoms, forces: np.ndarray) -> Atoms:
+    other = atoms.copy()
+    other.calc = SinglePointCalculator(other, energy=0.0, forces=forces)
+    return other
+
+
+def test_frames_become_initial_labels_and_the_campaign_goes_on_with_them(campaign: Path, tmp_path: Path) -> None:
+    frames = [computed(seed) for seed in range(3)]
+    order = np.random.default_rng(1).permutation(len(frames[0]))
+    shuffled = frames[1][order]
+    shuffled.positions += [1.0, 2.0, 3.0]
+    shuffled.wrap()
+    shuffled.calc = SinglePointCalculator(shuffled, energy=-1.0, forces=frames[1].get_forces()[order])
+    bare = frames[2].copy()
+    finite = frames[2].get_forces()
+    finite[3, 1] = np.nan
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    ase.io.write(tmp_path / "data" / "deep" / "good.xyz", [frames[0], shuffled, frames[0]], format="extxyz")
+    strained = computed(5, strain=1e-3)
+    pushed = changed(frames[2], frames[2].get_forces() + 0.1)
+    endless = frames[2].copy()
+    endless.arrays["forces"], endless.cell.array[1, 2] = frames[2].get_forces(), np.nan
+    bad = [endless, strained, bare, changed(frames[2], finite), pushed, frames[2][:-1], bulk("C") * 2]
+    bad[-2].calc = bad[-1].calc = None
+    ase.io.write(tmp_path / "data" / "bad.xyz", bad, format="extxyz")
+    run = tmp_path / "run"
+    said = import_labels(str(campaign), [tmp_path / "data"], run, accept_other_settings=False)
+    assert "imported: 2 labels from 1 file, in the place of the initial structures" in said
+    for words in (
+        "1 × cell: expected the cell of the crystal, to 0.01 %, got one strained by 0.1 %",
+        "3 × forces: expected some for every atom, got none",
+        "1 × forces: expected finite forces, got NaN or infinity",
+        "1 × structure: expected finite cell and positions, got NaN or infinity",
+        f"1 × net force: expected at most 0.01 eV/Å per atom, got 0.173 ({tmp_path}/data/bad.xyz, frame 4)",
+        f"1 × a structure that is a label already, or came twice: {tmp_path}/data/deep/good.xyz, frame 2",
+    ):
+        assert words in said
+    state = state_of(run)
+    refs = state.ledger.labels("initial")
+    assert len(refs) == 2
+    labels = [read_label(run / "labels" / ref.key / "label.h5") for ref in refs]
+    for label, frame in zip(labels, frames, strict=False):
+        sizes = [np.sort(np.linalg.norm(f, axis=1)) for f in (label.forces, frame.get_forces())]
+        assert np.abs(sizes[0] - sizes[1]).max() < 1e-7  # extxyz prints eight digits
+        moved = Atoms("Si64", positions=label.positions, cell=label.cell, pbc=True)
+        moved.calc = make_calculator(ReferenceSettings("tersoff-si"), ".")
+        assert np.abs(moved.get_forces() - label.forces).max() < 1e-6
+        assert label.settings_hash.startswith("imported:")
+    with pytest.raises(InputError, match="label already"):
+        import_labels(str(run), [tmp_path / "data" / "deep"], None, accept_other_settings=False)
+
+    check_ended(run, main(["train", str(campaign), "--run", str(run)]), converged=False)
+    assert ForceField.load(run / "force_fields" / "000001.h5").labels == tuple(ref.key for ref in refs)
+    events = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]
+    assert not [e for e in events if e.get("id", "").startswith("propose:")]
+    ase.io.write(tmp_path / "late.xyz", frames[2], format="extxyz")
+    assert "in the next fit" in import_labels(str(run), [tmp_path / "late.xyz"], None, accept_other_settings=False)
+
+
+def test_labels_import_on_the_command_line(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["labels", "import", str(campaign), str(tmp_path / "nothing"), "--run", str(tmp_path / "run")]) == 2
+    assert "which is not there" in capsys.readouterr().err
+    ase.io.write(tmp_path / "good.xyz", computed(1), format="extxyz")
+    assert main(["labels", "import", str(campaign), str(tmp_path / "good.xyz"), "--run", str(tmp_path / "run")]) == 0
+    assert "imported: 1 label" in capsys.readouterr().out
+
+
+def test_forces_in_other_units_than_those_of_the_labels_there_are_refused(campaign: Path, tmp_path: Path) -> None:
+    run, good, other = tmp_path / "run", tmp_path / "good.xyz", tmp_path / "other.xyz"
+    ase.io.write(good, [computed(1), computed(2)], format="extxyz")
+    import_labels(str(campaign), [good], run, accept_other_settings=False)
+    in_rydberg = [changed(computed(seed), computed(seed).get_forces() / 25.711) for seed in (3, 4)]
+    ase.io.write(other, [*in_rydberg, computed(5)], format="extxyz")
+    said = import_labels(str(run), [other], None, accept_other_settings=False)
+    assert "refused: 2 × stiffness: expected that of the campaign's labels, 1" in said and "other units?" in said
+    assert f"eV/Å² ({other}, frame 1); " in said and f"eV/Å² ({other}, frame 0)" in said
+    assert "imported: 1 label" in said
+    assert len(state_of(run).ledger.accepted) == 3
+
+
+def test_imported_labels_can_be_dropped_and_taken_back_before_the_first_fit(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    for seed in range(4):
+        ase.io.write(tmp_path / f"{seed}.xyz", computed(seed), format="extxyz")
+        import_labels(str(campaign), [tmp_path / f"{seed}.xyz"], run, accept_other_settings=False)
+    unwanted, retried, imported, kept = sorted(state_of(run).ledger.accepted)
+    segments = {ref.key: ref.segment for ref in state_of(run).ledger.labels("initial")}
+    assert main(["labels", "drop", str(run), unwanted, retried, imported]) == 0
+    assert [ref.key for ref in state_of(run).tasks["fit:000001"].job.labels] == [kept]
+    assert main(["labels", "drop", str(run), kept]) == 0
+    assert "import others" in state_of(run).failure
+    assert main(["labels", "retry", str(run), retried, kept]) == 0
+    number = int(segments[imported].removeprefix("structures/imported-").removesuffix(".h5")) - 1
+    import_labels(str(run), [tmp_path / f"{number}.xyz"], None, accept_other_settings=False)
+    check_ended(run, main(["train", str(campaign), "--run", str(run)]), converged=False)
+    assert sorted(ForceField.load(run / "force_fields" / "000001.h5").labels) == [retried, imported, kept]
+    assert state_of(run).ledger.entries[unwanted].status == "dropped"
+    capsys.readouterr()
+    assert main(["labels", "drop", str(run), kept]) == 2
+    assert "a label that no force field was fitted to or tested by" in capsys.readouterr().err
+
+
+def test_forces_all_in_another_unit_are_warned_of_with_what_to_do(campaign: Path, tmp_path: Path) -> None:
+    in_rydberg = [changed(computed(seed), computed(seed).get_forces() / (Ry / Bohr)) for seed in (3, 4)]
+    ase.io.write(tmp_path / "all.xyz", in_rydberg, format="extxyz")
+    said = import_labels(str(campaign), [tmp_path / "all.xyz"], tmp_path / "run", accept_other_settings=False)
+    assert "warning: a stiffness of 0." in said and "from Ry/bohr × 25.71: 1" in said
+
+
+def test_labels_that_are_gone_are_named_before_anything_is_paid_for(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ase.io.write(tmp_path / "good.xyz", [computed(1), computed(2)], format="extxyz")
+    import_labels(str(campaign), [tmp_path / "good.xyz"], run := tmp_path / "run", accept_other_settings=False)
+    lost = min(state_of(run).ledger.accepted)
+    shutil.rmtree(run / "labels" / lost)
+    assert main(["train", str(campaign), "--run", str(run)]) == 2
+    assert f"1 of them gone, the first labels/{lost}" in capsys.readouterr().err
+    assert len(list((run / "labels").iterdir())) == 1
+
+
+@pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x: apt-get install quantum-espresso")
+def test_output_of_pw_x_is_taken_and_other_settings_are_named(campaign: Path, tmp_path: Path) -> None:
+    parameters = (
+        '[reference.parameters]\npseudopotentials = {Si = "Si.pz-vbc.UPF"}\n'
+        "input_data = {system = {ecutwfc = 14.0}, electrons = {conv_thr = 1e-8}}\n"
+    )
+    text = TOML.replace('"tersoff-si"', '"espresso"').replace("[2, 2, 2]", "[1, 1, 1]") + parameters
+    campaign.write_text(text)
+    settings = reference_settings(load_campaign(campaign)[0])
+    for seed, cutoff in ((1, 14.0), (2, 12.0)):
+        atoms = bulk("Si", a=LATTICE_A, cubic=True)
+        atoms.positions += 0.03 * np.random.default_rng(seed).standard_normal((8, 3))
+        data = {"system": {"ecutwfc": cutoff}, "electrons": {"conv_thr": 1e-8}}
+        own = replace(settings, parameters={**settings.parameters, "input_data": data})
+        (tmp_path / "done" / f"{cutoff:g}").mkdir(parents=True)
+        calculation = calculate(atoms, own, tmp_path / "done" / f"{cutoff:g}")
+        if cutoff == 14.0:
+            forces = calculation.forces
+    cut = (tmp_path / "done" / "14" / "espresso.pwo").read_text()
+    (tmp_path / "done" / "cut.pwo").write_text(cut[: cut.index("JOB DONE.")])
+    said = import_labels(str(campaign), [tmp_path / "done"], tmp_path / "run", accept_other_settings=False)
+    assert "1 × other settings (ecutwfc = 12.0, the campaign has 14.0)" in said
+    assert "expected a whole file, got one without 'JOB DONE.'" in said
+    (ref,) = state_of(tmp_path / "run").ledger.labels("initial")
+    label = read_label(tmp_path / "run" / "labels" / ref.key / "label.h5")
+    assert np.abs(np.sort(label.forces, axis=0) - np.sort(forces, axis=0)).max() < 1e-6
+    said = import_labels(str(tmp_path / "run"), [tmp_path / "done"], None, accept_other_settings=True)
+    assert "imported: 1 label from 1 file, " in said and f"dynft train CAMPAIGN --run {tmp_path}" in said
+
+
+def test_nothing_that_can_be_used_is_one_line(campaign: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cut.xyz").write_text("64\nLattice=")
+    with pytest.raises(InputError, match="at least one structure that can be a label"):
+        import_labels(str(campaign), [tmp_path / "data"], tmp_path / "run", accept_other_settings=False)
+    assert not (tmp_path / "run").exists()
+    made = load_campaign(campaign)
+    with prepared(*made, tmp_path / "run"), Journal.open(tmp_path / "run" / "journal.jsonl") as journal:
+        journal.append(started_event(made[0]))
+    with pytest.raises(InputError, match="at least one structure that can be a label"):
+        import_labels(str(campaign), [tmp_path / "data"], tmp_path / "run", accept_other_settings=False)
+    assert (tmp_path / "run" / "journal.jsonl").exists()  # a campaign that was there stays

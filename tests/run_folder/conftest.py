@@ -1,0 +1,8 @@
+"""Makes the fake tasks of tests/campaign importable."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "campaign"))

@@ -1,0 +1,1 @@
+"""The campaign as a pure state machine: no clock, no files, no Parsl."""

@@ -1,0 +1,72 @@
+"""The events of a campaign: the lines of its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from dynft_core.errors import STORAGE, FileFormatError
+from dynft_core.reference.label_job import LabelJob
+from dynft_core.tasks.jobs import Outcome
+from dynft_core.vocabulary import StructureRef
+from workflows.campaign.actions import Action
+from workflows.campaign.json_records import to_json
+from workflows.campaign.paths import JOURNAL
+from workflows.campaign_file.schema import Campaign
+
+Event = Mapping[str, Any]
+
+FORMAT = 1
+"""Of the journal: a reader refuses newer ones."""
+
+
+def started_event(campaign: Campaign) -> dict[str, Any]:
+    """The first line of a journal."""
+    return {"event": "campaign_started", "format": FORMAT, "campaign": campaign.model_dump(mode="json")}
+
+
+def recorded_campaign(event: Event) -> Campaign:
+    """The campaign that an event of the journal holds; keys that came later have their defaults.
+
+    Raises:
+        FileFormatError: there is none, or it is of a newer dynft: its format, or a key or value that is not known.
+    """
+    if event.get("format", FORMAT) > FORMAT:
+        raise FileFormatError(JOURNAL, f"format {FORMAT} or older", f"format {event['format']}", "update dynft")
+    try:
+        return Campaign.model_validate(event.get("campaign"))
+    except ValidationError as error:
+        names = ", ".join(".".join(map(str, problem["loc"])) for problem in error.errors())
+        raise FileFormatError(
+            JOURNAL, "a campaign that this dynft knows", f"one with another {names}" if names else "none",
+            "update dynft to the version that began it, or restore the file from a copy",
+        ) from error  # fmt: skip
+
+
+def changed_event(campaign: Campaign) -> dict[str, Any]:
+    """What to write to the journal when the user has changed what may be changed."""
+    return {"event": "campaign_changed", "campaign": campaign.model_dump(mode="json")}
+
+
+def imported_event(refs: Iterable[StructureRef]) -> dict[str, Any]:
+    """What to write to the journal when labels that were computed elsewhere lie in labels/<key>/."""
+    return {"event": "labels_imported", "structures": [to_json(ref) for ref in refs]}
+
+
+def outcome_event(action: Action, outcome: Outcome) -> dict[str, Any]:
+    """What to write to the journal when a task has answered; 'label_failed' is final, 'task_failed' one try of some."""
+    final = isinstance(action.job, LabelJob) and outcome.failure not in STORAGE
+    failed = "label_failed" if final else "task_failed"
+    event = {"event": f"{action.kind}_finished" if outcome.ok else failed, "id": action.id}
+    return {**event, **_key(action), "outcome": to_json(outcome)}
+
+
+def lost_event(action: Action, why: str, cost: float = 1.0) -> dict[str, Any]:
+    """What to write to the journal when a task will never answer; `cost`: how much the task itself is suspected."""
+    return {"event": "task_lost", "id": action.id, **_key(action), "cost": cost, "outcome": {"error": why}}
+
+
+def _key(action: Action) -> dict[str, str]:
+    return {"key": action.job.structure.key} if isinstance(action.job, LabelJob) else {}

@@ -1,0 +1,278 @@
+"""The jobs of a campaign: its settings put into the words that workers understand. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from functools import cache
+
+from dynft_core.assessment.audits import audit_steps
+from dynft_core.assessment.convergence import ConvergenceSettings
+from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
+from dynft_core.reference.label_job import LabelJob
+from dynft_core.selection.random_steps import random_steps
+from dynft_core.tasks.jobs import EvaluateJob, FitJob, ProposeJob, SelectJob, TruncationJob, ValidateJob
+from dynft_core.vocabulary import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, StructureRef
+from workflows.campaign.paths import PRIMITIVE, SUPERCELL, force_field_path, walk_path
+from workflows.campaign_file.schema import Campaign
+
+CHANGEABLE = (
+    "convergence.", "validation.", "test.", "limits.", "dynamics.max_task_minutes", "reference.timeout_s",
+    "reference.max_concurrent", "selection.max_pending",
+)  # fmt: skip
+"""Keys that may change when a campaign goes on: bounds, which no number computed so far depends on."""
+
+FORCE_FIELD = "force_field.h5"
+"""The last force field of a complete campaign, as a file that stands alone."""
+
+
+def batches(campaign: Campaign) -> tuple[tuple[int, ...], ...]:
+    """The walkers of each walk task."""
+    return _batches(campaign.dynamics.walkers, campaign.dynamics.walkers_per_task)
+
+
+def all_batches(campaign: Campaign) -> frozenset[int]:
+    """Their numbers."""
+    return _numbers(len(batches(campaign)))
+
+
+@cache
+def _numbers(n: int) -> frozenset[int]:
+    return frozenset(range(n))
+
+
+@cache
+def _batches(n: int, size: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(range(first, min(first + size, n))) for first in range(0, n, size))
+
+
+def reference_settings(campaign: Campaign) -> ReferenceSettings:
+    """Which calculator labels, and how it is checked."""
+    r = campaign.reference
+    return ReferenceSettings(r.calculator, dict(r.parameters), r.timeout_s, r.max_net_force_eV_A)
+
+
+def criterion_settings(campaign: Campaign) -> CriterionSettings:
+    """When a structure is selected for a label."""
+    s = campaign.selection
+    if s.criterion == "random":  # taken by the clock, as audits are; ε_B selects nothing
+        return CriterionSettings("fixed", threshold_eV_A=math.inf)
+    return CriterionSettings(
+        s.criterion, s.gamma, s.window_steps, s.threshold_meV_A / 1000, s.break_factor, while_heating=s.while_heating
+    )
+
+
+def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
+    """When the campaign is done."""
+    c = campaign.convergence
+    (low, high), (least, most) = c.audit_ratio, c.scale_bounds
+    settings = ConvergenceSettings(
+        min_walk_ps=c.min_walk_ps,
+        max_walk_ps=c.max_walk_ps,
+        quiet_ps=min(c.quiet_ps, c.min_walk_ps) if campaign.selection.criterion == "trajectory_average" else 0.0,
+        audits=c.audits,
+        audit_ratio=(low, high),
+        certainty=c.certainty,
+        recalibrate=c.recalibrate,
+        scale_bounds=(least, most),
+        max_error_eV_A=math.inf if c.max_error_meV_A is None else c.max_error_meV_A / 1000,
+        max_error_change=c.max_error_change,
+        max_bayesian_share=c.max_bayesian_share,
+    )
+    if (stop := c.stop_when) is None:
+        return settings
+    return replace(
+        settings,
+        property_name=stop.property,
+        property_tolerance=stop.value(),
+        property_unit=PROPERTY_UNITS[stop.property],
+    )
+
+
+def harmonic_job(campaign: Campaign, run_dir: str) -> ProposeJob:
+    """Structures with small random displacements, for the first harmonic fit."""
+    initial = campaign.initial
+    return _propose(
+        campaign, run_dir, "harmonic", "rattled", "harmonic", initial.harmonic_structures, campaign.dynamics.seed
+    )
+
+
+def initial_job(campaign: Campaign, run_dir: str) -> ProposeJob:
+    """The structures that the first force field is fitted to."""
+    initial = campaign.initial
+    force_field = force_field_path(0) if initial.method == "phonons" else None
+    return _propose(
+        campaign, run_dir, "initial", initial.method, "initial", initial.structures, campaign.dynamics.seed, force_field
+    )
+
+
+def test_job(campaign: Campaign, run_dir: str, force_field: str) -> ProposeJob:
+    """An independent test set: a molecular dynamics run of its own, with random numbers of its own."""
+    test, steps_per_ps = campaign.test, 1000 / campaign.dynamics.timestep_fs
+    return _propose(
+        campaign, run_dir, "test", "force_field_md", "test", test.structures, campaign.dynamics.seed + 1, force_field,
+        equilibration_steps=round(test.equilibration_ps * steps_per_ps),
+        interval_steps=max(1, round(test.interval_ps * steps_per_ps)),
+    )  # fmt: skip
+
+
+def _propose(
+    campaign: Campaign, run_dir: str, name: str, method: str, role: str, n_structures: int, seed: int,
+    force_field: str | None = None, **steps: int,
+) -> ProposeJob:  # fmt: skip
+    dynamics = campaign.dynamics
+    return ProposeJob(
+        run_dir=run_dir,
+        output=f"structures/{name}.h5",
+        method=method,  # type: ignore[arg-type]
+        role=role,  # type: ignore[arg-type]
+        n_structures=n_structures,
+        temperature_K=dynamics.temperature_K,
+        seed=seed,
+        structure=SUPERCELL,
+        reference=reference_settings(campaign),
+        amplitude_A=campaign.initial.rattle_A,
+        force_field=force_field,
+        timestep_fs=dynamics.timestep_fs,
+        friction_per_ps=dynamics.friction_per_ps,
+        **steps,
+    )
+
+
+def label_job(campaign: Campaign, run_dir: str, ref: StructureRef, force_field: str | None = None) -> LabelJob:
+    """The reference calculation of one structure, which `force_field` is to find plausible."""
+    return LabelJob(run_dir, ref, SUPERCELL, reference_settings(campaign), force_field)
+
+
+def fit_job(
+    campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef]
+) -> FitJob:
+    """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last."""
+    expansion, stop = campaign.expansion, campaign.convergence.stop_when
+    cutoffs_A = dict(enumerate(expansion.cutoffs_A, start=2))
+    return FitJob(
+        run_dir=run_dir,
+        version=version,
+        output=force_field_path(version),
+        perfect_structure=SUPERCELL,
+        primitive_structure=PRIMITIVE,
+        cutoffs_A=cutoffs_A if version else {2: cutoffs_A[2]},
+        base=force_field_path(version - 1) if version > 1 else None,
+        labels=tuple(labels),
+        pending=tuple(pending),
+        prior=expansion.prior,
+        noise_floor_eV_A=expansion.noise_floor_meV_A / 1000,
+        property_name=stop.property if stop and version else None,
+        temperature_K=campaign.dynamics.temperature_K,
+    )
+
+
+def walk_job(
+    campaign: Campaign, run_dir: str, number: int, force_field: str,
+    walkers: Sequence[tuple[int, WalkerOutcome | None]], pending: Sequence[StructureRef] = (),
+    keeps_pending: bool = False, audited: Container[int] = (), flags: bool = True,
+) -> WalkJob:  # fmt: skip
+    """The next walk of a batch; `walkers` with how their last walk ended, `number` of the walk in this batch.
+
+    `pending`, `keeps_pending`: as in `WalkJob`; `audited`: walkers that are audited at the end of this walk besides
+    the schedule; `flags`: structures are chosen by the criterion, too.
+    """
+    dynamics, audit = campaign.dynamics, campaign.audit
+    n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
+    starts, audits = [], []
+    for w, last in walkers:
+        starts.append(WalkerStart(w, last.output if last else None, walk_path(w, number)))
+        step = last.step if last else 0
+        schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, dynamics.walkers)
+        chosen = {*audit_steps(*schedule, heating_ps(campaign))}
+        chosen |= set(_random_steps(campaign, w, step, step + n_steps) if flags else ())
+        chosen |= {step + n_steps} if w in audited else set()
+        audits += [(w, at) for at in sorted(chosen) if at >= heating_steps(campaign)]
+    criterion = criterion_settings(campaign)
+    return WalkJob(
+        run_dir=run_dir,
+        walkers=tuple(starts),
+        force_field=force_field,
+        perfect_structure=SUPERCELL,
+        n_steps=n_steps,
+        seed=dynamics.seed,
+        temperature_K=dynamics.temperature_K,
+        timestep_fs=dynamics.timestep_fs,
+        friction_per_ps=dynamics.friction_per_ps,
+        criterion=criterion if flags else replace(criterion, name="fixed", threshold_eV_A=math.inf),
+        policy=campaign.selection.policy,
+        reference=reference_settings(campaign),
+        audit_steps=tuple(audits),
+        max_seconds=60 * dynamics.max_task_minutes,
+        pending=tuple(pending),
+        keeps_pending=keeps_pending,
+        monitor=campaign.selection.monitor,
+        monitor_every=campaign.selection.monitor_every,
+        precision=dynamics.precision,
+    )
+
+
+def heating_ps(campaign: Campaign) -> float:
+    """How long a walker that started at rest is colder than its thermostat: by e^-4 = 2 % at the end."""
+    return 4 / campaign.dynamics.friction_per_ps
+
+
+def heating_steps(campaign: Campaign) -> int:
+    """The same in MD steps."""
+    return round(1000 * heating_ps(campaign) / campaign.dynamics.timestep_fs)
+
+
+def validation_steps(campaign: Campaign) -> int:
+    """MD steps that each walker walks in validation."""
+    return round(1000 * campaign.validation.walk_ps / campaign.dynamics.timestep_fs)
+
+
+def validate_job(
+    campaign: Campaign, run_dir: str, name: str, force_field: str, walkers: Sequence[tuple[WalkerOutcome, int]]
+) -> ValidateJob:
+    """A batch walks on from where each of its walkers is, for so many steps, with nothing chosen.
+
+    `name`: of the walk, new for every one.
+    """
+    states = [(walker.walker, walker) for walker, _ in walkers]
+    job = walk_job(campaign, run_dir, 0, force_field, states, flags=False)
+    starts = tuple(replace(start, output=f"validation/{start.walker:02d}/{name}.h5") for start in job.walkers)
+    n_steps = max(steps for _, steps in walkers)
+    return ValidateJob(replace(job, walkers=starts, n_steps=n_steps, audit_steps=()))
+
+
+def truncation_job(run_dir: str, force_field: str, audits: Sequence[StructureRef]) -> TruncationJob:
+    """Larger expansions on the labels of a force field."""
+    return TruncationJob(run_dir, force_field, tuple(ref.key for ref in audits))
+
+
+def chooses_batches(campaign: Campaign) -> bool:
+    """Whether flagged structures are candidates, of which only some are labelled. The paper's loop labels all."""
+    return campaign.selection.policy == "continue" and campaign.selection.batch != "all"
+
+
+def select_job(
+    campaign: Campaign, run_dir: str, force_field: str, candidates: Sequence[StructureRef],
+    under_way: Sequence[StructureRef], n_max: int,
+) -> SelectJob:  # fmt: skip
+    """The choice among flagged structures, beside those whose labels are under way."""
+    s = campaign.selection
+    assert s.batch != "all"
+    return SelectJob(
+        run_dir, force_field, tuple(candidates), tuple(under_way), s.batch, n_max, s.min_gain, s.select_grade
+    )
+
+
+def _random_steps(campaign: Campaign, walker: int, from_step: int, to_step: int) -> tuple[int, ...]:
+    """Steps that criterion 'random' takes."""
+    if campaign.selection.criterion != "random":
+        return ()
+    mean_steps = 1000 * campaign.selection.random_interval_ps / campaign.dynamics.timestep_fs
+    return random_steps(mean_steps, from_step, to_step, walker, campaign.dynamics.seed)
+
+
+def evaluate_job(run_dir: str, n_versions: int, labels: Sequence[StructureRef]) -> EvaluateJob:
+    """Score every force field since the first full one, `n_versions` of them, on the test set."""
+    paths = tuple(force_field_path(v) for v in range(1, n_versions + 1))
+    return EvaluateJob(run_dir, paths, tuple(labels), SUPERCELL)

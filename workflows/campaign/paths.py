@@ -1,0 +1,18 @@
+"""Where the files of a campaign lie in its run folder."""
+
+from __future__ import annotations
+
+JOURNAL = "journal.jsonl"
+SUPERCELL = "supercell.xyz"
+PRIMITIVE = "primitive.xyz"
+"""The perfect structures, in the run folder."""
+
+
+def force_field_path(version: int) -> str:
+    """Where force field `version` lies in the run folder; 0 is the harmonic one of the start."""
+    return f"force_fields/{version:06d}.h5"
+
+
+def walk_path(walker: int, number: int) -> str:
+    """Where a walker's walk `number` lies in the run folder."""
+    return f"walkers/{walker:02d}/{number:06d}.h5"

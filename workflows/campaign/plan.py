@@ -1,0 +1,278 @@
+"""What a campaign does next, phase by phase. Pure functions of the state."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from math import inf, isnan
+
+from dynft_core.assessment.convergence import most_audits
+from dynft_core.tasks.jobs import FitJob
+from dynft_core.vocabulary import Role, StructureRef
+from workflows.campaign import jobs, paths
+from workflows.campaign.actions import Action
+from workflows.campaign.ledger import TRAINING
+from workflows.campaign.state import State
+
+MANY_PENDING = 16
+"""Structures chosen, failed or dropped since the newest force field beyond which a fit without new labels pays: fewer
+are cheaper to put into the covariance at the start of every walk."""
+VERDICTS = 16
+"""How often a campaign of many batches is judged while each of them walks once: a verdict takes time."""
+MOST_WALKS = 100
+"""Walks whose ends say what the walkers meet on average; more say it no better than the audits themselves."""
+MOST_CANDIDATES = 100
+"""Candidates of one selection."""
+
+
+def go_on(state: State) -> tuple[State, tuple[Action, ...]]:
+    """Start everything that can be started now; phases that have nothing to do are passed."""
+    started: list[Action] = []
+    while not state.ended:
+        actions, next_state = _PLANS[state.phase](state)
+        actions = [a for a in actions if a.id not in state.tasks]
+        started += actions
+        changed = next_state is not state
+        state = next_state.with_tasks(actions)
+        if not changed:
+            break
+    return state, tuple(started)
+
+
+Plan = tuple[list[Action], State]
+"""Tasks that shall be outstanding now, and the state, another one when a phase has ended."""
+
+
+def _plan_harmonic(state: State) -> Plan:
+    if state.harmonic or state.ledger.labels("initial"):
+        return [], replace(state, phase="initial")
+    propose = Action("propose:harmonic", jobs.harmonic_job(state.campaign, state.run_dir))
+    return _plan_first_fit(state, "harmonic", propose, version=0)
+
+
+def _plan_initial(state: State) -> Plan:
+    if state.fits:
+        return [], replace(state, phase="walking")
+    propose = Action("propose:initial", jobs.initial_job(state.campaign, state.run_dir))
+    return _plan_first_fit(state, "initial", propose, version=1)
+
+
+def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> Plan:
+    refs = state.ledger.of_role(role)
+    if not refs:
+        return [propose], state
+    if state.ledger.waiting(role):
+        return _labels(state, role), state
+    labels = state.ledger.labels(role)
+    if not labels:
+        why = causes(state.ledger.failed) or "all were dropped: import others, or retry these"
+        return [], replace(state, failure=f"no label for the first fit; {why}")
+    return [_fit(state, version, labels, ())], state
+
+
+def _plan_walking(state: State) -> Plan:
+    return _plan_round(state) if state.campaign.selection.policy == "wait" else _plan_continuing(state)
+
+
+def _plan_round(state: State) -> Plan:
+    """All walk, then all that they chose is labelled, then one fit."""
+    actions = _labels(state, *TRAINING)
+    if state.tasks or actions:
+        return actions, state
+    if new := state.ledger.new(*TRAINING):
+        return [_fit(state, len(state.fits) + 1, new, ())], state
+    return _walk_or_end(state, [])
+
+
+def _plan_continuing(state: State) -> Plan:
+    """Walks, labels, selections and fits side by side."""
+    ledger = state.ledger
+    actions = _labels(state, *TRAINING) + _selection(state)
+    if f"fit:{len(state.fits) + 1:06d}" not in state.tasks:
+        new = ledger.new(*TRAINING)
+        if new or len(state.pending ^ ledger.unknown) >= MANY_PENDING:
+            actions.append(_fit(state, len(state.fits) + 1, new, ledger.waiting(*TRAINING)))
+    return _walk_or_end(state, actions)
+
+
+def _pending(state: State) -> tuple[tuple[StructureRef, ...], bool]:
+    """What walks have to put into the covariance, and whether what the force field has there stays (`WalkJob`).
+
+    It does, unless a label was given up since: what is new is short, however many structures wait for their labels.
+    """
+    entries, unknown = state.ledger.entries, state.ledger.unknown
+    keeps = state.pending <= unknown
+    wanted = unknown - state.pending if keeps else unknown
+    return tuple(entries[key].structure for key in sorted(wanted)), keeps
+
+
+def _walk_or_end(state: State, actions: list[Action]) -> Plan:
+    """Walks beside these tasks; or, when there is no need to walk on, what remains, then the next phase."""
+    if not state.may_end:
+        return actions + _walks(state, 0), state
+    every = max(1, len(state.walks) // VERDICTS)
+    if sum(state.walks) % every and (walks := _walks(state, 0)):
+        return actions + walks, state
+    verdict = state.verdict
+    if not (verdict.converged or verdict.stalled):
+        if state.labels_suffice and state.fits[-1].n_labels >= 2 * state.tried_labels:
+            actions = actions + _trial(state)
+        return actions + _walks(state, verdict.audits_wanted), state
+    if state.campaign.selection.policy == "wait" and not all(state.fresh) and (walks := _walks(state, 0)):
+        return walks, state  # the last force field has to walk, too, and meet nothing new
+    if state.tasks or actions:
+        return actions, state
+    if state.pending:  # a label in the covariance failed or was dropped: the last force field shall not lean on it
+        return [_fit(state, len(state.fits) + 1, (), ())], state
+    return [], replace(state, phase="validation", reason=verdict.sentence)
+
+
+def _trial(state: State) -> list[Action]:
+    """Larger expansions on the labels so far, unless they have been tried on these."""
+    trial = f"truncation:{len(state.fits):06d}"
+    if state.tried_labels == state.fits[-1].n_labels or trial in state.tasks:
+        return []
+    return [Action(trial, jobs.truncation_job(state.run_dir, state.force_field, state.ledger.labels("audit")))]
+
+
+def _walks(state: State, audits_wanted: int) -> list[Action]:
+    """The next walk of every batch that is not walking; nothing is flagged where labels would not help."""
+    pending: tuple[StructureRef, ...] | None = None
+    longest = 1000 * state.campaign.convergence.max_walk_ps / state.campaign.dynamics.timestep_fs
+    audited = range(audits_wanted)  # the first walkers
+    found = []
+    batches = jobs.batches(state.campaign)
+    for b in sorted(jobs.all_batches(state.campaign) - state.walking):
+        walkers = [(w, state.walkers[w]) for w in batches[b]]
+        if all(last is not None and last.step >= longest for _, last in walkers):
+            continue
+        if pending is None:
+            pending, keeps = _pending(state)
+        job = jobs.walk_job(
+            state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, pending, keeps, audited,
+            flags=not state.truncated,
+        )  # fmt: skip
+        found.append(Action(f"walk:{b:02d}:{state.walks[b]:06d}", job))
+    return found
+
+
+def _plan_validation(state: State) -> Plan:
+    """Walkers of a converged campaign walk on with training off."""
+    total = jobs.validation_steps(state.campaign) if state.verdict.converged else 0
+    actions = []
+    for b, batch in enumerate(jobs.batches(state.campaign)):
+        walkers = []
+        for w in batch:
+            trained = state.walkers[w]
+            assert trained is not None  # a walker that has not walked has not converged
+            now = state.validated[w] or trained
+            walkers.append((now, total - (now.step - trained.step)))
+        if any(i.startswith(f"validate:{b:02d}:") for i in state.tasks) or all(left <= 0 for _, left in walkers):
+            continue
+        name = f"{len(state.fits):06d}-{state.validations:06d}"
+        job = jobs.validate_job(state.campaign, state.run_dir, name, state.force_field, walkers)
+        actions.append(Action(f"validate:{b:02d}:{name}", job))
+    actions += _trial(state)
+    if state.tasks or actions:
+        return actions, state
+    reason = f"not converged: {state.problem}; {state.reason}" if state.problem else state.reason
+    return [], replace(state, phase="test", reason="; ".join(filter(None, (reason, state.diagnosis))))
+
+
+def _selection(state: State) -> list[Action]:
+    """The choice among candidates, one at a time, when there is room in the queue."""
+    ledger = state.ledger
+    if not ledger.candidates or f"select:{state.selections:06d}" in state.tasks:
+        return []
+    queued = ledger.queued - ledger.untrained
+    room = state.campaign.selection.max_pending - len(queued)
+    if room <= 0:
+        return []
+    candidates = ledger.sorted(ledger.candidates)[:MOST_CANDIDATES]
+    under_way = (*ledger.sorted(queued), *ledger.new(*TRAINING))
+    job = jobs.select_job(state.campaign, state.run_dir, state.force_field, candidates, under_way, room)
+    return [Action(f"select:{state.selections:06d}", job)]
+
+
+def _plan_test(state: State) -> Plan:
+    if state.campaign.test.structures == 0 or state.evaluations:
+        return [], replace(state, phase="complete")
+    refs = state.ledger.of_role("test")
+    if not refs:
+        return [Action("propose:test", jobs.test_job(state.campaign, state.run_dir, state.force_field))], state
+    if state.ledger.waiting("test"):
+        return _labels(state, "test"), state
+    labels = state.ledger.labels("test")
+    if not labels:
+        return [], replace(state, failure=f"no label for the test set; {causes(state.ledger.failed)}")
+    return [Action("evaluate:test", jobs.evaluate_job(state.run_dir, len(state.fits), labels))], state
+
+
+def _labels(state: State, *roles: Role) -> list[Action]:
+    """Labels to hand to the site, as many as it may have at one time: audits, then those that tell most."""
+    ledger = state.ledger
+    idle = ledger.queued - state.labelling
+    room = state.campaign.reference.max_concurrent - (len(ledger.queued) - len(idle))
+    if room <= 0 or not idle:
+        return []
+    entries = [ledger.entries[ref.key] for ref in ledger.sorted(idle) if ref.role in roles]
+    entries.sort(key=lambda e: -inf if isnan(e.gain) else -e.gain)
+    force_field = state.force_field if state.fits else None
+    return [
+        Action(f"label:{e.structure.key}", jobs.label_job(state.campaign, state.run_dir, e.structure, force_field))
+        for e in entries[:room]
+    ]
+
+
+def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: Iterable[StructureRef]) -> Action:
+    job = jobs.fit_job(state.campaign, state.run_dir, version, tuple(labels), tuple(pending))
+    if version > 1:
+        audits = sorted(state.ledger.labels("audit"), key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))
+        audits = audits[-most_audits(jobs.convergence_settings(state.campaign)) :]
+        job = replace(
+            job, audits=tuple(audits), initial=state.ledger.labels("initial"),
+            walked=_walked(state), heating_steps=jobs.heating_steps(state.campaign),
+        )  # fmt: skip
+    return Action(f"fit:{version:06d}", job)
+
+
+def rebuild_job(state: State) -> FitJob:
+    """The newest force field once more, from its labels alone: for a run folder that has lost its file."""
+    ledger = state.ledger
+    left_out = ledger.unfitted.union(*(fit.set_aside for fit in state.fits))
+    labels = [ref for ref in ledger.labels(*TRAINING) if ref.key not in left_out]
+    job = jobs.fit_job(state.campaign, state.run_dir, len(state.fits), labels, ledger.sorted(state.pending))
+    return replace(job, base=None)
+
+
+def _walked(state: State) -> tuple[str, ...]:
+    """The latest walks, about as many as `MOST_WALKS`, of all batches in turn; none of the first half.
+
+    Those were led by force fields that knew less: where they went astray is not where the crystal goes.
+    """
+    each = -(-MOST_WALKS // state.campaign.dynamics.walkers)
+    return tuple(
+        paths.walk_path(walker, number)
+        for batch, walks in zip(jobs.batches(state.campaign), state.walks, strict=True)
+        for number in range(max(walks // 2, walks - each), walks)
+        for walker in batch
+    )
+
+
+_PLANS = {
+    "harmonic": _plan_harmonic,
+    "initial": _plan_initial,
+    "walking": _plan_walking,
+    "validation": _plan_validation,
+    "test": _plan_test,
+}
+
+
+def causes(failed: Mapping[str, str]) -> str:
+    """The classes of failure, the commonest first, each with its commonest reason."""
+    by_class: dict[str, Counter[str]] = {}
+    for reason in sorted(failed.values()):
+        by_class.setdefault(reason.partition(":")[0], Counter())[reason] += 1
+    common = sorted(by_class.values(), key=lambda reasons: -reasons.total())[:3]
+    return "; ".join(f"{reasons.total()} × {reasons.most_common(1)[0][0]}" for reasons in common)

@@ -1,0 +1,286 @@
+"""What a campaign knows: everything that its journal tells, as one frozen record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from dynft_core.assessment.convergence import (
+    AuditScore,
+    ConvergenceRecord,
+    FitPoint,
+    Verdict,
+    WalkerProgress,
+    assess,
+    bayesian_share,
+)
+from dynft_core.assessment.diagnosis import better, diagnosis, leaving
+from dynft_core.assessment.histogram import Counts
+from dynft_core.assessment.validation import ErrorSummary, Validation
+from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob
+from dynft_core.reference.label_job import LabelJob
+from dynft_core.tasks.jobs import (
+    Evaluation,
+    FitJob,
+    FitOutcome,
+    TruncationOutcome,
+)
+from workflows.campaign import jobs
+from workflows.campaign.actions import Action
+from workflows.campaign.ledger import TRAINING, Ledger
+from workflows.campaign.pace import Pace
+from workflows.campaign_file.schema import Campaign
+
+Phase = Literal["harmonic", "initial", "walking", "validation", "test", "complete"]
+
+
+@dataclass(frozen=True)
+class Setbacks:
+    """How often an outstanding task failed or was lost, and what that has cost (see `campaign.reduce.MAX_LOSSES`)."""
+
+    cost: float = 0.0
+    failed: int = 0
+    lost: int = 0
+
+    @property
+    def words(self) -> str:
+        """'failed 3 times', 'was lost twice and failed once'."""
+        times = {1: "once", 2: "twice"}
+        counts = {"was lost": self.lost, "failed": self.failed}
+        return " and ".join(f"{what} {times.get(n, f'{n} times')}" for what, n in counts.items() if n)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the journal tells. Mappings are never changed in place.
+
+    Attributes:
+        run_dir: where the run folder is now.
+        tasks: outstanding tasks, by id; what a resumed driver has to submit again.
+        walking: batches with an outstanding walk; labelling: keys with an outstanding label.
+        setbacks: how often outstanding tasks failed or were lost, by id.
+        ledger: all structures chosen for a label, and what became of them.
+        pending: keys in the newest force field's covariance alone.
+        selections: number of batch selections finished.
+        fits: force fields from version 1; harmonic: version 0 is there.
+        walkers: each walker's latest walk; walks: number of walks finished, by batch.
+        fresh: steps that each walker has walked with the newest labels' force field, and errors: ε_B over them.
+        validated: each walker's latest validation walk, and validation_errors: ε_B over all of them, by
+            `assessment.histogram`; validations: validation walks finished; validation_explosions: of them in
+            explosions.
+        truncation: what larger expansions make of the labels, once that has been tried.
+        tried_labels: how many labels there were when that was last tried.
+        explosions: walks in a row, over all batches, in which every walker exploded.
+        failed_since: classes of failure of the labels that failed since the latest that did not, or the driver's start.
+        departures: how walkers left the crystal, with the newest labels.
+        latest: how each of the latest walks did, with whichever labels; "" for those that stayed.
+        pace: how fast it goes, and what it cost.
+        failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
+        stopped: why the driver has gone, when it did so in an orderly way.
+    """
+
+    campaign: Campaign
+    run_dir: str
+    phase: Phase
+    tasks: Mapping[str, Action]
+    walking: frozenset[int]
+    labelling: frozenset[str]
+    setbacks: Mapping[str, Setbacks]
+    ledger: Ledger
+    pending: frozenset[str]
+    selections: int
+    harmonic: bool
+    fits: tuple[FitOutcome, ...]
+    walkers: tuple[WalkerOutcome | None, ...]
+    walked_steps: int
+    walks: tuple[int, ...]
+    fresh: tuple[int, ...]
+    errors: Counts
+    validated: tuple[WalkerOutcome | None, ...]
+    validations: int
+    validation_errors: Counts
+    validation_explosions: int
+    truncation: TruncationOutcome | None
+    tried_labels: int
+    explosions: int
+    failed_since: tuple[str, ...]
+    departures: tuple[str, ...]
+    latest: tuple[str, ...]
+    evaluations: tuple[Evaluation, ...]
+    pace: Pace
+    failure: str
+    reason: str
+    stopped: str
+
+    @classmethod
+    def new(cls, campaign: Campaign, run_dir: str) -> State:
+        """A campaign of which nothing has happened yet."""
+        return cls(
+            campaign=campaign,
+            run_dir=run_dir,
+            phase="harmonic" if campaign.initial.method == "phonons" else "initial",
+            tasks={},
+            walking=frozenset(),
+            labelling=frozenset(),
+            setbacks={},
+            ledger=Ledger(),
+            pending=frozenset(),
+            selections=0,
+            harmonic=False,
+            fits=(),
+            walkers=(None,) * campaign.dynamics.walkers,
+            walked_steps=0,
+            walks=(0,) * len(jobs.batches(campaign)),
+            fresh=(0,) * campaign.dynamics.walkers,
+            errors=(),
+            validated=(None,) * campaign.dynamics.walkers,
+            validations=0,
+            validation_errors=(),
+            validation_explosions=0,
+            truncation=None,
+            tried_labels=0,
+            explosions=0,
+            failed_since=(),
+            departures=(),
+            latest=(),
+            evaluations=(),
+            pace=Pace(),
+            failure="",
+            reason="",
+            stopped="",
+        )
+
+    def with_tasks(self, actions: Iterable[Action]) -> State:
+        """With these tasks outstanding, too."""
+        new = {action.id: action for action in actions}
+        if not new:
+            return self
+        walking = self.walking.union(self._batch(a.job) for a in new.values() if isinstance(a.job, WalkJob))
+        labelling = self.labelling.union(a.job.structure.key for a in new.values() if isinstance(a.job, LabelJob))
+        return replace(self, tasks={**self.tasks, **new}, walking=walking, labelling=labelling)
+
+    def without_task(self, name: str) -> State:
+        """With one task fewer outstanding, its setbacks forgotten."""
+        tasks, setbacks = dict(self.tasks), dict(self.setbacks)
+        action = tasks.pop(name, None)
+        setbacks.pop(name, None)
+        job = action.job if action is not None else None
+        walking = self.walking - {self._batch(job)} if isinstance(job, WalkJob) else self.walking
+        labelling = self.labelling - {job.structure.key} if isinstance(job, LabelJob) else self.labelling
+        return replace(self, tasks=tasks, setbacks=setbacks, walking=walking, labelling=labelling)
+
+    def _batch(self, job: WalkJob) -> int:
+        return job.walkers[0].walker // self.campaign.dynamics.walkers_per_task
+
+    def is_being_fitted(self, key: str) -> bool:
+        """Whether an outstanding fit has this label."""
+        fits = [a.job for a in self.tasks.values() if isinstance(a.job, FitJob)]
+        return any(ref.key == key for fit in fits for ref in fit.labels)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will happen: complete or failed."""
+        return self.phase == "complete" or bool(self.failure)
+
+    @property
+    def force_field(self) -> str:
+        """The newest full force field."""
+        return self.fits[-1].path
+
+    @property
+    def n_labels(self) -> int:
+        """Labels to train on: neither those of the harmonic fit or the test set, nor those set aside."""
+        aside = frozenset(key for fit in self.fits for key in fit.set_aside)
+        return sum(
+            e.status == "accepted" and e.structure.role in TRAINING and e.structure.key not in aside
+            for e in self.ledger.entries.values()
+        )
+
+    @property
+    def record(self) -> ConvergenceRecord:
+        """What convergence is judged by."""
+        audits = self.fits[-1].left_out if self.fits else ()
+        stop = self.campaign.convergence.stop_when
+        wanted = stop.property if stop else None
+        ps = self.campaign.dynamics.timestep_fs / 1000
+        return ConvergenceRecord(
+            tuple(
+                FitPoint(f.n_labels, f.beta_inv_sqrt_eV_A, f.property_error if f.property_name == wanted else math.nan)
+                for f in self.fits
+            ),
+            tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A, s.temperature_K, s.highest_order_eV_A) for s in audits),
+            tuple(
+                WalkerProgress(i, w.step * ps, w.mean_error_eV_A, ps * (w.step - max(w.last_flag_step, 0)))
+                if w
+                else WalkerProgress(i, 0.0, math.nan)
+                for i, w in enumerate(self.walkers)
+            ),
+            self.fits[-1].walked_highest_order_eV_A if self.fits else (),
+        )
+
+    @property
+    def diagnosis(self) -> str:
+        """What limits the error, in a sentence; "" while nothing stands out."""
+        tried = self.truncation
+        present, trials = (tried.present, tried.trials) if tried else (None, ())
+        left = leaving(self.departures, self.latest)
+        return diagnosis(self._share, self.campaign.convergence.max_bayesian_share, present, trials, left)
+
+    @property
+    def _share(self) -> float:
+        return bayesian_share(self.record)
+
+    @property
+    def labels_suffice(self) -> bool:
+        """Whether ε_B no longer limits the error."""
+        return self._share <= self.campaign.convergence.max_bayesian_share
+
+    @property
+    def truncated(self) -> bool:
+        """Whether a larger expansion is worth more than further labels, as far as that has been tried."""
+        tried = self.truncation
+        return bool(tried and tried.present and better(tried.present, tried.trials))
+
+    @property
+    def validation(self) -> Validation | None:
+        """What the validation walk found; None before its end."""
+        starts = [(w.step, v.step) for w, v in zip(self.walkers, self.validated, strict=True) if w and v]
+        if len(starts) < len(self.walkers):
+            return None
+        walked_ps = sum(after - before for before, after in starts) * self.campaign.dynamics.timestep_fs / 1000
+        return Validation(
+            ErrorSummary.of(self.validation_errors), ErrorSummary.of(self.errors), walked_ps, self.validation_explosions
+        )
+
+    @property
+    def problem(self) -> str:
+        """What the validation walk has against the campaign; "" when nothing, or before its end."""
+        return self.validation.problem if self.validation else ""
+
+    @property
+    def converged(self) -> bool:
+        """Whether all checks hold, and the validation walk does not contradict them."""
+        return self.verdict.converged and not self.problem
+
+    @property
+    def may_end(self) -> bool:
+        """Whether a verdict is worth its time: not before every walker has walked min_walk_ps."""
+        bounds = self.campaign.convergence
+        least = min(bounds.min_walk_ps, bounds.max_walk_ps) * 1000 / self.campaign.dynamics.timestep_fs
+        return not any(w is None or w.step < least * (1 - 1e-9) for w in self.walkers)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What the checks say."""
+        global _last_verdict
+        basis, last = (self.campaign, self.fits, self.walkers), _last_verdict  # read once: a display reads it, too
+        if last is None or any(a is not b for a, b in zip(basis, last[0], strict=True)):
+            last = _last_verdict = basis, assess(self.record, jobs.convergence_settings(self.campaign))
+        return last[1]
+
+
+_last_verdict: tuple[tuple[Any, ...], Verdict] | None = None
+"""What the last verdict rests on, and it: most events change neither force fields nor walkers."""

@@ -1,0 +1,353 @@
+"""The `dynft` command: what each subcommand takes. The work is done elsewhere, imported when a command runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from dynft_core.errors import DynftError, InputError, about_file
+from dynft_core.vocabulary import ExportFormat, Images, MonitorName, Prior
+from workflows.commands.labels import labels_app
+
+app = typer.Typer(
+    name="dynft",
+    help="Train lattice-dynamics force fields, for as few reference calculations as possible.",
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+)
+
+site_app = typer.Typer(help="Sites: where campaigns run.")
+app.add_typer(labels_app)
+app.add_typer(site_app, name="site")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example runs/si/force_field.h5.")]
+ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"dynft {version('dynft')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Train lattice-dynamics force fields, for as few reference calculations as possible."""
+
+
+@app.command()
+def init(
+    source: Annotated[str, typer.Argument(help="Built-in campaign (si), or a structure file.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to make; default: the name.")] = None,
+    calculator: Annotated[str, typer.Option(help="Reference calculator, for a structure file.")] = "vasp",
+    symprec_A: Annotated[
+        float | None, typer.Option("--symprec", help="Make the structure symmetric first, to this tolerance (Å).")
+    ] = None,
+) -> None:
+    """Write a campaign file and its structure into a new folder."""
+    from workflows.commands.init import init_campaign
+
+    print(init_campaign(source, output, calculator, symprec_A))
+
+
+@app.command()
+def train(
+    campaign: Annotated[str, typer.Argument(help="Campaign file, or a built-in campaign (si).")],
+    site: Annotated[str, typer.Option(help="Where to run: local, another site's name, or FILE.py.")] = "local",
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder; default: runs/NAME. Resumes one.")] = None,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="With labels by a teacher; says what the real campaign would cost.")
+    ] = False,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Force field that labels in a rehearsal; default: bonds made for the crystal.")
+    ] = None,
+    label_seconds: Annotated[float | None, typer.Option(min=0, help="Wall time of one real label, s.")] = None,
+    label_cores: Annotated[int, typer.Option(min=1, help="Cores of one real label.")] = 1,
+    measure_label: Annotated[bool, typer.Option("--measure-label", help="Time one real label.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be submitted; write no file.")] = False,
+) -> None:
+    """Train a force field until more data would not help."""
+    if rehearse:
+        if dry_run:
+            raise InputError("--dry-run, --rehearse", "one of them", "both", "a rehearsal runs; --dry-run alone tells")
+        from workflows.commands.rehearse import RehearsalSettings
+        from workflows.commands.rehearse import rehearse as rehearse_campaign
+
+        settings = RehearsalSettings(teacher, label_seconds, label_cores, measure_label)
+        raise typer.Exit(rehearse_campaign(campaign, site, run, settings))
+    if teacher is not None or label_seconds is not None or measure_label:
+        raise InputError("--teacher, --label-seconds, --measure-label", "--rehearse with them", "none", "add it")
+    if dry_run:
+        from workflows.commands.dry_run import show_dry_run
+
+        print("\n".join(show_dry_run(campaign, site, run)))
+        return
+    from workflows.commands.train import train_campaign
+
+    raise typer.Exit(train_campaign(campaign, site, run))
+
+
+@app.command()
+def compare(
+    campaign: Annotated[str, typer.Argument(help="Campaign file with a cheap reference, or a built-in one (si).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for runs, numbers and plot; resumes one.")],
+    criteria: Annotated[
+        str, typer.Option(help="trajectory_average, epsilon_min, random, fixed; +heating +audits +continue after each.")
+    ] = "epsilon_min,trajectory_average,random,trajectory_average+audits",
+    seeds: Annotated[int, typer.Option(help="Runs of each criterion.")] = 5,
+    walk_ps: Annotated[float | None, typer.Option("--walk-ps", help="Walked time of each walker, ps.")] = None,
+    test_structures: Annotated[int, typer.Option(help="Test structures of each seed.")] = 20,
+    site: Annotated[str, typer.Option(help="Where to run: local, another site's name, or FILE.py.")] = "local",
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a campaign under several criteria and seeds: labels against error, side by side."""
+    from workflows.commands.compare import CompareSettings, compare_campaign
+
+    names = tuple(name.strip() for name in criteria.split(",") if name.strip())
+    settings = CompareSettings(names, seeds, walk_ps, test_structures)
+    print(compare_campaign(campaign, settings, site, output, as_json))
+
+
+@app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    as_json: JsonFlag = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds while the campaign runs.")] = False,
+) -> None:
+    """Say where a campaign stands, from its files alone."""
+    from workflows.commands.status import show_status
+
+    show_status(run, as_json, watch)
+
+
+@site_app.command("check")
+def site_check(
+    site: Annotated[str, typer.Argument(help="A site's name, or FILE.py.")],
+    timeout_s: Annotated[float, typer.Option("--timeout", help="How long to wait for the scheduler, s.")] = 300.0,
+    command: Annotated[list[str] | None, typer.Option(help="Program that labels need, for example vasp_std.")] = None,
+) -> None:
+    """Run one small job in every executor of a site and say what its worker sees."""
+    from workflows.commands.site_check import check_site
+
+    raise typer.Exit(check_site(site, timeout_s, tuple(command or ())))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="HTML file; default: RUN/report.html.")] = None,
+) -> None:
+    """Write what a campaign did into one HTML file."""
+    from workflows.commands.report import write_report
+    from workflows.user_files.outputs import replaced
+
+    print(f"report: {replaced(*write_report(run, output))}")
+
+
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
+    primitive: Annotated[Path, typer.Option(help="Cell of the perfect crystal, primitive or conventional.")],
+    cutoffs: Annotated[
+        str, typer.Option(help="Cutoffs in Å for orders 2, 3, …, for example 8.0,5.0,5.0; or auto: by the evidence.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Force field to write.")],
+    reference: ReferenceFile = None,
+    prior: Annotated[
+        Prior, typer.Option(help="Prior: one for all orders, one for each, or one that decays with distance.")
+    ] = "decaying",
+    max_order: Annotated[int, typer.Option(help="Highest order that --cutoffs auto may choose.", min=2, max=6)] = 6,
+    rotational: Annotated[
+        bool,
+        typer.Option(
+            "--rotational-sum-rules",
+            help="Born-Huang and Huang conditions on order 2; false for a crystal under stress or with forces.",
+        ),
+    ] = False,
+) -> None:
+    """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
+    from workflows.commands.fit import FitSettings, fit_command
+
+    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational), reference)
+
+
+@app.command()
+def evaluate(
+    force_field: ForceFieldFile,
+    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
+    reference: ReferenceFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a force field on structures with forces."""
+    from workflows.commands.evaluate import evaluate_command
+
+    print(evaluate_command(force_field, data, reference, as_json))
+
+
+@app.command()
+def info(force_field: ForceFieldFile, as_json: JsonFlag = False) -> None:
+    """Say what a force-field file holds."""
+    from workflows.commands.evaluate import info_command
+
+    print(info_command(force_field, as_json))
+
+
+@app.command()
+def md(
+    force_field: ForceFieldFile,
+    supercell: Annotated[str, typer.Option(help="Three integers or nine (rows), for example '4 4 4'.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Trajectory to write, extended xyz.")],
+    structure: Annotated[Path | None, typer.Option(help="Cell that is repeated; default: the primitive cell.")] = None,
+    temperature_K: Annotated[float, typer.Option("--temperature", help="K.")] = 300.0,
+    time_ps: Annotated[float, typer.Option("--time-ps", help="Length, ps.")] = 1.0,
+    timestep_fs: Annotated[float, typer.Option("--timestep-fs", help="fs.")] = 1.0,
+    friction_per_ps: Annotated[float, typer.Option("--friction-per-ps", help="Langevin friction, 1/ps.")] = 10.0,
+    nve: Annotated[bool, typer.Option("--nve", help="Constant energy instead of a thermostat.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
+    interval: Annotated[int, typer.Option(help="Steps between frames.")] = 100,
+    bayesian_error: Annotated[bool, typer.Option("--bayesian-error", help="Watch ε_B at every step.")] = False,
+    monitor: Annotated[MonitorName, typer.Option(help="Estimate ε_B to a few percent, or compute it.")] = "sketch",
+    single: Annotated[bool, typer.Option("--single", help="Forces in single precision, in half the time.")] = False,
+) -> None:
+    """Run molecular dynamics with a force field, in a cell of any size."""
+    from workflows.commands.md import MdSettings, run_md
+
+    settings = MdSettings(
+        temperature_K, time_ps, timestep_fs, 0.0 if nve else friction_per_ps, seed, interval,
+        monitor if bayesian_error else None, single,
+    )
+    print(run_md(force_field, supercell, structure, output, settings))
+
+
+@app.command()
+def phonons(
+    force_field: ForceFieldFile,
+    points: Annotated[
+        str | None, typer.Option(help="q points, fractional in the reciprocal primitive cell: '0 0 0; 0.5 0 0.5'.")
+    ] = None,
+    bands: Annotated[bool, typer.Option("--bands", help="Bands along the crystal's path: bands.png, .dat.")] = False,
+    dos: Annotated[bool, typer.Option("--dos", help="Density of states: dos.png, .dat.")] = False,
+    mesh: Annotated[str, typer.Option(help="Points of the mesh for --dos.")] = "20 20 20",
+    samples: Annotated[int, typer.Option(help="Samples of the posterior, for error bars.")] = 50,
+    images: Annotated[
+        Images, typer.Option(help="Images of a cutoff beyond half the training cell: the shortest, or all.")
+    ] = "shortest",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")] = Path("phonons"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Phonon frequencies with error bars: at points (default: the high-symmetry ones), bands, density of states."""
+    from workflows.commands.phonons import PhononSettings, phonons_command
+
+    settings = PhononSettings(points, bands, dos, mesh, samples, images)
+    print(phonons_command(force_field, output, settings, as_json))
+
+
+@app.command()
+def properties(
+    force_field: ForceFieldFile,
+    names: Annotated[
+        str | None, typer.Option("--property", help="phonons, free_energy, displacements, sigma_A; default: all.")
+    ] = None,
+    temperature_K: Annotated[float, typer.Option("--temperature", help="K.")] = 300.0,
+    samples: Annotated[int, typer.Option(help="Samples of the posterior, for error bars.")] = 50,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what the crystal is like, with error bars: phonons, free energy, displacements, anharmonicity."""
+    from dynft_core.properties.thermal import PropertySettings
+    from workflows.commands.properties import properties_command
+
+    print(properties_command(force_field, names, PropertySettings(temperature_K, samples), as_json))
+
+
+@app.command()
+def anharmonicity(
+    force_field: ForceFieldFile,
+    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å): a data set, or what dynft md wrote.")],
+    reference: ReferenceFile = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say how anharmonic structures are: σ_A, whole, by species and by mode."""
+    from workflows.commands.phonons import anharmonicity_command
+
+    print(anharmonicity_command(force_field, data, reference, as_json))
+
+
+@app.command()
+def export(
+    force_field: ForceFieldFile,
+    format_: Annotated[ExportFormat, typer.Option("--format", help="Program to write for.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
+    supercell: Annotated[
+        str | None,
+        typer.Option(help="Three integers or nine (rows) of the primitive cell; default: the training supercell."),
+    ] = None,
+) -> None:
+    """Write the force constants for another program."""
+    from workflows.commands.export import export_command
+
+    print(export_command(force_field, format_, output, supercell))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; returns the exit code.
+
+    0 success, 1 failure, 2 what the user can mend (input, files, a full disk), 130 interrupted, 141 the reader of the
+    output went away. Errors that dynft raises on purpose, and those of files, are one line on stderr; anything else is
+    a bug and keeps its traceback.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without β or Å shall not end a campaign
+            stream.reconfigure(errors="replace")
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="dynft", standalone_mode=False)
+        sys.stdout.flush()  # or the interpreter would fail to, at its end
+        return int(code or 0)
+    except TyperException as error:
+        message = " ".join(error.format_message().split())
+        return _refuse(f"{message} See: dynft {_subcommand(arguments)}--help", error.exit_code)
+    except InputError as error:
+        return _refuse(str(error), 2)
+    except DynftError as error:
+        return _refuse(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _refuse("interrupted", 130)
+    except BrokenPipeError:
+        return _reader_gone()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # Typer's way to end then
+            return _reader_gone()
+        raise
+    except OSError as error:
+        return _refuse(about_file(error), 2)
+
+
+def _reader_gone() -> int:
+    """The reader of our output (head, less) has seen enough; closing stdout at exit must not fail a second time."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def _refuse(message: str, code: int) -> int:
+    print(f"dynft: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _subcommand(arguments: Sequence[str]) -> str:
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback} | {"labels", "site"}
+    return f"{arguments[0]} " if arguments and arguments[0] in known else ""

@@ -1,0 +1,201 @@
+"""`dynft evaluate` and `dynft info`: what a force field is worth, and what it holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.force_field.force_field import ForceField
+from workflows.campaign.json_records import json_text
+from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
+from workflows.user_files.structures import read_labelled_frames
+from workflows.views.fits import CONSISTENT, left_out_lines
+
+Floats = NDArray[np.float64]
+
+SAME_FORCES_EV_A = 2e-7
+"""Forces that differ by less are the same ones, printed to eight decimals at positions that are, too."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How well a force field gives the forces of labelled structures.
+
+    Attributes:
+        rmse: root mean square of the force components' errors, eV/Å.
+        mae: mean of their absolute values, eV/Å.
+        relative: rmse over the root mean square force.
+        beta_inv_sqrt: fitting error β^(-1/2) of the force field, eV/Å.
+        mean_bayesian_error: mean ε_B over the structures, eV/Å.
+        predicted_rmse: sqrt(1/β + mean ε_B²), what the force field expects of its own rmse, eV/Å.
+        consistent: whether it is within CONSISTENT of the rmse.
+        left_out_rmse: leave-one-structure-out error of the training, eV/Å; NaN where it is not known.
+        n_structures: how many.
+        by_cell: of each supercell, where there are several, the numbers of its own structures alone.
+    """
+
+    rmse: float
+    mae: float
+    relative: float
+    beta_inv_sqrt: float
+    mean_bayesian_error: float
+    predicted_rmse: float
+    consistent: bool
+    left_out_rmse: float
+    n_structures: int
+    by_cell: tuple[CellAccuracy, ...]
+
+
+@dataclass(frozen=True)
+class CellAccuracy:
+    """How well a force field gives the forces of structures of one supercell, eV/Å; as `Accuracy`."""
+
+    n_atoms: int
+    matrix: list[list[int]]
+    n_structures: int
+    rmse: float
+    predicted_rmse: float
+
+
+def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_json: bool) -> str:
+    """Score the force field on `data`; returns what to print."""
+    loaded = ForceField.load(force_field)
+    accuracy = evaluate(loaded, data, reference)
+    if as_json:
+        return json_text(accuracy)
+    share = "; all forces are zero" if math.isnan(accuracy.relative) else f" ({accuracy.relative:.2%} of the rms force)"
+    return "\n".join([
+        f"structures          {accuracy.n_structures}",
+        f"RMSE                {1e3 * accuracy.rmse:.3f} meV/Å{share}",
+        f"MAE                 {1e3 * accuracy.mae:.3f} meV/Å",
+        f"β^(-1/2)            {1e3 * accuracy.beta_inv_sqrt:.3f} meV/Å",
+        f"mean ε_B            {1e3 * accuracy.mean_bayesian_error:.3f} meV/Å",
+        f"predicted RMSE      {1e3 * accuracy.predicted_rmse:.3f} meV/Å",
+        *([] if math.isnan(accuracy.left_out_rmse) else [
+            f"leave-one-out       {1e3 * accuracy.left_out_rmse:.3f} meV/Å, in the training"
+        ]),
+        *cell_lines(accuracy.by_cell),
+        consistency(accuracy),
+    ])
+
+
+def cell_lines(cells: Sequence[CellAccuracy]) -> list[str]:
+    """A line for each supercell where there are several."""
+    return [
+        f"{f'  {x.n_atoms} atoms':20s}RMSE {1e3 * x.rmse:.3f}, predicted {1e3 * x.predicted_rmse:.3f} meV/Å, "
+        f"{x.n_structures} structure{'' if x.n_structures == 1 else 's'}, supercell {x.matrix}"
+        for x in (cells if len(cells) > 1 else ())
+    ]
+
+
+def consistency(accuracy: Accuracy) -> str:
+    """Whether the predicted RMSE is right, and what it means where it is not."""
+    if accuracy.rmse < SAME_FORCES_EV_A:
+        return (
+            "nothing is tested: these are the force field's own forces, as dynft md writes them; "
+            "have the reference compute the forces of these structures"
+        )
+    deviation = accuracy.predicted_rmse / accuracy.rmse - 1
+    if accuracy.consistent:
+        return f"consistent: the prediction is {abs(deviation):.0%} {'above' if deviation > 0 else 'below'} the RMSE"
+    if deviation > 0:
+        return (
+            f"not consistent: the prediction is {deviation:.0%} above the RMSE: these structures are easier than the "
+            "training's, or the error is below what β may resolve"
+        )
+    return (
+        f"not consistent: the prediction is {-deviation:.0%} below the RMSE: the expansion is misspecified (longer "
+        "cutoffs, higher orders), or these structures are of another kind than the training's"
+    )
+
+
+def evaluate(force_field: ForceField, data: Path, reference: Path | None = None) -> Accuracy:
+    """Score a force field on the structures of `data`, of the training supercell or of others.
+
+    Raises:
+        InputError: as `read_labelled_frames`, zero forces on displaced atoms, or forces in other units.
+    """
+    cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell)
+    noise = float(force_field.posterior.beta_inv_sqrt)
+    residuals, forces, bayesian, by_cell = [], [], [], []
+    for x in cells:
+        refuse_zero_forces("DATA", x.displacements, x.forces)
+        on_cell = force_field.on(x.supercell)
+        predicted_forces = on_cell.forces(x.displacements)
+        refuse_other_units("DATA", x.forces, predicted_forces)
+        residuals.append((predicted_forces - x.forces).ravel())
+        forces.append(x.forces.ravel())
+        bayesian.append(on_cell.bayesian_error(x.displacements))
+        predicted = math.hypot(noise, float(np.mean(bayesian[-1])))
+        matrix = x.supercell.matrix.tolist()
+        by_cell.append(CellAccuracy(x.supercell.n_atoms, matrix, len(x.forces), _rms(residuals[-1]), predicted))
+    errors, rms_force = np.concatenate(residuals), _rms(np.concatenate(forces))
+    rmse, mean_error = _rms(errors), float(np.mean(np.concatenate(bayesian)))
+    predicted = math.hypot(noise, mean_error)
+    return Accuracy(
+        rmse=rmse,
+        mae=float(np.mean(np.abs(errors))),
+        relative=rmse / rms_force if rms_force > 0 else math.nan,
+        beta_inv_sqrt=noise,
+        mean_bayesian_error=mean_error,
+        predicted_rmse=predicted,
+        consistent=abs(predicted - rmse) <= CONSISTENT * rmse,
+        left_out_rmse=math.nan if force_field.left_out is None else force_field.left_out.rmse,
+        n_structures=sum(len(x.forces) for x in cells),
+        by_cell=tuple(by_cell),
+    )
+
+
+def _rms(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def info_command(path: Path, as_json: bool) -> str:
+    """What a force-field file holds; returns what to print."""
+    loaded = ForceField.load(path, pending=True)  # it says how many they are, and no ε_B
+    values = describe(loaded)
+    if as_json:
+        return json_text(values)
+    counts = ", ".join(f"order {n}: {m}" for n, m in values["n_parameters"].items())
+    cutoffs = ", ".join(f"order {n}: {c:g}" for n, c in values["cutoffs"].items())
+    return "\n".join([
+        f"crystal             {values['formula']}, space group {values['space_group']}",
+        f"supercell           {values['n_atoms']} atoms",
+        f"cutoffs             {cutoffs} Å",
+        f"free parameters     {counts}; {values['n_parameters_total']} in all",
+        f"labels              {values['n_labels']}, pending {values['n_pending']}",
+        f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
+        *left_out_lines(loaded.left_out),
+        f"prior               {values['prior']}{', rotational sum rules' if values['rotational'] else ''}",
+        f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",
+        f"log evidence        {values['log_evidence']:.2f}",
+    ])
+
+
+def describe(force_field: ForceField) -> dict[str, Any]:
+    """The facts of a force field as plain values: lengths Å, β^(-1/2) eV/Å, α 1/eV²."""
+    basis, posterior = force_field.basis, force_field.posterior
+    return {
+        "formula": basis.crystal.formula,
+        "space_group": basis.symbol,
+        "n_atoms": force_field.supercell.n_atoms,
+        "supercell_A": force_field.supercell.cell.tolist(),
+        "cutoffs": {str(n): float(c) for n, c in basis.cutoffs.items()},
+        "n_parameters": {str(n): int(m) for n, m in basis.n_parameters.items()},
+        "n_parameters_total": int(basis.size),
+        "n_labels": int(force_field.n_labels),
+        "n_pending": len(force_field.pending),
+        "beta_inv_sqrt": float(posterior.beta_inv_sqrt),
+        "left_out_rmse": None if force_field.left_out is None else force_field.left_out.rmse,
+        "left_out_ratio": None if force_field.left_out is None else force_field.left_out.ratio,
+        "prior": force_field.prior,
+        "rotational": force_field.rotational,
+        "alpha": [float(a) for a in posterior.alpha],
+        "log_evidence": float(posterior.log_evidence),
+    }

@@ -1,0 +1,52 @@
+"""`dynft export`: force constants for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dynft_core.force_field.force_field import ForceField
+from dynft_core.interop.export import export
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.images import holds_apart, shortest_vector
+from dynft_core.storage.files import making_folder
+from workflows.user_files.outputs import check_folder, replaced
+from workflows.user_files.supercells import build_supercell
+
+HOW_TO_READ = {
+    "phonopy": 'phonopy.load("phonopy.yaml") in that folder reads them',
+    "phono3py": 'phono3py.load("phono3py.yaml") in that folder reads them',
+    "shengbte": "run ShengBTE (FourPhonon for the fourth order) in that folder, after a look at CONTROL",
+    "hiphive": 'hiphive.ForceConstants.read("force_constants.fcs") reads them',
+    "gpumd": "in run.in: potential fcp.txt; start from model.xyz",
+}
+
+
+def export_command(force_field: Path, name: str, output: Path, supercell: str | None) -> str:
+    """Write the force constants for the program `name` into the folder `output`; returns what to print.
+
+    Raises:
+        InputError: anything unusable among the arguments.
+        OSError: the folder cannot be written to.
+    """
+    before = check_folder(output)
+    loaded = ForceField.load(force_field)
+    cell = None if supercell is None else build_supercell(loaded, supercell, None)
+    with making_folder(output):
+        files = export(loaded, name, output, cell)
+    lines = [f"written: {replaced(file, file in before)}" for file in files]
+    note = _folding_note(loaded, name, cell or loaded.supercell)
+    return "\n".join([*lines, HOW_TO_READ[name], *([note] if note else [])])
+
+
+def _folding_note(force_field: ForceField, name: str, cell: Supercell) -> str:
+    """Which constants do not lie apart on the supercell that was written; ShengBTE's default holds all apart."""
+    if name == "shengbte":
+        cell = force_field.supercell
+    folding = [f"{n}" for n, cutoff in force_field.basis.cutoffs.items() if not holds_apart(cell, cutoff)]
+    if not folding:
+        return ""
+    return (
+        f"note: cutoffs of order {', '.join(folding)} reach beyond half the distance of images in the supercell of "
+        f"{cell.n_atoms} atoms, {shortest_vector(cell) / 2:.2f} Å: the constants of images are added up"
+        + (", and taken to sit on the shortest ones" if name in ("phonopy", "phono3py", "shengbte") else "")
+    )

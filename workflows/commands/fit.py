@@ -1,0 +1,241 @@
+"""`dynft fit`: a force field of structures with forces, without a campaign."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.errors import DynftError, InputError
+from dynft_core.expansion_choice.scan import ALLOWED_S, ScanStep, scan_cutoffs
+from dynft_core.force_field.force_field import ForceField, fit_cells
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.rotational_conditions import sums_of
+from dynft_core.regression.mpi import Ranks
+from dynft_core.regression.posterior import Posterior
+from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
+from dynft_core.symmetry.rotational import RotationalSums
+from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
+from dynft_core.vocabulary import Prior
+from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
+from workflows.user_files.expansion_notes import images_note, shell_note
+from workflows.user_files.outputs import check_output, replaced
+from workflows.user_files.structures import LabelledFrames, one_supercell, read_labelled_frames, read_structure
+from workflows.views.fits import left_out_lines
+from workflows.views.progress import duration
+
+Floats = NDArray[np.float64]
+
+NOISE_FLOOR_EV_A = 1e-6
+"""Floor on β^(-1/2) of `dynft fit`: data of tight calculations agree to a few 1e-6 eV/Å."""
+
+
+def parse_cutoffs(text: str) -> dict[int, float]:
+    """Cutoffs by order (Å) from '8.0,5.0,5.0' for orders 2, 3, 4.
+
+    Raises:
+        InputError: an order left out, or something that is no number.
+    """
+    cutoffs = {}
+    for order, part in enumerate(text.split(","), start=2):
+        try:
+            cutoffs[order] = float(part)
+        except ValueError as error:
+            got = f"'{part.strip()}'" if part.strip() else "nothing"
+            raise InputError(
+                "--cutoffs", f"a length in Å for order {order}", f"{got} in '{text}'", "write for example 8.0,5.0,5.0"
+            ) from error
+    return cutoffs
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules."""
+
+    cutoffs: str
+    prior: Prior = "decaying"
+    max_order: int = MAX_ORDER
+    rotational: bool = False
+
+    @property
+    def automatic(self) -> bool:
+        """Whether the evidence chooses the cutoffs."""
+        return self.cutoffs.strip() == "auto"
+
+
+def fit_command(
+    data: Path,
+    primitive: Path,
+    output: Path,
+    settings: FitSettings,
+    reference: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Fit `data`, say what comes of it and save the force field; alone or as one of the ranks of an MPI run.
+
+    Raises:
+        InputError: anything unusable among the arguments; nothing is written then.
+    """
+    ranks = Ranks.world()
+    try:
+        with ranks.together():
+            before = check_output(output, "force field", data, primitive, reference)
+            crystal, frames = _read(data, primitive, settings, reference)
+        force_field, lines = _fit(crystal, frames, settings, ranks, say if ranks.first else _say_nothing)
+    except DynftError:
+        if ranks.first:
+            raise
+        raise SystemExit(2) from None  # the first process tells the user
+    if ranks.first:
+        force_field.save(output)
+        for line in [*lines, f"force field: {replaced(output, before)}"]:
+            say(line)
+
+
+def _read(
+    data: Path, primitive: Path, settings: FitSettings, reference: Path | None
+) -> tuple[Crystal, tuple[LabelledFrames, ...]]:
+    """The crystal and the frames; the cutoffs are looked at before the long file is read."""
+    crystal = reduce_to_primitive(Crystal(read_structure(primitive, "--primitive")))
+    if not settings.automatic:
+        check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
+    return crystal, read_labelled_frames(data, crystal, reference)
+
+
+def _fit(
+    crystal: Crystal,
+    cells: Sequence[LabelledFrames],
+    settings: FitSettings,
+    ranks: Ranks,
+    say: Callable[[str], None],
+) -> tuple[ForceField, list[str]]:
+    """The force field, and what to say of it at the end."""
+    for x in cells:
+        refuse_zero_forces("DATA", x.displacements, x.forces)
+        of_cell = f"{x.supercell.n_atoms} atoms: " if len(cells) > 1 else ""
+        for warning in data_warnings(x.displacements, x.forces, x.energies, crystal.atom_volume_A3):
+            say(of_cell + warning)
+    chosen: dict[int, float] = {}
+    with ranks.together():
+        if not settings.automatic:
+            chosen = parse_cutoffs(settings.cutoffs)
+        elif ranks.first:  # where time decides, all of them would not agree
+            chosen = _scan(crystal, one_supercell(cells, "--cutoffs auto, DATA"), settings.max_order, say)
+    cutoffs_A = ranks.broadcast(chosen)
+    with ranks.together():
+        for note in _notes(crystal, [x.supercell for x in cells], cutoffs_A, settings.prior, ranks.size):
+            say(note)
+        basis = ForceConstantBasis.cached(crystal, cutoffs_A)
+    force_field = fit_cells(basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks)
+    unknown = undetermined(force_field.posterior)
+    if settings.rotational:
+        free, force_field = force_field, force_field.with_rotational_sum_rules(NOISE_FLOOR_EV_A)
+        say(rotational_note(free, force_field))
+    force_field = force_field.widened(cells, NOISE_FLOOR_EV_A, ranks)
+    lines = _summary(force_field, cells, unknown)
+    return force_field, lines if ranks.size == 1 else [*lines, f"by {ranks.size} processes"]
+
+
+def _notes(
+    crystal: Crystal, cells: Sequence[Supercell], cutoffs_A: Mapping[int, float], prior: Prior, n_ranks: int
+) -> list[str]:
+    """What to know before the fit: memory, shells that a cutoff comes near to, images.
+
+    Raises:
+        InputError: the fit would not fit into memory.
+    """
+    largest, *others = sorted(cells, key=lambda cell: -cell.n_atoms)
+    memory = check_memory(largest, cutoffs_A, n_ranks)
+    notes = (memory, shell_note(crystal, cutoffs_A), images_note(largest, cutoffs_A, prior, others))
+    return [note for note in notes if note]
+
+
+def _say_nothing(text: str) -> None:
+    """The other ranks of an MPI run leave the talking to the first."""
+
+
+def _scan(
+    crystal: Crystal, frames: LabelledFrames, max_order: int, say: Callable[[str], None]
+) -> dict[int, float]:
+    """Choose cutoffs by evidence, saying every step."""
+    say(f"choosing cutoffs by the log evidence, no structure set aside, for at most {duration(ALLOWED_S)}")
+    say(f"{'cutoffs of orders 2, 3, … (Å)':40}{'parameters':>11}{'β^(-1/2) meV/Å':>16}{'log evidence':>14}")
+
+    def show(step: ScanStep) -> None:
+        cutoffs = ", ".join(f"{c:g}" for c in step.cutoffs_A.values())
+        say(f"{cutoffs:40}{step.n_parameters:11d}{1e3 * step.beta_inv_sqrt:16.3f}{step.log_evidence:14.1f}")
+
+    scan = scan_cutoffs(
+        crystal, frames.supercell, frames.displacements, frames.forces, max_order=max_order,
+        noise_floor_eV_A=NOISE_FLOOR_EV_A, on_step=show,
+    )
+    seen = "" if scan.n_structures == len(frames.forces) else f" (on {scan.n_structures} of the structures)"
+    say(f"stopped: {scan.reason}; {scan.tried} expansions fitted{seen}")
+    return scan.cutoffs_A
+
+
+def rotational_note(free: ForceField, ruled: ForceField) -> str:
+    """What the rotational sum rules changed between two fits, and whether the data contradict them."""
+    if ruled.posterior.whitening is free.posterior.whitening:
+        return "rotational sum rules: the symmetry of the crystal alone makes them hold"
+    before, after = (
+        [np.abs([part(s) for s in sums_of(f.basis, f.posterior.mean, f.supercell)]).max() for part in _PARTS]
+        for f in (free, ruled)
+    )
+    change = ruled.posterior.log_evidence - free.posterior.log_evidence
+    note = (
+        f"rotational sum rules: broken by at most {after[0]:.1e} eV/Å (Born-Huang; {before[0]:.1e} without the option) "
+        f"and {after[1]:.1e} eV (Huang; {before[1]:.1e}); log evidence {change:+.1f}"
+    )
+    if change < -1:
+        note += "\nthe data contradict them: is every atom at rest, the crystal without stress, the cutoff long enough?"
+    return note
+
+
+_PARTS: tuple[Callable[[RotationalSums], Floats], ...] = (lambda s: s.born_huang, lambda s: s.huang)
+
+
+def _summary(force_field: ForceField, cells: Sequence[LabelledFrames], unknown: int) -> list[str]:
+    """The closing lines of a fit to `cells`; `unknown`: parameters that the data leave to the prior."""
+    basis, posterior = force_field.basis, force_field.posterior
+    rows, size = posterior.statistics.n_rows, basis.size
+    orders = ", ".join(f"order {n}: {m}" for n, m in basis.n_parameters.items())
+    structures = ", ".join(f"{len(x.forces)} structures of {x.supercell.n_atoms} atoms" for x in cells)
+    square = sum(
+        float(np.sum((force_field.on(x.supercell).forces(x.displacements) - x.forces) ** 2)) for x in cells
+    )
+    lines = [
+        f"{structures}: {rows} force components",
+        f"{size} parameters ({orders})",
+        f"training RMSE {1e3 * math.sqrt(square / rows):.3f} meV/Å, "
+        f"fitting error β^(-1/2) {1e3 * posterior.beta_inv_sqrt:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
+        *left_out_lines(force_field.left_out),
+    ]
+    if unknown:
+        lines.insert(2, prior_note(unknown, size, rows, force_field.prior))
+    return lines
+
+
+def prior_note(unknown: int, size: int, rows: int, prior: Prior) -> str:
+    """What it means that `rows` force components leave `unknown` of `size` combinations of parameters to the prior."""
+    few = f"{rows} force components for {size} parameters: " if rows < size else ""
+    left = f"{few}the data leave {unknown} of {size} combinations of parameters to the"
+    if prior == "decaying":
+        return (
+            f"{left} decaying prior, as they may: it has learnt from the others how they fall with distance and "
+            "bodies, and ε_B counts what that leaves open"
+        )
+    return (
+        f"underdetermined: {left} prior, which keeps them small; ε_B is large where forces hang on them; more "
+        "structures determine those that the supercell tells apart, the decaying prior estimates them"
+    )
+
+
+def undetermined(posterior: Posterior) -> int:
+    """Number of independent combinations of parameters that the prior knows better than the data."""
+    return int((posterior.gains < 1).sum())

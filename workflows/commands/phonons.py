@@ -1,0 +1,253 @@
+"""`dynft phonons` and `anharmonicity`: what a force field says about the crystal's vibrations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.errors import InputError
+from dynft_core.force_field.force_field import ForceField
+from dynft_core.model.images import shortest_vector
+from dynft_core.phonons.anharmonicity import Anharmonicity, ModeAnharmonicity, anharmonicity, mode_anharmonicity
+from dynft_core.phonons.bands import BandPath, band_path, point_name
+from dynft_core.phonons.density_of_states import density_of_states
+from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, frequency_errors
+from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
+from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
+from dynft_core.storage.files import making_folder, replacing
+from workflows.campaign.json_records import json_text
+from workflows.user_files.outputs import check_folder, replaced
+from workflows.user_files.structures import one_supercell, read_labelled_frames
+
+Floats = NDArray[np.float64]
+
+DENSITY_SAMPLES = 20
+MODES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class PhononSettings:
+    """What `dynft phonons` computes: points and mesh as the user writes them, samples of the posterior for errors."""
+
+    points: str | None = None
+    bands: bool = False
+    dos: bool = False
+    mesh: str = "20 20 20"
+    samples: int = 50
+    images: Images = "shortest"
+
+    def __post_init__(self) -> None:
+        if self.samples < 2:
+            raise InputError("--samples", "at least 2", str(self.samples), "50 give error bars good to 10 %")
+
+
+@dataclass(frozen=True, eq=False)
+class _Phonons:
+    """Frequencies and errors (Q, 3n) THz at named points, and files written."""
+
+    q_points: Floats
+    labels: list[str]
+    found: Floats
+    errors: Floats
+    imaginary: tuple[ImaginaryMode, ...]
+    files: list[str] = field(default_factory=list)
+
+
+def phonons_command(force_field: Path, output: Path, settings: PhononSettings, as_json: bool) -> str:
+    """Compute what `settings` ask for, write bands and density of states into `output`; returns what to print.
+
+    Raises:
+        InputError: anything unusable among the arguments; nothing is written then.
+        OSError: the folder cannot be written to.
+    """
+    wanted = None if settings.points is None else parse_points(settings.points)
+    repeats = parse_mesh(settings.mesh)
+    before = check_folder(output) if settings.bands or settings.dos else set()
+    loaded = ForceField.load(force_field)
+    path = band_path(loaded.basis.crystal)
+    q = np.array(list(path.points.values())) if wanted is None else wanted
+    errors = frequency_errors(loaded, q, settings.samples, images=settings.images)
+    result = _Phonons(
+        q,
+        [point_name(x, path.points) for x in q],
+        frequencies(loaded, q, images=settings.images),
+        errors,
+        imaginary_modes(loaded, q, errors, settings.images),
+    )
+    on_path: tuple[ImaginaryMode, ...] = ()
+    if settings.bands or settings.dos:
+        with making_folder(output):
+            on_path = _write_bands(loaded, path, output, settings, result.files) if settings.bands else ()
+            if settings.dos:
+                _write_density(loaded, repeats, output, settings, result.files)
+    if as_json:
+        return json_text(_as_values(result, on_path, settings))
+    return "\n".join(_as_text(result, on_path, loaded, settings) + _files(result, before))
+
+
+def parse_points(text: str) -> Floats:
+    """Points (Q, 3) from '0 0 0; 0.5 0 0.5' or '1/3 1/3 0'.
+
+    Raises:
+        InputError: a point that is not three numbers.
+    """
+    points, remedy = [], 'write "0 0 0; 0.5 0 0.5"'
+    for part in (p for p in text.split(";") if p.strip()):
+        try:
+            point = [float(Fraction(word)) for word in part.replace(",", " ").split()]
+        except (ValueError, ZeroDivisionError, OverflowError):
+            point = []
+        if len(point) != 3:
+            raise InputError("--points", "three numbers for each point", f"'{part.strip()}'", remedy)
+        points.append(point)
+    if not points:
+        raise InputError("--points", "at least one point", f"'{text}'", remedy)
+    return np.array(points)
+
+
+def parse_mesh(text: str) -> tuple[int, int, int]:
+    """Three positive integers, or one for all three.
+
+    Raises:
+        InputError: something else.
+    """
+    words = text.replace(",", " ").split()
+    words = words * 3 if len(words) == 1 else words
+    if len(words) != 3 or not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise InputError("--mesh", "three positive integers", f"'{text}'", "for example '20 20 20'")
+    return int(words[0]), int(words[1]), int(words[2])
+
+
+def _write_bands(
+    force_field: ForceField, path: BandPath, folder: Path, settings: PhononSettings, files: list[str]
+) -> tuple[ImaginaryMode, ...]:
+    from workflows.views.phonon_figures import draw_bands
+
+    found = frequencies(force_field, path.q_points, images=settings.images)
+    errors = frequency_errors(force_field, path.q_points, settings.samples, images=settings.images)
+    m = found.shape[1]
+    names = ["distance_1/A", "q1", "q2", "q3", *[f"f{k}_THz" for k in range(1, m + 1)]]
+    names += [f"error{k}_THz" for k in range(1, m + 1)]
+    _write_columns(folder / "bands.dat", names, np.column_stack([path.distances, path.q_points, found, errors]))
+    draw_bands(path, found, errors, folder / "bands.png")
+    files += [str(folder / "bands.dat"), str(folder / "bands.png")]
+    return _worth_naming(imaginary_modes(force_field, path.q_points, errors, settings.images))
+
+
+def _worth_naming(modes: Sequence[ImaginaryMode]) -> tuple[ImaginaryMode, ...]:
+    """Of the imaginary modes along a path, those at named points, each once, and the deepest of all."""
+    if not modes:
+        return ()
+    named = {(mode.label, mode.first): mode for mode in modes if mode.label}
+    deepest = min(modes, key=lambda mode: mode.frequency_THz)
+    return (*named.values(), *(() if deepest.label else (deepest,)))
+
+
+def _write_density(
+    force_field: ForceField, repeats: tuple[int, int, int], folder: Path, settings: PhononSettings, files: list[str]
+) -> None:
+    from workflows.views.phonon_figures import draw_density
+
+    found = density_of_states(force_field, repeats, samples=DENSITY_SAMPLES, images=settings.images)
+    columns = np.column_stack([found.frequencies_THz, found.density, found.errors])
+    _write_columns(folder / "dos.dat", ["frequency_THz", "density_1/THz", "error_1/THz"], columns)
+    draw_density(found, folder / "dos.png")
+    files += [str(folder / "dos.dat"), str(folder / "dos.png")]
+
+
+def _write_columns(file: Path, names: Sequence[str], values: Floats) -> None:
+    with replacing(file) as temporary:
+        np.savetxt(temporary, values, fmt="%.9g", header=" ".join(names))
+
+
+def _as_values(result: _Phonons, on_path: tuple[ImaginaryMode, ...], settings: PhononSettings) -> dict[str, Any]:
+    return {
+        "points": result.q_points.tolist(),
+        "labels": result.labels,
+        "frequencies_THz": result.found.tolist(),
+        "errors_THz": result.errors.tolist(),
+        "imaginary": [{"name": mode.name, **asdict(mode)} for mode in (*result.imaginary, *on_path)],
+        "images": settings.images,
+        "files": result.files,
+    }
+
+
+def _as_text(
+    result: _Phonons, on_path: tuple[ImaginaryMode, ...], force_field: ForceField, settings: PhononSettings
+) -> list[str]:
+    lines = [
+        "frequencies in THz ± posterior standard deviation, imaginary ones negative; the bars hold what the labels",
+        "leave open, not what the expansion leaves out (higher orders, longer cutoffs)",
+    ]
+    for x, label, found, errors in zip(result.q_points, result.labels, result.found, result.errors, strict=True):
+        place = f"{label:<3s}({' '.join(f'{round(c, 6) + 0.0:.4g}' for c in x)})"
+        lines.append(f"{place:<24s} " + "  ".join(f"{f:z8.4f} ± {e:.4f}" for f, e in zip(found, errors, strict=True)))
+    named = {mode.name: None for mode in (*result.imaginary, *on_path)}
+    lines += [f"imaginary: {name}" for name in named]
+    if not named:
+        lines.append("no imaginary modes there")
+    if folds(force_field):
+        lines.append(_folding_note(force_field, settings.images))
+    return lines
+
+
+def _files(result: _Phonons, before: set[Path]) -> list[str]:
+    return [f"written: {replaced(Path(file), Path(file) in before)}" for file in result.files]
+
+
+def _folding_note(force_field: ForceField, images: Images) -> str:
+    """What the training supercell cannot tell, and what is assumed about it."""
+    choice = {
+        "shortest": "the constants are taken to sit on the shortest images, as phonopy has it, "
+        "and the errors do not hold that choice (--images all: as the posterior left them)",
+        "all": "the posterior spreads the constants over all images, and the errors say how unsure that is",
+    }[images]
+    return (
+        f"note: the second-order cutoff, {force_field.basis.cutoffs[2]:g} Å, reaches beyond half the distance of "
+        f"images in the training supercell, {shortest_vector(force_field.supercell) / 2:.2f} Å: between the points "
+        f"commensurate with it {choice}"
+    )
+
+
+def anharmonicity_command(force_field: Path, data: Path, reference: Path | None, as_json: bool) -> str:
+    """σ_A of the structures in `data` against the force field's second order; returns what to print.
+
+    Raises:
+        InputError: anything unusable among the arguments.
+    """
+    loaded = ForceField.load(force_field)
+    frames = one_supercell(read_labelled_frames(data, loaded.basis.crystal, reference, loaded.supercell), "DATA")
+    if not frames.forces.any():
+        raise InputError("DATA", "forces that are not all zero", "zeros alone", "σ_A needs displaced atoms' forces")
+    moved = loaded.on(frames.supercell)
+    harmonic = harmonic_forces(moved, frames.displacements)
+    whole = anharmonicity(frames.forces, harmonic, frames.supercell.numbers)
+    modes = mode_anharmonicity(frames.forces, harmonic, harmonic_hessian(moved), frames.supercell.masses)
+    if as_json:
+        return json_text({
+            "sigma": whole.sigma,
+            "per_species": whole.per_species,
+            "per_structure": whole.per_structure.tolist(),
+            "modes": {"frequencies_THz": modes.frequencies_THz.tolist(), "sigma": modes.sigma.tolist()},
+            "n_structures": len(whole.per_structure),
+        })
+    return "\n".join(_anharmonicity_text(whole, modes))
+
+
+def _anharmonicity_text(whole: Anharmonicity, modes: ModeAnharmonicity) -> list[str]:
+    values = whole.per_structure
+    lines = [
+        f"σ_A                 {whole.sigma:.6f} over {len(values)} structures "
+        f"(each alone: {np.nanmin(values):.4f} to {np.nanmax(values):.4f})",
+        *(f"σ_A of {species:<13s}{sigma:.6f}" for species, sigma in sorted(whole.per_species.items())),
+        "most anharmonic modes of the supercell, harmonic frequency (imaginary negative) and σ_A:",
+    ]
+    levels = {round(float(s), 9): k for k, s in enumerate(modes.sigma) if np.isfinite(s)}
+    strongest = sorted(levels, reverse=True)[:MODES_SHOWN]
+    return lines + [f"  {modes.frequencies_THz[levels[s]]:9.4f} THz   {s:.4f}" for s in strongest]

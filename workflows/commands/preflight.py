@@ -1,0 +1,39 @@
+"""Checks of a campaign before anything runs or is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dynft_core.errors import InputError
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.reference.calculators import check_calculator
+from dynft_core.symmetry.basis import check_cutoffs
+from workflows.campaign.jobs import chooses_batches, reference_settings
+from workflows.campaign.plan import MOST_CANDIDATES
+from workflows.campaign_file.schema import Campaign
+from workflows.user_files.data_checks import check_memory
+from workflows.user_files.expansion_notes import images_note, shell_note
+from workflows.user_files.structures import read_structure
+
+
+def check_campaign(campaign: Campaign) -> list[str]:
+    """Check what the campaign file alone does not show; returns notes for the user.
+
+    Raises:
+        InputError: unusable structure, supercell, cutoffs or calculator.
+    """
+    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+    cutoffs_A = dict(enumerate(campaign.expansion.cutoffs_A, start=2))
+    check_cutoffs(crystal, cutoffs_A)
+    supercell = Supercell.build(crystal, campaign.crystal.supercell)
+    if supercell.n_atoms < 2:
+        raise InputError(
+            "crystal.supercell", "two atoms or more: one alone does not move", f"{campaign.crystal.supercell}",
+            "give a larger one",
+        )
+    notes = check_calculator(reference_settings(campaign), supercell.atoms())
+    n_candidates = MOST_CANDIDATES if chooses_batches(campaign) else 0
+    memory = check_memory(supercell, cutoffs_A, argument="expansion.cutoffs_A", n_candidates=n_candidates)
+    found = (memory, shell_note(crystal, cutoffs_A), images_note(supercell, cutoffs_A, campaign.expansion.prior))
+    return [*notes, *(note for note in found if note)]

@@ -1,0 +1,1 @@
+"""Running a campaign: executors, event loop, sites, time limits, signals."""

@@ -1,0 +1,1 @@
+"""The files of one campaign: lock, identity, snapshot, requests."""

@@ -1,0 +1,35 @@
+"""The supercell that a user asks for in numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dynft_core.errors import InputError
+from dynft_core.force_field.force_field import ForceField
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from workflows.user_files.structures import read_structure
+
+
+def build_supercell(force_field: ForceField, text: str, structure: Path | None) -> Supercell:
+    """The supercell that `text` ('4 4 4', or nine integers by rows) makes of `structure`, or of the primitive cell.
+
+    Raises:
+        InputError: `text` is neither, or `structure` is not of the force field's crystal.
+    """
+    parts = text.replace(",", " ").split()
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (3, 9):
+        raise InputError("--supercell", "three or nine integers", f"'{text}'", "for example '4 4 4'")
+    matrix = np.array(numbers) if len(numbers) == 3 else np.array(numbers).reshape(3, 3)
+    crystal = force_field.basis.crystal
+    whole = crystal if structure is None else Crystal(read_structure(structure, "--structure"))
+    repeated = Supercell.build(whole, matrix)
+    if repeated.n_atoms < 2:
+        raise InputError("--supercell", "two atoms or more: one alone does not move", f"'{text}'", "give a larger one")
+    return repeated if structure is None else Supercell.match(crystal, repeated.atoms())

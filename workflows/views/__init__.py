@@ -1,0 +1,1 @@
+"""What a campaign looks like: words, tables and figures; reads, never writes."""

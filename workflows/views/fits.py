@@ -1,0 +1,19 @@
+"""What a fit says of its own errors, in words."""
+
+from __future__ import annotations
+
+from dynft_core.regression.left_out import LeftOut
+
+CONSISTENT = 0.1
+"""The predicted RMSE is right when it is within this fraction of the real one."""
+
+
+def left_out_lines(left_out: LeftOut | None) -> list[str]:
+    """What the leave-one-structure-out errors say of a fit."""
+    if left_out is None:
+        return []
+    line = f"leave-one-structure-out error {1e3 * left_out.rmse:.3f} meV/Å, {left_out.ratio:.2f} times what is expected"
+    if abs(left_out.ratio - 1) <= CONSISTENT:
+        return [line]
+    why = "the expansion is misspecified (longer cutoffs, higher orders)" if left_out.ratio > 1 else "the data are few"
+    return [line, f"not consistent: {why}; β^(-1/2) and ε_B are multiplied by {left_out.ratio:.2f}"]

@@ -1,0 +1,242 @@
+"""What the report shows, gathered from the files of a run: tables as rows, figures with their titles."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from dynft_core.dynamics.state import ChosenStructure, WalkReport, load_report
+from dynft_core.errors import DynftError
+from dynft_core.force_field.force_field import ForceField
+from dynft_core.phonons.bands import band_path
+from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
+from dynft_core.reference.label import read_label, relative_label_path
+from dynft_core.vocabulary import StructureRef
+from workflows.campaign_file.schema import Campaign
+from workflows.views.campaign_figures import (
+    ErrorTrace,
+    bayesian_error_figure,
+    calibration_figure,
+    labels_figure,
+    learning_figure,
+    parity_figure,
+    standardised_error_figure,
+)
+from workflows.views.history import History
+from workflows.views.phonon_figures import bands_figure
+
+Floats = NDArray[np.float64]
+
+PARITY_LABELS = 200
+"""Labels drawn in the parity plot, evenly among all: more add nothing to see."""
+BAND_SAMPLES = 30
+PACKAGES = ("dynft", "numpy", "scipy", "ase", "spglib", "parsl", "h5py", "numba")
+
+
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """A figure of the report; `name` is its PNG's file name."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """A structure chosen for a label, with what became of it (eV/Å, s; nan: not known)."""
+
+    key: str
+    role: str
+    walker: str
+    time_ps: float
+    bayesian_error_eV_A: float
+    predicted_eV_A: float
+    actual_eV_A: float
+    seconds: float
+    outcome: str
+    reason: str
+
+
+def walk_reports(run: Path, history: History) -> list[WalkReport]:
+    """What every walk so far met."""
+    return [load_report(run / walk.output) for walk in history.walks]
+
+
+def error_traces(walks: Sequence[WalkReport], step_ps: float) -> list[ErrorTrace]:
+    """ε_B along the whole walk of each walker, its pieces joined; steps after an explosion (nan) are left out."""
+    by_walker: dict[int, list[WalkReport]] = {}
+    for walk in walks:
+        by_walker.setdefault(walk.walker, []).append(walk)
+    return [_joined(walker, own, step_ps) for walker, own in sorted(by_walker.items())]
+
+
+def _joined(walker: int, walks: Sequence[WalkReport], step_ps: float) -> ErrorTrace:
+    steps = np.concatenate([walk.first_step + np.arange(walk.steps_walked) for walk in walks])
+    errors = np.concatenate([walk.errors_eV_A for walk in walks])
+    known = np.isfinite(errors)
+    met = {
+        role: tuple(choice.step * step_ps for walk in walks for choice in walk.choices if choice.role == role)
+        for role in ("flagged", "audit")
+    }
+    return ErrorTrace(walker, steps[known] * step_ps, errors[known], met["flagged"], met["audit"])
+
+
+def ledger(
+    walks: Sequence[WalkReport], history: History, events: Sequence[Mapping[str, Any]], step_ps: float
+) -> list[LedgerRow]:
+    """Every structure chosen for a label, in the order of the campaign."""
+    met: dict[str, tuple[int, ChosenStructure]] = {}
+    for walk in walks:
+        for choice in walk.choices:
+            met.setdefault(choice.key, (walk.walker, choice))
+    costs = {e["key"]: float((e.get("outcome") or {}).get("seconds") or math.nan) for e in events if "key" in e}
+    failed, scores = dict(history.failed), history.scores
+
+    def row(ref: StructureRef) -> LedgerRow:
+        walker, choice = met.get(ref.key, (None, None))
+        score = scores.get(ref.key)
+        return LedgerRow(
+            key=ref.key,
+            role=ref.role,
+            walker="–" if walker is None else str(walker),
+            time_ps=choice.step * step_ps if choice else math.nan,
+            bayesian_error_eV_A=ref.bayesian_error_eV_A,
+            predicted_eV_A=score.predicted_eV_A if score else math.nan,
+            actual_eV_A=score.rmse_eV_A if score else math.nan,
+            seconds=costs.get(ref.key, math.nan),
+            outcome=failed.get(ref.key, "labelled" if ref.key in history.labelled else "waiting"),
+            reason=ref.reason,
+        )
+
+    return [row(ref) for ref in history.chosen]
+
+
+def validation_errors(run: Path, events: Sequence[Mapping[str, Any]]) -> Floats:
+    """ε_B (T,) at the steps of the validation walks with the newest force field, eV/Å; empty without any."""
+    outputs = [
+        run / walk["output"]
+        for event in events if event["event"] == "validate_finished" for walk in event["outcome"]["walks"]
+    ]  # fmt: skip
+    version = outputs[-1].stem.split("-")[0] if outputs else ""
+    errors = [load_report(path).errors_eV_A for path in outputs if path.stem.split("-")[0] == version]
+    found = np.concatenate(errors) if errors else np.zeros(0)
+    return np.asarray(found[np.isfinite(found)])
+
+
+def plots(
+    run: Path, campaign: Campaign, history: History, traces: Sequence[ErrorTrace], validation: Floats
+) -> list[Plot]:
+    """All figures for which there are data; `validation`: ε_B (T,) along the validation walks."""
+    step_ps = campaign.dynamics.timestep_fs / 1000
+    fits = [fit for fit in history.fits if fit.version > 0]
+    found = []
+    if traces:
+        found.append(Plot(
+            "bayesian_error", "Bayesian error along the walks",
+            "Mean and standard deviation of ε_B over the latest steps of each walker, against walked time.",
+            bayesian_error_figure(traces, campaign.selection.window_steps),
+        ))  # fmt: skip
+    if fits:
+        tested = sorted(history.evaluations, key=lambda e: e.force_field)
+        found.append(Plot(
+            "learning", "Error against the number of labels",
+            "Fitting error of every force field and, where there is a test set, its RMSE there.",
+            learning_figure(
+                [fit.n_labels for fit in fits], [fit.beta_inv_sqrt_eV_A for fit in fits],
+                [e.n_labels for e in tested], [e.rmse_eV_A for e in tested],
+            ),
+        ))  # fmt: skip
+    if fits and traces:
+        walked = [fit.walked_steps * step_ps for fit in fits]
+        found.append(Plot(
+            "labels", "Labels against walked time", "Labels in the fit.",
+            labels_figure(walked, [fit.n_labels for fit in fits]),
+        ))  # fmt: skip
+    window = campaign.selection.window_steps
+    latest = np.concatenate([trace.errors_eV_A[-window:] for trace in traces]) if traces else np.zeros(0)
+    errors, where = (validation, "the validation walk") if len(validation) else (latest, f"the latest {window} steps")
+    if len(errors) and np.ptp(errors) > 0:
+        found.append(Plot(
+            "standardised_error", "Distribution of the Bayesian error", f"z_B over {where} of each walker.",
+            standardised_error_figure(errors),
+        ))  # fmt: skip
+    scores = list(history.scores.values())
+    if scores:
+        found.append(Plot(
+            "calibration", "Was the predicted error right?",
+            "Every label against the prediction of the force field that did not know it yet.",
+            calibration_figure(
+                [s.predicted_eV_A for s in scores], [s.rmse_eV_A for s in scores], [s.role for s in scores]
+            ),
+        ))  # fmt: skip
+    return found + _force_field_plots(run, history)
+
+
+def _force_field_plots(run: Path, history: History) -> list[Plot]:
+    """Parity of forces and phonons of the newest force field; nothing where its file is not there."""
+    versions = [fit.version for fit in history.fits if fit.version > 0]
+    path = run / f"force_fields/{max(versions, default=0):06d}.h5"
+    if not versions or not path.is_file():
+        return []
+    force_field = ForceField.load(path)
+    band = band_path(force_field.basis.crystal, spacing=0.01)
+    found = [Plot(
+        "phonons", "Phonons of the newest force field",
+        "Bands with two posterior standard deviations.",
+        bands_figure(
+            band, frequencies(force_field, band.q_points), frequency_errors(force_field, band.q_points, BAND_SAMPLES)
+        ),
+    )]  # fmt: skip
+    labelled = [ref for ref in history.chosen if ref.key in history.labelled]
+    test = [ref for ref in labelled if ref.role == "test"]
+    shown = test or [ref for ref in labelled if ref.role != "harmonic"]
+    pairs = _forces(run, force_field, shown[:: math.ceil(len(shown) / PARITY_LABELS) or 1])
+    if pairs is not None:
+        name = "test set" if test else "labels of the fit"
+        title = f"Forces of the {name}"
+        found.append(Plot("parity", title, f"{name.capitalize()} against the newest force field.",
+                          parity_figure(*pairs, name)))  # fmt: skip
+    return found
+
+
+def _forces(run: Path, force_field: ForceField, refs: Sequence[StructureRef]) -> tuple[Floats, Floats] | None:
+    """Reference forces and those of the force field, all components; labels whose file is damaged are left out."""
+    actual, predicted = [], []
+    for ref in refs:
+        try:
+            label = read_label(run / relative_label_path(ref.key))
+        except DynftError:
+            continue  # the ledger names it; a picture of the others is still worth having
+        actual.append(label.forces.ravel())
+        predicted.append(force_field.forces(label.displacements).ravel())
+    return (np.concatenate(actual), np.concatenate(predicted)) if actual else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that numbers may depend on."""
+    found = {"Python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def working_seconds(events: Sequence[Mapping[str, Any]]) -> float:
+    """Wall time of the drivers together: the pauses, each ended by the start of a driver, are left out."""
+    times = [datetime.fromisoformat(str(event["time"])) for event in events]
+    pairs = zip(events[1:], times[1:], times[:-1], strict=True)
+    return sum((time - before).total_seconds() for event, time, before in pairs if event["event"] != "driver_started")
