@@ -56,6 +56,7 @@ def _busy(process: psutil.Process) -> bool:
 
 
 def kill_label(course: Course, rng: random.Random) -> bool:
+    """The process that computes, or the one that ends it when its worker is gone."""
     return _kill(course.processes("calculation_child"), rng)
 
 
@@ -113,7 +114,9 @@ def end_in_second_attempt(course: Course, rng: random.Random) -> bool:
     while course.running() and time.monotonic() < deadline:
         for child in course.processes("calculation_child"):
             with suppress(psutil.Error):
-                if Path(child.cwd()).name != "attempt-001" and _kill([p for p in [child.parent()] if p], rng):
+                worker = child.parent()
+                second = Path(child.cwd()).name != "attempt-001"
+                if second and worker and "spawn_main" in " ".join(worker.cmdline()) and _kill([worker], rng):
                     return True
         time.sleep(0.05)
     return False

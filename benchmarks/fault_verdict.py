@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def verdict(course: Course) -> dict[str, Any]:
         "labels": len(labels),
         "lost": sum(e.status not in ("accepted", "dropped") for e in state.ledger.entries.values())
         + len(labels.keys() ^ answers.keys()),
-        "repeated": sum(map(_repeated, course.run_dir.glob("labels/*/attempts.jsonl"))),
+        "repeated": sum(_repeated(path, state) for path in course.run_dir.glob("labels/*/attempts.jsonl")),
         "wrong": sum(_wrong(label) for label in labels.values()),
         "orphans": course.orphans,
         "hangs": course.hangs,
@@ -42,18 +43,20 @@ def verdict(course: Course) -> dict[str, Any]:
     }
 
 
-def _repeated(attempts: Path) -> bool:
+def _repeated(attempts: Path, state: State) -> bool:
     """Whether a label's calculation was finished more often than once, or twice where two contradicted each other."""
-    finished = 0
-    for event in read_journal(attempts):
+    events, finished, worst = read_journal(attempts), 0, 0
+    for event in [*events, {"event": "end", "error": ""}]:
         if event["event"] == "attempt":
             finished += _ok(attempts.parent / f"attempt-{event['attempt']:03d}" / "calculation.h5")
-        elif finished:  # the failure of a label, whose attempts are of no use to the next one
-            allowed = 2 if event["error"].startswith("implausible: ") else 1
-            if finished > allowed:
-                return True
+        else:  # the failure of a label, whose attempts are of no use to the next one
+            worst = max(worst, finished - (2 if event["error"].startswith("implausible: ") else 1))
             finished = 0
-    return finished > 1
+    if worst > 0:
+        print(f"repeated: {state.ledger.entries[attempts.parent.name]}", *events, sep="\n  ", flush=True)
+        for path in sorted(attempts.parent.glob("*/*")):
+            print(f"  {path.relative_to(attempts.parent)}: {datetime.fromtimestamp(path.stat().st_mtime)}", flush=True)
+    return worst > 0
 
 
 def _ok(calculation: Path) -> bool:

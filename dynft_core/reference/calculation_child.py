@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -9,6 +10,9 @@ from pathlib import Path
 
 from dynft_core.reference.calculation import compute_request
 from dynft_core.reference.processes import end_session
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux: the signal that a process gets when its parent ends."""
 
 
 def main() -> None:
@@ -23,6 +27,8 @@ def main() -> None:
         finally:
             os._exit(0)
     os.close(pipe)
+    if sys.platform == "linux":  # should that process be killed first: no result comes when nobody waits for it
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     compute_request(Path(sys.argv[2]))
 
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from ase import Atoms
 from ase.build import bulk
@@ -206,6 +207,21 @@ def test_a_killed_worker_takes_its_calculation_along_and_the_label_is_computed_l
     outcome = run_label(job)
     assert outcome.ok and not outcome.harvested
     assert n_attempts(job) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a process hears of its parent's death on Linux alone")
+def test_a_calculation_whose_guard_was_killed_leaves_no_result_once_its_worker_is_gone(tmp_path: Path) -> None:
+    """It would come to its end beside the next one."""
+    job = make_job(tmp_path, springs("hangs"))
+    with start(job) as worker:
+        calculation = psutil.Process(hanging_processes(job)[0])
+        (guard,) = (p for p in calculation.children() if p.name() == calculation.name())
+        guard.kill()
+        assert calculation.is_running()
+        worker.kill()
+    assert psutil.wait_procs([calculation], timeout=10)[0] == [calculation]
+    for process in session_members(calculation.pid):
+        os.kill(process, signal.SIGKILL)
 
 
 def test_two_processes_given_one_label_compute_it_once(tmp_path: Path) -> None:
