@@ -54,9 +54,9 @@ STARTS: dict[str, dict[str, dict[str, Any]]] = {
     "tiny cell, 8 atoms": {"crystal": {"supercell": [1, 1, 1]}},
     "order 2 alone": {"expansion": {"cutoffs_A": [4.6]}},
     "orders 2 and 3": {"expansion": {"cutoffs_A": [4.6, 3.9]}},
-    "decaying prior, 1 rattled 0.01 Å": {
+    "shared prior, 1 rattled 0.01 Å": {
         "initial": {"method": "rattled", "structures": 1},
-        "expansion": {"prior": "decaying"},
+        "expansion": {"prior": "shared"},
     },
 }
 

@@ -56,7 +56,7 @@ def test_the_status_of_a_finished_campaign(finished: tuple[Path, int], capsys: p
     }
     history = History.of(read_journal(run / "journal.jsonl"))
     assert status["n_failed"] == 0
-    newest = ForceField.load(max((run / "force_fields").iterdir()))
+    newest = ForceField.load(max((run / "force_fields").glob("*.h5")))
     n_harmonic, n_test = 1, 3  # labels that no force field of the walkers is fitted to
     assert status["n_labels"] == newest.n_labels == len(list(run.glob("labels/*/label.h5"))) - n_harmonic - n_test
     assert status["beta_inv_sqrt"] == pytest.approx(newest.posterior.beta_inv_sqrt, rel=1e-12)
@@ -143,7 +143,7 @@ def by_finite_differences(run: Path) -> np.ndarray:
     cell = PhonopyAtoms(numbers=primitive.numbers, cell=primitive.cell[:], positions=primitive.positions)
     phonon = phonopy.Phonopy(cell, supercell_matrix=3 * np.eye(3, dtype=int), primitive_matrix=np.eye(3))
     phonon.generate_displacements(distance=0.01, is_plusminus=True)
-    force_field = ForceField.load(max((run / "force_fields").iterdir()))
+    force_field = ForceField.load(max((run / "force_fields").glob("*.h5")))
     forces = []
     for structure in phonon.supercells_with_displacements:
         atoms = Atoms(numbers=structure.numbers, cell=structure.cell, positions=structure.positions, pbc=True)
