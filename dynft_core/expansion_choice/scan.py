@@ -201,9 +201,6 @@ class _ExpansionPool:
         if parent is None:
             start = maximise_evidence(statistics, np.zeros(size, dtype=np.int64), self.floor)
         else:
-            start, k = parent.fit, len(shells)  # a new order begins with the prior of the one before
-            assert start.decay is not None
-            decay = replace(start.decay, per_A=(start.decay.per_A + start.decay.per_A[-1:] * k)[:k])
-            start = replace(start, alpha=(start.alpha + start.alpha[-1:] * k)[:k], decay=decay)
+            start = parent.fit.of_orders(len(shells))
         found = learn_decay(classes, statistics, self.floor, start)
         return Scored(shells, size, found.log_evidence, found)

@@ -33,7 +33,7 @@ def try_larger(
     """
     cutoffs = dict(force_field.basis.cutoffs)
     base = _trial(force_field, labels, audits, 0, 0.0)
-    trials = []
+    trials, start = [], force_field.posterior.hyperparameters
     for size, order, cutoff_A in _steps(force_field):
         if size > MAX_PARAMETERS or time.monotonic() > deadline_s:
             break
@@ -42,7 +42,7 @@ def try_larger(
         if basis.size == force_field.basis.size:
             continue  # symmetry, or the cell, leaves nothing new there
         u, f = np.array([x.displacements for x in labels]), np.array([x.forces for x in labels])
-        larger = fit(basis, force_field.supercell, u, f, prior=force_field.prior)
+        larger = fit(basis, force_field.supercell, u, f, prior=force_field.prior, start=start)
         trials.append(_trial(larger, labels, audits, order, cutoff_A))
     return base, tuple(trials)
 

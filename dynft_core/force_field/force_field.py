@@ -353,17 +353,19 @@ def fit(
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     ranks: Ranks | None = None,
     rotational: bool = False,
+    start: Hyperparameters | None = None,
 ) -> ForceField:
     """The force field of labelled structures: displacements (S, N, 3) Å, forces (S, N, 3) eV/Å.
 
     `ranks`: processes that share the sums over structures; each gives all structures, and gets the force field.
     `rotational`: with the rotational sum rules, which hold for crystals at rest and without stress.
+    `start`: hyperparameters of a similar expansion of the same crystal spare work; what is found is the same.
 
     Raises:
         InputError: shapes that do not agree, or no structure.
     """
     labels = CellLabels(supercell, np.asarray(displacements), np.asarray(forces))
-    return fit_cells(basis, [labels], keys, prior, noise_floor_eV_A, ranks, rotational)
+    return fit_cells(basis, [labels], keys, prior, noise_floor_eV_A, ranks, rotational, start)
 
 
 def fit_cells(
@@ -374,6 +376,7 @@ def fit_cells(
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     ranks: Ranks | None = None,
     rotational: bool = False,
+    start: Hyperparameters | None = None,
 ) -> ForceField:
     """The force field of labelled structures of several supercells of a crystal, on the largest of them; as `fit`.
 
@@ -388,7 +391,7 @@ def fit_cells(
             own = own + statistics_of(fold(basis, x.supercell), x.displacements, x.forces)
     statistics = processes.sum(own)
     names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
-    posterior = learn(basis, statistics, prior, noise_floor_eV_A)
+    posterior = learn(basis, statistics, prior, noise_floor_eV_A, start and start.of_orders(len(basis.orders)))
     largest = max((x.supercell for x in cells), key=lambda cell: cell.n_atoms)
     force_field = ForceField(basis, largest, posterior, prior, labels=names)
     return force_field.with_rotational_sum_rules(noise_floor_eV_A) if rotational else force_field

@@ -9,7 +9,7 @@ and with the inverse of G + diag(ρ) its gradient and its Hessian are known: New
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg
@@ -55,6 +55,14 @@ class Hyperparameters:
     beta: float
     log_evidence: float
     decay: Decay | None = None
+
+    def of_orders(self, count: int) -> Hyperparameters:
+        """Where to start with so many orders: new ones as the last one here. One α for all remains one."""
+        if len(self.alpha) == 1 and self.decay is None:
+            return self
+        alpha = (self.alpha + self.alpha[-1:] * count)[:count]
+        rates = self.decay and replace(self.decay, per_A=(self.decay.per_A + self.decay.per_A[-1:] * count)[:count])
+        return replace(self, alpha=alpha, decay=rates)
 
 
 def cholesky(matrix: Floats, diagonal: Floats | float = 0.0) -> Floats:

@@ -93,7 +93,7 @@ def test_a_rotated_crystal_has_rotated_forces(
     supercell = Supercell.build(basis.crystal, force_field.supercell.matrix)
     np.testing.assert_allclose(supercell.positions, force_field.supercell.positions @ turn.T, atol=1e-9)
     u, forces = labelled
-    found = fit(basis, supercell, u @ turn.T, forces @ turn.T)
+    found = fit(basis, supercell, u @ turn.T, forces @ turn.T, prior=force_field.prior)
     p, q = found.posterior, force_field.posterior
     assert p.log_evidence == pytest.approx(q.log_evidence, rel=1e-7)
     assert p.beta_inv_sqrt == pytest.approx(q.beta_inv_sqrt, rel=1e-4)

@@ -236,6 +236,21 @@ def test_an_order_that_the_data_do_not_test_is_uncertain(
     assert 0.3 < np.sqrt(np.mean(found.bayesian_error(far) ** 2)) / wrong < 3
 
 
+def test_a_larger_expansion_starts_from_a_smaller_one(
+    basis: ForceConstantBasis, supercell: Supercell, labelled: tuple[Floats, Floats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new order begins as the last one: fewer evaluations than from none, and the same evidence."""
+    smaller = ForceConstantBasis.build(basis.crystal, {n: c for n, c in basis.cutoffs.items() if n < 4})
+    before = fit(smaller, supercell, *labelled).posterior.hyperparameters
+    evaluations: list[int] = []
+    profile = DecayingPrior.profile
+    monkeypatch.setattr(DecayingPrior, "profile", lambda *a: (evaluations.append(1), profile(*a))[1])
+    cold, n_cold = fit(basis, supercell, *labelled), len(evaluations)
+    warm = fit(basis, supercell, *labelled, start=before)
+    assert len(evaluations) - n_cold < n_cold
+    assert warm.posterior.log_evidence == pytest.approx(cold.posterior.log_evidence, abs=1e-2)
+
+
 def test_truncation_leaves_the_basis_of_the_shorter_cutoff(silicon: Crystal) -> None:
     long = ForceConstantBasis.build(silicon, {2: 5.0, 3: 4.2})
     short = ForceConstantBasis.build(silicon, {2: 4.2, 3: 3.0})
