@@ -184,6 +184,10 @@ def _audit_check(test: AuditTest, scale: float, settings: ConvergenceSettings) -
     more = f"; about {needed:.0f} more audit{'s' if needed > 1 else ''}" if needed > 0 else ""
     bound = f"between {low:.3g} and {high:.3g} with {settings.certainty:.0%} certainty, has {test.certainty:.0%}{more}"
     held = test.certainty >= settings.certainty
+    if settings.recalibrate and abs(test.ratio - 1) < 1e-9:  # one temperature: the scale itself
+        least, most = test.interval(settings.certainty)
+        name = f"uncertainty of the scale by {test.n_audits} audits, %"
+        return Check(name, 100 * max(most - 1, 1 - least), f"true / (scaled prediction) {bound}", held)
     prediction = f"prediction × {scale:.3g}" if settings.recalibrate else "prediction"
     return Check(f"error / ({prediction}) of {test.n_audits} audits", test.ratio, bound, held)
 

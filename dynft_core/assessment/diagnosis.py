@@ -54,14 +54,16 @@ def leaving(departures: Sequence[str], latest: Sequence[str] = ()) -> str:
 
 
 def diagnosis(
-    share: float, max_share: float, present: Trial | None, trials: Sequence[Trial], left: str = ""
-) -> str:
+    share: float, max_share: float, present: Trial | None, trials: Sequence[Trial], left: str = "",
+    cutoffs_A: Sequence[float] = (),
+) -> str:  # fmt: skip
     """What limits the error, and what to do about it, in a sentence; "" when nothing stands out.
 
     Args:
         share: μ_k[ε_B] β^(1/2), the largest of the walkers; max_share: what is asked for.
         present, trials: the campaign's expansion and larger ones on the same labels; None: not tried.
         left: what `leaving` says.
+        cutoffs_A: of the campaign's expansion, from order 2 on.
     """
     if left:
         return left
@@ -78,5 +80,12 @@ def diagnosis(
         f"{best.cutoff_A:.2f} Å lowers the error of the same labels, left out, from "
         f"{1e3 * present.left_out_eV_A:.3g} to {1e3 * best.left_out_eV_A:.3g} meV/Å "
         f"(log evidence +{best.log_evidence - present.log_evidence:.0f}); "
-        "more labels do not help, change expansion.cutoffs_A"
+        f"more labels do not help, expansion.cutoffs_A = {larger(cutoffs_A, best)} does"
     )
+
+
+def larger(cutoffs_A: Sequence[float], trial: Trial) -> list[float]:
+    """The cutoffs (Å, from order 2 on) of a trial of a larger expansion; orders in between come with the new one."""
+    reached = [*cutoffs_A, *[trial.cutoff_A] * (trial.order - 1 - len(cutoffs_A))]
+    reached[trial.order - 2] = trial.cutoff_A
+    return [round(cutoff, 2) for cutoff in reached]

@@ -15,6 +15,8 @@ Ints = NDArray[np.int64]
 
 MAX_STRAIN = 0.05
 """Up to here a cell that is not the crystal's is called strained, or rotated a little; beyond it is another one."""
+MAX_DEFECTS = 0.05
+"""Part of the atoms that may be missing, or too many, in what is meant to be this crystal."""
 ROTATED = 2e-3
 """Relative deviation of lengths and angles up to which a cell is recognised as rotated."""
 MAX_VECTORS = 5_000_000
@@ -39,6 +41,9 @@ def supercell_matrix(crystal: Crystal, atoms: Atoms) -> Ints:
     matrix: Ints = np.rint(ratio).astype(np.int64)
     size = abs(round(np.linalg.det(matrix)))
     perfect = matrix @ crystal.cell
+    n_sites = size * crystal.n_atoms
+    if abs(n_sites - len(atoms)) <= MAX_DEFECTS * n_sites and strain(atoms.cell[:], perfect) <= CELL_TOLERANCE:
+        refuse_other_count(n_sites, len(atoms))
     if size == 0 or size * crystal.n_atoms != len(atoms) or strain(atoms.cell[:], perfect) > MAX_STRAIN:
         if _rotated(crystal, atoms):
             raise _another_orientation()
@@ -50,6 +55,22 @@ def supercell_matrix(crystal: Crystal, atoms: Atoms) -> Ints:
         )
     refuse_other_cell(atoms.cell[:], perfect)
     return matrix
+
+
+def refuse_other_count(n_sites: int, n_atoms: int) -> None:
+    """Refuse a structure of `n_atoms` in a supercell of `n_sites`.
+
+    Raises:
+        StructureError: they are not as many; a few more or less are called interstitials or vacancies.
+    """
+    if n_atoms == n_sites:
+        return
+    missing = n_sites - n_atoms
+    n = abs(missing)
+    one, many = ("vacancy", "vacancies") if missing > 0 else ("interstitial", "interstitials")
+    few = f": {n} {one if n == 1 else many}?" if n <= MAX_DEFECTS * n_sites else ""
+    remedy = "give frames of the same supercell" + (", perfect: an expansion knows no defects" if few else "")
+    raise StructureError("structure", f"{n_sites} atoms", f"{n_atoms}{few}", remedy)
 
 
 def refuse_other_cell(cell: Floats, perfect: Floats) -> None:

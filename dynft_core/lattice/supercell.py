@@ -15,15 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 from dynft_core.errors import InputError, StructureError
 from dynft_core.lattice.cosets import Cosets
 from dynft_core.lattice.crystal import Crystal
-from dynft_core.lattice.multiples import refuse_other_cell, supercell_matrix
+from dynft_core.lattice.multiples import refuse_other_cell, refuse_other_count, supercell_matrix
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 MAX_ATOMS = 5_000_000
 """Largest supercell: beyond it every array of positions is a matter of gigabytes."""
-MAX_DEFECTS = 0.05
-"""Part of the atoms that may be missing, or too many, in what is meant to be this crystal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,13 +211,7 @@ class Supercell:
         return self.displacements(positions[order]), order
 
     def _check_frame(self, atoms: Atoms) -> None:
-        if len(atoms) != self.n_atoms:
-            missing = self.n_atoms - len(atoms)
-            n = abs(missing)
-            one, many = ("vacancy", "vacancies") if missing > 0 else ("interstitial", "interstitials")
-            few = f": {n} {one if n == 1 else many}?" if n <= MAX_DEFECTS * self.n_atoms else ""
-            remedy = "give frames of the same supercell" + (", perfect: an expansion knows no defects" if few else "")
-            raise StructureError("structure", f"{self.n_atoms} atoms", f"{len(atoms)}{few}", remedy)
+        refuse_other_count(self.n_atoms, len(atoms))
         if not np.array_equal(np.sort(atoms.numbers), np.sort(self.numbers)):
             wanted = Atoms(numbers=self.numbers).get_chemical_formula()
             raise StructureError("species", wanted, atoms.get_chemical_formula(), "give frames of the same crystal")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from dynft_core.assessment.diagnosis import better, diagnosis, leaving
+from dynft_core.assessment.diagnosis import better, diagnosis, larger, leaving
 from dynft_core.expansion_choice.trial import Trial
 
 PRESENT = Trial(0, 0.0, 50, 1000.0, 9.5e-3, 9.6e-3)
@@ -40,3 +40,10 @@ def test_walkers_that_leave_the_crystal_whatever_is_labelled() -> None:
     hop = "step 90: atom 7 hopped, 1.28 Å from its site"
     assert "12 of the latest 20 walks, the latest at step 90" in leaving([hop], [hop] * 12 + [""] * 8)
     assert leaving([], [hop] * 11 + [""] * 9) == ""  # labels have mended it
+
+
+def test_the_cutoffs_of_a_trial_can_be_copied() -> None:
+    """Orders in between come with the new one, as `expansion_choice.truncation` tries them."""
+    assert larger([5.0, 4.2], Trial(5, 3.457, 115, 0.0, 0.01, 0.01)) == [5.0, 4.2, 3.46, 3.46]
+    assert larger([5.0, 4.2], Trial(2, 6.0, 30, 0.0, 0.01, 0.01)) == [6.0, 4.2]
+    assert larger([5.0, 4.2], Trial(4, 3.0, 60, 0.0, 0.01, 0.01)) == [5.0, 4.2, 3.0]

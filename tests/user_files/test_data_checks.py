@@ -125,3 +125,12 @@ def test_forces_that_no_crystal_has_are_refused() -> None:
         refuse_zero_forces("DATA", u, 0 * u)
     with pytest.raises(InputError, match="gradients"):
         refuse_unphysical("DATA", u, 5 * u, SILICON_A3)
+
+
+def test_forces_that_do_not_sum_to_zero_are_said() -> None:
+    rng = np.random.default_rng(0)
+    u, f = rng.normal(0, 0.03, (2, 3, 8, 3))
+    f -= f.mean(axis=1, keepdims=True)
+    assert not any("sum to" in line for line in data_warnings(u, -f, [1.0] * 3, 20.0))
+    f[1, :, 2] += 0.3
+    assert any("sum to 0.3 eV/Å per atom" in line for line in data_warnings(u, -f, [1.0] * 3, 20.0))

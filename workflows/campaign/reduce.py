@@ -268,6 +268,8 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
                 return replace(state, harmonic=True)
             if job.labels:
                 state = replace(state, fresh=(0,) * len(state.walkers), errors=(), departures=())
+            if outcome.set_aside:  # what larger expansions made of these labels is of no more use
+                state = replace(state, truncation=None, tried_labels=0)
             return replace(
                 state,
                 fits=(*state.fits, outcome),

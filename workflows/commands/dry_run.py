@@ -122,7 +122,7 @@ def _calculations(state: State) -> list[str]:
     to_propose = {
         "harmonic": initial.harmonic_structures if state.phase == "harmonic" else 0,
         "initial": initial.structures if state.phase in ("harmonic", "initial") else 0,
-        f"audits in {longest_ps:g} ps": n_audits,
+        f"scheduled audits in {longest_ps:g} ps, and as many more as certainty takes": n_audits,
         "test": campaign.test.structures if not state.evaluations else 0,
     }
     proposed = {role: len(ledger.of_role(role)) for role in ("harmonic", "initial", "test")}

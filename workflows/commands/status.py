@@ -8,6 +8,8 @@ from pathlib import Path
 
 from dynft_core.errors import RunFolderError
 from workflows.campaign.json_records import json_text
+from workflows.campaign.paths import JOURNAL
+from workflows.run_folder.lease import LOCK
 from workflows.views.status import status_of
 from workflows.views.summary import status_lines
 
@@ -18,7 +20,7 @@ def show_status(run: Path, as_json: bool, watch: bool = False, interval_s: float
     Raises:
         RunFolderError: no campaign there.
     """
-    if not (run / "campaign.toml").is_file():
+    if not (run / "campaign.toml").is_file() or not ((run / LOCK).exists() or (run / JOURNAL).exists()):
         raise RunFolderError("RUN", "a run folder with a campaign", f"'{run}'", "give the folder of dynft train --run")
     while True:
         status = status_of(run.absolute())

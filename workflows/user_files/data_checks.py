@@ -38,6 +38,10 @@ SAME_DIRECTION = 0.9
 _DUPLICATE_A = 1e-6
 
 
+MAX_NET_FORCE_EV_A = 0.01
+"""Largest |Σ F| / N that passes without a word, or the rms force component where that is larger."""
+
+
 def data_warnings(
     displacements: Floats, forces: Floats, energies: Sequence[float | None], atom_volume_A3: float
 ) -> list[str]:
@@ -46,6 +50,12 @@ def data_warnings(
     `atom_volume_A3`: the crystal's volume by atom, which tells how stiff it can be.
     """
     found = [*_unit_warnings(displacements, forces, atom_volume_A3), *_duplicate_warnings(displacements, forces)]
+    net = float(np.linalg.norm(forces.mean(axis=1), axis=1).max(initial=0.0))
+    if net > max(MAX_NET_FORCE_EV_A, float(np.sqrt(np.mean(forces**2)))):  # forces in other units have another word
+        found.append(
+            f"warning: the forces of a frame sum to {net:.3g} eV/Å per atom, in a crystal they sum to zero: check them "
+            "(an external field, atoms held fixed, a calculation that has not converged)"
+        )
     without = sum(e is None for e in energies)
     if without:
         found.append(f"note: {without} of {len(energies)} frames have no energy; only forces are fitted")

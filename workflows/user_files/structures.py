@@ -124,7 +124,7 @@ def _which(frame: Atoms, crystal: Crystal, cells: list[Supercell], known: Superc
         if strain(frame.cell[:], cell.cell) <= CELL_TOLERANCE:
             return i  # also with an atom too few, which is a vacancy there
     try:
-        same = known is not None and len(frame) == known.n_atoms and strain(frame.cell[:], known.cell) <= CELL_TOLERANCE
+        same = known is not None and strain(frame.cell[:], known.cell) <= CELL_TOLERANCE
         cells.append(known if same and known is not None else Supercell.match(crystal, frame))
     except StructureError:
         alike = [i for i, cell in enumerate(cells) if cell.n_atoms == len(frame)]
