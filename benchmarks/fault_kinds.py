@@ -16,6 +16,7 @@ import psutil
 from fault_course import Course
 from mischievous_reference import DOUBTFUL, MODES
 
+from dynft_core.reference.calculation import RESULT
 from dynft_core.reference.label import run_label
 from dynft_core.storage.journal import read_journal
 from workflows.campaign.jobs import label_job
@@ -108,14 +109,15 @@ def bad_answer(course: Course, rng: random.Random, modes: tuple[str, ...]) -> bo
 
 def end_in_second_attempt(course: Course, rng: random.Random) -> bool:
     """A worker ends, as with its block, within the second of two attempts at a label."""
-    if not bad_answer(course, rng, (DOUBTFUL,)):
-        return False
+    if not (course.run_dir / "force_fields" / "000001.h5").exists() or not bad_answer(course, rng, (DOUBTFUL,)):
+        return False  # without a force field nothing is doubted
     deadline = time.monotonic() + 30
     while course.running() and time.monotonic() < deadline:
         for child in course.processes("calculation_child"):
             with suppress(psutil.Error):
                 worker = child.parent()
-                second = Path(child.cwd()).name != "attempt-001"
+                here = Path(child.cwd())
+                second = not (here / RESULT).exists() and list(here.parent.glob(f"*/{RESULT}"))
                 if second and worker and "spawn_main" in " ".join(worker.cmdline()) and _kill([worker], rng):
                     return True
         time.sleep(0.05)

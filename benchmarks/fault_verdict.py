@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from ase import Atoms
 from fault_course import CUTOFFS_A, Course
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.reference.calculation import LabelError, finished_calculation
+from dynft_core.reference.calculation import Calculation, LabelError, finished_calculation
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import Label, read_label, relative_label_path
 from dynft_core.storage.journal import read_journal
@@ -34,7 +33,7 @@ def verdict(course: Course) -> dict[str, Any]:
         "labels": len(labels),
         "lost": sum(e.status not in ("accepted", "dropped") for e in state.ledger.entries.values())
         + len(labels.keys() ^ answers.keys()),
-        "repeated": sum(_repeated(path, state) for path in course.run_dir.glob("labels/*/attempts.jsonl")),
+        "repeated": sum(map(_repeated, course.run_dir.glob("labels/*/attempts.jsonl"))),
         "wrong": sum(_wrong(label) for label in labels.values()),
         "orphans": course.orphans,
         "hangs": course.hangs,
@@ -43,34 +42,33 @@ def verdict(course: Course) -> dict[str, Any]:
     }
 
 
-def _repeated(attempts: Path, state: State) -> bool:
-    """Whether a label's calculation was finished more often than once, or twice where two contradicted each other."""
-    events, finished, worst = read_journal(attempts), 0, 0
-    for event in [*events, {"event": "end", "error": ""}]:
+def _repeated(attempts: Path) -> bool:
+    """Whether a label's calculation came out right more often than once before the label failed, or after it."""
+    right = [0]
+    for event in read_journal(attempts):
         if event["event"] == "attempt":
-            finished += _ok(attempts.parent / f"attempt-{event['attempt']:03d}" / "calculation.h5")
+            right[-1] += _right(attempts.parent / f"attempt-{event['attempt']:03d}")
         else:  # the failure of a label, whose attempts are of no use to the next one
-            worst = max(worst, finished - (2 if event["error"].startswith("implausible: ") else 1))
-            finished = 0
-    if worst > 0:
-        print(f"repeated: {state.ledger.entries[attempts.parent.name]}", *events, sep="\n  ", flush=True)
-        for path in sorted(attempts.parent.glob("*/*")):
-            print(f"  {path.relative_to(attempts.parent)}: {datetime.fromtimestamp(path.stat().st_mtime)}", flush=True)
-    return worst > 0
+            right.append(0)
+    if max(right) > 1:
+        print(f"repeated: {attempts.parent.name}", *read_journal(attempts), sep="\n  ", flush=True)
+    return max(right) > 1
 
 
-def _ok(calculation: Path) -> bool:
-    """A calculation that finished, and was not refused."""
+def _right(attempt: Path) -> bool:
+    """Whether a calculation finished, was not refused, and gave the reference's forces."""
     try:
-        return finished_calculation(calculation.parent) is not None and not (calculation.parent / "failed.txt").exists()
+        found = finished_calculation(attempt)
     except LabelError:
         return False
+    return found is not None and not (attempt / "failed.txt").exists() and not _wrong(found)
 
 
-def _wrong(label: Label) -> bool:
-    atoms = Atoms(numbers=label.numbers, positions=label.positions, cell=label.cell, pbc=True)
+def _wrong(found: Label | Calculation) -> bool:
+    atoms = Atoms(numbers=found.numbers, positions=found.positions, cell=found.cell, pbc=True)
     atoms.calc = make_calculator(ReferenceSettings("tersoff-si"), Path())
-    return bool(np.abs(atoms.get_forces() - label.forces).max() > 1e-9)
+    forces = atoms.get_forces()
+    return found.forces.shape != forces.shape or not np.abs(forces - found.forces).max() < 1e-9
 
 
 def posterior_difference(run_dir: Path, state: State, labels: dict[str, Label]) -> float:

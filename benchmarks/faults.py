@@ -6,7 +6,7 @@ Slurm cluster that is started for them. At random moments something is killed, s
 all faults are spent the last campaign goes on to its end. Then, of each campaign:
 
     lost       structures chosen that have no accepted label, after `dynft labels retry`
-    repeated   structures whose calculation was finished more than once (or twice, where two contradict each other)
+    repeated   structures whose calculation came out right more than once, and was computed again all the same
     wrong      accepted labels whose forces are not the reference's
     orphans    processes that outlive their driver
     posterior  largest difference between the last force field and one fitted anew to the accepted labels, relative

@@ -51,7 +51,7 @@ class Mischievous(Calculator):
             case "net force":
                 forces = forces + 0.1
             case "doubtful":
-                forces[:2] += [[8.0, 0.0, 0.0], [-8.0, 0.0, 0.0]]
+                forces[:2] += [[2.0, 0.0, 0.0], [-2.0, 0.0, 0.0]]
             case "wrong shape":
                 forces = forces[:-1]
         self.results = {"forces": forces, "energy": energy, "free_energy": energy}
