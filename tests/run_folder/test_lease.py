@@ -208,7 +208,7 @@ def test_a_driver_whose_folder_was_taken_over_ends_without_another_line(tmp_path
 
 ELSEWHERE = """
 import fcntl, runpy, sys
-from workflows import lease
+from workflows.run_folder import lease
 lease.node = lambda: "login2"
 fcntl.flock = lambda *_: None
 sys.argv = sys.argv[1:]
