@@ -137,7 +137,7 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
     labels = (
         _check("number of audits", float(len(record.audits)), low=settings.audits),
         *_scale_check(record, settings),
-        _audit_check(test, recalibration(record), settings),
+        _audit_check(test, record, settings),
         *_enough_labels(record, settings),
         *_small_enough(record, settings),
     )
@@ -177,18 +177,18 @@ NOT_CREDIBLE = (
 )
 
 
-def _audit_check(test: AuditTest, scale: float, settings: ConvergenceSettings) -> Check:
+def _audit_check(test: AuditTest, record: ConvergenceRecord, settings: ConvergenceSettings) -> Check:
     """Whether the audits tell the true error well enough: by themselves, or the scale of the predicted ones."""
     low, high = settings.audit_ratio
     needed = audits_needed(test, settings.audit_ratio, settings.certainty)
     more = f"; about {needed:.0f} more audit{'s' if needed > 1 else ''}" if needed > 0 else ""
     bound = f"between {low:.3g} and {high:.3g} with {settings.certainty:.0%} certainty, has {test.certainty:.0%}{more}"
     held = test.certainty >= settings.certainty
-    if settings.recalibrate and abs(test.ratio - 1) < 1e-9:  # one temperature: the scale itself
+    if settings.recalibrate and len(_by_temperature(record)) == 1:  # scaled, its ratio is 1: the scale itself is judged
         least, most = test.interval(settings.certainty)
         name = f"uncertainty of the scale by {test.n_audits} audits, %"
         return Check(name, 100 * max(most - 1, 1 - least), f"true / (scaled prediction) {bound}", held)
-    prediction = f"prediction × {scale:.3g}" if settings.recalibrate else "prediction"
+    prediction = f"prediction × {recalibration(record):.3g}" if settings.recalibrate else "prediction"
     return Check(f"error / ({prediction}) of {test.n_audits} audits", test.ratio, bound, held)
 
 
@@ -261,11 +261,16 @@ def most_audits(settings: ConvergenceSettings) -> int:
 def audits_test(record: ConvergenceRecord, settings: ConvergenceSettings) -> AuditTest:
     """The test of the audits; that of the temperature with the least certainty, where there are several."""
     scale = recalibration(record) if settings.recalibrate else 1.0
+    tests = [_test(own, record, settings.audit_ratio, scale) for own in _by_temperature(record) or [[]]]
+    return min(tests, key=lambda test: test.certainty)
+
+
+def _by_temperature(record: ConvergenceRecord) -> list[list[AuditScore]]:
+    """The audits of each temperature; those of which it is not known together."""
     groups: dict[float, list[AuditScore]] = {}
     for audit in record.audits:
         groups.setdefault(0.0 if math.isnan(audit.temperature_K) else audit.temperature_K, []).append(audit)
-    tests = [_test(own, record, settings.audit_ratio, scale) for own in groups.values() or [[]]]
-    return min(tests, key=lambda test: test.certainty)
+    return list(groups.values())
 
 
 def _test(

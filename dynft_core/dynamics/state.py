@@ -10,10 +10,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.dynamics.walk_records import WalkerStart, WalkJob
+from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.errors import FileFormatError
 from dynft_core.storage.segments import read_segment, write_segment
-from dynft_core.vocabulary import CriterionSettings, ReferenceSettings, StructureRef
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -202,25 +201,6 @@ def load_state(path: Path | str) -> WalkState:
         raise FileFormatError(str(path), "a whole walk", f"one without {error}", "restore the file") from error
     state |= {name: segment.arrays[f"state_{name}"] for name in _ARRAYS}
     return WalkState(**state)
-
-
-def load_job(path: Path | str) -> WalkJob | None:
-    """The task that wrote the walk in `path`; None where none is named.
-
-    Raises:
-        FileFormatError: missing, truncated, no walk, or of a newer format.
-    """
-    texts = read_segment(path, KIND, names=[]).attributes.get("job")
-    if not texts:
-        return None
-    fields_of = json.loads(texts[0])
-    return WalkJob(**fields_of | {
-        "walkers": tuple(WalkerStart(**start) for start in fields_of["walkers"]),
-        "criterion": CriterionSettings(**fields_of["criterion"]),
-        "reference": ReferenceSettings(**fields_of["reference"]),
-        "audit_steps": tuple((walker, step) for walker, step in fields_of["audit_steps"]),
-        "pending": tuple(StructureRef(**ref) for ref in fields_of["pending"]),
-    })
 
 
 def load_report(path: Path | str) -> WalkReport:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynft_core.assessment.audits import audit_test
 from dynft_core.assessment.convergence import (
     AuditScore,
     ConvergenceRecord,
@@ -85,6 +86,18 @@ def test_a_prediction_that_needs_a_scale_beyond_its_bounds_is_not_credible(facto
     check = next(c for c in assess(wrong, recalibrated).checks if not c.held)
     assert check.value == pytest.approx(factor) and "not credible" in check.bound
     assert assess(wrong, replace(recalibrated, scale_bounds=(0.05, 20.0))).converged
+
+
+def test_of_one_temperature_the_uncertainty_of_the_scale_is_judged_of_several_their_ratios_to_it() -> None:
+    recalibrated = replace(SETTINGS, recalibrate=True)
+    scattered = tuple(AuditScore(0.003 * e, 0.0026, 300.0) for e in (0.8, 1.2, 0.9, 1.1))
+    (check,) = [c for c in assess(replace(GOOD, audits=scattered), recalibrated).checks if "uncertainty" in c.name]
+    low, high = audit_test([(a.rmse_eV_A / a.predicted_eV_A) ** 2 for a in scattered], (0.87, 1.12)).interval(0.9)
+    assert check.value == pytest.approx(100 * (high / recalibration(replace(GOOD, audits=scattered)) - 1))
+    assert not check.held and check.value > 12 > 0 < low
+    hot = tuple(AuditScore(0.005, 0.0026, 600.0) for _ in range(4))
+    names = [c.name for c in assess(replace(GOOD, audits=scattered + hot), recalibrated).checks]
+    assert not any("uncertainty" in name for name in names) and any(name.startswith("error / (") for name in names)
 
 
 def test_few_campaigns_converge_on_a_scale_that_is_wrong() -> None:

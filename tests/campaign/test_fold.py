@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from fake_driver import campaign
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.errors import FileFormatError
 from dynft_core.reference.label_job import LabelJob
-from dynft_core.tasks.jobs import FitJob, ValidateJob
+from dynft_core.tasks.jobs import FitJob, FitOutcome, TruncationOutcome, ValidateJob
+from dynft_core.vocabulary import StructureRef
 from workflows.campaign.actions import Action
 from workflows.campaign.events import changed_event, outcome_event, started_event
-from workflows.campaign.jobs import batches
-from workflows.campaign.reduce import advance, replay, start
+from workflows.campaign.jobs import batches, fit_job
+from workflows.campaign.reduce import _applied, advance, replay, start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign, ValidationSection
 from workflows.driver.executors import FUNCTIONS
@@ -327,3 +329,15 @@ def test_the_status_is_json_at_every_moment_and_says_what_is_missing(tmp_path: P
     assert missing[0] >= 5 and missing[-1] == 0
     assert status["state"] == "complete" and status["converged"]
     assert status["audits"]["needed"] == 0 and status["validation"]["walked_ps"] == pytest.approx(2.0)
+
+
+def test_trials_of_larger_expansions_are_forgotten_with_the_labels_that_they_rest_on(tmp_path: Path) -> None:
+    """Numbers that are told must be of labels that are in the fit."""
+    ref = StructureRef("a", "structures/initial.h5", 0, "initial")
+    state, _ = start(campaign("wait"), str(tmp_path))
+    ledger = state.ledger.choose((ref,), "queued").set("a", "accepted").fitted(["a"])
+    state = replace(state, ledger=ledger, truncation=TruncationOutcome(True), tried_labels=22)
+    job = fit_job(state.campaign, str(tmp_path), 2, (), ())
+    for excluded, known in (((), True), (("a",), False)):
+        after = _applied(state, Action("fit:000002", job), FitOutcome(True, 2, set_aside=excluded))
+        assert (after.truncation is not None, after.tried_labels) == (known, 22 if known else 0)

@@ -168,3 +168,18 @@ def test_cutoffs_are_chosen_on_one_cell_alone_and_sigma_is_that_of_one(
     assert main(["anharmonicity", str(folder / "ff.h5"), data]) == 2
     assert "cells of 2, 6, 64 atoms" in capsys.readouterr().err
 
+
+
+def test_a_vacancy_is_one_in_the_first_frame_too(
+    folder: Path, frames: dict[str, list[Atoms]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    fitted(folder)
+    bad = frames["large"][0].copy()[:-1]
+    bad.calc = SinglePointCalculator(bad, forces=np.zeros((len(bad), 3)))
+    write(folder / "vacancy.xyz", bad)
+    fit = ["--primitive", str(folder / "primitive.xyz"), "--cutoffs", "5.5,2.6", "-o", str(folder / "no.h5")]
+    data = str(folder / "vacancy.xyz")
+    for command in (["fit", data, *fit], ["evaluate", str(folder / "ff.h5"), data]):
+        capsys.readouterr()
+        assert main(command) == 2
+        assert "expected 64 atoms, got 63: 1 vacancy?" in capsys.readouterr().err

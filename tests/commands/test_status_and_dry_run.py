@@ -141,3 +141,10 @@ def test_a_reader_that_goes_away_stops_the_campaign_in_order(tmp_path: Path) -> 
     log = (tmp_path / "run" / "journal.jsonl").read_text().splitlines()
     assert json.loads(log[-1])["reason"] == "the reader of its output went away"
     assert "walk_finished" in (said := (tmp_path / "run" / "dynft.log").read_text()) or "propose_finished" in said
+
+
+def test_the_folder_of_a_campaign_file_is_no_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "si", "-o", str(tmp_path / "my-si")]) == 0
+    capsys.readouterr()
+    assert main(["status", str(tmp_path / "my-si")]) == 2
+    assert "give the folder of dynft train --run" in capsys.readouterr().err
