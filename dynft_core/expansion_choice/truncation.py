@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from dynft_core.expansion_choice.scan import shell_cutoffs
-from dynft_core.expansion_choice.trial import Trial
-from dynft_core.force_field.force_field import ForceField, fit
-from dynft_core.reference.label import Label
-from dynft_core.regression.left_out import leave_one_out
+from dynft_core.force_field.family import ForceConstants, labels_of
+from dynft_core.force_field.fitting import fit_cells
+from dynft_core.force_field.force_field import ForceField
+from dynft_core.lattice.cells import Frame
+from dynft_core.models.trial import Trial
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis
 from dynft_core.symmetry.size import basis_sizes
 
@@ -24,26 +25,27 @@ MAX_PARAMETERS = 2500
 
 
 def try_larger(
-    force_field: ForceField, labels: Sequence[Label], audits: Sequence[Label], deadline_s: float
+    force_field: ForceField, labels: Sequence[Frame], audits: Sequence[Frame], deadline_s: float
 ) -> tuple[Trial, tuple[Trial, ...]]:
     """Fit the labels of a force field by expansions one step larger, the smallest first.
 
     `audits`: labels that are left out in turn; no trial begins after `deadline_s`, by `time.monotonic`.
-    Returns the force field's own expansion, its order 0, and the trials.
+    Returns the trial of the force field's own expansion, and those of larger ones.
     """
-    cutoffs = dict(force_field.basis.cutoffs)
-    base = _trial(force_field, labels, audits, 0, 0.0)
+    cutoffs, cells = dict(force_field.basis.cutoffs), labels_of(force_field.basis.crystal, labels)
+    base = _trial(force_field, audits, "", "")
     trials, start = [], force_field.posterior.hyperparameters
     for size, order, cutoff_A in _steps(force_field):
         if size > MAX_PARAMETERS or time.monotonic() > deadline_s:
             break
         new = dict.fromkeys(range(max(cutoffs) + 1, order), cutoff_A)  # the orders in between come with it
-        basis = ForceConstantBasis.cached(force_field.basis.crystal, {**cutoffs, **new, order: cutoff_A})
+        tried = {**cutoffs, **new, order: cutoff_A}
+        basis = ForceConstantBasis.cached(force_field.basis.crystal, tried)
         if basis.size == force_field.basis.size:
             continue  # symmetry, or the cell, leaves nothing new there
-        u, f = np.array([x.displacements for x in labels]), np.array([x.forces for x in labels])
-        larger = fit(basis, force_field.supercell, u, f, prior=force_field.prior, start=start)
-        trials.append(_trial(larger, labels, audits, order, cutoff_A))
+        larger = fit_cells(basis, cells, prior=force_field.prior, start=start, baseline=force_field.baseline)
+        setting = f"expansion.cutoffs_A = {[round(tried[n], 2) for n in sorted(tried)]}"
+        trials.append(_trial(larger, audits, f"order {order} up to {cutoff_A:.2f} Å", setting))
     return base, tuple(trials)
 
 
@@ -63,10 +65,22 @@ def _steps(force_field: ForceField) -> list[tuple[int, int, float]]:
     return sorted(found)
 
 
-def _trial(
-    force_field: ForceField, labels: Sequence[Label], audits: Sequence[Label], order: int, cutoff_A: float
-) -> Trial:
-    pairs = ((force_field.sensing_matrix(x.displacements), x.forces.ravel()) for x in audits)
-    found = leave_one_out(force_field.posterior, pairs)
+def _trial(force_field: ForceField, audits: Sequence[Frame], change: str, setting: str) -> Trial:
+    predicted = force_field.left_out_predictions(audits)
+    residuals = [p.forces - frame.labelled_forces for p, frame in zip(predicted, audits, strict=True)]
+    rmse = float(np.sqrt(np.mean(np.concatenate([r.ravel() for r in residuals]) ** 2)))
     p = force_field.posterior
-    return Trial(order, cutoff_A, force_field.basis.size, p.log_evidence, p.beta_inv_sqrt, found.rmse)
+    return Trial(change, setting, force_field.basis.size, p.log_evidence, p.beta_inv_sqrt, rmse)
+
+
+class GrowingForceConstants(ForceConstants):
+    """The family of force constants, which can tell whether a larger expansion is worth it."""
+
+    def try_larger(
+        self, model: ForceField, frames: Sequence[Frame], audits: Sequence[Frame], deadline_s: float
+    ) -> tuple[Trial, tuple[Trial, ...]]:
+        """See `try_larger`."""
+        return try_larger(model, frames, audits, deadline_s)
+
+
+FORCE_CONSTANTS = GrowingForceConstants()

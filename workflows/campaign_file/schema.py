@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dynft_core.errors import FileFormatError, InputError, nearest
+from dynft_core.models.settings import ForceConstantSettings
 from dynft_core.vocabulary import PROPERTY_UNITS, MonitorName, Policy, Precision, Prior, PropertyName
 from workflows.campaign_file.errors import explained
 
@@ -37,6 +38,11 @@ class ExpansionSection(_Section):
     """One prior precision for all parameters; one for each order; or one for each order that rises with distance and
     number of bodies, which a second-order cutoff beyond half the supercell needs."""
     noise_floor_meV_A: Positive = 0.01
+
+    def settings(self, harmonic: bool = False) -> ForceConstantSettings:
+        """What the family of models is asked for; `harmonic`: order 2 alone."""
+        cutoffs_A = dict(enumerate(self.cutoffs_A[: 1 if harmonic else None], start=2))
+        return ForceConstantSettings(cutoffs_A, self.prior, self.noise_floor_meV_A / 1000)
 
 
 class DynamicsSection(_Section):

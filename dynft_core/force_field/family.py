@@ -1,0 +1,76 @@
+"""Force-constant expansions as a family of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from dynft_core.force_field.fitting import fit_cells, refit_cells, without_labels
+from dynft_core.force_field.force_field import ForceField, matched
+from dynft_core.lattice.cells import Frame, by_cell
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.model.label_sums import CellLabels
+from dynft_core.model.potential import eigentensor_matrix
+from dynft_core.models.protocol import Prediction
+from dynft_core.models.settings import ForceConstantSettings
+from dynft_core.regression.mpi import Ranks
+from dynft_core.symmetry.basis import ForceConstantBasis
+
+
+class ForceConstants:
+    """The family: see `models.protocol.Family`."""
+
+    def fit(
+        self, settings: ForceConstantSettings, primitive: Atoms, frames: Sequence[Frame], base: ForceField | None,
+        ranks: Ranks,
+    ) -> ForceField:  # fmt: skip
+        """The force field of the labels of `base` and of `frames`.
+
+        Raises:
+            StructureError: a cell that is no supercell of the crystal.
+            InputError: labels that do not fit it.
+        """
+        keys = [frame.key for group in by_cell(frames) for frame in group]
+        if base is not None and base.basis.cutoffs == dict(settings.cutoffs_A):
+            cells = labels_of(base.basis.crystal, frames)
+            return refit_cells(base, cells, keys, settings.noise_floor_eV_A, ranks) if frames else base
+        basis = ForceConstantBasis.cached(Crystal(primitive), dict(settings.cutoffs_A))
+        cells = labels_of(basis.crystal, frames)
+        return fit_cells(basis, cells, keys, settings.prior, settings.noise_floor_eV_A, ranks)
+
+    def without(self, model: ForceField, frames: Sequence[Frame], settings: ForceConstantSettings) -> ForceField:
+        """The force field of its other labels; nothing is pending."""
+        keys = [frame.key for frame in frames]
+        return without_labels(model, labels_of(model.basis.crystal, frames), keys, settings.noise_floor_eV_A)
+
+    def load(self, path: Path, pending: bool = False) -> ForceField:
+        """See `ForceField.load`."""
+        return ForceField.load(path, pending)
+
+    def predictions(self, models: Sequence[ForceField], frame: Frame) -> tuple[Prediction, ...]:
+        """What force fields of one basis predict of a frame: the sensing matrix is computed once for all of them."""
+        own = [model.on(frame.cell) for model in models]
+        matrix = eigentensor_matrix(own[0].folded, frame.displacements)
+        variances = [model.error.variances(matrix) + model.noise_eV_A**2 for model in own]
+        forces = [model.forces(frame.displacements) for model in own]
+        return tuple(Prediction(f, v) for f, v in zip(forces, variances, strict=True))
+
+
+def labels_of(crystal: Crystal, frames: Sequence[Frame]) -> list[CellLabels]:
+    """Labelled frames by the supercells of a crystal that their cells are.
+
+    Raises:
+        StructureError: a cell that is none.
+    """
+    return [
+        CellLabels(
+            matched(crystal, own[0].cell),
+            np.array([frame.displacements for frame in own]),
+            np.array([frame.labelled_forces for frame in own]),
+        )
+        for own in by_cell(frames)
+    ]
+
