@@ -15,7 +15,7 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.model.label_sums import CellLabels
 from dynft_core.model.potential import eigentensor_matrix
 from dynft_core.models.protocol import Prediction
-from dynft_core.models.settings import ForceConstantSettings
+from dynft_core.models.settings import ModelSettings
 from dynft_core.regression.mpi import Ranks
 from dynft_core.symmetry.basis import ForceConstantBasis
 
@@ -24,7 +24,7 @@ class ForceConstants:
     """The family: see `models.protocol.Family`."""
 
     def fit(
-        self, settings: ForceConstantSettings, primitive: Atoms, frames: Sequence[Frame], base: ForceField | None,
+        self, settings: ModelSettings, primitive: Atoms, frames: Sequence[Frame], base: ForceField | None,
         ranks: Ranks,
     ) -> ForceField:  # fmt: skip
         """The force field of the labels of `base` and of `frames`.
@@ -33,18 +33,18 @@ class ForceConstants:
             StructureError: a cell that is no supercell of the crystal.
             InputError: labels that do not fit it.
         """
-        keys = [frame.key for group in by_cell(frames) for frame in group]
-        if base is not None and base.basis.cutoffs == dict(settings.cutoffs_A):
+        keys, own = [frame.key for group in by_cell(frames) for frame in group], settings.parameters
+        cutoffs_A = dict(enumerate(own["cutoffs_A"], start=2))
+        if base is not None and base.basis.cutoffs == cutoffs_A:
             cells = labels_of(base.basis.crystal, frames)
-            return refit_cells(base, cells, keys, settings.noise_floor_eV_A, ranks) if frames else base
-        basis = ForceConstantBasis.cached(Crystal(primitive), dict(settings.cutoffs_A))
-        cells = labels_of(basis.crystal, frames)
-        return fit_cells(basis, cells, keys, settings.prior, settings.noise_floor_eV_A, ranks)
+            return refit_cells(base, cells, keys, own["noise_floor_eV_A"], ranks) if frames else base
+        basis = ForceConstantBasis.cached(Crystal(primitive), cutoffs_A)
+        return fit_cells(basis, labels_of(basis.crystal, frames), keys, own["prior"], own["noise_floor_eV_A"], ranks)
 
-    def without(self, model: ForceField, frames: Sequence[Frame], settings: ForceConstantSettings) -> ForceField:
+    def without(self, model: ForceField, frames: Sequence[Frame], settings: ModelSettings) -> ForceField:
         """The force field of its other labels; nothing is pending."""
-        keys = [frame.key for frame in frames]
-        return without_labels(model, labels_of(model.basis.crystal, frames), keys, settings.noise_floor_eV_A)
+        cells, keys = labels_of(model.basis.crystal, frames), [frame.key for frame in frames]
+        return without_labels(model, cells, keys, settings.parameters["noise_floor_eV_A"])
 
     def load(self, path: Path, pending: bool = False) -> ForceField:
         """See `ForceField.load`."""

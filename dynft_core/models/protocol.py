@@ -16,6 +16,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.lattice.cells import Frame, ReferenceCell
+from dynft_core.models.settings import ModelSettings
 from dynft_core.models.trial import Trial
 from dynft_core.regression.mpi import Ranks
 from dynft_core.regression.posterior import Posterior
@@ -122,24 +123,18 @@ class Model(Protocol):
         """Its facts as plain values."""
 
 
-class Settings(Protocol):
-    """What a family's fit is asked for: a frozen dataclass of plain values that a job carries."""
-
-    family: ClassVar[str]
-
-
 class Family(Protocol):
     """How models of one kind are fitted, read and compared."""
 
     def fit(
-        self, settings: Any, primitive: Atoms, frames: Sequence[Frame], base: Any | None, ranks: Ranks
+        self, settings: ModelSettings, primitive: Atoms, frames: Sequence[Frame], base: Any | None, ranks: Ranks
     ) -> Any:
         """The model of the labels of `base` and of `frames`, nothing pending; hyperparameters are learnt anew.
 
         `base`: a model of the same settings, of which nothing but the labels is used; None: start from `frames`.
         """
 
-    def without(self, model: Any, frames: Sequence[Frame], settings: Any) -> Any:
+    def without(self, model: Any, frames: Sequence[Frame], settings: ModelSettings) -> Any:
         """The model without some of its labels."""
 
     def load(self, path: Path, pending: bool = False) -> Any:

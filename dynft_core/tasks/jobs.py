@@ -8,10 +8,11 @@ sentence), and of which class the failure is (`failure`, see `errors.STORAGE` an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.models.settings import ModelSettings
 from dynft_core.models.trial import Trial
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.vocabulary import (
@@ -103,8 +104,8 @@ class FitJob:
     run_dir: str
     version: int
     output: str
-    model: Any
-    """What the family is asked for (`models.protocol.Settings`)."""
+    model: ModelSettings
+    """What the family is asked for."""
     primitive_structure: str
     base: str | None
     labels: tuple[StructureRef, ...]

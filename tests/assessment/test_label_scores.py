@@ -17,7 +17,7 @@ from dynft_core.dynamics.sampling import sample
 from dynft_core.expansion_choice.truncation import FORCE_CONSTANTS
 from dynft_core.initial.rattled import rattled
 from dynft_core.lattice.cells import Frame, ReferenceCell
-from dynft_core.models.settings import ForceConstantSettings
+from dynft_core.models.settings import force_constants
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import ReferenceSettings, Role, StructureRef
 
@@ -67,7 +67,7 @@ def test_of_labels_of_many_kinds_those_like_the_walks_stay(
 
 
 def without(fitted: ForceField, gone: Sequence[Frame]) -> ForceField:
-    return FORCE_CONSTANTS.without(fitted, gone, ForceConstantSettings({}))
+    return FORCE_CONSTANTS.without(fitted, gone, force_constants([]))
 
 
 def fitted(basis: ForceConstantBasis, supercell: Supercell, labels: dict[StructureRef, Frame]) -> ForceField:

@@ -168,7 +168,8 @@ def fit_labels(job: FitJob) -> FitOutcome:
             return FitOutcome(False, job.version, error=f"{ref.key} has no label or is there twice")
     labels = known + [ref.key for ref in job.labels]
     pending = [ref.key for ref in job.pending]
-    _write(run_dir / job.output, {"labels": labels, "pending": pending, "cutoffs": list(job.model.cutoffs_A.items())})
+    cutoffs = list(enumerate(job.model.parameters["cutoffs_A"], start=2))
+    _write(run_dir / job.output, {"labels": labels, "pending": pending, "cutoffs": cutoffs})
     scores = tuple(Score(ref.key, ref.role, 3e-3, 3.1e-3, 1e-3) for ref in job.labels) if job.base else ()
     return FitOutcome(
         True, job.version, job.output, n_labels=len(labels), n_pending=len(pending), beta_inv_sqrt_eV_A=3e-3,

@@ -16,7 +16,7 @@ from cluster import Cluster, Site
 
 import dynft_core.tasks.tasks
 from dynft_core.force_field.force_field import ForceField
-from dynft_core.models.settings import ForceConstantSettings
+from dynft_core.models.settings import force_constants
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.reference.label_job import LabelJob
@@ -59,7 +59,7 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
         forces = tersoff.get_forces(Atoms(label.numbers, label.positions, cell=label.cell, pbc=True))
         np.testing.assert_allclose(label.forces, forces, atol=1e-7)  # the program reads positions of eight digits
 
-        model = ForceConstantSettings({2: 4.0, 3: 3.0})
+        model = force_constants([4.0, 3.0])
         fit = FitJob(str(run_dir), 1, "ranks.h5", model, "primitive.xyz", None, (ref,))
         outcome = executors.submit("fit", fit).result(timeout=120)
         assert outcome.ok, outcome.error

@@ -11,7 +11,7 @@ from ase.build import bulk
 
 from dynft_core.errors import InputError
 from dynft_core.force_field.force_field import ForceField
-from dynft_core.models.settings import ForceConstantSettings
+from dynft_core.models.settings import force_constants
 from dynft_core.reference.label import Label, read_label, relative_label_path
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.regression.left_out import left_out
@@ -23,7 +23,7 @@ from dynft_core.tasks.tasks import _expectation, evaluate, fit_labels, propose, 
 from dynft_core.tasks.tasks import label as compute_label
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
 
-REFERENCE, MODEL = ReferenceSettings("tersoff-si"), ForceConstantSettings({2: 4.0, 3: 3.0}, "shared")
+REFERENCE, MODEL = ReferenceSettings("tersoff-si"), force_constants([4.0, 3.0], "shared")
 Run = tuple[Path, tuple[StructureRef, ...]]
 
 

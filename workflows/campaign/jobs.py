@@ -154,7 +154,7 @@ def fit_job(
         run_dir=run_dir,
         version=version,
         output=force_field_path(version),
-        model=campaign.expansion.settings(harmonic=version == 0),
+        model=campaign.model_settings(harmonic=version == 0),
         primitive_structure=PRIMITIVE,
         base=force_field_path(version - 1) if version > 1 else None,
         labels=tuple(labels),

@@ -38,6 +38,7 @@ PACKAGES = ("workflows", "dynft_core.assessment", "dynft_core.selection")
 MODULES = (
     "dynft_core.dynamics.walk_records",
     "dynft_core.errors",
+    "dynft_core.models.settings",
     "dynft_core.models.trial",
     "dynft_core.reference.failures",
     "dynft_core.reference.label_job",
