@@ -23,9 +23,6 @@ CHANGEABLE = (
 )  # fmt: skip
 """Keys that may change when a campaign goes on: bounds, which no number computed so far depends on."""
 
-FORCE_FIELD = "force_field.h5"
-"""The last force field of a complete campaign, as a file that stands alone."""
-
 
 def batches(campaign: Campaign) -> tuple[tuple[int, ...], ...]:
     """The walkers of each walk task."""

@@ -6,6 +6,8 @@ JOURNAL = "journal.jsonl"
 SUPERCELL = "supercell.xyz"
 PRIMITIVE = "primitive.xyz"
 """The perfect structures, in the run folder."""
+FORCE_FIELD = "force_field.h5"
+"""The last force field of a complete campaign, as a file that stands alone."""
 
 
 def force_field_path(version: int) -> str:

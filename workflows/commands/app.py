@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from dynft_core.errors import InputError
-from dynft_core.vocabulary import ExportFormat, Images, MonitorName, Prior
+from dynft_core.vocabulary import Images, MonitorName, Prior
+from workflows.campaign.paths import FORCE_FIELD
 from workflows.commands.exit_codes import exit_code
 from workflows.commands.labels import labels_app
 
@@ -26,7 +27,17 @@ app.add_typer(labels_app)
 app.add_typer(site_app, name="site")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example runs/si/force_field.h5.")]
+
+
+def _force_field_in(path: Path) -> Path:
+    """The force field of a run folder; a file is one itself."""
+    return path / FORCE_FIELD if path.is_dir() else path
+
+
+ForceFieldFile = Annotated[
+    Path,
+    typer.Argument(callback=_force_field_in, help="Force field, for example runs/si/force_field.h5, or a run folder."),
+]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
 
 
@@ -244,7 +255,9 @@ def phonons(
     images: Annotated[
         Images, typer.Option(help="Images of a cutoff beyond half the training cell: the shortest, or all.")
     ] = "shortest",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")] = Path("phonons"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the files of --bands and --dos; default: phonons.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Phonon frequencies with error bars: at points (default: the high-symmetry ones), bands, density of states."""
@@ -287,7 +300,9 @@ def anharmonicity(
 @app.command()
 def export(
     force_field: ForceFieldFile,
-    format_: Annotated[ExportFormat, typer.Option("--format", help="Program to write for.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="Program to write for: phonopy, phono3py, shengbte, hiphive or gpumd.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
     supercell: Annotated[
         str | None,

@@ -29,7 +29,7 @@ def exit_code(command: Callable[[], int | None], help_command: str) -> int:
         sys.stdout.flush()  # or the interpreter would fail to, at its end
         return int(code or 0)
     except TyperException as error:
-        message = " ".join(error.format_message().split())
+        message = error.format_message().replace("Value error, ", "")  # pydantic's, which says nothing
         return _refuse(f"{message} See: {help_command}", error.exit_code)
     except InputError as error:
         return _refuse(str(error), 2)
