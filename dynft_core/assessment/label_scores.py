@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dynft_core.assessment.audits import contradicting
 from dynft_core.assessment.calibration import species_scores
-from dynft_core.assessment.scores import Score
+from dynft_core.assessment.scores import Score, rms
 from dynft_core.force_field.fitting import NOISE_FLOOR_EV_A, learn
 from dynft_core.force_field.force_field import ForceField
 from dynft_core.model.label_sums import statistics_of
@@ -57,7 +57,7 @@ def _score(force_field: ForceField, ref: StructureRef, label: Label, residual: F
     symbols = [chemical_symbols[z] for z in force_field.supercell.numbers]
     predicted = float(np.sqrt(variance.mean()))
     bayesian = float(np.sqrt(max(variance.mean() - 1 / force_field.posterior.beta, 0.0)))
-    rmse, species = float(np.sqrt(np.mean(residual**2))), species_scores(symbols, residual, variance)
+    rmse, species = rms(residual), species_scores(symbols, residual, variance)
     highest = highest_orders(force_field, [label.displacements])[0]
     return Score(ref.key, ref.role, rmse, predicted, bayesian, ref.temperature_K, species, highest)
 
@@ -65,7 +65,7 @@ def _score(force_field: ForceField, ref: StructureRef, label: Label, residual: F
 def highest_orders(force_field: ForceField, displacements: Sequence[Floats]) -> tuple[float, ...]:
     """RMS force (eV/Å) of the highest order in each structure, (N, 3) Å."""
     forces = force_field.highest_order.forces
-    return tuple(float(np.sqrt(np.mean(forces(u) ** 2))) for u in displacements)
+    return tuple(rms(forces(u)) for u in displacements)
 
 
 def tested(

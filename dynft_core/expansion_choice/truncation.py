@@ -11,16 +11,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dynft_core.expansion_choice.scan import shell_cutoffs
+from dynft_core.expansion_choice.scan import MAX_PARAMETERS, shell_cutoffs
 from dynft_core.expansion_choice.trial import Trial
 from dynft_core.force_field.force_field import ForceField, fit
 from dynft_core.reference.label import Label
 from dynft_core.regression.left_out import leave_one_out
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis
 from dynft_core.symmetry.size import basis_sizes
-
-MAX_PARAMETERS = 2500
-"""Free parameters up to which an expansion is tried."""
 
 
 def try_larger(
