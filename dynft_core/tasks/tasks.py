@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.assessment.label_scores import highest_orders, predicted_scores, tested
+from dynft_core.assessment.scores import rms
 from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.state import load_state
 from dynft_core.dynamics.walk_records import WalkJob, WalkOutcome
-from dynft_core.errors import FILES, DynftError, FileFormatError, InputError, about_file
+from dynft_core.errors import FILES, DynftError, FileFormatError, about_file
 from dynft_core.expansion_choice.truncation import try_larger
 from dynft_core.force_field.force_field import ForceField, fit
 from dynft_core.initial.phonon_modes import thermal_displacements
@@ -44,8 +45,12 @@ from dynft_core.tasks.jobs import (
     Evaluation,
     FitJob,
     FitOutcome,
+    ForceFieldMd,
+    PhononModes,
     ProposeJob,
     ProposeOutcome,
+    Rattled,
+    ReferenceMd,
     SelectJob,
     SelectOutcome,
     TruncationJob,
@@ -125,50 +130,35 @@ def propose(job: ProposeJob) -> ProposeOutcome:
     displacements = _proposed(job, run_dir)
     sent = [perfect.positions + u for u in displacements]
     keys = [structure_key(perfect.numbers, perfect.cell[:], x, job.reference) for x in sent]
-    write_structures(run_dir / job.output, displacements, keys, {"method": job.method, "role": job.role})
+    write_structures(run_dir / job.output, displacements, keys, {"method": job.method.name, "role": job.role})
     refs = tuple(
-        StructureRef(key, job.output, i, job.role, f"{job.method} {i}", temperature_K=job.temperature_K)
+        StructureRef(key, job.output, i, job.role, f"{job.method.name} {i}", temperature_K=job.temperature_K)
         for i, key in enumerate(keys)
     )
     return ProposeOutcome(True, structures=refs)
 
 
 def _proposed(job: ProposeJob, run_dir: Path) -> Floats:
-    rng = generator(job.seed, _STREAMS[job.method])
-    if job.method in ("phonons", "force_field_md"):
-        if job.force_field is None:
-            raise InputError("force_field", f"a force field for '{job.method}'", "none", "fit one first")
-        force_field = load_force_field(str(run_dir / job.force_field))
-        if job.method == "phonons":
-            return thermal_displacements(force_field, job.n_structures, job.temperature_K, rng)
-        return sample(
-            force_field,
-            job.n_structures,
-            job.temperature_K,
-            job.timestep_fs,
-            job.friction_per_ps,
-            job.equilibration_steps,
-            job.interval_steps,
-            job.seed,
-        )
+    rng, n, temperature_K = generator(job.seed, _STREAMS[job.method.name]), job.n_structures, job.temperature_K
     atoms = read_perfect_structure(run_dir / job.structure)
     supercell = Supercell.build(Crystal(atoms), (1, 1, 1))  # its atoms are its sites, in order
-    if job.method == "rattled":
-        return rattled(supercell, job.n_structures, job.amplitude_A, rng)
-    folder = run_dir / "structures" / "reference_md"
-    embedded = runs_in_process(job.reference)
-    calculator = make_calculator(job.reference, folder) if embedded else CheckedCalculator(job.reference, folder)
-    return reference_md(
-        supercell,
-        calculator,
-        job.n_structures,
-        job.temperature_K,
-        job.timestep_fs,
-        job.friction_per_ps,
-        job.equilibration_steps,
-        job.interval_steps,
-        rng,
-    )
+    match job.method:
+        case Rattled(amplitude_A):
+            return rattled(supercell, n, amplitude_A, rng)
+        case PhononModes(path):
+            return thermal_displacements(load_force_field(str(run_dir / path)), n, temperature_K, rng)
+        case ForceFieldMd(path, md):
+            return sample(
+                load_force_field(str(run_dir / path)), n, temperature_K, md.timestep_fs, md.friction_per_ps,
+                md.equilibration_steps, md.interval_steps, job.seed,
+            )  # fmt: skip
+        case ReferenceMd(md):
+            folder = run_dir / "structures" / "reference_md"
+            make = make_calculator if runs_in_process(job.reference) else CheckedCalculator
+            return reference_md(
+                supercell, make(job.reference, folder), n, temperature_K, md.timestep_fs, md.friction_per_ps,
+                md.equilibration_steps, md.interval_steps, rng,
+            )  # fmt: skip
 
 
 _STREAMS = {"rattled": 1 << 32, "phonons": 2 << 32, "reference_md": 3 << 32, "force_field_md": 4 << 32}
@@ -331,7 +321,7 @@ def evaluate(job: EvaluateJob) -> EvaluateOutcome:
         found.append(
             Evaluation(
                 path,
-                float(np.sqrt(np.mean(residual**2))),
+                rms(residual),
                 float(np.abs(residual).mean()),
                 force_field.posterior.beta_inv_sqrt,
                 float(own.mean()),
