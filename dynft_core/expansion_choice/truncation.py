@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dynft_core.expansion_choice.scan import shell_cutoffs
+from dynft_core.expansion_choice.scan import MAX_PARAMETERS, shell_cutoffs
 from dynft_core.force_field.family import ForceConstants, labels_of
 from dynft_core.force_field.fitting import fit_cells
 from dynft_core.force_field.force_field import ForceField
@@ -19,9 +19,6 @@ from dynft_core.lattice.cells import Frame
 from dynft_core.models.trial import Trial
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis
 from dynft_core.symmetry.size import basis_sizes
-
-MAX_PARAMETERS = 2500
-"""Free parameters up to which an expansion is tried."""
 
 
 def try_larger(

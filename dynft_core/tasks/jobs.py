@@ -8,7 +8,7 @@ sentence), and of which class the failure is (`failure`, see `errors.STORAGE` an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
@@ -24,12 +24,58 @@ from dynft_core.vocabulary import (
 
 
 @dataclass(frozen=True)
+class Rattled:
+    """Normal displacements with this standard deviation."""
+
+    amplitude_A: float
+    name: ClassVar = "rattled"
+
+
+@dataclass(frozen=True)
+class PhononModes:
+    """Thermal displacements in the modes of a force field's harmonic part."""
+
+    force_field: str
+    name: ClassVar = "phonons"
+
+
+@dataclass(frozen=True)
+class MdSteps:
+    """Of molecular dynamics that structures are taken from: how it moves, settles, and how far apart they are."""
+
+    timestep_fs: float
+    friction_per_ps: float
+    equilibration_steps: int = 1000
+    interval_steps: int = 200
+
+
+@dataclass(frozen=True)
+class ReferenceMd:
+    """Molecular dynamics with the reference calculator."""
+
+    steps: MdSteps
+    name: ClassVar = "reference_md"
+
+
+@dataclass(frozen=True)
+class ForceFieldMd:
+    """Molecular dynamics with a force field."""
+
+    force_field: str
+    steps: MdSteps
+    name: ClassVar = "force_field_md"
+
+
+Method = Rattled | PhononModes | ReferenceMd | ForceFieldMd
+
+
+@dataclass(frozen=True)
 class ProposeJob:
-    """Make structures: 'rattled' or 'phonons' or 'reference_md' for a start, 'force_field_md' for a test set."""
+    """Make structures, by one of four methods."""
 
     run_dir: str
     output: str
-    method: Literal["rattled", "phonons", "reference_md", "force_field_md"]
+    method: Method
     role: Role
     n_structures: int
     temperature_K: float
@@ -37,14 +83,6 @@ class ProposeJob:
     cell: str
     """The reference cell of the structures."""
     reference: ReferenceSettings
-    amplitude_A: float = 0.01
-    """Standard deviation of the displacements of 'rattled'."""
-    force_field: str | None = None
-    """Needed by 'phonons' (harmonic part) and 'force_field_md'."""
-    timestep_fs: float = 1.0
-    friction_per_ps: float = 10.0
-    equilibration_steps: int = 1000
-    interval_steps: int = 200
 
 
 @dataclass(frozen=True)

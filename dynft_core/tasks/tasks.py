@@ -43,8 +43,12 @@ from dynft_core.tasks.jobs import (
     Evaluation,
     FitJob,
     FitOutcome,
+    ForceFieldMd,
+    PhononModes,
     ProposeJob,
     ProposeOutcome,
+    Rattled,
+    ReferenceMd,
     SelectJob,
     SelectOutcome,
     TruncationJob,
@@ -128,50 +132,35 @@ def propose(job: ProposeJob) -> ProposeOutcome:
     cell = read_cell(run_dir, job.cell)
     displacements = _proposed(job, run_dir, cell)
     keys = [structure_key(cell.numbers, cell.cell, cell.sites + u, job.reference) for u in displacements]
-    write_structures(run_dir / job.output, displacements, keys, {"method": job.method, "role": job.role})
+    name = job.method.name
+    write_structures(run_dir / job.output, displacements, keys, {"method": name, "role": job.role})
     refs = tuple(
-        StructureRef(key, job.output, i, job.role, f"{job.method} {i}", temperature_K=job.temperature_K, cell=job.cell)
+        StructureRef(key, job.output, i, job.role, f"{name} {i}", temperature_K=job.temperature_K, cell=job.cell)
         for i, key in enumerate(keys)
     )
     return ProposeOutcome(True, structures=refs)
 
 
 def _proposed(job: ProposeJob, run_dir: Path, cell: ReferenceCell) -> Floats:
-    rng = generator(job.seed, _STREAMS[job.method])
-    if job.method in ("phonons", "force_field_md"):
-        if job.force_field is None:
-            raise InputError("force_field", f"a force field for '{job.method}'", "none", "fit one first")
-        model = model_on(str(run_dir / job.force_field), cell)
-        if job.method == "phonons":
-            return thermal_displacements(model, cell.masses, job.n_structures, job.temperature_K, rng)
-        return sample(
-            model,
-            cell.masses,
-            job.n_structures,
-            job.temperature_K,
-            job.timestep_fs,
-            job.friction_per_ps,
-            job.equilibration_steps,
-            job.interval_steps,
-            job.seed,
-        )
+    rng, n, temperature_K = generator(job.seed, _STREAMS[job.method.name]), job.n_structures, job.temperature_K
     supercell = Supercell.build(Crystal(cell.atoms()), (1, 1, 1))  # its atoms are its sites, in order
-    if job.method == "rattled":
-        return rattled(supercell, job.n_structures, job.amplitude_A, rng)
-    folder = run_dir / "structures" / "reference_md"
-    embedded = runs_in_process(job.reference)
-    calculator = make_calculator(job.reference, folder) if embedded else CheckedCalculator(job.reference, folder)
-    return reference_md(
-        supercell,
-        calculator,
-        job.n_structures,
-        job.temperature_K,
-        job.timestep_fs,
-        job.friction_per_ps,
-        job.equilibration_steps,
-        job.interval_steps,
-        rng,
-    )
+    match job.method:
+        case Rattled(amplitude_A):
+            return rattled(supercell, n, amplitude_A, rng)
+        case PhononModes(path):
+            return thermal_displacements(model_on(str(run_dir / path), cell), cell.masses, n, temperature_K, rng)
+        case ForceFieldMd(path, md):
+            return sample(
+                model_on(str(run_dir / path), cell), cell.masses, n, temperature_K, md.timestep_fs,
+                md.friction_per_ps, md.equilibration_steps, md.interval_steps, job.seed,
+            )  # fmt: skip
+        case ReferenceMd(md):
+            folder = run_dir / "structures" / "reference_md"
+            make = make_calculator if runs_in_process(job.reference) else CheckedCalculator
+            return reference_md(
+                supercell, make(job.reference, folder), n, temperature_K, md.timestep_fs, md.friction_per_ps,
+                md.equilibration_steps, md.interval_steps, rng,
+            )  # fmt: skip
 
 
 _STREAMS = {"rattled": 1 << 32, "phonons": 2 << 32, "reference_md": 3 << 32, "force_field_md": 4 << 32}

@@ -52,8 +52,9 @@ def _write(path: Path, data: Any) -> None:
 
 def propose(job: ProposeJob) -> ProposeOutcome:
     """Structures that exist by name alone; those of a test set depend on the force field."""
-    source = (Path(job.run_dir) / job.force_field).read_text() if job.force_field else ""
-    keys = [digest(job.method, job.seed, i, source) for i in range(job.n_structures)]
+    force_field = getattr(job.method, "force_field", None)
+    source = (Path(job.run_dir) / force_field).read_text() if force_field else ""
+    keys = [digest(job.method.name, job.seed, i, source) for i in range(job.n_structures)]
     return ProposeOutcome(True, structures=tuple(StructureRef(k, job.output, i, job.role) for i, k in enumerate(keys)))
 
 

@@ -282,7 +282,7 @@ def _remove_perfect(job: LabelJob) -> None:
 
 
 def _other_supercell(job: LabelJob) -> None:
-    write_perfect_structure(Path(job.run_dir) / job.perfect_structure, PERFECT * (2, 1, 1))
+    write_perfect_structure(Path(job.run_dir) / job.structure.cell, PERFECT * (2, 1, 1))
 
 
 def _no_folder(job: LabelJob) -> None:

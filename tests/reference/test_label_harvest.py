@@ -13,8 +13,9 @@ import standin_vasp
 from ase import Atoms
 from vasp_jobs import in_this_process, structure, use_potcars, vasp_job
 
-from dynft_core.reference import label
+from dynft_core.reference import attempts
 from dynft_core.reference.calculation import REQUEST, STRUCTURE, Calculation, compute_request, finished_calculation
+from dynft_core.reference.failures import LabelError
 from dynft_core.reference.guard import FIRST, Expectation
 from dynft_core.reference.label import read_label, run_label
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
@@ -54,7 +55,7 @@ def blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blocks:
     use_potcars(tmp_path, monkeypatch)
     in_this_process(monkeypatch)
     found = Blocks()
-    monkeypatch.setattr(label, "calculate", found.calculate)
+    monkeypatch.setattr(attempts, "calculate", found.calculate)
     return found
 
 
@@ -99,7 +100,7 @@ def test_two_attempts_that_ended_before_their_label_was_written_confirm_each_oth
 
     job = vasp_job(tmp_path, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(label, "check_confirmed", end)
+        patch.setattr(attempts, "check_confirmed", end)
         with pytest.raises(BlockEndsError):
             run_label(job)
     outcome = run_label(job)
@@ -137,10 +138,10 @@ def test_a_calculation_that_was_killed_with_its_block_is_no_failure_of_the_first
             blocks.started.append("cut")
             raise BlockEndsError
         blocks.started.append(str(settings.parameters.get("algo", "Normal")))
-        raise label.LabelError("killed", "the process ended (signal 15, SIGTERM) without a result")
+        raise LabelError("killed", "the process ended (signal 15, SIGTERM) without a result")
 
     with monkeypatch.context() as patch:
-        patch.setattr(label, "calculate", killed)
+        patch.setattr(attempts, "calculate", killed)
         for _ in range(3):
             with pytest.raises(BlockEndsError):
                 run_label(job)
@@ -169,16 +170,16 @@ def test_two_nodes_whose_locks_do_not_reach_each_other_work_in_folders_of_their_
     """The worst that comes of it is that a label is computed twice."""
     assert run_label(vasp_job(tmp_path, 0)).ok
     job = vasp_job(tmp_path, 1)
-    calculate = label.calculate
+    calculate = attempts.calculate
 
     def beside_another_node(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Calculation:
-        monkeypatch.setattr(label, "calculate", calculate)
+        monkeypatch.setattr(attempts, "calculate", calculate)
         with monkeypatch.context() as patch:
             patch.setattr(lock.fcntl, "flock", lambda *_: None)
             assert run_label(replace(job)).ok
         return calculate(atoms, settings, directory)
 
-    monkeypatch.setattr(label, "calculate", beside_another_node)
+    monkeypatch.setattr(attempts, "calculate", beside_another_node)
     outcome = run_label(job)
     assert outcome.ok and right(job, outcome, 1), outcome.error
     assert sorted(p.name for p in (tmp_path / outcome.path).parent.glob("attempt-*")) == ["attempt-001", "attempt-002"]

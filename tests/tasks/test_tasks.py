@@ -17,7 +17,7 @@ from dynft_core.reference.calculators import structure_key
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.storage.structures import write_perfect_structure, write_structures
 from dynft_core.tasks import tasks
-from dynft_core.tasks.jobs import ProposeJob
+from dynft_core.tasks.jobs import ProposeJob, Rattled
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
 
 TERSOFF = ReferenceSettings("tersoff-si")
@@ -25,7 +25,7 @@ TERSOFF = ReferenceSettings("tersoff-si")
 
 def rattle(run_dir: Path) -> ProposeJob:
     write_perfect_structure(run_dir / "supercell.xyz", bulk("Si", "diamond", a=5.43))
-    return ProposeJob(str(run_dir), "structures/a.h5", "rattled", "initial", 2, 300.0, 1, "supercell.xyz", TERSOFF)
+    return ProposeJob(str(run_dir), "structures/a.h5", Rattled(0.01), "initial", 2, 300.0, 1, "supercell.xyz", TERSOFF)
 
 
 def label_job(run_dir: Path) -> LabelJob:

@@ -17,8 +17,7 @@ from workflows.campaign.reduce import advance, start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign, load_campaign
 from workflows.commands.preflight import check_campaign
-from workflows.driver.executors import accepting_s
-from workflows.driver.sites import executor_labels, load_site
+from workflows.driver.sites import accepting_s, executor_labels, load_site
 from workflows.driver.time_limits import time_limits_s
 from workflows.run_folder.checks import check_reference, check_run_folder
 from workflows.run_folder.identity import refuse_other_campaign, same_settings

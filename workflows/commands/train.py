@@ -8,8 +8,7 @@ from pathlib import Path
 
 from dynft_core.models.registry import load_model
 from dynft_core.storage.journal import read_journal
-from workflows.campaign.jobs import FORCE_FIELD
-from workflows.campaign.paths import JOURNAL, force_field_path
+from workflows.campaign.paths import FORCE_FIELD, JOURNAL, force_field_path
 from workflows.campaign_file.schema import load_campaign
 from workflows.commands.preflight import check_campaign
 from workflows.driver.driver import run_campaign

@@ -33,7 +33,8 @@ from workflows.campaign.actions import TASKS, Action
 from workflows.campaign.events import lost_event, outcome_event
 from workflows.campaign.reduce import advance
 from workflows.campaign.state import Setbacks, State
-from workflows.driver.executors import Executors, Trouble, loss_cost
+from workflows.driver.executors import Executors
+from workflows.driver.parsl_adapter import Trouble, loss_cost
 from workflows.driver.time_limits import KEYS, time_limits_s
 from workflows.run_folder.requests import requests
 from workflows.run_folder.snapshot import EVERY, Snapshots

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dynft_core.assessment.scores import rms
 from workflows.campaign.ledger import SET_ASIDE
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign
@@ -126,12 +127,8 @@ def _audits(fit: Fit) -> str:
     audits = [s for s in fit.scores if s.role == "audit"]
     if not audits:
         return ""
-    actual, predicted = _rms([s.rmse_eV_A for s in audits]), _rms([s.predicted_eV_A for s in audits])
+    actual, predicted = rms([s.rmse_eV_A for s in audits]), rms([s.predicted_eV_A for s in audits])
     return f"; audits {len(audits)}: error {error_text(actual)}, predicted {error_text(predicted)}"
-
-
-def _rms(values: Sequence[float]) -> float:
-    return math.sqrt(sum(value * value for value in values) / len(values))
 
 
 def standing(now: History, at_start: History, campaign: Campaign, elapsed_s: float) -> str:

@@ -11,8 +11,7 @@ from typing import Any
 from dynft_core.assessment.audits import RARE_FACTOR
 from dynft_core.errors import FILES
 from dynft_core.tasks.jobs import Evaluation
-from workflows.campaign.jobs import FORCE_FIELD
-from workflows.campaign.paths import force_field_path
+from workflows.campaign.paths import FORCE_FIELD, force_field_path
 from workflows.views.history import History
 from workflows.views.progress import duration
 
