@@ -26,8 +26,6 @@ from dynft_core.initial.rattled import rattled
 from dynft_core.initial.reference_md import reference_md
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.bayesian_error import BayesianError
-from dynft_core.model.potential import eigentensor_matrix
 from dynft_core.properties.thermal import PropertySettings, largest_error
 from dynft_core.reference.calculators import make_calculator, runs_in_process, structure_key
 from dynft_core.reference.checked import CheckedCalculator
@@ -318,25 +316,24 @@ def evaluate(job: EvaluateJob) -> EvaluateOutcome:
     run_dir = Path(job.run_dir)
     labels = [_read_label(run_dir, ref) for ref in job.labels]
     force_fields = [ForceField.load(run_dir / path) for path in job.force_fields]
-    folded = force_fields[0].folded
-    errors = [BayesianError(folded, f.posterior.half) for f in force_fields]
-    bayesian = np.zeros((len(force_fields), len(labels)))
-    for s, x in enumerate(labels):
-        matrix = eigentensor_matrix(folded, x.displacements)
-        bayesian[:, s] = [np.sqrt(e.variances(matrix).mean()) for e in errors]
-    displacements, forces = np.array([x.displacements for x in labels]), np.array([x.forces for x in labels])
-    found = []
-    for path, force_field, own in zip(job.force_fields, force_fields, bayesian, strict=True):
-        residual = force_field.forces(displacements) - forces
-        found.append(
-            Evaluation(
-                path,
-                float(np.sqrt(np.mean(residual**2))),
-                float(np.abs(residual).mean()),
-                force_field.posterior.beta_inv_sqrt,
-                float(own.mean()),
-                force_field.n_labels,
-                len(labels),
-            )
+    bayesian, residuals = [], []
+    for x in labels:  # they share the basis
+        matrix = force_fields[0].sensing_matrix(x.displacements)
+        gram = matrix.T @ matrix
+        bayesian.append([np.sqrt(np.vdot(gram, f.posterior.covariance) / len(matrix)) for f in force_fields])
+        residuals.append([matrix @ f.posterior.mean - x.forces.ravel() for f in force_fields])
+    found = (
+        Evaluation(
+            path,
+            float(np.sqrt(np.mean(residual**2))),
+            float(np.abs(residual).mean()),
+            force_field.posterior.beta_inv_sqrt,
+            float(own.mean()),
+            force_field.n_labels,
+            len(labels),
         )
+        for path, force_field, own, residual in zip(
+            job.force_fields, force_fields, np.transpose(bayesian), np.swapaxes(residuals, 0, 1), strict=True
+        )
+    )
     return EvaluateOutcome(True, evaluations=tuple(found))
