@@ -198,7 +198,7 @@ def test_learning_goes_on_from_where_it_was(monkeypatch: pytest.MonkeyPatch) -> 
     cold, n_cold = learn_decay(orders, more, 1e-7, nothing), evaluations
     warm, n_warm = learn_decay(orders, more, 1e-7, before), evaluations - n_cold
     assert n_warm <= 2 and n_warm <= n_cold / 4
-    assert warm.log_evidence == pytest.approx(cold.log_evidence, abs=1e-3)
+    assert warm.log_evidence == pytest.approx(cold.log_evidence, abs=5e-3)
     assert warm.alpha == pytest.approx(cold.alpha, rel=1e-2)
     assert warm.decay is not None and cold.decay is not None
     assert warm.decay.per_A == pytest.approx(cold.decay.per_A, abs=1e-3)
