@@ -16,6 +16,7 @@ import pytest
 from dynft_core.storage.journal import read_journal
 from workflows.views.status import status_of
 
+pytestmark = pytest.mark.faults
 FAKES = Path(__file__).parent.parent / "campaign"
 
 KILLED_AT = (1, 2, 3, 5, 7, 10, 13, 17, 21, 26, 30, 34, 38)

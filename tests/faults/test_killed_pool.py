@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+pytestmark = pytest.mark.faults
 FAKES = Path(__file__).parent.parent / "campaign"
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytestmark = pytest.mark.faults
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 KINDS = ["driver killed", "interchange killed", "busy worker killed", "label process killed", "label answers twice"]
 
