@@ -33,10 +33,11 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def cache_of_the_tests(shared_folder: Path) -> Iterator[None]:
-    """No test reads or fills the user's cache."""
+def environment_of_the_tests(shared_folder: Path) -> Iterator[None]:
+    """No test reads or fills the user's cache, and workers find the fake tasks of tests/campaign."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DYNFT_CACHE", str(shared_folder / "cache"))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "campaign"), prepend=os.pathsep)
         yield
 
 

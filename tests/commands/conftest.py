@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +12,11 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.calculators.singlepoint import SinglePointCalculator
+from small_campaign import SMALL, write_campaign
 
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.commands.app import main
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_campaign import SMALL, write_campaign
 
 LATTICE_CONSTANT_A = 5.432
 
