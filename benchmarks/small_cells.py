@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.crystals import Case, silicon
 from dynft_core import ForceConstantBasis, fit
-from dynft_core.force_field.force_field import fit_cells
+from dynft_core.force_field.fitting import fit_cells
 from dynft_core.initial.phonon_modes import thermal_displacements
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.label_sums import CellLabels, told_apart

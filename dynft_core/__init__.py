@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynft_core.force_field.force_field import ForceField, fit
+    from dynft_core.force_field.fitting import fit
+    from dynft_core.force_field.force_field import ForceField
     from dynft_core.lattice.crystal import Crystal
     from dynft_core.lattice.supercell import Supercell
     from dynft_core.symmetry.basis import ForceConstantBasis
@@ -17,7 +18,7 @@ _HOMES = {
     "Supercell": "dynft_core.lattice.supercell",
     "ForceConstantBasis": "dynft_core.symmetry.basis",
     "ForceField": "dynft_core.force_field.force_field",
-    "fit": "dynft_core.force_field.force_field",
+    "fit": "dynft_core.force_field.fitting",
 }
 
 

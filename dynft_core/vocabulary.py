@@ -34,6 +34,10 @@ Precision = Literal["double", "single"]
 """Of the forces of a walk; state and decisions are in double precision."""
 
 
+SUPERCELL = "supercell.xyz"
+"""The campaign's supercell, in its run folder; other reference cells lie in `cells/`."""
+
+
 @dataclass(frozen=True)
 class StructureRef:
     """A structure waiting for, or having, a label: row `index` of the segment `segment`."""
@@ -48,6 +52,8 @@ class StructureRef:
     bayesian_error_eV_A: float = float("nan")
     """ε_B when it was chosen."""
     temperature_K: float = float("nan")
+    cell: str = SUPERCELL
+    """Its reference cell: the file in the run folder that its displacements refer to."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynft_core.expansion_choice.trial import Trial
+from dynft_core.models.trial import Trial
 
 WORTH = 1.3
 """A larger expansion is proposed when the present error is this many times its own."""
@@ -54,16 +54,14 @@ def leaving(departures: Sequence[str], latest: Sequence[str] = ()) -> str:
 
 
 def diagnosis(
-    share: float, max_share: float, present: Trial | None, trials: Sequence[Trial], left: str = "",
-    cutoffs_A: Sequence[float] = (),
-) -> str:  # fmt: skip
+    share: float, max_share: float, present: Trial | None, trials: Sequence[Trial], left: str = ""
+) -> str:
     """What limits the error, and what to do about it, in a sentence; "" when nothing stands out.
 
     Args:
         share: μ_k[ε_B] β^(1/2), the largest of the walkers; max_share: what is asked for.
         present, trials: the campaign's expansion and larger ones on the same labels; None: not tried.
         left: what `leaving` says.
-        cutoffs_A: of the campaign's expansion, from order 2 on.
     """
     if left:
         return left
@@ -76,16 +74,9 @@ def diagnosis(
     if best is None or present is None:
         return ""
     return (
-        f"the expansion is truncated: β^(-1/2) falls no further with labels, but order {best.order} up to "
-        f"{best.cutoff_A:.2f} Å lowers the error of the same labels, left out, from "
+        f"the expansion is truncated: β^(-1/2) falls no further with labels, but {best.change} "
+        f"lowers the error of the same labels, left out, from "
         f"{1e3 * present.left_out_eV_A:.3g} to {1e3 * best.left_out_eV_A:.3g} meV/Å "
         f"(log evidence +{best.log_evidence - present.log_evidence:.0f}); "
-        f"more labels do not help, expansion.cutoffs_A = {larger(cutoffs_A, best)} does"
+        f"more labels do not help, {best.setting} does"
     )
-
-
-def larger(cutoffs_A: Sequence[float], trial: Trial) -> list[float]:
-    """The cutoffs (Å, from order 2 on) of a trial of a larger expansion; orders in between come with the new one."""
-    reached = [*cutoffs_A, *[trial.cutoff_A] * (trial.order - 1 - len(cutoffs_A))]
-    reached[trial.order - 2] = trial.cutoff_A
-    return [round(cutoff, 2) for cutoff in reached]

@@ -11,73 +11,62 @@ aside; imported labels may be of many kinds, and what is like the walks stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from ase.data import chemical_symbols
-from numpy.typing import NDArray
 
 from dynft_core.assessment.audits import contradicting
 from dynft_core.assessment.calibration import species_scores
 from dynft_core.assessment.scores import Score
-from dynft_core.force_field.fitting import NOISE_FLOOR_EV_A, learn
-from dynft_core.force_field.force_field import ForceField
-from dynft_core.model.label_sums import statistics_of
-from dynft_core.reference.label import Label
-from dynft_core.regression.left_out import left_out
+from dynft_core.lattice.cells import Frame
+from dynft_core.models.protocol import Model, Prediction
 from dynft_core.vocabulary import StructureRef
 
-Floats = NDArray[np.float64]
+M = TypeVar("M", bound=Model)
 
 MAX_TESTED = 24
 """Initial labels that are looked at, evenly from among them; when some are of another kind, all are."""
 
 
-def predicted_scores(base: ForceField, refs: Sequence[StructureRef], labels: Sequence[Label]) -> tuple[Score, ...]:
-    """New labels against the prediction of a force field that did not know them."""
+def predicted_scores(base: Model, refs: Sequence[StructureRef], frames: Sequence[Frame]) -> tuple[Score, ...]:
+    """New labels against the prediction of a model that did not know them."""
+    on_cells = [base.on(frame.cell) for frame in frames]
+    predicted = [model.predict(frame.displacements) for model, frame in zip(on_cells, frames, strict=True)]
+    return _scores(base, refs, frames, predicted)
+
+
+def left_out_scores(fitted: Model, refs: Sequence[StructureRef], frames: Sequence[Frame]) -> tuple[Score, ...]:
+    """Labels of a model, each against the prediction of the others."""
+    return _scores(fitted, refs, frames, fitted.left_out_predictions(frames))
+
+
+def _scores(
+    model: Model, refs: Sequence[StructureRef], frames: Sequence[Frame], predictions: Sequence[Prediction]
+) -> tuple[Score, ...]:
     found = []
-    for ref, label in zip(refs, labels, strict=True):
-        residual = base.forces(label.displacements) - label.forces
-        variance = base.error.per_component(label.displacements) + 1 / base.posterior.beta
-        found.append(_score(base, ref, label, residual, variance))
+    for ref, frame, prediction in zip(refs, frames, predictions, strict=True):
+        residual, variances = prediction.forces - frame.labelled_forces, prediction.variances
+        symbols = [chemical_symbols[z] for z in frame.cell.numbers]
+        found.append(Score(
+            ref.key, ref.role, float(np.sqrt(np.mean(residual**2))), float(np.sqrt(variances.mean())),
+            float(np.sqrt(max(variances.mean() - model.noise_eV_A**2, 0.0))), ref.temperature_K,
+            species_scores(symbols, residual, variances), model.on(frame.cell).difficulty(frame.displacements),
+        ))  # fmt: skip
     return tuple(found)
-
-
-def left_out_scores(fitted: ForceField, refs: Sequence[StructureRef], labels: Sequence[Label]) -> tuple[Score, ...]:
-    """Labels of a force field, each against the prediction of the others."""
-    found = []
-    for ref, label in zip(refs, labels, strict=True):
-        matrix = fitted.sensing_matrix(label.displacements)
-        residual, variance = left_out(fitted.posterior, matrix, label.forces.ravel())
-        found.append(_score(fitted, ref, label, residual.reshape(-1, 3), variance.reshape(-1, 3)))
-    return tuple(found)
-
-
-def _score(force_field: ForceField, ref: StructureRef, label: Label, residual: Floats, variance: Floats) -> Score:
-    symbols = [chemical_symbols[z] for z in force_field.supercell.numbers]
-    predicted = float(np.sqrt(variance.mean()))
-    bayesian = float(np.sqrt(max(variance.mean() - 1 / force_field.posterior.beta, 0.0)))
-    rmse, species = float(np.sqrt(np.mean(residual**2))), species_scores(symbols, residual, variance)
-    highest = highest_orders(force_field, [label.displacements])[0]
-    return Score(ref.key, ref.role, rmse, predicted, bayesian, ref.temperature_K, species, highest)
-
-
-def highest_orders(force_field: ForceField, displacements: Sequence[Floats]) -> tuple[float, ...]:
-    """RMS force (eV/Å) of the highest order in each structure, (N, 3) Å."""
-    forces = force_field.highest_order.forces
-    return tuple(float(np.sqrt(np.mean(forces(u) ** 2))) for u in displacements)
 
 
 def tested(
-    fitted: ForceField,
+    fitted: M,
     audits: Iterable[StructureRef],
     initial: Iterable[StructureRef],
-    read: Callable[[StructureRef], Label],
-    noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
-) -> tuple[ForceField, tuple[Score, ...], tuple[str, ...]]:
-    """Test a fit of labels alone by its audits: (force field, their scores, keys of the initial labels set aside).
+    read: Callable[[StructureRef], Frame],
+    without: Callable[[M, Sequence[Frame]], M],
+) -> tuple[M, tuple[Score, ...], tuple[str, ...]]:
+    """Test a fit of labels alone by its audits: (model, their scores, keys of the initial labels set aside).
 
-    `audits`, `initial`: those that the fit does not hold are passed over; `read`: gives the label of a structure.
+    `audits`, `initial`: those that the fit does not hold are passed over; `read`: gives the label of a structure;
+    `without`: the fit without some of its labels.
     """
     own_audits = [ref for ref in audits if ref.key in fitted.labels]
     own_initial = [ref for ref in initial if ref.key in fitted.labels]
@@ -93,20 +82,9 @@ def tested(
         gone = unlike(own_initial)
     if not gone:
         return fitted, scores, ()
-    changed = _without(fitted, [read(ref) for ref in gone], noise_floor_eV_A)
+    changed = without(fitted, [read(ref) for ref in gone])
     return changed, left_out_scores(changed, own_audits, audited), tuple(ref.key for ref in gone)
 
 
 def _squares(scores: Sequence[Score]) -> list[float]:
     return [(s.rmse_eV_A / s.predicted_eV_A) ** 2 for s in scores]
-
-
-def _without(fitted: ForceField, labels: Sequence[Label], noise_floor_eV_A: float) -> ForceField:
-    """The force field of its other labels; nothing is pending."""
-    gone = {label.key for label in labels}
-    u, f = np.array([x.displacements for x in labels]), np.array([x.forces for x in labels])
-    statistics = fitted.posterior.statistics - statistics_of(fitted.folded, u, f)
-    posterior = learn(fitted.basis, statistics, fitted.prior, noise_floor_eV_A, fitted.posterior.hyperparameters)
-    kept = tuple(key for key in fitted.labels if key not in gone)
-    found = replace(fitted, posterior=posterior, rotational=False, labels=kept, pending=())
-    return found.with_rotational_sum_rules(noise_floor_eV_A) if fitted.rotational else found

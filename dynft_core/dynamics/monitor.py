@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.dynamics.protocols import ErrorMonitor, Watched
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.model.sketch import PROBES
+from dynft_core.models.protocol import Model, Sketched, Uncertainty
 from dynft_core.vocabulary import MonitorName
 
 Floats = NDArray[np.float64]
@@ -34,29 +34,29 @@ SINGLE_PRECISION = 1e-5
 
 @dataclass(frozen=True)
 class _Decisive:
-    """What both monitors share: the exact ε_B of a force field."""
+    """What both monitors share: the exact ε_B of a model."""
 
-    force_field: ForceField
+    model: Model
 
     def exact(self, displacements: Floats) -> float:
         """ε_B in double precision."""
-        return self.force_field.error.structure(displacements)
+        return self.model.error.structure(displacements)
 
     def per_atom(self, displacements: Floats) -> Floats:
         """ε_B (N,) of each atom, eV/Å."""
-        return self.force_field.error.per_atom(displacements)
+        return self.model.error.per_atom(displacements)
 
     def condition(self, displacements: Floats, key: str) -> Self:
         """With one more structure (N, 3) Å pending."""
-        return type(self)(self.force_field.condition(displacements[None], [key]))
+        return type(self)(self.model.condition(displacements[None], [key]))
 
 
 class ExactMonitor(_Decisive):
-    """ε_B at every step, in single precision: right to about 1e-6."""
+    """ε_B at every step, in single precision where the model has that: right to about 1e-6."""
 
     def watch(self, displacements: Floats) -> Watched:
         """As ErrorMonitor.watch."""
-        quick = self.force_field.quick_error
+        quick = _quick(self.model)
         errors = [quick.structure(displacements[:, :, w]) for w in range(displacements.shape[2])]
         return Watched(np.array(errors), deviation=SINGLE_PRECISION)
 
@@ -64,9 +64,9 @@ class ExactMonitor(_Decisive):
 class SketchMonitor(_Decisive):
     """ε_B estimated at every step."""
 
-    def __init__(self, force_field: ForceField) -> None:
-        super().__init__(force_field)
-        self._sketch = force_field.sketch
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self._sketch = model.sketch
         self._calls = 0
         self._next = 0
         self.probes_a_step = PROBES
@@ -95,7 +95,7 @@ class SketchMonitor(_Decisive):
         sketched = float(squares[:, walker].mean())
         if math.isfinite(sketched):
             self._sketched_squares += sketched
-            self._exact_squares += self.force_field.quick_error.structure(displacements[:, :, walker]) ** 2
+            self._exact_squares += _quick(self.model).structure(displacements[:, :, walker]) ** 2
 
     @property
     def _scale(self) -> float:
@@ -112,9 +112,10 @@ def probe_error(squares: Floats) -> float:
     return float(np.sqrt(np.mean(relative**2)) / 2)
 
 
-MONITORS: dict[MonitorName, type[ExactMonitor] | type[SketchMonitor]] = {"exact": ExactMonitor, "sketch": SketchMonitor}
+def _quick(model: Model) -> Uncertainty:
+    return model.quick_error if isinstance(model, Sketched) else model.error
 
 
-def make_monitor(name: MonitorName, force_field: ForceField) -> ErrorMonitor:
-    """The monitor called `name`."""
-    return MONITORS[name](force_field)
+def make_monitor(name: MonitorName, model: Model) -> ErrorMonitor:
+    """The monitor called `name`; the exact one where the model has no sketch."""
+    return SketchMonitor(model) if name == "sketch" and isinstance(model, Sketched) else ExactMonitor(model)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from dynft_core.dynamics.langevin import Langevin, Thermostat
 from dynft_core.errors import DynftError
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.protocol import Model
 
 Floats = NDArray[np.float64]
 
@@ -18,7 +18,8 @@ FIRST_STREAM = 1 << 40
 
 
 def sample(
-    force_field: ForceField,
+    model: Model,
+    masses: Floats,
     count: int,
     temperature_K: float,
     timestep_fs: float,
@@ -29,16 +30,17 @@ def sample(
 ) -> Floats:
     """Displacements (count, N, 3) Å: walkers from the crystal at rest, heated, then one structure every interval.
 
+    `masses`: (N,) amu, of the cell that the model is on.
+
     Raises:
-        DynftError: the force field is unstable: a walker left the crystal.
+        DynftError: the model is unstable: a walker left the crystal.
     """
     n_walkers = min(WALKERS, count)
-    supercell = force_field.supercell
-    still = np.zeros((n_walkers, supercell.n_atoms, 3))
+    still = np.zeros((n_walkers, len(masses), 3))
     md = Langevin(
         Thermostat(temperature_K, friction_per_ps, timestep_fs),
-        supercell.masses,
-        force_field.potential.batch_forces,
+        masses,
+        model.potential.batch_forces,
         still,
         still,
         [(seed, FIRST_STREAM + w) for w in range(n_walkers)],
@@ -51,7 +53,7 @@ def sample(
         for lane in range(n_walkers):
             u = md.structure(lane)
             u -= u.mean(axis=0)
-            if not np.linalg.norm(u, axis=1).max() < supercell.max_displacement_A:
+            if not np.linalg.norm(u, axis=1).max() < model.max_displacement_A:
                 raise DynftError(
                     f"the force field is unstable: a walker left the crystal after {md.steps[lane] * timestep_fs:g} fs "
                     f"at {temperature_K:g} K; train it longer or raise its order"

@@ -24,7 +24,8 @@ class WalkJob:
     run_dir: str
     walkers: tuple[WalkerStart, ...]
     force_field: str
-    perfect_structure: str
+    cell: str
+    """The reference cell that they walk in."""
     n_steps: int
     seed: int
     temperature_K: float

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.expansion_choice.search import Growth, Limits, Scored, Shells, grow
-from dynft_core.force_field.fitting import NOISE_FLOOR_EV_A
+from dynft_core.force_field.learning import NOISE_FLOOR_EV_A
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.folding import fold

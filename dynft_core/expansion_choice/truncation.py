@@ -10,7 +10,7 @@ trial are some of them, and the sums over labels of a trial are rows and columns
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,14 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.expansion_choice.scan import shell_cutoffs
-from dynft_core.expansion_choice.trial import Trial
-from dynft_core.force_field.fitting import NOISE_FLOOR_EV_A, learn
+from dynft_core.force_field.family import ForceConstants, labels_of
+from dynft_core.force_field.fitting import statistics_of_cells
 from dynft_core.force_field.force_field import ForceField
-from dynft_core.model.folding import FoldedBasis, fold
-from dynft_core.model.potential import sensing_matrix
-from dynft_core.reference.label import Label
+from dynft_core.force_field.learning import NOISE_FLOOR_EV_A, learn
+from dynft_core.lattice.cells import Frame
+from dynft_core.model.label_sums import CellLabels
+from dynft_core.models.protocol import Baseline
+from dynft_core.models.trial import Trial
 from dynft_core.regression.decaying_prior import OrderClasses
 from dynft_core.regression.left_out import square_left_out
+from dynft_core.regression.mpi import Ranks
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis
@@ -38,31 +41,37 @@ MAX_PARAMETERS = 2500
 
 
 def try_larger(
-    force_field: ForceField, labels: Sequence[Label], audits: Sequence[Label], deadline_s: float
+    force_field: ForceField, labels: Sequence[Frame], audits: Sequence[Frame], deadline_s: float
 ) -> tuple[Trial, tuple[Trial, ...]]:
     """Fit the labels of a force field by expansions one step larger, the smallest first.
 
     `audits`: labels that are left out in turn; no trial begins after `deadline_s`, by `time.monotonic`.
-    Returns the force field's own expansion, its order 0, and the trials.
+    Returns the trial of the force field's own expansion, and those of larger ones.
     """
-    (present,) = _left_out([(0, 0.0, force_field.posterior, slice(None))], force_field.sensing_matrix, audits)
-    steps = _steps(force_field)
+    predicted = force_field.left_out_predictions(audits)
+    residuals = [p.forces - frame.labelled_forces for p, frame in zip(predicted, audits, strict=True)]
+    rmse = float(np.sqrt(np.mean(np.concatenate([r.ravel() for r in residuals]) ** 2)))
+    present, steps = _trial(force_field.posterior, rmse), _steps(force_field)
     if not steps or time.monotonic() > deadline_s:
         return present, ()
-    pool = _Pool.of(force_field, steps)
-    pairs = ((pool.sensing_matrix(x.displacements), x.forces) for x in labels)
-    sums = Statistics.over(pool.folded.basis.size, pairs)
-    fits, start = [], force_field.posterior.hyperparameters
-    for order, cutoff_A in steps:
+    pool, crystal = _Pool.of(force_field, steps), force_field.basis.crystal
+    sums, start = pool.sums(labels_of(crystal, labels)), force_field.posterior.hyperparameters
+    fits: list[tuple[_Part, Posterior]] = []
+    for order, _ in steps:
         part = pool.part(order)
         if part.size == force_field.basis.size:
             continue  # symmetry, or the cell, leaves nothing new there
         if time.monotonic() > deadline_s:
             break
         begin = start.of_orders(len(part.slices))
-        posterior = learn(part, sums.part(part.columns), force_field.prior, NOISE_FLOOR_EV_A, begin)
-        fits.append((order, cutoff_A, posterior, part.columns))
-    return present, _left_out(fits, pool.sensing_matrix, audits)
+        fits.append((part, learn(part, sums.part(part.columns), force_field.prior, NOISE_FLOOR_EV_A, begin)))
+    squares, rows = np.zeros(len(fits)), 0
+    for frame in audits:
+        own = pool.sums(labels_of(crystal, [frame]))
+        squares += [square_left_out(posterior, own.part(part.columns)) for part, posterior in fits]
+        rows += own.n_rows
+    found = zip(fits, np.sqrt(squares / max(rows, 1)), strict=True)
+    return present, tuple(_trial(posterior, float(rmse), part) for (part, posterior), rmse in found)
 
 
 def _steps(force_field: ForceField) -> list[tuple[int, float]]:
@@ -78,36 +87,35 @@ def _steps(force_field: ForceField) -> list[tuple[int, float]]:
     for order, cutoff_A in (*nearest, *longer):
         size = force_field.basis.size + round(basis_sizes(crystal, {order: cutoff_A})[order].parameters)
         found += [(size, order, cutoff_A)] if size <= MAX_PARAMETERS else []
-    return [step for _, *step in sorted(found)]  # type: ignore[misc]
+    return [(order, cutoff_A) for _, order, cutoff_A in sorted(found)]
 
 
-def _left_out(
-    fits: Sequence[tuple[int, float, Posterior, slice | NDArray[np.int64]]],
-    matrix_of: Callable[[Floats], Floats],
-    audits: Sequence[Label],
-) -> tuple[Trial, ...]:
-    """Trials of (order, cutoff, posterior, its columns of the sensing matrices): audits are left out in turn."""
-    squares, rows = np.zeros(len(fits)), 0
-    for x in audits:  # one matrix in memory at a time
-        own = Statistics.of(matrix_of(x.displacements), x.forces)
-        squares += [square_left_out(posterior, own.part(columns)) for _, _, posterior, columns in fits]
-        rows += own.n_rows
-    return tuple(
-        Trial(order, cutoff_A, len(p.mean), p.log_evidence, p.beta_inv_sqrt, float(np.sqrt(square / rows)))
-        for (order, cutoff_A, p, _), square in zip(fits, squares, strict=True)
-    )
+def _trial(posterior: Posterior, left_out_eV_A: float, part: _Part | None = None) -> Trial:
+    change = setting = ""
+    if part is not None:
+        change = f"order {part.order} up to {part.cutoffs_A[part.order]:.2f} Å"
+        setting = f"expansion.cutoffs_A = {[round(part.cutoffs_A[n], 2) for n in sorted(part.cutoffs_A)]}"
+    p = posterior
+    return Trial(change, setting, len(p.mean), p.log_evidence, p.beta_inv_sqrt, left_out_eV_A)
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """One trial within the pool: the parameters of each of its orders are the first `sizes` of the pool's."""
+    """One trial within the pool.
+
+    Attributes:
+        order: which is larger; cutoffs_A: of all orders.
+        sizes: how many parameters each order has, the first of the pool's.
+    """
 
     pool: _Pool
+    order: int
+    cutoffs_A: dict[int, float]
     sizes: dict[int, int]
 
     @property
     def size(self) -> int:
-        """Its parameters."""
+        """All its parameters."""
         return sum(self.sizes.values())
 
     @cached_property
@@ -119,12 +127,12 @@ class _Part:
     @cached_property
     def columns(self) -> NDArray[np.int64]:
         """And where they lie among the pool's."""
-        begin = self.pool.folded.basis.slices
+        begin = self.pool.basis.slices
         return np.concatenate([begin[n].start + np.arange(m) for n, m in self.sizes.items()])
 
     def prior_classes(self) -> tuple[OrderClasses, ...]:
         """As ForceConstantBasis.prior_classes."""
-        basis, turns = self.pool.folded.basis, self.pool.turns
+        basis, turns = self.pool.basis, self.pool.turns
         return tuple(basis.prior_classes_of(n, turns[n][:, :m]) for n, m in self.sizes.items())
 
 
@@ -133,14 +141,16 @@ class _Pool:
     """The expansion that holds all trials.
 
     Attributes:
-        folded: it, on the labels' supercell.
+        basis: it; baseline: what it is fitted on top of.
         turns: (M_n, M_n) orthonormal of each order, its parameters are φ = turn ψ.
-        present: how many of each order's ψ, the first, are the present expansion.
+        present: cutoff of each order of the present expansion; n_present: its parameters, the first of ψ.
     """
 
-    folded: FoldedBasis
+    basis: ForceConstantBasis
+    baseline: Baseline | None
     turns: dict[int, Floats]
-    present: dict[int, int]
+    present: dict[int, float]
+    n_present: dict[int, int]
 
     @classmethod
     def of(cls, force_field: ForceField, steps: Sequence[tuple[int, float]]) -> _Pool:
@@ -150,19 +160,33 @@ class _Pool:
         largest = {**cutoffs, **{n: tried[max(tried)] for n in between}, **tried}
         basis = ForceConstantBasis.cached(force_field.basis.crystal, largest)
         turns = {n: np.eye(m) for n, m in basis.n_parameters.items()}
-        present = {}
+        n_present = {}
         for n, cutoff_A in cutoffs.items():
             inner = basis.truncation(n, cutoff_A)
             turns[n] = np.linalg.qr(inner, mode="complete")[0]
-            present[n] = inner.shape[1]
-        return cls(fold(basis, force_field.supercell), turns, present)
+            n_present[n] = inner.shape[1]
+        return cls(basis, force_field.baseline, turns, cutoffs, n_present)
 
-    def sensing_matrix(self, displacements: Floats) -> Floats:
-        """(3N, M) of the parameters ψ."""
-        whole, slices = sensing_matrix(self.folded, displacements), self.folded.basis.slices
-        return np.hstack([whole[:, slices[n]] @ turn for n, turn in self.turns.items()])
+    def sums(self, cells: Sequence[CellLabels]) -> Statistics:
+        """Sums over labels, of the parameters ψ."""
+        found = statistics_of_cells(self.basis, cells, self.baseline, Ranks())
+        return found.transformed(tuple(self.turns.values()))
 
     def part(self, order: int) -> _Part:
         """The present expansion with all there is of one order, and of those between."""
-        highest, sizes = max(self.present), self.folded.basis.n_parameters
-        return _Part(self, self.present | {n: m for n, m in sizes.items() if n == order or highest < n < order})
+        new = [n for n in self.basis.cutoffs if n == order or max(self.present) < n < order]
+        cutoffs = self.present | {n: self.basis.cutoffs[n] for n in new}
+        return _Part(self, order, cutoffs, self.n_present | {n: self.basis.n_parameters[n] for n in new})
+
+
+class GrowingForceConstants(ForceConstants):
+    """The family of force constants, which can tell whether a larger expansion is worth it."""
+
+    def try_larger(
+        self, model: ForceField, frames: Sequence[Frame], audits: Sequence[Frame], deadline_s: float
+    ) -> tuple[Trial, tuple[Trial, ...]]:
+        """See `try_larger`."""
+        return try_larger(model, frames, audits, deadline_s)
+
+
+FORCE_CONSTANTS = GrowingForceConstants()

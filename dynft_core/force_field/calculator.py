@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.potential import Potential
+from dynft_core.models.protocol import Potential
 
 Floats = NDArray[np.float64]
 

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.errors import FileFormatError
+from dynft_core.errors import FileFormatError, InputError
 from dynft_core.force_field.calculator import ForceFieldCalculator
-from dynft_core.force_field.fitting import NOISE_FLOOR_EV_A, learn
+from dynft_core.force_field.files import (
+    basis_beside,
+    basis_path,
+    keep_basis,
+    left_out_of,
+    posterior_contents,
+    posterior_of,
+    under,
+)
+from dynft_core.lattice.cells import Frame, ReferenceCell, by_cell
+from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.bayesian_error import BayesianError
 from dynft_core.model.folding import FoldedBasis, fold
-from dynft_core.model.label_sums import CellLabels, statistics_of
-from dynft_core.model.potential import Potential, sensing_matrix
-from dynft_core.model.rotational_conditions import rotational_conditions
+from dynft_core.model.potential import Potential as Expansion
+from dynft_core.model.potential import sensing_matrix
 from dynft_core.model.sketch import Sketch
-from dynft_core.regression.decaying_prior import whitening
-from dynft_core.regression.evidence import Decay, Hyperparameters, maximise_evidence
-from dynft_core.regression.left_out import LeftOut, leave_one_out
-from dynft_core.regression.mpi import Ranks
+from dynft_core.models.baseline import OnBaseline, load_baseline
+from dynft_core.models.protocol import Baseline, Potential, Prediction
+from dynft_core.models.registry import KIND
+from dynft_core.regression.left_out import LeftOut, left_out
 from dynft_core.regression.posterior import Posterior
-from dynft_core.regression.soft_conditions import stiffening
-from dynft_core.regression.statistics import Statistics, pack_lower, unpack_lower
 from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.symmetry.basis import ForceConstantBasis
 from dynft_core.vocabulary import Prior
 
 Floats = NDArray[np.float64]
-KIND, BASIS_KIND = "force_field", "basis"
-MIN_LEFT_OUT, LEFT_OUT_FLOP = 10, 2e12
-"""Structures that are left out in turn: this many at least, and as many more as a minute's work allows."""
 POSTERIOR_STREAM = 5 << 32
 """Second word of the random generator's key, for samples of the posterior."""
 
@@ -52,7 +56,10 @@ class ForceField:
         prior, rotational: how refits learn it (see `fit`).
         labels: keys of the structures fitted; pending: of those in the covariance alone.
         left_out: leave-one-structure-out errors that the posterior was widened by, if it was.
+        baseline: forces that it was fitted on top of, if it was.
     """
+
+    family: ClassVar[str] = "force_constants"
 
     basis: ForceConstantBasis
     supercell: Supercell
@@ -62,6 +69,22 @@ class ForceField:
     labels: tuple[str, ...] = ()
     pending: tuple[str, ...] = ()
     left_out: LeftOut | None = None
+    baseline: Baseline | None = None
+
+    @property
+    def noise_eV_A(self) -> float:
+        """β^(-1/2), eV/Å."""
+        return self.posterior.beta_inv_sqrt
+
+    @property
+    def log_evidence(self) -> float:
+        """Log evidence of the labels."""
+        return self.posterior.log_evidence
+
+    @property
+    def max_displacement_A(self) -> float:
+        """Half the nearest-neighbour distance: an expansion knows nothing of what lies beyond."""
+        return self.supercell.max_displacement_A
 
     @property
     def n_labels(self) -> int:
@@ -74,17 +97,56 @@ class ForceField:
         return fold(self.basis, self.supercell)
 
     @cached_property
-    def potential(self) -> Potential:
-        """The mean force field on the supercell."""
-        return Potential(self.folded, self.posterior.mean)
+    def expansion(self) -> Expansion:
+        """The mean expansion on the supercell, without a baseline."""
+        return Expansion(self.folded, self.posterior.mean)
 
     @cached_property
-    def highest_order(self) -> Potential:
+    def potential(self) -> Potential:
+        """The mean force field on the supercell."""
+        if self.baseline is None:
+            return self.expansion
+        return OnBaseline(self.expansion, self.baseline.on(self._cell))
+
+    @property
+    def _cell(self) -> ReferenceCell:
+        return ReferenceCell.of(self.supercell.atoms())
+
+    @cached_property
+    def highest_order(self) -> Expansion:
         """Its highest order alone: what an expansion leaves out grows with the last that it keeps."""
         last = [part for part in self.basis.slices.values() if part.stop > part.start][-1]
         parameters = np.zeros(self.basis.size)
         parameters[last] = self.posterior.mean[last]
-        return Potential(self.folded, parameters)
+        return Expansion(self.folded, parameters)
+
+    def difficulty(self, displacements: Floats) -> float:
+        """RMS force (eV/Å) of the highest order in a structure (N, 3) Å."""
+        return float(np.sqrt(np.mean(self.highest_order.forces(displacements) ** 2)))
+
+    def hessian(self) -> Floats:
+        """Second-order force constants (3N, 3N) of the supercell, eV/Å², from the forces of unit displacements.
+
+        Raises:
+            InputError: a baseline whose force constants are not known.
+        """
+        self.refuse_baseline("force constants")
+        n = self.supercell.n_atoms
+        unit = np.ascontiguousarray(np.eye(3 * n).reshape(3 * n, n, 3).transpose(1, 2, 0))
+        hessian = -self.expansion.batch_forces(unit, (2,)).reshape(3 * n, 3 * n)
+        return np.asarray((hessian + hessian.T) / 2)
+
+    def refuse_baseline(self, wanted: str) -> None:
+        """Refuse what the expansion alone would get wrong.
+
+        Raises:
+            InputError: there is a baseline.
+        """
+        if self.baseline is not None:
+            raise InputError(
+                "force field", f"one without a baseline for {wanted}", f"a fit on top of {self.baseline.describe()}",
+                "fit without a baseline",
+            )
 
     @cached_property
     def error(self) -> BayesianError:
@@ -101,9 +163,14 @@ class ForceField:
         """Its Bayesian error, estimated."""
         return Sketch(self.folded, self.posterior.half)
 
-    def on(self, supercell: Supercell) -> ForceField:
-        """The same force field on another supercell of the crystal."""
-        return replace(self, supercell=supercell)
+    def on(self, cell: Supercell | ReferenceCell) -> ForceField:
+        """The same force field on another supercell of the crystal.
+
+        Raises:
+            StructureError: it is no supercell of the crystal.
+        """
+        supercell = matched(self.basis.crystal, cell) if isinstance(cell, ReferenceCell) else cell
+        return self if supercell is self.supercell else replace(self, supercell=supercell)
 
     def on_structure(self, reference: Atoms) -> ForceField:
         """The same on the supercell that `reference` is, in its order of atoms.
@@ -115,11 +182,33 @@ class ForceField:
 
     def forces(self, displacements: ArrayLike) -> Floats:
         """Forces (…, N, 3) eV/Å at displacements (…, N, 3) Å."""
-        return self.potential.forces(self.supercell.check_displacements(displacements))
+        return self.potential.forces_and_energies(self.supercell.check_displacements(displacements))[0]
 
     def energy(self, displacements: ArrayLike) -> Floats:
         """Energies (…) eV relative to the perfect crystal."""
-        return self.potential.energy(self.supercell.check_displacements(displacements))
+        return self.potential.forces_and_energies(self.supercell.check_displacements(displacements))[1]
+
+    def predict(self, displacements: Floats) -> Prediction:
+        """The forces of a structure (N, 3) Å and the variances of their errors."""
+        variances = self.error.per_component(displacements) + 1 / self.posterior.beta
+        return Prediction(self.forces(displacements), variances)
+
+    def left_out_predictions(self, frames: Sequence[Frame]) -> tuple[Prediction, ...]:
+        """Frames among the labels, each predicted by the fit to the others."""
+        found = []
+        for frame in frames:
+            own = self.on(frame.cell)
+            forces = frame.labelled_forces - own.baseline_forces(frame.displacements)
+            matrix = own.sensing_matrix(frame.displacements)
+            residual, variance = left_out(self.posterior, matrix, forces.ravel())
+            found.append(Prediction(frame.labelled_forces + residual.reshape(-1, 3), variance.reshape(-1, 3)))
+        return tuple(found)
+
+    def baseline_forces(self, displacements: Floats) -> Floats:
+        """f₀ (…, N, 3) eV/Å at displacements (…, N, 3) Å; zeros without a baseline."""
+        if self.baseline is None:
+            return np.zeros_like(displacements)
+        return self.baseline.on(self._cell).forces_and_energies(displacements)[0]
 
     def bayesian_error(self, displacements: ArrayLike, per_atom: bool = False) -> Floats:
         """ε_B (…) eV/Å of structures (…, N, 3), or (…, N) per atom (paper eq. 4, second term)."""
@@ -146,124 +235,69 @@ class ForceField:
             gram += matrix.T @ matrix
         return replace(self, posterior=self.posterior.condition(gram), pending=(*self.pending, *keys))
 
+    def with_pending(self, frames: Sequence[Frame]) -> ForceField:
+        """With frames of any supercells of the crystal pending."""
+        found = self
+        for own in by_cell(frames):
+            u = np.array([frame.displacements for frame in own])
+            found = found.on(own[0].cell).condition(u, [frame.key for frame in own])
+        return found.on(self.supercell)
+
     def without_pending(self) -> ForceField:
         """With nothing but the labels in its covariance."""
         if self.posterior.pending is None:
             return self
         return replace(self, posterior=replace(self.posterior, pending=None), pending=())
 
-    def refit(
-        self,
-        displacements: ArrayLike,
-        forces: ArrayLike,
-        keys: Sequence[str],
-        noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
-        ranks: Ranks | None = None,
-    ) -> ForceField:
-        """With further labels (S, N, 3) Å and eV/Å, hyperparameters learnt anew; nothing is pending any more.
-
-        `ranks`: processes that share the sums over structures, as in `fit`.
-        """
-        processes, u, f = ranks or Ranks(), np.asarray(displacements), np.asarray(forces)
-        with processes.together():
-            own = statistics_of(self.folded, u[processes.own], f[processes.own])
-        statistics = self.posterior.statistics + processes.sum(own)
-        posterior = learn(self.basis, statistics, self.prior, noise_floor_eV_A, self.posterior.hyperparameters)
-        found = ForceField(self.basis, self.supercell, posterior, self.prior, labels=(*self.labels, *keys))
-        return found.with_rotational_sum_rules(noise_floor_eV_A) if self.rotational else found
-
-    def widened(
-        self,
-        cells: Sequence[CellLabels],
-        noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
-        ranks: Ranks | None = None,
-    ) -> ForceField:
-        """With β^(-1/2) and ε_B multiplied by what its labels' leave-one-structure-out errors exceed them by.
-
-        The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many labels an
-        even choice, the same of each cell, is left out in turn. β^(-1/2) stays above the noise floor.
-        """
-        processes, size, count = ranks or Ranks(), self.basis.size, sum(len(x.forces) for x in cells)
-        rows = -(-sum(x.forces.size for x in cells) // max(count, 1))
-        affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
-        step = -(-count // affordable)
-        with processes.together():
-            own = leave_one_out(self.posterior, self._rows(x.every(step, processes.own) for x in cells))
-        total = processes.add(np.array([own.square, own.expected, own.n_rows]))
-        found = LeftOut(float(total[0]), float(total[1]), round(total[2]))
-        factor = max(found.ratio, noise_floor_eV_A / self.posterior.beta_inv_sqrt)
-        return replace(self, posterior=self.posterior.scaled(factor), left_out=found)
-
-    def _rows(self, cells: Iterable[CellLabels]) -> Iterator[tuple[Floats, Floats]]:
-        """Sensing matrix (3N, M') and forces (3N,) of each structure."""
-        for cell in cells:
-            on_cell = self.on(cell.supercell)
-            for u, f in zip(cell.displacements, cell.forces, strict=True):
-                yield on_cell.sensing_matrix(u), f.ravel()
-
-    def with_rotational_sum_rules(self, noise_floor_eV_A: float = NOISE_FLOOR_EV_A) -> ForceField:
-        """With the rotational sum rules of order 2 as soft conditions, α and β learnt anew; nothing is pending.
-
-        For crystals at rest and without stress only: in others these conditions are false (`symmetry.rotational`).
-        A log evidence that falls says that the data contradict them, by stress or by a cutoff too short to obey them.
-        Nothing changes where symmetry alone makes them hold.
-        """
-        if self.rotational:
-            return self.without_pending()
-        posterior, part = self.posterior, self.basis.slices[2]
-        conditions = rotational_conditions(self.basis, self.supercell)
-        if len(conditions) == 0:
-            return replace(self.without_pending(), rotational=True)
-        alpha = posterior.alpha[posterior.groups[part.start]]
-        blocks = posterior.whitening or tuple(np.eye(m) for m in self.basis.n_parameters.values())
-        gram = blocks[0].T @ posterior.statistics.gram[part, part] @ blocks[0]
-        stiff = stiffening(conditions @ blocks[0], gram, alpha, posterior.beta)
-        blocks = (blocks[0] @ stiff, *blocks[1:])
-        found = maximise_evidence(
-            posterior.statistics.transformed(blocks), posterior.groups, noise_floor_eV_A, posterior.hyperparameters
-        )
-        found = replace(found, decay=posterior.hyperparameters.decay)
-        changed = Posterior.of(posterior.groups, found, posterior.statistics, blocks)
-        return replace(self, posterior=changed, rotational=True, pending=())
-
     def calculator(self, reference: Atoms | None = None) -> ForceFieldCalculator:
         """ASE calculator for the supercell that `reference` is (default: the force field's own)."""
         return ForceFieldCalculator(self if reference is None else self.on_structure(reference))
 
-    def save(self, path: str | Path, basis_beside: bool = False) -> str:
-        """Write the force field, whole and at once. Returns its hash.
-
-        The file stands alone, or with `basis_beside` it names the basis, which all versions of a campaign share: that
-        lies in the folder `basis` beside the file, written once under its hash.
-        """
-        p = self.posterior
-        if basis_beside:
-            _keep_basis(self.basis, _basis_path(Path(path), self.basis.content_hash))
-            arrays: dict[str, Any] = {}
-        else:
-            arrays = {f"basis.{name}": value for name, value in self.basis.arrays().items()}
-        arrays |= {f"supercell.{name}": value for name, value in self.supercell.describe().items()}
-        sums, counts = p.statistics.packed()
-        arrays |= {"mean": p.mean, "groups": p.groups, "alpha": np.array(p.alpha), **sums}
-        if p.pending is not None:
-            arrays["pending_gram"] = pack_lower(p.pending)
-        decay = p.hyperparameters.decay
-        if decay is not None:
-            arrays["decay"] = np.array([*decay.per_A, decay.per_body])
-        if decay is None or self.rotational:  # otherwise it follows from the decay
-            arrays |= {f"whitening.{n}": x for n, x in zip(self.basis.cutoffs, p.whitening or (), strict=False)}
-        if self.left_out is not None:
-            arrays["left_out"] = np.array([self.left_out.square, self.left_out.expected, self.left_out.n_rows])
-        attributes: dict[str, Any] = {
-            "kind": KIND,
+    def describe(self) -> dict[str, Any]:
+        """The facts of a force field as plain values: lengths Å, β^(-1/2) eV/Å, α 1/eV²."""
+        basis, posterior = self.basis, self.posterior
+        return {
+            "formula": basis.crystal.formula,
+            "space_group": basis.symbol,
+            "n_atoms": self.supercell.n_atoms,
+            "supercell_A": self.supercell.cell.tolist(),
+            "cutoffs": {str(n): float(c) for n, c in basis.cutoffs.items()},
+            "n_parameters": {str(n): int(m) for n, m in basis.n_parameters.items()},
+            "n_parameters_total": int(basis.size),
+            "n_labels": int(self.n_labels),
+            "n_pending": len(self.pending),
+            "beta_inv_sqrt": float(posterior.beta_inv_sqrt),
+            "left_out_rmse": None if self.left_out is None else self.left_out.rmse,
+            "left_out_ratio": None if self.left_out is None else self.left_out.ratio,
             "prior": self.prior,
             "rotational": self.rotational,
-            "beta": p.beta,
-            "log_evidence": p.log_evidence,
-            **counts,
+            "alpha": [float(a) for a in posterior.alpha],
+            "log_evidence": float(posterior.log_evidence),
+        }
+
+    def save(self, path: str | Path, apart: bool = False) -> str:
+        """Write the force field, whole and at once. Returns its hash.
+
+        The file stands alone, or with `apart` it names the basis, which all versions of a campaign share: that
+        lies in the folder `basis` beside the file, written once under its hash.
+        """
+        arrays, attributes = posterior_contents(self.posterior, self.basis, self.rotational)
+        if apart:
+            keep_basis(self.basis, basis_path(Path(path), self.basis.content_hash))
+        else:
+            arrays |= {f"basis.{name}": value for name, value in self.basis.arrays().items()}
+        arrays |= {f"supercell.{name}": value for name, value in self.supercell.describe().items()}
+        if self.left_out is not None:
+            arrays["left_out"] = np.array([self.left_out.square, self.left_out.expected, self.left_out.n_rows])
+        attributes |= {
+            "kind": KIND,
+            "family": self.family,
+            "prior": self.prior,
+            "rotational": self.rotational,
             "labels": list(self.labels),
             "pending": list(self.pending),
             "basis_hash": self.basis.content_hash,
+            "baseline": "" if self.baseline is None else self.baseline.describe(),
         }
         return write_segment(Path(path), arrays, attributes)
 
@@ -278,26 +312,15 @@ class ForceField:
             FileFormatError: the file, or the basis that it names, is missing, damaged, of another kind or newer format.
         """
         segment = read_segment(Path(path), KIND)
-        a, attributes = segment.arrays, segment.attributes
-        apart = "basis.cell" not in a and "basis_hash" in attributes
-        beside = _basis_beside(Path(path), attributes["basis_hash"]) if apart else None
+        attributes, beside = segment.attributes, basis_beside(segment, Path(path))
         try:
-            basis = beside or ForceConstantBasis.from_arrays(_under(a, "basis."))
-            cell = _under(a, "supercell.")
-            supercell = Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"])
-            statistics = Statistics.unpacked(a, attributes)
-            waiting = unpack_lower(a["pending_gram"]) if pending and "pending_gram" in a else None
-            *per_A, per_body = (float(x) for x in a.get("decay", [0.0]))
-            decay = Decay(tuple(per_A), per_body) if "decay" in a else None
-            alpha = tuple(float(x) for x in a["alpha"])
-            found = Hyperparameters(alpha, float(attributes["beta"]), float(attributes["log_evidence"]), decay)
-            blocks = tuple(a[f"whitening.{n}"] for n in basis.cutoffs if f"whitening.{n}" in a) or None
-            if blocks is None and decay is not None:
-                blocks = whitening(basis.prior_classes(), decay)
-            posterior = Posterior(a["groups"], found, statistics, a["mean"], waiting, blocks)
+            basis = beside or ForceConstantBasis.from_arrays(under(segment.arrays, "basis."))
+            cell = under(segment.arrays, "supercell.")
             return cls(
-                basis, supercell, posterior, attributes["prior"], bool(attributes["rotational"]),
-                tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()), _left_out(a),
+                basis, Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"]),
+                posterior_of(segment, basis, pending), attributes["prior"], bool(attributes["rotational"]),
+                tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()),
+                left_out_of(segment.arrays), load_baseline(attributes.get("baseline", "")),
             )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(
@@ -305,93 +328,7 @@ class ForceField:
             ) from error
 
 
-def _basis_path(force_field: Path, content_hash: str) -> Path:
-    return force_field.parent / "basis" / f"{content_hash}.h5"
-
-
-def _keep_basis(basis: ForceConstantBasis, path: Path) -> None:
-    """Write a basis, if nobody has: whoever does so at the same time writes the same."""
-    if not path.exists():
-        write_segment(path, basis.arrays(), {"kind": BASIS_KIND})
-
-
-def _basis_beside(force_field: Path, content_hash: str) -> ForceConstantBasis:
-    path = _basis_path(force_field, content_hash)
-    try:
-        return _read_basis(path.absolute())
-    except FileFormatError as error:
-        raise FileFormatError(
-            str(path), f"the basis of '{force_field.name}'", error.got,
-            "copy the folder 'basis' together with the force field, or take the campaign's force_field.h5",
-        ) from error
-
-
-@lru_cache(maxsize=2)
-def _read_basis(path: Path) -> ForceConstantBasis:
-    """A basis, kept for the next version of the force field: a file named by its hash never changes."""
-    return ForceConstantBasis.from_arrays(read_segment(path, BASIS_KIND).arrays)
-
-
-def _left_out(arrays: Mapping[str, Floats]) -> LeftOut | None:
-    if "left_out" not in arrays:
-        return None
-    square, expected, rows = arrays["left_out"]
-    return LeftOut(float(square), float(expected), int(rows))
-
-
-def _under(arrays: Any, prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-
-
-def fit(
-    basis: ForceConstantBasis,
-    supercell: Supercell,
-    displacements: ArrayLike,
-    forces: ArrayLike,
-    keys: Sequence[str] | None = None,
-    prior: Prior = "decaying",
-    noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
-    ranks: Ranks | None = None,
-    rotational: bool = False,
-    start: Hyperparameters | None = None,
-) -> ForceField:
-    """The force field of labelled structures: displacements (S, N, 3) Å, forces (S, N, 3) eV/Å.
-
-    `ranks`: processes that share the sums over structures; each gives all structures, and gets the force field.
-    `rotational`: with the rotational sum rules, which hold for crystals at rest and without stress.
-    `start`: hyperparameters of a similar expansion of the same crystal spare work; what is found is the same.
-
-    Raises:
-        InputError: shapes that do not agree, or no structure.
-    """
-    labels = CellLabels(supercell, np.asarray(displacements), np.asarray(forces))
-    return fit_cells(basis, [labels], keys, prior, noise_floor_eV_A, ranks, rotational, start)
-
-
-def fit_cells(
-    basis: ForceConstantBasis,
-    cells: Sequence[CellLabels],
-    keys: Sequence[str] | None = None,
-    prior: Prior = "decaying",
-    noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
-    ranks: Ranks | None = None,
-    rotational: bool = False,
-    start: Hyperparameters | None = None,
-) -> ForceField:
-    """The force field of labelled structures of several supercells of a crystal, on the largest of them; as `fit`.
-
-    The sums over the structures of each cell add up: what one cell cannot distinguish another one may.
-
-    Raises:
-        InputError: shapes that do not agree, or no structure.
-    """
-    processes, own = ranks or Ranks(), Statistics.empty(basis.size)
-    with processes.together():
-        for x in (cell.every(1, processes.own) for cell in cells):
-            own = own + statistics_of(fold(basis, x.supercell), x.displacements, x.forces)
-    statistics = processes.sum(own)
-    names = tuple(keys) if keys is not None else tuple(f"structure-{i}" for i in range(statistics.n_structures))
-    posterior = learn(basis, statistics, prior, noise_floor_eV_A, start and start.of_orders(len(basis.orders)))
-    largest = max((x.supercell for x in cells), key=lambda cell: cell.n_atoms)
-    force_field = ForceField(basis, largest, posterior, prior, labels=names)
-    return force_field.with_rotational_sum_rules(noise_floor_eV_A) if rotational else force_field
+@lru_cache(maxsize=16)
+def matched(crystal: Crystal, cell: ReferenceCell) -> Supercell:
+    """The supercell that a reference cell is; kept, as this is asked whenever a force field is read."""
+    return Supercell.match(crystal, cell.atoms())

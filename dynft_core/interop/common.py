@@ -20,7 +20,12 @@ Floats = NDArray[np.float64]
 
 
 def constants(force_field: ForceField, order: int) -> ClusterTensors:
-    """Constants of `order`, every ordering of every cluster, as the posterior mean has them."""
+    """Constants of `order`, every ordering of every cluster, as the posterior mean has them.
+
+    Raises:
+        InputError: a force field on top of a baseline, whose constants are not known.
+    """
+    force_field.refuse_baseline("force constants")
     return all_orderings(force_constants(force_field.basis, force_field.posterior.mean, order))
 
 

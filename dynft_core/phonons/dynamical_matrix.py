@@ -34,6 +34,7 @@ def harmonic_constants(
     force_field: ForceField, parameters: Floats | None = None, images: Images = "shortest"
 ) -> ClusterTensors:
     """Second-order constants of every ordered pair from the home cell, of the mean or of `parameters` (…, M')."""
+    force_field.refuse_baseline("phonons")
     chosen = force_field.posterior.mean if parameters is None else parameters
     pairs = all_orderings(force_constants(force_field.basis, chosen, 2))
     if images == "shortest" and folds(force_field):

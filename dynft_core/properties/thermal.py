@@ -150,7 +150,8 @@ def _displacements(force_field: ForceField, drawn: Floats, settings: PropertySet
 def _sigma(force_field: ForceField, drawn: Floats, settings: PropertySettings, rng: np.random.Generator) -> _Computed:
     if list(force_field.basis.slices) == [2]:
         raise InputError("property", "a force field of more than order 2 for 'sigma_A'", "order 2", "add an order")
-    structures = thermal_displacements(force_field, settings.structures, settings.temperature_K, rng)
+    masses = force_field.supercell.masses
+    structures = thermal_displacements(force_field, masses, settings.structures, settings.temperature_K, rng)
     parameters = np.vstack([force_field.posterior.mean, drawn]).T
     harmonic = np.zeros_like(parameters)
     harmonic[force_field.basis.slices[2]] = parameters[force_field.basis.slices[2]]

@@ -20,7 +20,7 @@ from dynft_core.reference.calculation import Calculation
 from dynft_core.reference.calculators import calculator_name, complete_parameters, dft_code_of, physical_parameters
 from dynft_core.reference.failures import LabelError
 from dynft_core.storage.segments import Segment, read_segment, write_segment
-from dynft_core.vocabulary import ReferenceSettings
+from dynft_core.vocabulary import SUPERCELL, ReferenceSettings, StructureRef
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +39,7 @@ DOUBT = 20.0
 """Forces farther than so many expected errors from their prediction are computed twice."""
 
 FIRST = "labels/first.h5"
+"""The first label in the campaign's supercell; beside it lie those in other cells."""
 KIND = "first label"
 
 
@@ -132,30 +133,37 @@ def differences(run_dir: Path, settings: ReferenceSettings, atoms: Atoms) -> lis
         InputError: a pseudopotential is missing.
         FileFormatError: the first label cannot be read.
     """
-    if not (run_dir / FIRST).exists():
+    known = next(run_dir.glob("labels/first*.h5"), None)  # whichever: their settings are the same
+    if known is None:
         return []
-    was = json.loads(read_segment(run_dir / FIRST, KIND, []).attributes["identity"])
+    was = json.loads(read_segment(known, KIND, []).attributes["identity"])
     now = identity(settings, atoms)
     return [f"{k} = {was.get(k)}, now {now.get(k)}" for k in sorted(was.keys() | now) if was.get(k) != now.get(k)]
 
 
-def has_first(run_dir: Path) -> bool:
-    """Whether the campaign has its first label."""
-    return (run_dir / FIRST).exists()
+def first_path(cell: str) -> str:
+    """Where the campaign's first label in a cell lies in the run folder."""
+    return FIRST if cell == SUPERCELL else f"labels/first-{Path(cell).stem}.h5"
+
+
+def has_first(run_dir: Path, cell: str = SUPERCELL) -> bool:
+    """Whether the campaign has its first label in a cell."""
+    return (run_dir / first_path(cell)).exists()
 
 
 def write_first(
-    run_dir: Path, key: str, found: Calculation, displacements: Floats, settings: ReferenceSettings, atoms: Atoms
-) -> None:
-    """Make a label the campaign's first, with which all others must agree."""
-    write_segment(run_dir / FIRST, {"displacements": displacements, "forces": found.forces}, {
-        "kind": KIND, "key": key, "identity": json.dumps(identity(settings, atoms), sort_keys=True),
+    run_dir: Path, ref: StructureRef, found: Calculation, displacements: Floats, settings: ReferenceSettings,
+    atoms: Atoms,
+) -> None:  # fmt: skip
+    """Make a label the campaign's first in its cell, with which all others there must agree."""
+    write_segment(run_dir / first_path(ref.cell), {"displacements": displacements, "forces": found.forces}, {
+        "kind": KIND, "key": ref.key, "identity": json.dumps(identity(settings, atoms), sort_keys=True),
         "version": found.version, "energy_eV": found.energy_eV, "magnetic_moment": _moment(found),
     })  # fmt: skip
 
 
-def check_against_first(run_dir: Path, key: str, found: Calculation, displacements: Floats) -> None:
-    """Refuse a label that cannot be of one campaign with its first label.
+def check_against_first(run_dir: Path, ref: StructureRef, found: Calculation, displacements: Floats) -> None:
+    """Refuse a label that cannot be of one campaign with the first label in its cell.
 
     Raises:
         LabelError: 'settings' (another version of the code), 'magnetic state' or 'implausible' (energy against work).
@@ -163,15 +171,16 @@ def check_against_first(run_dir: Path, key: str, found: Calculation, displacemen
     moved = float(np.abs(displacements - displacements.mean(axis=0)).max())
     if moved > 1e-3 and float(np.abs(found.forces).max()) < 1e-6:
         raise LabelError("implausible", f"no forces, with atoms displaced by {moved:.2g} Å")
-    if not has_first(run_dir):
+    if not has_first(run_dir, ref.cell):
         return
-    first = read_segment(run_dir / FIRST, KIND)
+    path = first_path(ref.cell)
+    first = read_segment(run_dir / path, KIND)
     was = first.attributes
-    if was["key"] == key:
+    if was["key"] == ref.key:
         return
     if found.version != was["version"]:
         got = f"computed by version {found.version}, the campaign's first label by {was['version']}"
-        raise LabelError("settings", f"{got}: use one version, or remove {FIRST} if you know that they agree")
+        raise LabelError("settings", f"{got}: use one version, or remove {path} if you know that they agree")
     here, there = _moment(found), was["magnetic_moment"]
     if abs(here - there) > MOMENT_TOLERANCE + 0.1 * abs(there):
         got = f"a magnetic moment of {here:.2f} μ_B, {there:.2f} in the campaign's first label"

@@ -123,6 +123,7 @@ def write_imported_label(
     path.parent.mkdir(parents=True, exist_ok=True)
     attributes: dict[str, Attribute] = {
         "kind": KIND, "key": ref.key, "role": ref.role, "energy_eV": energy_eV, "calculator": found.code or "unknown",
+        "reference_cell": ref.cell,
         "settings_hash": f"{IMPORTED}{hashlib.sha256(told.encode()).hexdigest()[:16]}", "seconds": 0.0,
     }  # fmt: skip
     write_segment(path, arrays, attributes)

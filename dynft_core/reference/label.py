@@ -11,7 +11,7 @@ ended before, good or failed, and goes on from there.
     labels/<key>/attempts.jsonl   one line for every computation started, one for every failure that was answered
     labels/<key>/attempt-001/     the calculator's working directory, fresh for every computation
     labels/<key>/label.h5         the finished label
-    labels/first.h5               the campaign's first label: all others must agree with it
+    labels/first.h5               the campaign's first label: all others must agree with it (cell NAME: first-NAME.h5)
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError
+from dynft_core.lattice.cells import Frame
 from dynft_core.reference.calculation import Calculation, calculate, finished_calculation
 from dynft_core.reference.calculators import (
     calculator_name,
@@ -57,8 +58,8 @@ from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.storage.lock import LockedError, locked
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
-from dynft_core.storage.structures import read_displacements, read_perfect_structure
-from dynft_core.vocabulary import ReferenceSettings
+from dynft_core.storage.structures import read_cell, read_displacements
+from dynft_core.vocabulary import SUPERCELL, ReferenceSettings
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Label:
 
     Attributes:
         key: content hash of structure and settings.
+        reference_cell: name of the cell that its displacements refer to.
         role: why the structure was first labelled.
         displacements: (N, 3) about the perfect structure, Å.
         positions: (N, 3) as sent, Å.
@@ -104,6 +106,7 @@ class Label:
     calculator: str
     seconds: float
     version: str = ""
+    reference_cell: str = SUPERCELL
     results: Mapping[str, Floats] = field(default_factory=dict)
 
 
@@ -162,7 +165,7 @@ def read_label(path: Path | str) -> Label:
     segment = read_segment(path, KIND)
     own = {item.name for item in dataclasses.fields(Label)}
     fields: dict[str, Any] = {**segment.arrays, **segment.attributes}
-    fields = {"version": "", **{k: v for k, v in fields.items() if k in own}}
+    fields = {"version": "", "reference_cell": SUPERCELL, **{k: v for k, v in fields.items() if k in own}}
     fields["results"] = {name: array for name, array in segment.arrays.items() if name not in own}
     absent = sorted(own - fields.keys())
     if absent:
@@ -170,18 +173,28 @@ def read_label(path: Path | str) -> Label:
     return Label(**fields)
 
 
+def read_frame(run_dir: Path, key: str) -> Frame:
+    """The finished label of a structure in a run folder, as a frame of its cell.
+
+    Raises:
+        FileFormatError: missing, damaged, or not a label.
+    """
+    label = read_label(run_dir / relative_label_path(key))
+    cell = read_cell(run_dir, label.reference_cell)
+    return Frame(cell, label.displacements, label.forces, label.energy_eV, key)
+
+
 def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
     """Make sure that the label exists; True when nothing had to be computed, and a note for the user."""
     run_dir = Path(job.run_dir)
     folder = run_dir / "labels" / job.structure.key
-    perfect = read_perfect_structure(run_dir / job.perfect_structure)
-    displacements = read_displacements(run_dir, job.structure)
-    if displacements.shape != perfect.positions.shape:
+    cell, displacements = read_cell(run_dir, job.structure.cell), read_displacements(run_dir, job.structure)
+    if displacements.shape != cell.sites.shape:
         raise FileFormatError(
-            job.structure.segment, f"displacements of {len(perfect)} atoms", f"of {len(displacements)}",
-            "the structure belongs to another supercell",
+            job.structure.segment, f"displacements of {cell.n_atoms} atoms", f"of {len(displacements)}",
+            "the structure belongs to another cell",
         )
-    atoms = Atoms(perfect, positions=perfect.positions + displacements)
+    atoms = cell.atoms(displacements)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock", longest_label_s(job.reference) + _WAIT_BEYOND_TIMEOUT_S):
         path = run_dir / relative_label_path(job.structure.key)
@@ -194,10 +207,10 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
 
         def check(calculation: Calculation) -> None:
             check_calculation(calculation, atoms, job.reference)
-            check_against_first(run_dir, job.structure.key, calculation, displacements)
+            check_against_first(run_dir, job.structure, calculation, displacements)
 
         def why_twice(calculation: Calculation) -> str:
-            if dft_code_of(job.reference) is not None and not has_first(run_dir):
+            if dft_code_of(job.reference) is not None and not has_first(run_dir, job.structure.cell):
                 return FIRST_LABEL
             return doubt(calculation, expected) if expected is not None else ""
 
@@ -205,10 +218,10 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
         with _failure_noted(folder):
             calculation = _calculated(folder, job.reference, atoms, check, why_twice)
             with _locked(run_dir / "labels" / "first.lock", _WAIT_BEYOND_TIMEOUT_S):
-                if has_first(run_dir):  # which another label may have become meanwhile
+                if has_first(run_dir, job.structure.cell):  # which another label may have become meanwhile
                     check(calculation)
                 else:
-                    write_first(run_dir, job.structure.key, calculation, displacements, job.reference, atoms)
+                    write_first(run_dir, job.structure, calculation, displacements, job.reference, atoms)
         _write(path, job, displacements, atoms, calculation)
         return len(_attempts(folder)) == n_before, calculation.note
 
@@ -217,7 +230,7 @@ Check = Callable[[Calculation], None]
 """Raises LabelError when a calculation is no label."""
 WhyTwice = Callable[[Calculation], str]
 """Why a calculation wants a second one that confirms it; "" when it does not."""
-FIRST_LABEL = "the campaign's first label"
+FIRST_LABEL = "the campaign's first label in this cell"
 
 
 def _calculated(
@@ -341,6 +354,7 @@ def _write(path: Path, job: LabelJob, displacements: Floats, atoms: Atoms, calcu
         "kind": KIND,
         "key": job.structure.key,
         "role": job.structure.role,
+        "reference_cell": job.structure.cell,
         "energy_eV": calculation.energy_eV,
         "settings_hash": settings_hash(job.reference),
         "calculator": calculator_name(job.reference),

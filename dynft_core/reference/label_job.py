@@ -13,8 +13,6 @@ class LabelJob:
 
     run_dir: str
     structure: StructureRef
-    perfect_structure: str
-    """File with the supercell's perfect structure (cell, species, reference positions)."""
     reference: ReferenceSettings
     force_field: str | None = None
     """The newest one: a label far from what it expects is computed twice."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.lattice.cells import Frame
+from dynft_core.models.protocol import Linear, Model
 from dynft_core.selection.batch import Choice, compressed, greedy_log_det, maxvol_over, select_add
 
 Floats = NDArray[np.float64]
@@ -19,6 +20,11 @@ BatchMethod = Literal["log_det", "maxvol"]
 
 ROWS_BYTES = 2**30
 """Memory for the rows of candidates: those that do not fit are computed again whenever they are looked at."""
+
+
+@runtime_checkable
+class LinearModel(Linear, Model, Protocol):
+    """A model with a posterior of its parameters."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +45,26 @@ class BatchRule:
 
 
 def choose(
-    force_field: ForceField, candidates: Floats, under_way: Floats, rule: BatchRule, training: Floats | None = None
-) -> Choice:
-    """Choose among candidates (S, N, 3) Å beside structures under way (T, N, 3) Å.
+    model: LinearModel, candidates: Sequence[Frame], under_way: Sequence[Frame], rule: BatchRule,
+    training: Sequence[Frame] = (),
+) -> Choice:  # fmt: skip
+    """Choose among candidates beside structures under way, of whichever cells.
 
-    `training`: (R, N, 3) Å, the labelled structures, which maxvol's active set is made of. What is pending in the
-    force field's covariance does not count: it may be the candidates themselves.
+    `training`: the labelled structures, which maxvol's active set is made of. What is pending in the model's
+    covariance does not count: it may be the candidates themselves.
     """
-    labelled = force_field.without_pending()
-    n_rows, size = 3 * labelled.supercell.n_atoms, labelled.basis.size
-    kept = kept_rows(n_rows, size, len(candidates))
+    labelled = model.without_pending()
+    posterior, matrix_of = labelled.posterior, _matrices(labelled)
+    n_rows = max((frame.displacements.size for frame in candidates), default=1)
+    kept = kept_rows(n_rows, len(posterior.mean), len(candidates))
     if rule.method == "maxvol":
-        active = active_set(labelled, np.empty((0, *candidates.shape[1:])) if training is None else training)
-        rows, others = _Rows(labelled.sensing_matrix, candidates, kept), _Rows(labelled.sensing_matrix, under_way)
+        active = active_set(labelled, training)
+        rows, others = _Rows(matrix_of, candidates, kept), _Rows(matrix_of, under_way)
         return select_add(active, rows, others, rule.n_max, rule.select_grade)
-    half = np.sqrt(labelled.posterior.beta) * labelled.posterior.half
+    half = np.sqrt(posterior.beta) * posterior.half
 
-    def whitened(u: Floats) -> Floats:
-        return compressed(labelled.sensing_matrix(u) @ half)
+    def whitened(frame: Frame) -> Floats:
+        return compressed(matrix_of(frame) @ half)
 
     return greedy_log_det(_Rows(whitened, candidates, kept), _Rows(whitened, under_way), rule.n_max, rule.min_gain)
 
@@ -72,9 +80,9 @@ def selection_bytes(n_rows: int, size: float, n_candidates: int) -> float:
 
 
 class _Rows(Sequence[Floats]):
-    """Matrices of structures (S, N, 3) Å, computed when they are asked for, the latest `kept` remembered."""
+    """Matrices of structures, computed when they are asked for, the latest `kept` remembered."""
 
-    def __init__(self, matrix_of: Callable[[Floats], Floats], structures: Floats, kept: int = 0) -> None:
+    def __init__(self, matrix_of: Callable[[Frame], Floats], structures: Sequence[Frame], kept: int = 0) -> None:
         self._structures = structures
         self._matrix = lru_cache(kept)(lambda i: matrix_of(structures[i]))
 
@@ -87,14 +95,18 @@ class _Rows(Sequence[Floats]):
         return self._matrix(i)
 
 
-def active_set(force_field: ForceField, training: Floats) -> Floats:
-    """(M, M) rows of largest volume among those of the training structures (R, N, 3) Å.
+def _matrices(model: LinearModel) -> Callable[[Frame], Floats]:
+    return lambda frame: model.on(frame.cell).sensing_matrix(frame.displacements)
+
+
+def active_set(model: LinearModel, training: Sequence[Frame]) -> Floats:
+    """(M, M) rows of largest volume among those of the training structures.
 
     It begins with the prior as M observations of its own, sqrt(α/β) of each component of ψ = T⁻¹ φ: what no label has
     reached has small rows there, and whatever reaches it a large grade.
     """
-    posterior = force_field.posterior
+    posterior = model.posterior
     active = np.diag(np.sqrt(np.array(posterior.alpha)[posterior.groups] / posterior.beta))
     if posterior.whitening is not None:
         active = active @ scipy.linalg.block_diag(*(np.linalg.inv(block) for block in posterior.whitening))
-    return maxvol_over(active, _Rows(force_field.sensing_matrix, training), range(len(training)))[0]
+    return maxvol_over(active, _Rows(_matrices(model), training), range(len(training)))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import ase.io
@@ -11,6 +12,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import FileFormatError, InputError
+from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.storage.files import replacing
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
 from dynft_core.vocabulary import StructureRef
@@ -93,3 +95,18 @@ def read_perfect_structure(path: Path | str) -> Atoms:
     if len(frames) != 1:
         raise FileFormatError(str(path), "one structure", f"{len(frames)}", "restore the file")
     return frames[0]
+
+
+def read_cell(run_dir: Path | str, name: str) -> ReferenceCell:
+    """The reference cell called `name` of a run folder.
+
+    Raises:
+        FileFormatError: missing, or not one structure in extended xyz.
+    """
+    return _read_cell(Path(run_dir).absolute() / name, name)
+
+
+@lru_cache(maxsize=256)
+def _read_cell(path: Path, name: str) -> ReferenceCell:
+    """Kept: what is asked for is asked for again, and a cell never changes once it is written."""
+    return ReferenceCell.of(read_perfect_structure(path), name)

@@ -12,10 +12,10 @@ from typing import Literal
 
 from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
-from dynft_core.expansion_choice.trial import Trial
+from dynft_core.models.settings import ModelSettings
+from dynft_core.models.trial import Trial
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.vocabulary import (
-    Prior,
     PropertyName,
     ReferenceSettings,
     Role,
@@ -34,8 +34,8 @@ class ProposeJob:
     n_structures: int
     temperature_K: float
     seed: int
-    structure: str
-    """File with the supercell's perfect structure."""
+    cell: str
+    """The reference cell of the structures."""
     reference: ReferenceSettings
     amplitude_A: float = 0.01
     """Standard deviation of the displacements of 'rattled'."""
@@ -90,7 +90,7 @@ class TruncationOutcome:
     ok: bool
     error: str = ""
     present: Trial | None = None
-    """The force field's own expansion; its order is 0."""
+    """The force field's own expansion."""
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
@@ -104,17 +104,14 @@ class FitJob:
     run_dir: str
     version: int
     output: str
-    perfect_structure: str
+    model: ModelSettings
+    """What the family is asked for."""
     primitive_structure: str
-    cutoffs_A: dict[int, float]
-    """By order; a harmonic fit names order 2 alone."""
     base: str | None
     labels: tuple[StructureRef, ...]
     """Labels to add to those in `base`."""
     pending: tuple[StructureRef, ...] = ()
     """All structures without a label that shall enter the covariance."""
-    prior: Prior = "decaying"
-    noise_floor_eV_A: float = 1e-5
     property_name: PropertyName | None = None
     """Property whose largest error bar the outcome shall tell."""
     temperature_K: float = 300.0
@@ -123,8 +120,8 @@ class FitJob:
     """Labels drawn from the walks whatever their ε_B, in `base` or new: they tell the error of the outcome."""
     initial: tuple[StructureRef, ...] = ()
     """Labels of the start: set aside once the audits contradict them."""
-    walked: tuple[str, ...] = ()
-    """Segments of walks: where the walkers were at their ends, whatever ε_B."""
+    walked: tuple[tuple[str, str], ...] = ()
+    """Segments of walks, and their cells: where the walkers were at their ends, whatever ε_B."""
     heating_steps: int = 0
     """Steps before which a walker is colder than its thermostat."""
 
@@ -138,7 +135,6 @@ class FitOutcome:
     n_labels: int = 0
     n_pending: int = 0
     beta_inv_sqrt_eV_A: float = float("nan")
-    alpha: tuple[float, ...] = ()
     log_evidence: float = float("nan")
     scores: tuple[Score, ...] = ()
     """New labels against the prediction of `base`."""
@@ -163,7 +159,6 @@ class EvaluateJob:
     run_dir: str
     force_fields: tuple[str, ...]
     labels: tuple[StructureRef, ...]
-    perfect_structure: str
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -14,28 +15,28 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.assessment.label_scores import highest_orders, predicted_scores, tested
+from dynft_core.assessment.label_scores import predicted_scores, tested
 from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.state import load_state
 from dynft_core.dynamics.walk_records import WalkJob, WalkOutcome
 from dynft_core.errors import FILES, DynftError, FileFormatError, InputError, about_file
-from dynft_core.expansion_choice.truncation import try_larger
-from dynft_core.force_field.force_field import ForceField, fit
 from dynft_core.initial.phonon_modes import thermal_displacements
 from dynft_core.initial.rattled import rattled
 from dynft_core.initial.reference_md import reference_md
+from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.protocol import Harmonic, Larger
+from dynft_core.models.registry import family, load_model
 from dynft_core.properties.thermal import PropertySettings, largest_error
 from dynft_core.reference.calculators import make_calculator, runs_in_process, structure_key
 from dynft_core.reference.checked import CheckedCalculator
 from dynft_core.reference.guard import Expectation
-from dynft_core.reference.label import Label, read_label, relative_label_path, run_label
+from dynft_core.reference.label import read_frame, run_label
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.regression.mpi import Ranks
-from dynft_core.selection.batch_for_model import BatchRule, choose
-from dynft_core.storage.structures import read_displacements, read_perfect_structure, write_structures
-from dynft_core.symmetry.basis import ForceConstantBasis
+from dynft_core.selection.batch_for_model import BatchRule, LinearModel, choose
+from dynft_core.storage.structures import read_cell, read_displacements, read_perfect_structure, write_structures
 from dynft_core.tasks.jobs import (
     EvaluateJob,
     EvaluateOutcome,
@@ -107,40 +108,45 @@ def generator(seed: int, stream: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=2)
-def load_force_field(path: str, pending: bool = False) -> ForceField:
-    """A force field, kept by the worker while it is the newest: files never change once written.
+def _kept(path: str, pending: bool) -> Any:
+    return load_model(path, pending)
 
-    `pending`: as in `ForceField.load`; for walks alone.
+
+@lru_cache(maxsize=4)
+def model_on(path: str, cell: ReferenceCell, pending: bool = False) -> Any:
+    """A model on a cell, kept by the worker while it is the newest: files never change once written.
+
+    `pending`: as in `load_model`; for walks alone.
     """
-    return ForceField.load(path, pending)
+    return _kept(path, pending).on(cell)
 
 
 @_never_raising(lambda job, error: ProposeOutcome(False, error))
 def propose(job: ProposeJob) -> ProposeOutcome:
     """Make structures that want a label, and write them as one segment."""
     run_dir = Path(job.run_dir)
-    perfect = read_perfect_structure(run_dir / job.structure)
-    displacements = _proposed(job, run_dir)
-    sent = [perfect.positions + u for u in displacements]
-    keys = [structure_key(perfect.numbers, perfect.cell[:], x, job.reference) for x in sent]
+    cell = read_cell(run_dir, job.cell)
+    displacements = _proposed(job, run_dir, cell)
+    keys = [structure_key(cell.numbers, cell.cell, cell.sites + u, job.reference) for u in displacements]
     write_structures(run_dir / job.output, displacements, keys, {"method": job.method, "role": job.role})
     refs = tuple(
-        StructureRef(key, job.output, i, job.role, f"{job.method} {i}", temperature_K=job.temperature_K)
+        StructureRef(key, job.output, i, job.role, f"{job.method} {i}", temperature_K=job.temperature_K, cell=job.cell)
         for i, key in enumerate(keys)
     )
     return ProposeOutcome(True, structures=refs)
 
 
-def _proposed(job: ProposeJob, run_dir: Path) -> Floats:
+def _proposed(job: ProposeJob, run_dir: Path, cell: ReferenceCell) -> Floats:
     rng = generator(job.seed, _STREAMS[job.method])
     if job.method in ("phonons", "force_field_md"):
         if job.force_field is None:
             raise InputError("force_field", f"a force field for '{job.method}'", "none", "fit one first")
-        force_field = load_force_field(str(run_dir / job.force_field))
+        model = model_on(str(run_dir / job.force_field), cell)
         if job.method == "phonons":
-            return thermal_displacements(force_field, job.n_structures, job.temperature_K, rng)
+            return thermal_displacements(model, cell.masses, job.n_structures, job.temperature_K, rng)
         return sample(
-            force_field,
+            model,
+            cell.masses,
             job.n_structures,
             job.temperature_K,
             job.timestep_fs,
@@ -149,8 +155,7 @@ def _proposed(job: ProposeJob, run_dir: Path) -> Floats:
             job.interval_steps,
             job.seed,
         )
-    atoms = read_perfect_structure(run_dir / job.structure)
-    supercell = Supercell.build(Crystal(atoms), (1, 1, 1))  # its atoms are its sites, in order
+    supercell = Supercell.build(Crystal(cell.atoms()), (1, 1, 1))  # its atoms are its sites, in order
     if job.method == "rattled":
         return rattled(supercell, job.n_structures, job.amplitude_A, rng)
     folder = run_dir / "structures" / "reference_md"
@@ -182,22 +187,27 @@ def _expectation(job: LabelJob) -> Expectation | None:
     """What the newest force field expects of a label; embedded potentials are above such suspicion."""
     if job.force_field is None or runs_in_process(job.reference):
         return None
-    force_field = load_force_field(str(Path(job.run_dir) / job.force_field))
-    u = read_displacements(job.run_dir, job.structure)
-    errors = np.hypot(force_field.bayesian_error(u, per_atom=True), force_field.posterior.beta_inv_sqrt)
-    return Expectation(force_field.forces(u), errors)
+    cell = read_cell(job.run_dir, job.structure.cell)
+    predicted = model_on(str(Path(job.run_dir) / job.force_field), cell).predict(
+        read_displacements(job.run_dir, job.structure)
+    )
+    return Expectation(predicted.forces, np.sqrt(predicted.variances.mean(axis=1)))
 
 
 @_never_raising(lambda job, error: WalkOutcome(False, error))
 def walk(job: WalkJob) -> WalkOutcome:
     """Walk a batch of walkers with ε_B at every step."""
-    return run_walk(job, load_force_field(str(Path(job.run_dir) / job.force_field), pending=True))
+    return run_walk(job, _walked_by(job, pending=True))
+
+
+def _walked_by(job: WalkJob, pending: bool) -> Any:
+    return model_on(str(Path(job.run_dir) / job.force_field), read_cell(job.run_dir, job.cell), pending)
 
 
 @_never_raising(lambda job, error: ValidateOutcome(False, error))
 def validate(job: ValidateJob) -> ValidateOutcome:
     """Walk on with training off."""
-    outcome = run_walk(job.walk, load_force_field(str(Path(job.walk.run_dir) / job.walk.force_field)))
+    outcome = run_walk(job.walk, _walked_by(job.walk, pending=False))
     return ValidateOutcome(True, walks=tuple(replace(walk, selected=()) for walk in outcome.walks))
 
 
@@ -205,10 +215,13 @@ def validate(job: ValidateJob) -> ValidateOutcome:
 def truncation(job: TruncationJob) -> TruncationOutcome:
     """Try larger expansions on the same labels. A campaign that cannot be told about them has not failed."""
     deadline_s, run_dir = time.monotonic() + job.seconds, Path(job.run_dir)
-    force_field = load_force_field(str(run_dir / job.force_field))
-    labels = [read_label(run_dir / relative_label_path(key)) for key in force_field.labels]
-    audits = [label for label in labels if label.key in job.audits] or labels
-    present, trials = try_larger(force_field, labels, audits, deadline_s)
+    model = _kept(str(run_dir / job.force_field), False)
+    made_by = family(model.family)
+    if not isinstance(made_by, Larger):
+        return TruncationOutcome(True)
+    frames = [read_frame(run_dir, key) for key in model.labels]
+    audits = [frame for frame in frames if frame.key in job.audits] or frames
+    present, trials = made_by.try_larger(model, frames, audits, deadline_s)
     return TruncationOutcome(True, present=present, trials=trials)
 
 
@@ -216,16 +229,13 @@ def truncation(job: TruncationJob) -> TruncationOutcome:
 def select(job: SelectJob) -> SelectOutcome:
     """Choose which candidates are labelled."""
     run_dir = Path(job.run_dir)
-    force_field = load_force_field(str(run_dir / job.force_field))
-    candidates, under_way = ([read_displacements(run_dir, r) for r in refs] for refs in (job.candidates, job.under_way))
-    shape = (-1, force_field.supercell.n_atoms, 3)
-    training = None
-    if job.method == "maxvol":
-        labels = [read_label(run_dir / relative_label_path(key)) for key in force_field.labels]
-        training = np.array([x.displacements for x in labels]).reshape(shape)
+    model = _kept(str(run_dir / job.force_field), False)
+    if not isinstance(model, LinearModel):
+        raise InputError("selection.batch", "'all' for this family of models", f"'{job.method}'", "set it to 'all'")
+    candidates, under_way = ([_structure(run_dir, ref) for ref in refs] for refs in (job.candidates, job.under_way))
+    training = [read_frame(run_dir, key) for key in model.labels] if job.method == "maxvol" else []
     rule = BatchRule(job.method, job.n_max, job.min_gain, job.select_grade)
-    u, others = np.array(candidates).reshape(shape), np.array(under_way).reshape(shape)
-    choice = choose(force_field, u, others, rule, training)
+    choice = choose(model, candidates, under_way, rule, training)
     keys = [ref.key for ref in job.candidates]
     chosen, redundant = (tuple(keys[i] for i in numbers) for numbers in (choice.chosen, choice.redundant))
     return SelectOutcome(True, chosen=chosen, gains=choice.gains, redundant=redundant)
@@ -247,56 +257,48 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
         DynftError: files that cannot be read, labels that do not fit the crystal.
     """
     run_dir = Path(job.run_dir)
-    labels = [_read_label(run_dir, ref) for ref in job.labels]
-    displacements = np.array([x.displacements for x in labels])
-    forces = np.array([x.forces for x in labels])
-    keys = [x.key for x in labels]
-    base = load_force_field(str(run_dir / job.base)) if job.base else None
-    scores = predicted_scores(base, job.labels, labels) if base is not None and ranks.first else ()
-    if base is None or base.basis.cutoffs != job.cutoffs_A:
-        crystal = Crystal(read_perfect_structure(run_dir / job.primitive_structure))
-        basis = ForceConstantBasis.cached(crystal, job.cutoffs_A)
-        supercell = Supercell.match(basis.crystal, read_perfect_structure(run_dir / job.perfect_structure))
-        found = fit(basis, supercell, displacements, forces, keys, job.prior, job.noise_floor_eV_A, ranks)
-    elif labels:
-        found = base.refit(displacements, forces, keys, job.noise_floor_eV_A, ranks)
-    else:
-        found = base
+    frames = [read_frame(run_dir, ref.key) for ref in job.labels]
+    base = _kept(str(run_dir / job.base), False) if job.base else None
+    scores = predicted_scores(base, job.labels, frames) if base is not None and ranks.first else ()
+    made_by, primitive = family(job.model.family), read_perfect_structure(run_dir / job.primitive_structure)
+    found = made_by.fit(job.model, primitive, frames, base, ranks)
     if not ranks.first:
         return FitOutcome(True, job.version)
     found, left_out, set_aside = tested(
-        found, job.audits, job.initial, lambda ref: _read_label(run_dir, ref), job.noise_floor_eV_A
-    )
+        found, job.audits, job.initial, lambda ref: read_frame(run_dir, ref.key),
+        lambda model, gone: made_by.without(model, gone, job.model),
+    )  # fmt: skip
     property_error = float("nan")
+    if job.property_name and not isinstance(found, Harmonic):
+        raise InputError("convergence.stop_when", "a family with force constants", f"'{found.family}'", "leave it out")
     if job.property_name:  # of what is known from labels: pending ones may fail
         property_error = largest_error(found, job.property_name, PropertySettings(job.temperature_K))
+    walked = [found.on(cell).difficulty(u) for cell, u in _walked(job)]
     if job.pending:
-        u = np.array([read_displacements(run_dir, ref) for ref in job.pending])
-        found = found.condition(u, [ref.key for ref in job.pending])
-    found.save(run_dir / job.output, basis_beside=True)
-    p = found.posterior
+        found = found.with_pending([_structure(run_dir, ref) for ref in job.pending])
+    found.save(run_dir / job.output, apart=True)
     return FitOutcome(
         True,
         job.version,
         job.output,
-        n_labels=found.n_labels,
+        n_labels=len(found.labels),
         n_pending=len(found.pending),
-        beta_inv_sqrt_eV_A=p.beta_inv_sqrt,
-        alpha=p.alpha,
-        log_evidence=p.log_evidence,
+        beta_inv_sqrt_eV_A=found.noise_eV_A,
+        log_evidence=found.log_evidence,
         scores=scores,
         left_out=left_out,
-        walked_highest_order_eV_A=highest_orders(found, _walked(job)),
+        walked_highest_order_eV_A=tuple(walked),
         set_aside=set_aside,
         property_name=job.property_name,
         property_error=property_error,
     )
 
 
-def _walked(job: FitJob) -> list[Floats]:
-    """Displacements (N, 3) Å of walkers at their temperature, at the ends of their walks; a deleted file counts not."""
-    paths = [path for name in job.walked if (path := Path(job.run_dir) / name).exists()]
-    return [displacements for step, displacements in map(_end, paths) if step >= job.heating_steps]
+def _walked(job: FitJob) -> list[tuple[ReferenceCell, Floats]]:
+    """Cells and displacements (N, 3) Å of walkers at their temperature, at the ends of their walks, as far as kept."""
+    run_dir = Path(job.run_dir)
+    ends = [(cell, *_end(path)) for name, cell in job.walked if (path := run_dir / name).exists()]
+    return [(read_cell(run_dir, cell), u) for cell, step, u in ends if step >= job.heating_steps]
 
 
 @lru_cache(maxsize=200)
@@ -306,34 +308,26 @@ def _end(path: Path) -> tuple[int, Floats]:
     return state.step, state.displacements
 
 
-def _read_label(run_dir: Path, ref: StructureRef) -> Label:
-    return read_label(run_dir / relative_label_path(ref.key))
+def _structure(run_dir: Path, ref: StructureRef) -> Frame:
+    """A structure without its forces."""
+    return Frame(read_cell(run_dir, ref.cell), read_displacements(run_dir, ref), key=ref.key)
 
 
 @_never_raising(lambda job, error: EvaluateOutcome(False, error))
 def evaluate(job: EvaluateJob) -> EvaluateOutcome:
     """Score force fields on labels that none of them was fitted to (paper, table II)."""
     run_dir = Path(job.run_dir)
-    labels = [_read_label(run_dir, ref) for ref in job.labels]
-    force_fields = [ForceField.load(run_dir / path) for path in job.force_fields]
-    bayesian, residuals = [], []
-    for x in labels:  # they share the basis
-        matrix = force_fields[0].sensing_matrix(x.displacements)
-        gram = matrix.T @ matrix
-        bayesian.append([np.sqrt(np.vdot(gram, f.posterior.covariance) / len(matrix)) for f in force_fields])
-        residuals.append([matrix @ f.posterior.mean - x.forces.ravel() for f in force_fields])
-    found = (
+    frames = [read_frame(run_dir, ref.key) for ref in job.labels]
+    models = [load_model(run_dir / path) for path in job.force_fields]
+    made_by, sums = family(models[0].family), np.zeros((3, len(models)))
+    n_rows = sum(frame.displacements.size for frame in frames)
+    for frame in frames:
+        for i, (residual, bayesian_error) in enumerate(made_by.errors(models, frame)):
+            sums[:, i] += np.sum(residual**2), np.abs(residual).sum(), bayesian_error
+    return EvaluateOutcome(True, evaluations=tuple(
         Evaluation(
-            path,
-            float(np.sqrt(np.mean(residual**2))),
-            float(np.abs(residual).mean()),
-            force_field.posterior.beta_inv_sqrt,
-            float(own.mean()),
-            force_field.n_labels,
-            len(labels),
+            path, math.sqrt(square / n_rows), absolute / n_rows, model.noise_eV_A, error / len(frames),
+            len(model.labels), len(frames),
         )
-        for path, force_field, own, residual in zip(
-            job.force_fields, force_fields, np.transpose(bayesian), np.swapaxes(residuals, 0, 1), strict=True
-        )
-    )
-    return EvaluateOutcome(True, evaluations=tuple(found))
+        for path, model, square, absolute, error in zip(job.force_fields, models, *sums, strict=True)
+    ))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,9 +14,11 @@ from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.assessment import label_scores
 from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.sampling import sample
+from dynft_core.expansion_choice.truncation import FORCE_CONSTANTS
 from dynft_core.initial.rattled import rattled
+from dynft_core.lattice.cells import Frame, ReferenceCell
+from dynft_core.models.settings import force_constants
 from dynft_core.reference.calculators import make_calculator
-from dynft_core.reference.label import Label
 from dynft_core.vocabulary import ReferenceSettings, Role, StructureRef
 
 Floats = np.ndarray
@@ -28,16 +31,14 @@ def silicon() -> tuple[ForceConstantBasis, Supercell]:
     return basis, Supercell.match(basis.crystal, bulk("Si", "diamond", a=5.432, cubic=True).repeat(2))
 
 
-def labelled(supercell: Supercell, displacements: Floats, kind: str, role: Role) -> dict[StructureRef, Label]:
+def labelled(supercell: Supercell, displacements: Floats, kind: str, role: Role) -> dict[StructureRef, Frame]:
     """Tersoff's forces of structures (S, N, 3) Å."""
-    found = {}
+    found, cell = {}, ReferenceCell.of(supercell.atoms())
     for i, u in enumerate(displacements):
         atoms = supercell.atoms(u)
         atoms.calc = make_calculator(ReferenceSettings("tersoff-si"), ".")
         key = f"{kind}-{i}"
-        found[StructureRef(key, "", i, role)] = Label(
-            key, role, u, atoms.positions, atoms.cell[:], atoms.numbers, atoms.get_forces(), 0.0, "", "tersoff-si", 0.0
-        )
+        found[StructureRef(key, "", i, role)] = Frame(cell, u, atoms.get_forces(), key=key)
     return found
 
 
@@ -48,14 +49,14 @@ def test_of_labels_of_many_kinds_those_like_the_walks_stay(
     basis, supercell = silicon
     first = labelled(supercell, rattled(supercell, 4, 0.04, np.random.default_rng(9)), "teacher", "initial")
     teacher = fitted(basis, supercell, first)
-    walked = sample(teacher, 16, 300.0, 1.0, 10.0, 1000, 200, seed=7)
+    walked = sample(teacher, teacher.supercell.masses, 16, 300.0, 1.0, 10.0, 1000, 200, seed=7)
     audits = labelled(supercell, walked[:8], "audit", "audit")
     initial = labelled(supercell, walked[8:], "walked", "initial")
     others = labelled(supercell, rattled(supercell, 6, amplitude_A, np.random.default_rng(5)), "other", "initial")
     initial |= others
     everything = audits | initial
     found, _, aside = label_scores.tested(
-        fitted(basis, supercell, everything), audits, initial, lambda ref: everything[ref]
+        fitted(basis, supercell, everything), audits, initial, lambda ref: everything[ref], without
     )
     assert set(aside) >= {ref.key for ref in others}
     assert len(aside) <= len(others) + 1  # by chance one is unlike the others
@@ -65,7 +66,11 @@ def test_of_labels_of_many_kinds_those_like_the_walks_stay(
     assert found.posterior.beta_inv_sqrt == pytest.approx(alone.posterior.beta_inv_sqrt, rel=1e-3)
 
 
-def fitted(basis: ForceConstantBasis, supercell: Supercell, labels: dict[StructureRef, Label]) -> ForceField:
+def without(fitted: ForceField, gone: Sequence[Frame]) -> ForceField:
+    return FORCE_CONSTANTS.without(fitted, gone, force_constants([]))
+
+
+def fitted(basis: ForceConstantBasis, supercell: Supercell, labels: dict[StructureRef, Frame]) -> ForceField:
     found = list(labels.values())
     u, f = (np.array([getattr(x, name) for x in found]) for name in ("displacements", "forces"))
     return fit(basis, supercell, u, f, [x.key for x in found], prior="shared")
@@ -85,5 +90,5 @@ def test_what_a_part_of_the_initial_labels_seems_to_show_all_of_them_may_refute(
 
     monkeypatch.setattr(label_scores, "left_out_scores", scores)
     fitted: Any = SimpleNamespace(labels={ref.key for ref in (*audits, *initial)})
-    found, _, aside = label_scores.tested(fitted, audits, initial, lambda ref: cast(Label, None))
+    found, _, aside = label_scores.tested(fitted, audits, initial, lambda ref: cast(Frame, None), without)
     assert found is fitted and aside == ()

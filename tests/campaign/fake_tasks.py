@@ -18,7 +18,7 @@ from typing import Any
 
 from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
-from dynft_core.expansion_choice.trial import Trial
+from dynft_core.models.trial import Trial
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
     EvaluateJob,
@@ -147,8 +147,9 @@ def validate(job: ValidateJob) -> ValidateOutcome:
 
 def truncation(job: TruncationJob) -> TruncationOutcome:
     """A larger expansion that is worth nothing."""
-    present = Trial(0, 0.0, 10, 100.0, 3e-3, 3e-3)
-    return TruncationOutcome(True, present=present, trials=(Trial(4, 3.0, 20, 90.0, 3e-3, 3.1e-3),))
+    present = Trial("", "", 10, 100.0, 3e-3, 3e-3)
+    larger = Trial("order 4 up to 3.00 Å", "expansion.cutoffs_A = [5.0, 5.0, 3.0]", 20, 90.0, 3e-3, 3.1e-3)
+    return TruncationOutcome(True, present=present, trials=(larger,))
 
 
 def select(job: SelectJob) -> SelectOutcome:
@@ -167,11 +168,12 @@ def fit_labels(job: FitJob) -> FitOutcome:
             return FitOutcome(False, job.version, error=f"{ref.key} has no label or is there twice")
     labels = known + [ref.key for ref in job.labels]
     pending = [ref.key for ref in job.pending]
-    _write(run_dir / job.output, {"labels": labels, "pending": pending, "cutoffs": list(job.cutoffs_A.items())})
+    cutoffs = list(enumerate(job.model.parameters["cutoffs_A"], start=2))
+    _write(run_dir / job.output, {"labels": labels, "pending": pending, "cutoffs": cutoffs})
     scores = tuple(Score(ref.key, ref.role, 3e-3, 3.1e-3, 1e-3) for ref in job.labels) if job.base else ()
     return FitOutcome(
         True, job.version, job.output, n_labels=len(labels), n_pending=len(pending), beta_inv_sqrt_eV_A=3e-3,
-        alpha=(1.0,), log_evidence=1.0, scores=scores,
+        log_evidence=1.0, scores=scores,
         left_out=tuple(Score(ref.key, ref.role, 3e-3, 3.1e-3, 1e-3) for ref in job.audits),
     )  # fmt: skip
 

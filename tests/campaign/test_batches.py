@@ -16,6 +16,7 @@ from test_fold import force_field, run
 
 from dynft_core import ForceConstantBasis, Supercell, fit
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.force_field.fitting import refit
 from dynft_core.force_field.force_field import Prior
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.tasks.jobs import SelectJob
@@ -124,9 +125,9 @@ def test_the_posterior_after_any_history_is_the_one_of_the_accepted_labels(
     v = u + np.random.default_rng(5).normal(0, 0.02, u.shape)
     g = f + np.random.default_rng(6).normal(0, 0.02, f.shape)
     walked = force_field.condition(v[[3, 0, 4]], [keys[3], keys[0], keys[4]])
-    walked = walked.refit(v[[2]], g[[2]], [keys[2]]).condition(v[[0, 4]], [keys[0], keys[4]])
+    walked = refit(walked, v[[2]], g[[2]], [keys[2]]).condition(v[[0, 4]], [keys[0], keys[4]])
     walked = walked.without_pending().condition(v[[4]], [keys[4]])  # 0 was dropped
-    walked = walked.refit(v[[4, 1]], g[[4, 1]], [keys[4], keys[1]])
+    walked = refit(walked, v[[4, 1]], g[[4, 1]], [keys[4], keys[1]])
     order = [1, 2, 4]
     rebuilt = fit(
         basis, supercell, np.concatenate([u, v[order]]), np.concatenate([f, g[order]]),

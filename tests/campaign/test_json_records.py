@@ -38,7 +38,7 @@ outcomes = st.one_of(
     st.builds(WalkOutcome, st.booleans(), st.text(), st.tuples(walk, walk), st.text(), count, count, number),
     st.builds(SelectOutcome, st.booleans(), st.text(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
     st.builds(
-        FitOutcome, st.booleans(), count, st.text(), st.text(), count, count, number, st.tuples(number, number), number,
+        FitOutcome, st.booleans(), count, st.text(), st.text(), count, count, number, number,
         st.tuples(score), st.tuples(score, score), st.tuples(number, number), st.tuples(key),
         st.sampled_from([None, "phonons"]), number, number,
     ),
@@ -66,7 +66,7 @@ def test_fields_of_a_newer_version_are_left_out() -> None:
     assert from_json(LabelOutcome, data) == LabelOutcome(True, "0")
 
 
-@pytest.mark.parametrize("change", [{"ok": "yes"}, {"version": None}, {"alpha": 3.0}, {"scores": [{"key": "0"}]}])
+@pytest.mark.parametrize("change", [{"ok": "yes"}, {"version": None}, {"set_aside": 3.0}, {"scores": [{"key": "0"}]}])
 def test_a_damaged_record_is_refused_by_name(change: dict[str, object]) -> None:
     with pytest.raises(FileFormatError, match=r"a (FitOutcome|Score)"):
         from_json(FitOutcome, {**to_json(FitOutcome(True, 1)), **change})

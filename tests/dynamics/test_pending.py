@@ -48,7 +48,8 @@ def test_a_walk_has_just_the_pending_structures_that_its_job_wants(
         str(tmp_path), (WalkerStart(0, None, "walk.h5"),), "ff.h5", "cell.xyz", 21, 1, 30.0, 1.0, 50.0,
         CriterionSettings(gamma=1e9, window=70, while_heating=True), "continue", ReferenceSettings("tersoff-si"),
         monitor="exact",
-        pending=tuple(StructureRef(KEYS[i], "chosen.h5", i, "flagged") for i in rows(named)), keeps_pending=keeps,
+        pending=tuple(StructureRef(KEYS[i], "chosen.h5", i, "flagged", cell="cell.xyz") for i in rows(named)),
+        keeps_pending=keeps,
     )  # fmt: skip
     outcome = run_walk(job, ForceField.load(tmp_path / "ff.h5", pending=True))
     assert outcome.n_pending == len(expected)

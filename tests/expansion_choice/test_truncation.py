@@ -1,7 +1,8 @@
-"""Trials of larger expansions against fits of each from its own labels."""
+"""Trials of larger expansions against fits of each to the same labels."""
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -10,20 +11,18 @@ from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, Supercell, fit
 from dynft_core.expansion_choice.truncation import try_larger
+from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.model.folding import fold
 from dynft_core.model.potential import Potential
-from dynft_core.reference.label import Label
 from dynft_core.regression.left_out import leave_one_out
 from dynft_core.vocabulary import Prior
 
 Floats = NDArray[np.float64]
 
 
-def labels_of(cell: Supercell, displacements: Floats, forces: Floats) -> list[Label]:
-    return [
-        Label(str(i), "initial", u, cell.positions + u, cell.cell, cell.numbers, f, 0.0, "", "tersoff-si", 0.0)
-        for i, (u, f) in enumerate(zip(displacements, forces, strict=True))
-    ]
+def frames_of(supercell: Supercell, displacements: Floats, forces: Floats) -> list[Frame]:
+    cell = ReferenceCell.of(supercell.atoms())
+    return [Frame(cell, u, f) for u, f in zip(displacements, forces, strict=True)]
 
 
 @pytest.mark.parametrize("prior", ["shared", "per_order", "decaying"])
@@ -34,15 +33,14 @@ def test_trials_are_fits_of_their_own(silicon: Crystal, prior: Prior) -> None:
     rng = np.random.default_rng(1)
     u = rng.normal(0.0, 0.1, (8, cell.n_atoms, 3))
     f = Potential(fold(truth, cell), rng.normal(0.0, 0.5, truth.size)).forces(u) + rng.normal(0.0, 0.01, u.shape)
-    labels = labels_of(cell, u, f)
+    frames = frames_of(cell, u, f)
     force_field = fit(ForceConstantBasis.build(silicon, cutoffs), cell, u, f, prior=prior)
     start = force_field.posterior.hyperparameters
-    present, trials = try_larger(force_field, labels, labels[:3], math.inf)
-    assert {t.order for t in trials} == {2, 3, 4, 5}
+    present, trials = try_larger(force_field, frames, frames[:3], math.inf)
+    assert sorted(trial.change[:7] for trial in trials) == ["order 2", "order 3", "order 4", "order 5"]
     assert present.n_parameters < min(t.n_parameters for t in trials)
     for trial in (present, *trials):
-        between = dict.fromkeys(range(4, trial.order), trial.cutoff_A)
-        own = {**cutoffs, **between, trial.order: trial.cutoff_A} if trial.order else cutoffs
+        own = dict(enumerate(json.loads(trial.setting.partition(" = ")[2]), start=2)) if trial.setting else cutoffs
         expected = fit(ForceConstantBasis.build(silicon, own), cell, u, f, prior=prior, start=start)
         left = leave_one_out(
             expected.posterior, ((expected.sensing_matrix(x), y.ravel()) for x, y in zip(u[:3], f[:3], strict=True))
@@ -56,6 +54,6 @@ def test_trials_are_fits_of_their_own(silicon: Crystal, prior: Prior) -> None:
 def test_no_trial_begins_after_the_deadline(silicon: Crystal) -> None:
     cell = Supercell.build(silicon, [2, 2, 2])
     u, f = np.random.default_rng(0).normal(0.0, 0.1, (2, 3, cell.n_atoms, 3))
-    labels = labels_of(cell, u, f)
+    frames = frames_of(cell, u, f)
     force_field = fit(ForceConstantBasis.build(silicon, {2: 3.0}), cell, u, f, prior="shared")
-    assert try_larger(force_field, labels, labels, -math.inf)[1] == ()
+    assert try_larger(force_field, frames, frames, -math.inf)[1] == ()

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.errors import FileFormatError
-from dynft_core.force_field.force_field import _read_basis
+from dynft_core.force_field.files import _read_basis
+from dynft_core.force_field.fitting import refit
 from dynft_core.storage.segments import read_segment, write_segment
 from dynft_core.vocabulary import Prior
 
@@ -59,9 +60,9 @@ def test_versions_share_one_basis_and_are_as_small_as_their_sums(
     decaying: ForceField, labelled: Labelled, tmp_path: Path
 ) -> None:
     u, f = labelled
-    decaying.save(tmp_path / "000001.h5", basis_beside=True)
-    later = ForceField.load(tmp_path / "000001.h5").refit(u[:1] / 2, f[:1] / 2, ["more"])
-    later.save(tmp_path / "000002.h5", basis_beside=True)
+    decaying.save(tmp_path / "000001.h5", apart=True)
+    later = refit(ForceField.load(tmp_path / "000001.h5"), u[:1] / 2, f[:1] / 2, ["more"])
+    later.save(tmp_path / "000002.h5", apart=True)
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.h5"))
     assert files == ["000001.h5", "000002.h5", f"basis/{decaying.basis.content_hash}.h5"]
     size = decaying.basis.size
@@ -76,7 +77,7 @@ def test_versions_share_one_basis_and_are_as_small_as_their_sums(
 def test_a_file_of_a_campaign_copied_with_its_basis_works_and_without_it_says_what_is_missing(
     decaying: ForceField, labelled: Labelled, tmp_path: Path
 ) -> None:
-    decaying.save(tmp_path / "run" / "000001.h5", basis_beside=True)
+    decaying.save(tmp_path / "run" / "000001.h5", apart=True)
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     same(ForceField.load(tmp_path / "copy" / "000001.h5"), decaying, labelled[0])
     shutil.rmtree(tmp_path / "copy" / "basis")
@@ -88,7 +89,7 @@ def test_a_file_of_a_campaign_copied_with_its_basis_works_and_without_it_says_wh
 
 
 def test_a_damaged_basis_is_refused(decaying: ForceField, tmp_path: Path) -> None:
-    decaying.save(tmp_path / "000001.h5", basis_beside=True)
+    decaying.save(tmp_path / "000001.h5", apart=True)
     path = tmp_path / "basis" / f"{decaying.basis.content_hash}.h5"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -106,7 +107,7 @@ from pathlib import Path
 from dynft_core import ForceField
 force_field = ForceField.load(sys.argv[1])
 for i in range(5):
-    force_field.save(Path(sys.argv[2]) / f"{sys.argv[3]}-{i}.h5", basis_beside=True)
+    force_field.save(Path(sys.argv[2]) / f"{sys.argv[3]}-{i}.h5", apart=True)
 """
 
 
@@ -139,5 +140,5 @@ def test_files_of_earlier_versions_hold_basis_and_whitening_and_no_decay(
     old, (u, f) = ForceField.load(tmp_path / "old.h5"), labelled
     np.testing.assert_array_equal(old.forces(u), decaying.forces(u))
     np.testing.assert_allclose(old.bayesian_error(u), decaying.bayesian_error(u), rtol=1e-12)
-    refitted, expected = (x.refit(u[:1] / 2, f[:1] / 2, ["more"]) for x in (old, decaying))
+    refitted, expected = (refit(x, u[:1] / 2, f[:1] / 2, ["more"]) for x in (old, decaying))
     assert refitted.posterior.log_evidence == pytest.approx(expected.posterior.log_evidence, abs=1e-2)

@@ -13,7 +13,6 @@ from dynft_core.errors import StructureError
 from dynft_core.initial.phonon_modes import thermal_displacements
 from dynft_core.initial.rattled import rattled
 from dynft_core.initial.reference_md import reference_md
-from dynft_core.phonons.harmonic import harmonic_hessian
 
 TEMPERATURE_K = 300.0
 KT = units.kB * TEMPERATURE_K
@@ -39,7 +38,11 @@ def hessian(small: ForceField) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def thermal(small: ForceField) -> np.ndarray:
-    return thermal_displacements(small, 3000, TEMPERATURE_K, generator(0))
+    return drawn(small, 3000, TEMPERATURE_K, 0)
+
+
+def drawn(force_field: ForceField, count: int, temperature_K: float, seed: int) -> np.ndarray:
+    return thermal_displacements(force_field, force_field.supercell.masses, count, temperature_K, generator(seed))
 
 
 def test_rattled_displacements_are_normal_and_do_not_drift(supercell: Supercell) -> None:
@@ -54,7 +57,7 @@ def test_rattled_displacements_are_normal_and_do_not_drift(supercell: Supercell)
 
 
 def test_harmonic_hessian_is_the_derivative_of_the_forces(small: ForceField, hessian: np.ndarray) -> None:
-    found = harmonic_hessian(small)
+    found = small.hessian()
     np.testing.assert_allclose(found, hessian, atol=1e-6 * np.abs(hessian).max())
     np.testing.assert_array_equal(found, found.T)
 
@@ -82,14 +85,14 @@ def test_harmonic_energy_is_equipartitioned(small: ForceField, hessian: np.ndarr
 
 
 def test_amplitudes_grow_with_the_root_of_the_temperature(small: ForceField) -> None:
-    cold, hot = (thermal_displacements(small, 5, t, generator(1)) for t in (100.0, 400.0))
+    cold, hot = (drawn(small, 5, t, 1) for t in (100.0, 400.0))
     np.testing.assert_allclose(hot, 2.0 * cold, rtol=1e-10)
 
 
 def test_heavy_atoms_make_no_difference_to_classical_amplitudes(keating_force_field: ForceField) -> None:
     """Classical positions know the potential alone: kT H⁻¹, whatever the masses and however modes are weighted."""
     supercell = keating_force_field.supercell
-    u = thermal_displacements(keating_force_field, 400, TEMPERATURE_K, generator(2))
+    u = thermal_displacements(keating_force_field, supercell.masses, 400, TEMPERATURE_K, generator(2))
     forces = keating_force_field.potential.batch_forces(np.ascontiguousarray(u.transpose(1, 2, 0)), (2,))
     virial = -np.einsum("sic,ics->s", u, forces).mean()  # <u · H u> = (3N - 3) kT
     modes = 3 * supercell.n_atoms - 3
@@ -97,16 +100,16 @@ def test_heavy_atoms_make_no_difference_to_classical_amplitudes(keating_force_fi
 
 
 def test_thermal_displacements_keep_the_atoms_on_their_sites(small: ForceField) -> None:
-    u = thermal_displacements(small, 50, 1e5, generator(3))
+    u = drawn(small, 50, 1e5, 3)
     largest = np.linalg.norm(u, axis=2).max(axis=1)
     assert largest.max() == pytest.approx(0.8 * small.supercell.max_displacement_A)
     small.supercell.displacements(small.supercell.positions + u)
 
 
 def test_thermal_displacements_repeat_with_the_generator(small: ForceField) -> None:
-    one, other = (thermal_displacements(small, 3, TEMPERATURE_K, generator(4)) for _ in range(2))
+    one, other = (drawn(small, 3, TEMPERATURE_K, 4) for _ in range(2))
     np.testing.assert_array_equal(one, other)
-    assert np.abs(one - thermal_displacements(small, 3, TEMPERATURE_K, generator(5))).max() > 1e-3
+    assert np.abs(one - drawn(small, 3, TEMPERATURE_K, 5)).max() > 1e-3
 
 
 def test_reference_dynamics_reach_the_temperature(small: ForceField, hessian: np.ndarray) -> None:

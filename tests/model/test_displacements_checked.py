@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dynft_core import ForceField, fit
 from dynft_core.errors import InputError
+from dynft_core.force_field.fitting import refit, widened
 from dynft_core.model.label_sums import CellLabels
 from dynft_core.model.potential import Potential, sensing_matrix
 
@@ -23,8 +24,8 @@ STRUCTURES_FIRST: dict[str, Callable[[ForceField, Floats], object]] = {
     "bayesian_error of atoms": lambda f, u: f.bayesian_error(u, per_atom=True),
     "sensing_matrix": lambda f, u: f.sensing_matrix(u),
     "condition": lambda f, u: f.condition(u[None], ["key"]),
-    "widened": lambda f, u: f.widened([CellLabels(f.supercell, u[None], u[None])]),
-    "refit": lambda f, u: f.refit(u[None], u[None], ["key"]),
+    "widened": lambda f, u: widened(f, [CellLabels(f.supercell, u[None], u[None])]),
+    "refit": lambda f, u: refit(f, u[None], u[None], ["key"]),
     "fit": lambda f, u: fit(f.basis, f.supercell, u[None], u[None]),
 }
 BELOW: dict[str, Callable[[ForceField, Floats], object]] = {
@@ -69,7 +70,7 @@ def test_forces_that_are_not_finite(force_field: ForceField, door: str) -> None:
         if door == "fit":
             fit(force_field.basis, force_field.supercell, u, forces)
         else:
-            force_field.refit(u, forces, ["key"])
+            refit(force_field, u, forces, ["key"])
 
 
 @pytest.mark.parametrize("precision", [np.float64, np.float32])

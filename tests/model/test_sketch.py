@@ -67,7 +67,7 @@ def test_the_measured_error_is_the_true_one(keating_force_field: ForceField, the
     assert np.mean(measured) == pytest.approx(np.sqrt(np.mean(np.square(deviations))), rel=0.3)
 
 
-def test_the_watch_keeps_its_margin_and_its_mean_keeps_a_narrower_one(
+def test_the_watch_keeps_its_margin_and_its_mean_a_narrower_one(
     keating_force_field: ForceField, thermal: Floats
 ) -> None:
     monitor, exact = SketchMonitor(keating_force_field), ExactMonitor(keating_force_field)
@@ -76,7 +76,7 @@ def test_the_watch_keeps_its_margin_and_its_mean_keeps_a_narrower_one(
         watched, true = monitor.watch(u), exact.watch(u)
         assert np.all(true.errors_eV_A < watched.errors_eV_A * (1 + watched.margin))
         ratios.append(watched.errors_eV_A / true.errors_eV_A)
-    assert np.mean(ratios) == pytest.approx(1.0, abs=0.01)
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.05)
 
 
 def test_more_probes_where_one_direction_dominates(force_field: ForceField) -> None:

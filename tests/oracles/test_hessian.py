@@ -13,7 +13,6 @@ from matscipy.calculators.manybody.explicit_forms.tersoff_brenner import Tersoff
 from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, Supercell, fit
-from dynft_core.phonons.harmonic import harmonic_hessian
 
 pytestmark = pytest.mark.filterwarnings("ignore:'where' used without 'out':UserWarning")  # matscipy's Tersoff
 
@@ -37,7 +36,7 @@ def test_the_basis_holds_the_analytic_hessian(silicon: Crystal, name: str, matri
     hessian = analytic_hessian(CALCULATORS[name](), supercell)
     u = np.random.default_rng(0).normal(0, 0.1, (4, supercell.n_atoms, 3))
     found = fit(basis, supercell, u, -(u.reshape(4, -1) @ hessian).reshape(u.shape))
-    np.testing.assert_allclose(harmonic_hessian(found), hessian, atol=1e-6 * np.abs(hessian).max())
+    np.testing.assert_allclose(found.hessian(), hessian, atol=1e-6 * np.abs(hessian).max())
 
 
 def test_small_displacements_of_tersoff_silicon_teach_its_hessian(silicon: Crystal) -> None:
@@ -52,5 +51,5 @@ def test_small_displacements_of_tersoff_silicon_teach_its_hessian(silicon: Cryst
         atoms.calc = calculator
         forces.append(atoms.get_forces())
     hessian = analytic_hessian(calculator, supercell)
-    found = harmonic_hessian(fit(basis, supercell, u, forces))
+    found = fit(basis, supercell, u, forces).hessian()
     assert np.abs(found - hessian).max() < 3e-3 * np.abs(hessian).max()

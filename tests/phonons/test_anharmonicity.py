@@ -8,7 +8,7 @@ import pytest
 from dynft_core import ForceField
 from dynft_core.errors import InputError
 from dynft_core.phonons.anharmonicity import anharmonicity, mode_anharmonicity
-from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
+from dynft_core.phonons.harmonic import harmonic_forces
 
 
 def test_a_harmonic_crystal_has_none_and_a_random_one_adds_in_squares() -> None:
@@ -27,7 +27,7 @@ def test_a_harmonic_crystal_has_none_and_a_random_one_adds_in_squares() -> None:
 
 def test_harmonic_forces_are_the_second_order(force_field: ForceField) -> None:
     u = np.random.default_rng(1).normal(0.0, 0.1, (2, force_field.supercell.n_atoms, 3))
-    expected = -np.einsum("ij,sj->si", harmonic_hessian(force_field), u.reshape(2, -1)).reshape(u.shape)
+    expected = -np.einsum("ij,sj->si", force_field.hessian(), u.reshape(2, -1)).reshape(u.shape)
     np.testing.assert_allclose(harmonic_forces(force_field, u), expected, atol=1e-10)
 
 
@@ -60,7 +60,7 @@ def test_one_anharmonic_mode_shows_in_that_mode_alone() -> None:
 
 def test_modes_of_one_frequency_share_their_value(force_field: ForceField) -> None:
     u = np.random.default_rng(1).normal(0.0, 0.1, (5, force_field.supercell.n_atoms, 3))
-    forces, harmonic, hessian = force_field.forces(u), harmonic_forces(force_field, u), harmonic_hessian(force_field)
+    forces, harmonic, hessian = force_field.forces(u), harmonic_forces(force_field, u), force_field.hessian()
     masses = force_field.supercell.masses
     found = mode_anharmonicity(forces, harmonic, hessian, masses)
     shaken = hessian + 1e-9 * np.random.default_rng(0).normal(size=hessian.shape)  # other vectors, same subspaces

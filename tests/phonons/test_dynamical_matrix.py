@@ -12,7 +12,6 @@ from dynft_core.errors import InputError
 from dynft_core.model.force_constants import all_orderings, force_constants
 from dynft_core.model.images import holds_apart, on_shortest_images, smallest_supercell
 from dynft_core.phonons.dynamical_matrix import eigenvectors, folds, frequencies, frequency_errors, to_frequencies
-from dynft_core.phonons.harmonic import harmonic_hessian
 from dynft_core.symmetry.space_group import space_group
 
 IRREGULAR = np.array([[0.1, 0.2, 0.35], [-0.4, 0.03, 0.77], [0.5, 0.21, 0.0]])
@@ -30,7 +29,7 @@ def test_commensurate_points_have_the_frequencies_of_the_supercell(
     force_field: ForceField = request.getfixturevalue(name)
     repeats = tuple(int(k) for k in np.diagonal(force_field.supercell.matrix))
     weights = np.repeat(force_field.supercell.masses, 3) ** -0.5
-    hessian = harmonic_hessian(force_field) * weights[:, None] * weights
+    hessian = force_field.hessian() * weights[:, None] * weights
     expected = to_frequencies(np.linalg.eigvalsh(hessian))
     found = np.sort(frequencies(force_field, commensurate(repeats), images=images).ravel())
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -24,6 +24,7 @@ from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walker import WalkSettings
+from dynft_core.force_field.fitting import refit
 from dynft_core.initial.rattled import rattled
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import CriterionSettings, ReferenceSettings
@@ -95,7 +96,7 @@ def train(
         mean_error = report.mean_error_eV_A
         if report.choices:
             new = np.array([choice.displacements for choice in report.choices])
-            force_field = force_field.refit(new, truth.forces(new), [c.key for c in report.choices])
+            force_field = refit(force_field, new, truth.forces(new), [c.key for c in report.choices])
     predicted = float(np.hypot(mean_error, force_field.posterior.beta_inv_sqrt))
     return Training(force_field, predicted, force_field.n_labels - 1)
 
@@ -106,7 +107,7 @@ def test_set(crystal: tuple[ForceConstantBasis, Supercell], truth: Truth) -> tup
     basis, supercell = crystal
     u = rattled(supercell, 4, 0.04, np.random.default_rng(99))
     teacher = fit(basis, supercell, u, truth.forces(u))
-    sampled = sample(teacher, 15, 300.0, 1.0, 10.0, 1000, 300, seed=7)
+    sampled = sample(teacher, teacher.supercell.masses, 15, 300.0, 1.0, 10.0, 1000, 300, seed=7)
     return sampled, truth.forces(sampled)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.force_field.fitting import refit
 from dynft_core.force_field.force_field import Prior
 from dynft_core.model.force_constants import all_orderings, force_constants
 from dynft_core.model.rotational_conditions import rotational_conditions, sums_of
@@ -196,7 +197,7 @@ def test_files_and_refits_keep_them(labels: Labels, tmp_path: Path) -> None:
     loaded = ForceField.load(tmp_path / "ff.h5")
     np.testing.assert_array_equal(loaded.forces(labels.displacements), ruled.forces(labels.displacements))
     more = Labels.of(labels.supercell.crystal, seed=1)
-    again = loaded.refit(more.displacements, more.forces, [f"more-{i}" for i in range(6)])
+    again = refit(loaded, more.displacements, more.forces, [f"more-{i}" for i in range(6)])
     assert huang(again) < 1e-6
     assert again.n_labels == 12
 

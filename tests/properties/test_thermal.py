@@ -79,7 +79,7 @@ def test_sigma_a_is_that_of_the_forces(noisy: ForceField) -> None:
 
     value = properties(noisy, "sigma_A", replace(SETTINGS, structures=40))[0]
     rng = np.random.default_rng(5)
-    u = thermal_displacements(noisy, 40, 300.0, rng)
+    u = thermal_displacements(noisy, noisy.supercell.masses, 40, 300.0, rng)
     expected = anharmonicity(noisy.forces(u), harmonic_forces(noisy, u), noisy.supercell.numbers).sigma
     assert value.value == pytest.approx(expected, rel=0.1)  # other structures
     assert 0 < value.error < value.value

@@ -45,7 +45,7 @@ def make_job(run_dir: Path, settings: ReferenceSettings, index: int = 1) -> Labe
     keys = [structure_key(PERFECT.numbers, PERFECT.cell[:], PERFECT.positions + u, settings) for u in DISPLACEMENTS]
     write_structures(run_dir / "structures" / "a.h5", DISPLACEMENTS, keys)
     ref = StructureRef(keys[index], "structures/a.h5", index, "flagged")
-    return LabelJob(str(run_dir), ref, "supercell.xyz", settings)
+    return LabelJob(str(run_dir), ref, settings)
 
 
 def folder_of(job: LabelJob) -> Path:
@@ -278,7 +278,7 @@ def _remove_structures(job: LabelJob) -> None:
 
 
 def _remove_perfect(job: LabelJob) -> None:
-    (Path(job.run_dir) / job.perfect_structure).unlink()
+    (Path(job.run_dir) / job.structure.cell).unlink()
 
 
 def _other_supercell(job: LabelJob) -> None:

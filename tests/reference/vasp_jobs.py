@@ -69,7 +69,7 @@ def vasp_job(run_dir: Path, index: int = 1, settings: ReferenceSettings = SETTIN
     keys = [structure_key(PERFECT.numbers, PERFECT.cell[:], PERFECT.positions + u, settings) for u in DISPLACEMENTS]
     write_structures(run_dir / "structures" / "a.h5", DISPLACEMENTS, keys)
     ref = StructureRef(keys[index], "structures/a.h5", index, "flagged")
-    return LabelJob(str(run_dir), ref, "supercell.xyz", settings)
+    return LabelJob(str(run_dir), ref, settings)
 
 
 def structure(index: int) -> Atoms:

@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
 from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.force_field.fitting import refit
 from dynft_core.force_field.force_field import Prior
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.model.folding import fold
@@ -198,7 +199,7 @@ def test_learning_goes_on_from_where_it_was(monkeypatch: pytest.MonkeyPatch) -> 
     cold, n_cold = learn_decay(orders, more, 1e-7, nothing), evaluations
     warm, n_warm = learn_decay(orders, more, 1e-7, before), evaluations - n_cold
     assert n_warm <= 2 and n_warm <= n_cold / 4
-    assert warm.log_evidence == pytest.approx(cold.log_evidence, abs=5e-3)
+    assert warm.log_evidence == pytest.approx(cold.log_evidence, abs=1e-2)  # odds of 1 %
     assert warm.alpha == pytest.approx(cold.alpha, rel=1e-2)
     assert warm.decay is not None and cold.decay is not None
     assert warm.decay.per_A == pytest.approx(cold.decay.per_A, abs=1e-3)
@@ -217,7 +218,7 @@ def test_the_fit_of_a_crystal_has_more_evidence_and_outlives_files_and_refits(
     np.testing.assert_array_equal(loaded.forces(u), first.forces(u))
     np.testing.assert_allclose(loaded.bayesian_error(u), first.bayesian_error(u), rtol=1e-10)
     first = loaded
-    in_parts = first.refit(*(x[2:] for x in labelled), ["c", "d", "e"])
+    in_parts = refit(first, *(x[2:] for x in labelled), ["c", "d", "e"])
     assert in_parts.posterior.log_evidence == pytest.approx(decaying.posterior.log_evidence, abs=1e-3)
     np.testing.assert_allclose(in_parts.forces(u), decaying.forces(u), atol=1e-4 * np.abs(decaying.forces(u)).max())
 

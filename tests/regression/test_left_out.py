@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.force_field.fitting import widened
 from dynft_core.model.folding import fold
 from dynft_core.model.label_sums import CellLabels
 from dynft_core.model.potential import Potential
@@ -81,11 +82,11 @@ def test_widened_fits_of_too_short_expansions_predict_their_error_better(silicon
         u = rng.normal(0, 0.12, (40, cell.n_atoms, 3))
         forces = Potential(fold(truth_basis, cell), rng.normal(0, 1, truth_basis.size)).forces(u)
         free = fit(basis, cell, u[:8], forces[:8], prior="decaying")
-        widened = free.widened([CellLabels(free.supercell, u[:8], forces[:8])])
-        assert widened.left_out is not None
-        np.testing.assert_array_equal(widened.forces(u[8:]), free.forces(u[8:]))
+        wider = widened(free, [CellLabels(free.supercell, u[:8], forces[:8])])
+        assert wider.left_out is not None
+        np.testing.assert_array_equal(wider.forces(u[8:]), free.forces(u[8:]))
         wrong = np.sqrt(np.mean((free.forces(u[8:]) - forces[8:]) ** 2))
-        expected = [np.sqrt(1 / f.posterior.beta + np.mean(f.bayesian_error(u[8:]) ** 2)) for f in (free, widened)]
+        expected = [np.sqrt(1 / f.posterior.beta + np.mean(f.bayesian_error(u[8:]) ** 2)) for f in (free, wider)]
         predictions.append(np.log(np.array(expected) / wrong))
     deviations = np.abs(predictions).mean(axis=0)
     assert np.mean(predictions, axis=0)[0] < -0.2
@@ -95,6 +96,6 @@ def test_widened_fits_of_too_short_expansions_predict_their_error_better(silicon
 def test_where_the_expansion_is_right_little_changes(
     force_field: ForceField, labelled: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    widened = force_field.widened([CellLabels(force_field.supercell, *labelled)])
-    assert widened.left_out is not None
-    assert widened.left_out.ratio == pytest.approx(1.0, abs=0.1)
+    wider = widened(force_field, [CellLabels(force_field.supercell, *labelled)])
+    assert wider.left_out is not None
+    assert wider.left_out.ratio == pytest.approx(1.0, abs=0.1)

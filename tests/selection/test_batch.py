@@ -11,6 +11,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.selection import batch_for_model
 from dynft_core.selection.batch import grades, greedy_log_det, maxvol, maxvol_over, select_add
 from dynft_core.selection.batch_for_model import BatchMethod, BatchRule, active_set, choose, selection_bytes
@@ -78,24 +79,30 @@ def test_select_add_takes_what_enlarges_the_volume() -> None:
     assert select_add(active, [outside, np.array([[0, 5.0, 0]])], [], 1, 2.0).chosen == (1,)
 
 
+def frames_of(force_field: ForceField, displacements: Floats) -> list[Frame]:
+    cell = ReferenceCell.of(force_field.supercell.atoms())
+    return [Frame(cell, u) for u in displacements]
+
+
 def test_a_force_field_chooses_by_the_fall_of_its_own_covariance(force_field: ForceField) -> None:
     rng = np.random.default_rng(3)
     u = rng.normal(0, 1, (5, force_field.supercell.n_atoms, 3)) * np.array([0.02, 0.1, 0.15, 0.05, 0.1])[:, None, None]
-    choice = choose(force_field, u, u[:0], BatchRule(n_max=3, min_gain=0.0))
+    frames = frames_of(force_field, u)
+    choice = choose(force_field, frames, (), BatchRule(n_max=3, min_gain=0.0))
     known = force_field
     for i, gain in zip(choice.chosen, choice.gains, strict=True):
         before = np.linalg.slogdet(known.posterior.covariance)[1]
         known = known.condition(u[i][None], [str(i)])
         assert gain == pytest.approx((before - np.linalg.slogdet(known.posterior.covariance)[1]) / 2, rel=1e-6)
     pending = force_field.condition(u, list("abcde"))
-    assert choose(pending, u, u[:0], BatchRule(n_max=3, min_gain=0.0)).chosen == choice.chosen
-    assert choose(force_field, u[1:2], u[1:2], BatchRule(min_gain=0.9)).redundant == (0,)
-    assert choose(force_field, u[1:2], u[:0], BatchRule(min_gain=0.9)).chosen == (0,)
+    assert choose(pending, frames, (), BatchRule(n_max=3, min_gain=0.0)).chosen == choice.chosen
+    assert choose(force_field, frames[1:2], frames[1:2], BatchRule(min_gain=0.9)).redundant == (0,)
+    assert choose(force_field, frames[1:2], (), BatchRule(min_gain=0.9)).chosen == (0,)
 
 
 def test_grades_of_a_force_field(force_field: ForceField, labelled: tuple[Floats, Floats]) -> None:
     training = labelled[0]
-    active = active_set(force_field, training)
+    active = active_set(force_field, frames_of(force_field, training))
     inside = grades(active, [force_field.sensing_matrix(u) for u in training])
     assert (inside <= 1 + 1.1e-3).all()
     beyond = grades(active, [force_field.sensing_matrix(3 * training[0])])
@@ -104,7 +111,10 @@ def test_grades_of_a_force_field(force_field: ForceField, labelled: tuple[Floats
     rows = force_field.sensing_matrix(3 * training[0])
     leverage = np.sqrt(np.einsum("ij,jk,ik->i", rows, np.linalg.inv(active.T @ active), rows)).max()
     assert beyond[0] <= leverage * (1 + 1e-8) <= np.sqrt(len(active)) * beyond[0] * (1 + 1e-6)
-    choice = choose(force_field, np.array([training[0], 3 * training[1]]), training[:0], BatchRule("maxvol"), training)
+    choice = choose(
+        force_field, frames_of(force_field, np.array([training[0], 3 * training[1]])), (), BatchRule("maxvol"),
+        frames_of(force_field, training),
+    )  # fmt: skip
     assert choice.chosen == (1,) and choice.redundant == (0,)
 
 
@@ -129,11 +139,11 @@ def test_grades_are_those_of_whitened_parameters(decaying: ForceField, labelled:
         matrices = [whitened(decaying, decaying.sensing_matrix(u)) for u in known]
         active, _ = maxvol_over(np.eye(decaying.basis.size), matrices, range(len(matrices)))
         expected = grades(active, [whitened(decaying, x) for x in rows])
-        np.testing.assert_allclose(grades(active_set(decaying, known), rows), expected, rtol=1e-5)
+        np.testing.assert_allclose(grades(active_set(decaying, frames_of(decaying, known)), rows), expected, rtol=1e-5)
     bare = [float(np.abs(whitened(decaying, x)).max()) for x in rows]  # with the prior alone: |b T sqrt(β/α)|
-    np.testing.assert_allclose(grades(active_set(decaying, training[:0]), rows), bare, rtol=1e-8)
+    np.testing.assert_allclose(grades(active_set(decaying, ()), rows), bare, rtol=1e-8)
     mixed = np.random.default_rng(4).normal(size=(decaying.basis.size,) * 2)  # and of any other parameters
-    active = active_set(decaying, training)
+    active = active_set(decaying, frames_of(decaying, training))
     np.testing.assert_allclose(grades(active @ mixed, [x @ mixed for x in rows]), grades(active, rows), rtol=1e-5)
 
 
@@ -156,13 +166,14 @@ def test_a_selection_takes_the_memory_that_is_allowed_and_chooses_the_same(
     scale = rng.uniform(0.02, 0.15, 60)[:, None, None]
     u, under_way = rng.normal(0, 1, (60, n_atoms, 3)) * scale, rng.normal(0, 0.05, (60, n_atoms, 3))
     rule = BatchRule(method, n_max=10, min_gain=0.0)
-    choose(force_field, u[:2], under_way[:2], rule, labelled[0])  # what is made once
+    frames, others, training = (frames_of(force_field, x) for x in (u, under_way, labelled[0]))
+    choose(force_field, frames[:2], others[:2], rule, training)  # what is made once
     choices = []
     one = 8 * 3 * n_atoms * size
     for allowed in (2**30, 4 * one, 0):
         monkeypatch.setattr(batch_for_model, "ROWS_BYTES", allowed)
         tracemalloc.start()
-        choices.append(choose(force_field, u, under_way, rule, labelled[0]))
+        choices.append(choose(force_field, frames, others, rule, training))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 1.3 * selection_bytes(3 * n_atoms, size, 60)

@@ -16,6 +16,7 @@ from cluster import Cluster, Site
 
 import dynft_core.tasks.tasks
 from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.settings import force_constants
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.reference.label_job import LabelJob
@@ -50,7 +51,7 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
         mpi = ReferenceSettings("mpi_forces:MpiForces", timeout_s=120.0)
         job = ProposeJob(str(run_dir), "initial.h5", "rattled", "initial", 1, 300.0, 1, "perfect.xyz", mpi)
         (ref,) = dynft_core.tasks.tasks.propose(replace(job, amplitude_A=0.05)).structures
-        labelled = executors.submit("label", LabelJob(str(run_dir), ref, "perfect.xyz", mpi)).result(timeout=120)
+        labelled = executors.submit("label", LabelJob(str(run_dir), ref, mpi)).result(timeout=120)
         assert labelled.ok, labelled.error
         label = read_label(run_dir / labelled.path)
         (ranks,) = (json.loads(found.read_text()) for found in run_dir.glob("labels/*/attempt-001/ranks.json"))
@@ -60,7 +61,8 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
         forces = tersoff.get_forces(Atoms(label.numbers, label.positions, cell=label.cell, pbc=True))
         np.testing.assert_allclose(label.forces, forces, atol=1e-7)  # the program reads positions of eight digits
 
-        fit = FitJob(str(run_dir), 1, "ranks.h5", "perfect.xyz", "primitive.xyz", {2: 4.0, 3: 3.0}, None, (ref,))
+        model = force_constants([4.0, 3.0])
+        fit = FitJob(str(run_dir), 1, "ranks.h5", model, "primitive.xyz", None, (ref,))
         outcome = executors.submit("fit", fit).result(timeout=120)
         assert outcome.ok, outcome.error
         assert dynft_core.tasks.tasks.fit_labels(replace(fit, output="serial.h5")).ok

@@ -11,6 +11,7 @@ from ase.build import bulk
 
 from dynft_core.errors import InputError
 from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.settings import force_constants
 from dynft_core.reference.label import Label, read_label, relative_label_path
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.regression.left_out import left_out
@@ -22,13 +23,13 @@ from dynft_core.tasks.tasks import _expectation, evaluate, fit_labels, propose, 
 from dynft_core.tasks.tasks import label as compute_label
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
 
-REFERENCE = ReferenceSettings("tersoff-si")
+REFERENCE, MODEL = ReferenceSettings("tersoff-si"), force_constants([4.0, 3.0], "shared")
 Run = tuple[Path, tuple[StructureRef, ...]]
 
 
 def job(run_dir: Path, output: str, base: str | None, refs: tuple[StructureRef, ...], **more: object) -> FitJob:
-    found = FitJob(str(run_dir), 1, output, "perfect.xyz", "primitive.xyz", {2: 4.0, 3: 3.0}, base, refs)
-    return replace(found, prior="shared", **more)  # type: ignore[arg-type]
+    found = FitJob(str(run_dir), 1, output, MODEL, "primitive.xyz", base, refs)
+    return replace(found, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def run(tmp_path: Path) -> Run:
         ProposeJob(str(tmp_path), "structures/initial.h5", "rattled", "initial", 10, 300.0, 1, "perfect.xyz", REFERENCE,
                    amplitude_A=0.05)
     ).structures  # fmt: skip
-    assert all(compute_label(LabelJob(str(tmp_path), ref, "perfect.xyz", REFERENCE)).ok for ref in refs)
+    assert all(compute_label(LabelJob(str(tmp_path), ref, REFERENCE)).ok for ref in refs)
     outcome = fit_labels(job(tmp_path, "1.h5", None, refs[:3], pending=refs[3:7]))
     assert outcome.ok and outcome.n_pending == 4
     return tmp_path, refs
@@ -86,7 +87,7 @@ def test_a_force_field_read_from_its_file_knows_nothing_of_what_is_pending(
 
 def test_scores_on_a_test_set_are_of_the_labels_alone(run: Run) -> None:
     run_dir, refs = run
-    outcome = evaluate(EvaluateJob(str(run_dir), ("1.h5",), refs[7:], "perfect.xyz"))
+    outcome = evaluate(EvaluateJob(str(run_dir), ("1.h5",), refs[7:]))
     force_field, alone = of_labels(run_dir, refs[:3])
     errors = [bayesian_error(force_field, alone, label(run_dir, ref).displacements) for ref in refs[7:]]
     assert outcome.evaluations[0].mean_bayesian_error_eV_A == pytest.approx(np.mean(errors), rel=1e-6)
@@ -119,7 +120,7 @@ def test_larger_expansions_are_compared_with_the_left_out_error_of_the_labels(
 def test_what_a_label_is_expected_to_be_is_known_from_labels(run: Run) -> None:
     run_dir, refs = run
     reference = replace(REFERENCE, calculator="vasp")  # one that is doubted
-    expected = _expectation(LabelJob(str(run_dir), refs[3], "perfect.xyz", reference, "1.h5"))
+    expected = _expectation(LabelJob(str(run_dir), refs[3], reference, "1.h5"))
     force_field, alone = of_labels(run_dir, refs[:3])
     mean = bayesian_error(force_field, alone, label(run_dir, refs[3]).displacements)
     assert expected is not None

@@ -13,6 +13,7 @@ import pytest
 from ase.build import bulk
 
 from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.settings import force_constants
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.storage.structures import write_perfect_structure
 from dynft_core.tasks.jobs import FitJob, ProposeJob
@@ -37,14 +38,14 @@ def labelled(run_dir: Path, n_structures: int) -> tuple[StructureRef, ...]:
     )  # fmt: skip
     assert proposed.ok, proposed.error
     for ref in proposed.structures:
-        assert label(LabelJob(str(run_dir), ref, "perfect.xyz", REFERENCE)).ok
+        assert label(LabelJob(str(run_dir), ref, REFERENCE)).ok
     return proposed.structures
 
 
 def job(run_dir: Path, output: str, base: str | None, refs: tuple[StructureRef, ...], **more: object) -> FitJob:
-    cutoffs = {2: 4.0, 3: 3.0}
+    model = force_constants([4.0, 3.0])
     return replace(
-        FitJob(str(run_dir), 1, output, "perfect.xyz", "primitive.xyz", cutoffs, base, refs),
+        FitJob(str(run_dir), 1, output, model, "primitive.xyz", base, refs),
         **more,  # type: ignore[arg-type]
     )
 

@@ -33,7 +33,7 @@ def label_job(run_dir: Path) -> LabelJob:
     write_perfect_structure(run_dir / "supercell.xyz", perfect)
     key = structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u[0], TERSOFF)
     write_structures(run_dir / "structures" / "a.h5", u, [key])
-    return LabelJob(str(run_dir), StructureRef(key, "structures/a.h5", 0, "initial"), "supercell.xyz", TERSOFF)
+    return LabelJob(str(run_dir), StructureRef(key, "structures/a.h5", 0, "initial"), TERSOFF)
 
 
 NUMBERS = [errno.EIO, errno.ESTALE, errno.ENOSPC, errno.ETIMEDOUT, errno.EDQUOT]

@@ -130,7 +130,7 @@ def _propose(
         n_structures=n_structures,
         temperature_K=dynamics.temperature_K,
         seed=seed,
-        structure=SUPERCELL,
+        cell=SUPERCELL,
         reference=reference_settings(campaign),
         amplitude_A=campaign.initial.rattle_A,
         force_field=force_field,
@@ -142,27 +142,23 @@ def _propose(
 
 def label_job(campaign: Campaign, run_dir: str, ref: StructureRef, force_field: str | None = None) -> LabelJob:
     """The reference calculation of one structure, which `force_field` is to find plausible."""
-    return LabelJob(run_dir, ref, SUPERCELL, reference_settings(campaign), force_field)
+    return LabelJob(run_dir, ref, reference_settings(campaign), force_field)
 
 
 def fit_job(
     campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef]
 ) -> FitJob:
     """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last."""
-    expansion, stop = campaign.expansion, campaign.convergence.stop_when
-    cutoffs_A = dict(enumerate(expansion.cutoffs_A, start=2))
+    stop = campaign.convergence.stop_when
     return FitJob(
         run_dir=run_dir,
         version=version,
         output=force_field_path(version),
-        perfect_structure=SUPERCELL,
+        model=campaign.model_settings(harmonic=version == 0),
         primitive_structure=PRIMITIVE,
-        cutoffs_A=cutoffs_A if version else {2: cutoffs_A[2]},
         base=force_field_path(version - 1) if version > 1 else None,
         labels=tuple(labels),
         pending=tuple(pending),
-        prior=expansion.prior,
-        noise_floor_eV_A=expansion.noise_floor_meV_A / 1000,
         property_name=stop.property if stop and version else None,
         temperature_K=campaign.dynamics.temperature_K,
     )
@@ -194,7 +190,7 @@ def walk_job(
         run_dir=run_dir,
         walkers=tuple(starts),
         force_field=force_field,
-        perfect_structure=SUPERCELL,
+        cell=SUPERCELL,
         n_steps=n_steps,
         seed=dynamics.seed,
         temperature_K=dynamics.temperature_K,
@@ -275,4 +271,4 @@ def _random_steps(campaign: Campaign, walker: int, from_step: int, to_step: int)
 def evaluate_job(run_dir: str, n_versions: int, labels: Sequence[StructureRef]) -> EvaluateJob:
     """Score every force field since the first full one, `n_versions` of them, on the test set."""
     paths = tuple(force_field_path(v) for v in range(1, n_versions + 1))
-    return EvaluateJob(run_dir, paths, tuple(labels), SUPERCELL)
+    return EvaluateJob(run_dir, paths, tuple(labels))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dynft_core.vocabulary import SUPERCELL as SUPERCELL
+
 JOURNAL = "journal.jsonl"
-SUPERCELL = "supercell.xyz"
 PRIMITIVE = "primitive.xyz"
-"""The perfect structures, in the run folder."""
+"""The cell that is repeated, in the run folder beside `SUPERCELL`."""
 
 
 def force_field_path(version: int) -> str:

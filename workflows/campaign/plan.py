@@ -246,14 +246,14 @@ def rebuild_job(state: State) -> FitJob:
     return replace(job, base=None)
 
 
-def _walked(state: State) -> tuple[str, ...]:
+def _walked(state: State) -> tuple[tuple[str, str], ...]:
     """The latest walks, about as many as `MOST_WALKS`, of all batches in turn; none of the first half.
 
     Those were led by force fields that knew less: where they went astray is not where the crystal goes.
     """
     each = -(-MOST_WALKS // state.campaign.dynamics.walkers)
     return tuple(
-        paths.walk_path(walker, number)
+        (paths.walk_path(walker, number), paths.SUPERCELL)
         for batch, walks in zip(jobs.batches(state.campaign), state.walks, strict=True)
         for number in range(max(walks // 2, walks - each), walks)
         for walker in batch

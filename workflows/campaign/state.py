@@ -227,8 +227,7 @@ class State:
         tried = self.truncation
         present, trials = (tried.present, tried.trials) if tried else (None, ())
         left = leaving(self.departures, self.latest)
-        share, cutoffs_A = self.campaign.convergence.max_bayesian_share, self.campaign.expansion.cutoffs_A
-        return diagnosis(self._share, share, present, trials, left, cutoffs_A)
+        return diagnosis(self._share, self.campaign.convergence.max_bayesian_share, present, trials, left)
 
     @property
     def _share(self) -> float:

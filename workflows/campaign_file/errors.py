@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
@@ -82,9 +82,10 @@ def _keys_of(path: Sequence[Any], model: type[BaseModel]) -> list[str]:
     section = model
     for part in path:
         annotation = section.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        members = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if not members:
             return []
-        section = annotation
+        section = members[0]
     return list(section.model_fields)
 
 

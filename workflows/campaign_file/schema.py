@@ -12,6 +12,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dynft_core.errors import FileFormatError, InputError, nearest
+from dynft_core.models.settings import ModelSettings, force_constants
 from dynft_core.vocabulary import PROPERTY_UNITS, MonitorName, Policy, Precision, Prior, PropertyName
 from workflows.campaign_file.errors import explained
 
@@ -37,6 +38,13 @@ class ExpansionSection(_Section):
     """One prior precision for all parameters; one for each order; or one for each order that rises with distance and
     number of bodies, which a second-order cutoff beyond half the supercell needs."""
     noise_floor_meV_A: Positive = 0.01
+
+
+class ModelSection(_Section):
+    family: str = "force_constants"
+    """'force_constants', which `[expansion]` describes, or the 'module:attribute' of a family of your own."""
+    parameters: dict[str, Any] = {}
+    """What a family of your own is asked for."""
 
 
 class DynamicsSection(_Section):
@@ -169,7 +177,8 @@ class Campaign(_Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
     """Names the run folder runs/NAME."""
     crystal: CrystalSection
-    expansion: ExpansionSection
+    model: ModelSection = ModelSection()
+    expansion: ExpansionSection | None = None
     dynamics: DynamicsSection = DynamicsSection()
     selection: SelectionSection = SelectionSection()
     initial: InitialSection = InitialSection()
@@ -179,6 +188,12 @@ class Campaign(_Section):
     reference: ReferenceSection
     limits: LimitsSection = LimitsSection()
     test: TestSection = TestSection()
+
+    def model_settings(self, harmonic: bool = False) -> ModelSettings:
+        """What the family of models is asked for; `harmonic`: order 2 alone."""
+        if (own := self.expansion) is None:
+            return ModelSettings(self.model.family, self.model.parameters)
+        return force_constants(own.cutoffs_A[: 1 if harmonic else None], own.prior, own.noise_floor_meV_A / 1000)
 
 
 BUILT_IN = Path(__file__).parent / "builtin"
@@ -295,23 +310,39 @@ def _check_values(campaign: Campaign) -> None:
             raise InputError(
                 f"convergence.{key}", "two bounds, one below 1 and one above", repr(bounds), "for example [0.85, 1.18]"
             )
-    floor, largest = campaign.expansion.noise_floor_meV_A, campaign.convergence.max_error_meV_A
-    if largest is not None and largest <= floor:
-        raise InputError(
-            "convergence.max_error_meV_A", f"more than the noise of the labels, noise_floor_meV_A = {floor:g} meV/Å",
-            f"{largest:g} meV/Å, which no campaign reaches", "raise it, or leave it out",
-        )
+    _check_model(campaign)
     if campaign.convergence.max_walk_ps < campaign.convergence.min_walk_ps:
         raise InputError(
             "convergence.max_walk_ps", f"at least min_walk_ps, {campaign.convergence.min_walk_ps:g} ps",
             f"{campaign.convergence.max_walk_ps:g} ps", "raise it",
         )
     if (stop := campaign.convergence.stop_when) is not None:
-        _check_tolerance(stop, max_order=len(campaign.expansion.cutoffs_A) + 1)
+        _check_tolerance(stop, max_order=len(campaign.expansion.cutoffs_A) + 1 if campaign.expansion else 0)
     if campaign.selection.criterion == "fixed" and campaign.selection.threshold_meV_A == 0:
         raise InputError(
             "selection.threshold_meV_A", "more than 0 meV/Å for criterion 'fixed'", "0",
             "set the largest ε_B that you accept",
+        )
+
+
+def _check_model(campaign: Campaign) -> None:
+    """The table that describes the model is there, and what is asked for fits it."""
+    expansion, family = campaign.expansion, campaign.model.family
+    if (expansion is not None) != (family == "force_constants"):
+        if expansion is None:
+            raise InputError("expansion", "a table with cutoffs_A", "none", "write [expansion] and cutoffs_A = [...]")
+        raise InputError("expansion", f"no such table for models of '{family}'", "one", "leave it out")
+    if expansion is None:
+        if campaign.initial.method == "phonons":
+            raise InputError(
+                "initial.method", f"'rattled' or 'reference_md' for models of '{family}'", "'phonons'", "set it"
+            )
+        return
+    floor, largest = expansion.noise_floor_meV_A, campaign.convergence.max_error_meV_A
+    if largest is not None and largest <= floor:
+        raise InputError(
+            "convergence.max_error_meV_A", f"more than the noise of the labels, noise_floor_meV_A = {floor:g} meV/Å",
+            f"{largest:g} meV/Å, which no campaign reaches", "raise it, or leave it out",
         )
 
 

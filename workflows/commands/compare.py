@@ -20,7 +20,7 @@ from dynft_core.tasks.jobs import EvaluateJob, Evaluation
 from dynft_core.tasks.tasks import evaluate
 from workflows.campaign.jobs import convergence_settings
 from workflows.campaign.json_records import json_text
-from workflows.campaign.paths import SUPERCELL, force_field_path
+from workflows.campaign.paths import force_field_path
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign, SelectionSection, campaign_toml, load_campaign
 from workflows.commands.preflight import check_campaign
@@ -159,7 +159,7 @@ def _scored(run: Path, state: State, first: Path) -> tuple[Evaluation, ...]:
     test = state_of(first)
     labels = test.ledger.labels("test")
     paths = tuple(str(run.absolute() / force_field_path(v)) for v in range(1, len(state.fits) + 1))
-    outcome = evaluate(EvaluateJob(str(first.absolute()), paths, labels, SUPERCELL))
+    outcome = evaluate(EvaluateJob(str(first.absolute()), paths, labels))
     if not outcome.ok:
         raise CampaignFailedError(f"scores of '{run}': {outcome.error}")
     return outcome.evaluations

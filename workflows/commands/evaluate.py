@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,7 +158,7 @@ def _rms(values: Floats) -> float:
 def info_command(path: Path, as_json: bool) -> str:
     """What a force-field file holds; returns what to print."""
     loaded = ForceField.load(path, pending=True)  # it says how many they are, and no ε_B
-    values = describe(loaded)
+    values = loaded.describe()
     if as_json:
         return json_text(values)
     counts = ", ".join(f"order {n}: {m}" for n, m in values["n_parameters"].items())
@@ -176,26 +175,3 @@ def info_command(path: Path, as_json: bool) -> str:
         f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",
         f"log evidence        {values['log_evidence']:.2f}",
     ])
-
-
-def describe(force_field: ForceField) -> dict[str, Any]:
-    """The facts of a force field as plain values: lengths Å, β^(-1/2) eV/Å, α 1/eV²."""
-    basis, posterior = force_field.basis, force_field.posterior
-    return {
-        "formula": basis.crystal.formula,
-        "space_group": basis.symbol,
-        "n_atoms": force_field.supercell.n_atoms,
-        "supercell_A": force_field.supercell.cell.tolist(),
-        "cutoffs": {str(n): float(c) for n, c in basis.cutoffs.items()},
-        "n_parameters": {str(n): int(m) for n, m in basis.n_parameters.items()},
-        "n_parameters_total": int(basis.size),
-        "n_labels": int(force_field.n_labels),
-        "n_pending": len(force_field.pending),
-        "beta_inv_sqrt": float(posterior.beta_inv_sqrt),
-        "left_out_rmse": None if force_field.left_out is None else force_field.left_out.rmse,
-        "left_out_ratio": None if force_field.left_out is None else force_field.left_out.ratio,
-        "prior": force_field.prior,
-        "rotational": force_field.rotational,
-        "alpha": [float(a) for a in posterior.alpha],
-        "log_evidence": float(posterior.log_evidence),
-    }

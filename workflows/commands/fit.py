@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import DynftError, InputError
 from dynft_core.expansion_choice.scan import ALLOWED_S, ScanStep, scan_cutoffs
-from dynft_core.force_field.force_field import ForceField, fit_cells
+from dynft_core.force_field.fitting import fit_cells, widened, with_rotational_sum_rules
+from dynft_core.force_field.force_field import ForceField
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.rotational_conditions import sums_of
@@ -134,9 +135,9 @@ def _fit(
     force_field = fit_cells(basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks)
     unknown = undetermined(force_field.posterior)
     if settings.rotational:
-        free, force_field = force_field, force_field.with_rotational_sum_rules(NOISE_FLOOR_EV_A)
+        free, force_field = force_field, with_rotational_sum_rules(force_field, NOISE_FLOOR_EV_A)
         say(rotational_note(free, force_field))
-    force_field = force_field.widened(cells, NOISE_FLOOR_EV_A, ranks)
+    force_field = widened(force_field, cells, NOISE_FLOOR_EV_A, ranks)
     lines = _summary(force_field, cells, unknown)
     return force_field, lines if ranks.size == 1 else [*lines, f"by {ranks.size} processes"]
 

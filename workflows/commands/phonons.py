@@ -18,7 +18,7 @@ from dynft_core.phonons.anharmonicity import Anharmonicity, ModeAnharmonicity, a
 from dynft_core.phonons.bands import BandPath, band_path, point_name
 from dynft_core.phonons.density_of_states import density_of_states
 from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, frequency_errors
-from dynft_core.phonons.harmonic import harmonic_forces, harmonic_hessian
+from dynft_core.phonons.harmonic import harmonic_forces
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.storage.files import making_folder, replacing
 from workflows.campaign.json_records import json_text
@@ -228,7 +228,7 @@ def anharmonicity_command(force_field: Path, data: Path, reference: Path | None,
     moved = loaded.on(frames.supercell)
     harmonic = harmonic_forces(moved, frames.displacements)
     whole = anharmonicity(frames.forces, harmonic, frames.supercell.numbers)
-    modes = mode_anharmonicity(frames.forces, harmonic, harmonic_hessian(moved), frames.supercell.masses)
+    modes = mode_anharmonicity(frames.forces, harmonic, moved.hessian(), frames.supercell.masses)
     if as_json:
         return json_text({
             "sigma": whole.sigma,

@@ -11,7 +11,7 @@ from dynft_core.reference.calculators import check_calculator
 from dynft_core.symmetry.basis import check_cutoffs
 from workflows.campaign.jobs import chooses_batches, reference_settings
 from workflows.campaign.plan import MOST_CANDIDATES
-from workflows.campaign_file.schema import Campaign
+from workflows.campaign_file.schema import Campaign, ExpansionSection
 from workflows.user_files.data_checks import check_memory
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.structures import read_structure
@@ -24,16 +24,19 @@ def check_campaign(campaign: Campaign) -> list[str]:
         InputError: unusable structure, supercell, cutoffs or calculator.
     """
     crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
-    cutoffs_A = dict(enumerate(campaign.expansion.cutoffs_A, start=2))
-    check_cutoffs(crystal, cutoffs_A)
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
     if supercell.n_atoms < 2:
         raise InputError(
             "crystal.supercell", "two atoms or more: one alone does not move", f"{campaign.crystal.supercell}",
             "give a larger one",
         )
-    notes = check_calculator(reference_settings(campaign), supercell.atoms())
+    found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
+    return [*check_calculator(reference_settings(campaign), supercell.atoms()), *(note for note in found if note)]
+
+
+def _expansion_notes(campaign: Campaign, expansion: ExpansionSection, supercell: Supercell) -> list[str]:
+    cutoffs_A = dict(enumerate(expansion.cutoffs_A, start=2))
+    check_cutoffs(supercell.crystal, cutoffs_A)
     n_candidates = MOST_CANDIDATES if chooses_batches(campaign) else 0
     memory = check_memory(supercell, cutoffs_A, argument="expansion.cutoffs_A", n_candidates=n_candidates)
-    found = (memory, shell_note(crystal, cutoffs_A), images_note(supercell, cutoffs_A, campaign.expansion.prior))
-    return [*notes, *(note for note in found if note)]
+    return [memory, shell_note(supercell.crystal, cutoffs_A), images_note(supercell, cutoffs_A, expansion.prior)]

@@ -147,7 +147,7 @@ def _measured_seconds(real: Campaign, folder: Path) -> float:
     own.mkdir(exist_ok=True)
     write_perfect_structure(own / SUPERCELL, read_perfect_structure(folder / SUPERCELL))
     proposed = propose(replace(harmonic_job(real, str(own)), n_structures=1))
-    outcome = label(LabelJob(str(own), proposed.structures[0], SUPERCELL, reference_settings(real)))
+    outcome = label(LabelJob(str(own), proposed.structures[0], reference_settings(real)))
     if not outcome.ok:
         raise InputError("--measure-label", "a label by the real reference", outcome.error, "mend it")
     return read_label(own / outcome.path).seconds

@@ -6,7 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.registry import load_model
 from dynft_core.storage.journal import read_journal
 from workflows.campaign.jobs import FORCE_FIELD
 from workflows.campaign.paths import JOURNAL, force_field_path
@@ -45,7 +45,7 @@ def train_campaign(source: str, site: str, run: Path | None) -> int:
         run_campaign(campaign, text, folder, site, display.on_event)
     status, history = status_of(folder), History.of(read_journal(journal))
     if status["state"] == "complete" and history.fits:
-        ForceField.load(folder / force_field_path(history.fits[-1].version)).save(folder / FORCE_FIELD)
+        load_model(folder / force_field_path(history.fits[-1].version)).save(folder / FORCE_FIELD)
     print("\n".join(closing_lines(status, history, folder, _command(source, site, run))))
     return exit_code(status)
 

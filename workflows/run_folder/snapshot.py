@@ -38,7 +38,8 @@ PACKAGES = ("workflows", "dynft_core.assessment", "dynft_core.selection")
 MODULES = (
     "dynft_core.dynamics.walk_records",
     "dynft_core.errors",
-    "dynft_core.expansion_choice.trial",
+    "dynft_core.models.settings",
+    "dynft_core.models.trial",
     "dynft_core.reference.failures",
     "dynft_core.reference.label_job",
     "dynft_core.tasks.jobs",

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from dynft_core.dynamics.state import ChosenStructure, WalkReport, load_report
 from dynft_core.errors import DynftError
 from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.protocol import Model
+from dynft_core.models.registry import load_model
 from dynft_core.phonons.bands import band_path
 from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
-from dynft_core.reference.label import read_label, relative_label_path
+from dynft_core.reference.label import read_frame
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign_file.schema import Campaign
 from workflows.views.campaign_figures import (
@@ -190,19 +192,12 @@ def _force_field_plots(run: Path, history: History) -> list[Plot]:
     path = run / f"force_fields/{max(versions, default=0):06d}.h5"
     if not versions or not path.is_file():
         return []
-    force_field = ForceField.load(path)
-    band = band_path(force_field.basis.crystal, spacing=0.01)
-    found = [Plot(
-        "phonons", "Phonons of the newest force field",
-        "Bands with two posterior standard deviations.",
-        bands_figure(
-            band, frequencies(force_field, band.q_points), frequency_errors(force_field, band.q_points, BAND_SAMPLES)
-        ),
-    )]  # fmt: skip
+    model = load_model(path)
+    found = _phonon_plots(model) if isinstance(model, ForceField) and model.baseline is None else []
     labelled = [ref for ref in history.chosen if ref.key in history.labelled]
     test = [ref for ref in labelled if ref.role == "test"]
     shown = test or [ref for ref in labelled if ref.role != "harmonic"]
-    pairs = _forces(run, force_field, shown[:: math.ceil(len(shown) / PARITY_LABELS) or 1])
+    pairs = _forces(run, model, shown[:: math.ceil(len(shown) / PARITY_LABELS) or 1])
     if pairs is not None:
         name = "test set" if test else "labels of the fit"
         title = f"Forces of the {name}"
@@ -211,16 +206,27 @@ def _force_field_plots(run: Path, history: History) -> list[Plot]:
     return found
 
 
-def _forces(run: Path, force_field: ForceField, refs: Sequence[StructureRef]) -> tuple[Floats, Floats] | None:
-    """Reference forces and those of the force field, all components; labels whose file is damaged are left out."""
+def _phonon_plots(force_field: ForceField) -> list[Plot]:
+    band = band_path(force_field.basis.crystal, spacing=0.01)
+    return [Plot(
+        "phonons", "Phonons of the newest force field",
+        "Bands with two posterior standard deviations.",
+        bands_figure(
+            band, frequencies(force_field, band.q_points), frequency_errors(force_field, band.q_points, BAND_SAMPLES)
+        ),
+    )]  # fmt: skip
+
+
+def _forces(run: Path, model: Model, refs: Sequence[StructureRef]) -> tuple[Floats, Floats] | None:
+    """Reference forces and those of the model, all components; labels whose file is damaged are left out."""
     actual, predicted = [], []
     for ref in refs:
         try:
-            label = read_label(run / relative_label_path(ref.key))
+            frame = read_frame(run, ref.key)
         except DynftError:
             continue  # the ledger names it; a picture of the others is still worth having
-        actual.append(label.forces.ravel())
-        predicted.append(force_field.forces(label.displacements).ravel())
+        actual.append(frame.labelled_forces.ravel())
+        predicted.append(model.on(frame.cell).predict(frame.displacements).forces.ravel())
     return (np.concatenate(actual), np.concatenate(predicted)) if actual else None
 
 

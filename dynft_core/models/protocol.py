@@ -1,0 +1,197 @@
+"""What a campaign needs of a model and of its family; capabilities beyond that are protocols of their own.
+
+A model is bound to one reference cell at a time: `on` gives the same model on another one, and `potential`, `error` and
+all arrays (N, 3) refer to the cell that it is on. Frames name their own cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from dynft_core.lattice.cells import Frame, ReferenceCell
+from dynft_core.models.settings import ModelSettings
+from dynft_core.models.trial import Trial
+from dynft_core.regression.mpi import Ranks
+from dynft_core.regression.posterior import Posterior
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Forces (N, 3) eV/Å that a model predicts, and the variances (N, 3) of their errors, 1/β + ε_B², (eV/Å)²."""
+
+    forces: Floats
+    variances: Floats
+
+
+class Potential(Protocol):
+    """Energies and forces of structures of one reference cell."""
+
+    def batch_forces(self, displacements: Floats, /) -> Floats:
+        """Forces (N, 3, W) eV/Å at displacements (N, 3, W) Å, walkers last."""
+
+    def forces_and_energies(self, displacements: Floats, /) -> tuple[Floats, Floats]:
+        """Forces (…, N, 3) eV/Å and energies (…) eV at displacements (…, N, 3) Å; 0 eV in the perfect crystal."""
+
+    def in_precision(self, dtype: type[np.floating], /) -> Potential:
+        """The same with its forces computed in that precision, where that is faster."""
+
+
+class Uncertainty(Protocol):
+    """The Bayesian error of structures (N, 3) Å of one reference cell (paper eq. 4, second term)."""
+
+    def structure(self, displacements: Floats, /) -> float:
+        """ε_B, eV/Å."""
+
+    def per_atom(self, displacements: Floats, /) -> Floats:
+        """ε_B (N,) of each atom, eV/Å."""
+
+    def per_component(self, displacements: Floats, /) -> Floats:
+        """Variances (N, 3) of the force components, (eV/Å)²."""
+
+
+class Model(Protocol):
+    """What a fit makes, kept in one file."""
+
+    family: ClassVar[str]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Keys of the structures fitted."""
+
+    @property
+    def pending(self) -> tuple[str, ...]:
+        """Keys of structures that are in the covariance alone."""
+
+    @property
+    def noise_eV_A(self) -> float:
+        """β^(-1/2): the error of the forces that no label lowers."""
+
+    @property
+    def log_evidence(self) -> float:
+        """Log evidence of the labels."""
+
+    @property
+    def max_displacement_A(self) -> float:
+        """Displacement of an atom beyond which the model knows nothing; inf for models without sites."""
+
+    @property
+    def potential(self) -> Potential:
+        """The mean model on its cell."""
+
+    @property
+    def error(self) -> Uncertainty:
+        """Its Bayesian error there."""
+
+    def on(self, cell: ReferenceCell, /) -> Self:
+        """The same model on another cell.
+
+        Raises:
+            StructureError: a cell that the family cannot describe with this model.
+        """
+
+    def predict(self, displacements: Floats, /) -> Prediction:
+        """The forces of a structure (N, 3) Å, and their expected errors."""
+
+    def left_out_predictions(self, frames: Sequence[Frame], /) -> tuple[Prediction, ...]:
+        """Frames that the model was fitted to, each predicted by the fit to the others; nothing may be pending."""
+
+    def difficulty(self, displacements: Floats, /) -> float:
+        """A positive number that grows with what the model leaves out of a structure (N, 3) Å; NaN: not known."""
+
+    def condition(self, displacements: Floats, keys: Sequence[str], /) -> Self:
+        """With structures (S, N, 3) Å of its own cell pending."""
+
+    def with_pending(self, frames: Sequence[Frame], /) -> Self:
+        """With frames of any cells in its covariance, whose forces are not known yet."""
+
+    def without_pending(self) -> Self:
+        """With nothing but the labels in its covariance."""
+
+    def save(self, path: str | Path, apart: bool = False) -> str:
+        """Write the model, whole and at once; returns its hash. `apart`: what never changes in a file of its own."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Its facts as plain values."""
+
+
+class Family(Protocol):
+    """How models of one kind are fitted, read and compared."""
+
+    def fit(
+        self, settings: ModelSettings, primitive: Atoms, frames: Sequence[Frame], base: Any | None, ranks: Ranks
+    ) -> Any:
+        """The model of the labels of `base` and of `frames`, nothing pending; hyperparameters are learnt anew.
+
+        `base`: a model of the same settings, of which nothing but the labels is used; None: start from `frames`.
+        """
+
+    def without(self, model: Any, frames: Sequence[Frame], settings: ModelSettings) -> Any:
+        """The model without some of its labels."""
+
+    def load(self, path: Path, pending: bool = False) -> Any:
+        """Read a model that `save` wrote; `pending`: with the structures that waited for their labels then."""
+
+    def errors(self, models: Sequence[Any], frame: Frame) -> tuple[tuple[Floats, float], ...]:
+        """Errors (N, 3) of the forces, and ε_B (eV/Å), of models fitted with the same settings on a labelled frame."""
+
+
+@runtime_checkable
+class Sketched(Protocol):
+    """A model whose error has cheaper forms: in single precision, and estimated by a few probes."""
+
+    @property
+    def quick_error(self) -> Uncertainty:
+        """The Bayesian error in single precision."""
+
+    @property
+    def sketch(self) -> Any:
+        """The estimate (`Sketch.mean_squares`)."""
+
+
+@runtime_checkable
+class Linear(Protocol):
+    """A model whose forces are f₀ + A(x) φ, with a posterior of φ."""
+
+    @property
+    def posterior(self) -> Posterior:
+        """Of its parameters."""
+
+    def sensing_matrix(self, displacements: Floats, /) -> Floats:
+        """A(x) (3N, M) of a structure (N, 3) Å."""
+
+
+@runtime_checkable
+class Harmonic(Protocol):
+    """A model with force constants of second order."""
+
+    def hessian(self) -> Floats:
+        """(3N, 3N) eV/Å² of its cell."""
+
+
+@runtime_checkable
+class Larger(Protocol):
+    """A family that can tell whether a larger model would describe the same labels better."""
+
+    def try_larger(
+        self, model: Any, frames: Sequence[Frame], audits: Sequence[Frame], deadline_s: float
+    ) -> tuple[Trial, tuple[Trial, ...]]:
+        """The model's own trial and those of larger ones; none begins after `deadline_s`, by `time.monotonic`."""
+
+
+class Baseline(Protocol):
+    """Forces f₀ that are known without a fit: the model is fitted to what they leave."""
+
+    def on(self, cell: ReferenceCell, /) -> Potential:
+        """Their potential on a cell."""
+
+    def describe(self) -> str:
+        """What makes it again, as text: `module:callable` of the reading function, a space, and what that is given."""

@@ -1,0 +1,45 @@
+"""Where families and baselines are found: those that come with dynft by name, others as 'module:attribute'."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from dynft_core.errors import InputError, nearest
+from dynft_core.models.protocol import Family
+from dynft_core.storage.segments import read_segment
+
+FAMILIES = {"force_constants": "dynft_core.expansion_choice.truncation:FORCE_CONSTANTS"}
+"""Families by name. A module is imported when its family is first asked for: each brings its kernels with it."""
+
+KIND = "force_field"
+"""Kind of the segments that models are kept in; the attribute 'family' tells which."""
+
+
+def family(name: str) -> Family:
+    """The family called `name`.
+
+    Raises:
+        InputError: none is.
+    """
+    module, _, attribute = FAMILIES.get(name, name).partition(":")
+    if not attribute:
+        known = ", ".join(FAMILIES)
+        raise InputError("model.family", f"one of {known}", f"'{name}'", nearest(name, FAMILIES, "name one"))
+    try:
+        found: Any = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError("model.family", "a family that can be imported", f"'{name}' ({error})", "check it") from error
+    return found  # type: ignore[no-any-return]
+
+
+def load_model(path: str | Path, pending: bool = False) -> Any:
+    """A model of any family, by default with nothing but its labels in its covariance.
+
+    Raises:
+        FileFormatError: missing, damaged, or no model.
+        InputError: of a family that is not installed.
+    """
+    name = read_segment(path, KIND, names=[]).attributes.get("family", "force_constants")
+    return family(name).load(Path(path), pending)
