@@ -14,23 +14,17 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from heapq import heappop, heappush
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from in_process import run
 
-import dynft_core.tasks.tasks
 from dynft_core.assessment.convergence import error_interval, recalibration
-from workflows.campaign.actions import Action
-from workflows.campaign.events import outcome_event
 from workflows.campaign.jobs import convergence_settings
-from workflows.campaign.reduce import advance, start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import BUILT_IN, Campaign, parse_campaign
-from workflows.driver.executors import FUNCTIONS
-from workflows.run_folder.folder import prepared
 
 BASE: dict[str, Any] = {
     "name": "start",
@@ -68,21 +62,6 @@ def campaign_of(start_name: str, seed: int) -> Campaign:
         table[section] = {**table.get(section, {}), **changes}
     table["dynamics"]["seed"] = seed
     return parse_campaign(table)
-
-
-def run(campaign: Campaign, folder: Path, duration: Callable[[Action], float] = lambda action: 0.0) -> State:
-    """A campaign from start to end in this process; `duration` says how long a task would take on a site."""
-    with prepared(campaign, "", folder):
-        state, actions = start(campaign, str(folder))
-        under_way: list[tuple[float, int, Action]] = []  # when it ends, in which order it began
-        now, begun = 0.0, 0
-        while actions or under_way:
-            for action in actions:
-                heappush(under_way, (now + duration(action), begun := begun + 1, action))
-            now, _, action = heappop(under_way)
-            outcome = getattr(dynft_core.tasks.tasks, FUNCTIONS[action.kind])(action.job)
-            state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
-    return state
 
 
 def row_of(state: State) -> dict[str, Any]:

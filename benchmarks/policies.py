@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.false_convergence import run
+from benchmarks.in_process import run
 from dynft_core.assessment.convergence import error_interval
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.label_job import LabelJob

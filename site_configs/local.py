@@ -37,7 +37,7 @@ def config(run_dir: str) -> Config:
     return Config(
         executors=[workers],
         strategy="none",
-        strategy_period=0.5,  # the first block starts at the strategy's second look
+        strategy_period=0.1,  # the first block starts at the strategy's second look
         usage_tracking=0,
         run_dir=_folder(run_dir),
     )

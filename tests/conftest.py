@@ -1,8 +1,14 @@
-"""Small crystals and fitted force fields that many tests share. Read them only."""
+"""What many tests share: one cache, small crystals and fitted force fields. Read them only."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+# Kernels are compiled once for all processes: before numba is imported, the cache is where campaigns' workers look.
+os.environ["NUMBA_CACHE_DIR"] = f"{tempfile.gettempdir()}/dynft-numba-{os.getuid()}"
 
 import numpy as np
 import pytest
@@ -19,11 +25,19 @@ Floats = NDArray[np.float64]
 NOISE_EV_A = 0.02
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all processes of a test session."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(autouse=True, scope="session")
-def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's cache."""
+def environment_of_the_tests(shared_folder: Path) -> Iterator[None]:
+    """No test reads or fills the user's cache, and workers find the fake tasks of tests/campaign."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DYNFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("DYNFT_CACHE", str(shared_folder / "cache"))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "campaign"), prepend=os.pathsep)
         yield
 
 

@@ -2,23 +2,39 @@
 
 β^(-1/2) that labels lower no more has two causes, noise of the reference and what the expansion leaves out. The same
 labels tell which: a larger expansion lowers the error of audits left out, and raises the log evidence, or it does not.
+
+All trials lie in one expansion, the pool, which alone meets the labels. Its parameters are turned so that those of a
+trial are some of them, and the sums over labels of a trial are rows and columns of the pool's.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dynft_core.expansion_choice.scan import MAX_PARAMETERS, shell_cutoffs
 from dynft_core.force_field.family import ForceConstants, labels_of
-from dynft_core.force_field.fitting import fit_cells
+from dynft_core.force_field.fitting import statistics_of_cells
 from dynft_core.force_field.force_field import ForceField
+from dynft_core.force_field.learning import NOISE_FLOOR_EV_A, learn
 from dynft_core.lattice.cells import Frame
+from dynft_core.model.label_sums import CellLabels
+from dynft_core.models.protocol import Baseline
 from dynft_core.models.trial import Trial
+from dynft_core.regression.decaying_prior import OrderClasses
+from dynft_core.regression.left_out import square_left_out
+from dynft_core.regression.mpi import Ranks
+from dynft_core.regression.posterior import Posterior
+from dynft_core.regression.statistics import Statistics
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis
 from dynft_core.symmetry.size import basis_sizes
+
+Floats = NDArray[np.float64]
 
 
 def try_larger(
@@ -29,25 +45,34 @@ def try_larger(
     `audits`: labels that are left out in turn; no trial begins after `deadline_s`, by `time.monotonic`.
     Returns the trial of the force field's own expansion, and those of larger ones.
     """
-    cutoffs, cells = dict(force_field.basis.cutoffs), labels_of(force_field.basis.crystal, labels)
-    base = _trial(force_field, audits, "", "")
-    trials, start = [], force_field.posterior.hyperparameters
-    for size, order, cutoff_A in _steps(force_field):
-        if size > MAX_PARAMETERS or time.monotonic() > deadline_s:
-            break
-        new = dict.fromkeys(range(max(cutoffs) + 1, order), cutoff_A)  # the orders in between come with it
-        tried = {**cutoffs, **new, order: cutoff_A}
-        basis = ForceConstantBasis.cached(force_field.basis.crystal, tried)
-        if basis.size == force_field.basis.size:
+    predicted = force_field.left_out_predictions(audits)
+    residuals = [p.forces - frame.labelled_forces for p, frame in zip(predicted, audits, strict=True)]
+    rmse = float(np.sqrt(np.mean(np.concatenate([r.ravel() for r in residuals]) ** 2)))
+    present, steps = _trial(force_field.posterior, rmse), _steps(force_field)
+    if not steps or time.monotonic() > deadline_s:
+        return present, ()
+    pool, crystal = _Pool.of(force_field, steps), force_field.basis.crystal
+    sums, start = pool.sums(labels_of(crystal, labels)), force_field.posterior.hyperparameters
+    fits: list[tuple[_Part, Posterior]] = []
+    for order, _ in steps:
+        part = pool.part(order)
+        if part.size == force_field.basis.size:
             continue  # symmetry, or the cell, leaves nothing new there
-        larger = fit_cells(basis, cells, prior=force_field.prior, start=start, baseline=force_field.baseline)
-        setting = f"expansion.cutoffs_A = {[round(tried[n], 2) for n in sorted(tried)]}"
-        trials.append(_trial(larger, audits, f"order {order} up to {cutoff_A:.2f} Å", setting))
-    return base, tuple(trials)
+        if time.monotonic() > deadline_s:
+            break
+        begin = start.of_orders(len(part.slices))
+        fits.append((part, learn(part, sums.part(part.columns), force_field.prior, NOISE_FLOOR_EV_A, begin)))
+    squares, rows = np.zeros(len(fits)), 0
+    for frame in audits:
+        own = pool.sums(labels_of(crystal, [frame]))
+        squares += [square_left_out(posterior, own.part(part.columns)) for part, posterior in fits]
+        rows += own.n_rows
+    found = zip(fits, np.sqrt(squares / max(rows, 1)), strict=True)
+    return present, tuple(_trial(posterior, float(rmse), part) for (part, posterior), rmse in found)
 
 
-def _steps(force_field: ForceField) -> list[tuple[int, int, float]]:
-    """(estimated parameters, order, cutoff) of expansions one step larger, ascending: a shell more, or one more order.
+def _steps(force_field: ForceField) -> list[tuple[int, float]]:
+    """(order, cutoff) of expansions one step larger, by estimated size: a shell more, or one more order.
 
     Two more orders are tried at once, as the odd one may be absent by symmetry.
     """
@@ -57,17 +82,98 @@ def _steps(force_field: ForceField) -> list[tuple[int, int, float]]:
     longer = [(n, min(s for s in shells if s > cutoff)) for n, cutoff in cutoffs.items()]
     found = []
     for order, cutoff_A in (*nearest, *longer):
-        added = round(basis_sizes(crystal, {order: cutoff_A})[order].parameters)
-        found.append((force_field.basis.size + added, order, cutoff_A))
-    return sorted(found)
+        size = force_field.basis.size + round(basis_sizes(crystal, {order: cutoff_A})[order].parameters)
+        found += [(size, order, cutoff_A)] if size <= MAX_PARAMETERS else []
+    return [(order, cutoff_A) for _, order, cutoff_A in sorted(found)]
 
 
-def _trial(force_field: ForceField, audits: Sequence[Frame], change: str, setting: str) -> Trial:
-    predicted = force_field.left_out_predictions(audits)
-    residuals = [p.forces - frame.labelled_forces for p, frame in zip(predicted, audits, strict=True)]
-    rmse = float(np.sqrt(np.mean(np.concatenate([r.ravel() for r in residuals]) ** 2)))
-    p = force_field.posterior
-    return Trial(change, setting, force_field.basis.size, p.log_evidence, p.beta_inv_sqrt, rmse)
+def _trial(posterior: Posterior, left_out_eV_A: float, part: _Part | None = None) -> Trial:
+    change = setting = ""
+    if part is not None:
+        change = f"order {part.order} up to {part.cutoffs_A[part.order]:.2f} Å"
+        setting = f"expansion.cutoffs_A = {[round(part.cutoffs_A[n], 2) for n in sorted(part.cutoffs_A)]}"
+    p = posterior
+    return Trial(change, setting, len(p.mean), p.log_evidence, p.beta_inv_sqrt, left_out_eV_A)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """One trial within the pool.
+
+    Attributes:
+        order: which is larger; cutoffs_A: of all orders.
+        sizes: how many parameters each order has, the first of the pool's.
+    """
+
+    pool: _Pool
+    order: int
+    cutoffs_A: dict[int, float]
+    sizes: dict[int, int]
+
+    @property
+    def size(self) -> int:
+        """All its parameters."""
+        return sum(self.sizes.values())
+
+    @cached_property
+    def slices(self) -> dict[int, slice]:
+        """Where those of each order lie among its own."""
+        ends = np.cumsum(list(self.sizes.values()))
+        return {n: slice(int(end) - m, int(end)) for (n, m), end in zip(self.sizes.items(), ends, strict=True)}
+
+    @cached_property
+    def columns(self) -> NDArray[np.int64]:
+        """And where they lie among the pool's."""
+        begin = self.pool.basis.slices
+        return np.concatenate([begin[n].start + np.arange(m) for n, m in self.sizes.items()])
+
+    def prior_classes(self) -> tuple[OrderClasses, ...]:
+        """As ForceConstantBasis.prior_classes."""
+        basis, turns = self.pool.basis, self.pool.turns
+        return tuple(basis.prior_classes_of(n, turns[n][:, :m]) for n, m in self.sizes.items())
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """The expansion that holds all trials.
+
+    Attributes:
+        basis: it; baseline: what it is fitted on top of.
+        turns: (M_n, M_n) orthonormal of each order, its parameters are φ = turn ψ.
+        present: cutoff of each order of the present expansion; n_present: its parameters, the first of ψ.
+    """
+
+    basis: ForceConstantBasis
+    baseline: Baseline | None
+    turns: dict[int, Floats]
+    present: dict[int, float]
+    n_present: dict[int, int]
+
+    @classmethod
+    def of(cls, force_field: ForceField, steps: Sequence[tuple[int, float]]) -> _Pool:
+        """The present expansion, one step larger in everything that is tried."""
+        cutoffs, tried = dict(force_field.basis.cutoffs), dict(steps)
+        between = range(max(cutoffs) + 1, max(tried) + 1)  # two orders that are tried have one cutoff
+        largest = {**cutoffs, **{n: tried[max(tried)] for n in between}, **tried}
+        basis = ForceConstantBasis.cached(force_field.basis.crystal, largest)
+        turns = {n: np.eye(m) for n, m in basis.n_parameters.items()}
+        n_present = {}
+        for n, cutoff_A in cutoffs.items():
+            inner = basis.truncation(n, cutoff_A)
+            turns[n] = np.linalg.qr(inner, mode="complete")[0]
+            n_present[n] = inner.shape[1]
+        return cls(basis, force_field.baseline, turns, cutoffs, n_present)
+
+    def sums(self, cells: Sequence[CellLabels]) -> Statistics:
+        """Sums over labels, of the parameters ψ."""
+        found = statistics_of_cells(self.basis, cells, self.baseline, Ranks())
+        return found.transformed(tuple(self.turns.values()))
+
+    def part(self, order: int) -> _Part:
+        """The present expansion with all there is of one order, and of those between."""
+        new = [n for n in self.basis.cutoffs if n == order or max(self.present) < n < order]
+        cutoffs = self.present | {n: self.basis.cutoffs[n] for n in new}
+        return _Part(self, order, cutoffs, self.n_present | {n: self.basis.n_parameters[n] for n in new})
 
 
 class GrowingForceConstants(ForceConstants):

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from dynft_core.force_field.fitting import fit_cells, refit_cells, without_labels
 from dynft_core.force_field.force_field import ForceField, matched
 from dynft_core.lattice.cells import Frame, by_cell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.model.label_sums import CellLabels
-from dynft_core.model.potential import eigentensor_matrix
-from dynft_core.models.protocol import Prediction
 from dynft_core.models.settings import ModelSettings
 from dynft_core.regression.mpi import Ranks
 from dynft_core.symmetry.basis import ForceConstantBasis
+
+Floats = NDArray[np.float64]
 
 
 class ForceConstants:
@@ -50,13 +51,15 @@ class ForceConstants:
         """See `ForceField.load`."""
         return ForceField.load(path, pending)
 
-    def predictions(self, models: Sequence[ForceField], frame: Frame) -> tuple[Prediction, ...]:
-        """What force fields of one basis predict of a frame: the sensing matrix is computed once for all of them."""
-        own = [model.on(frame.cell) for model in models]
-        matrix = eigentensor_matrix(own[0].folded, frame.displacements)
-        variances = [model.error.variances(matrix) + model.noise_eV_A**2 for model in own]
-        forces = [model.forces(frame.displacements) for model in own]
-        return tuple(Prediction(f, v) for f, v in zip(forces, variances, strict=True))
+    def errors(self, models: Sequence[ForceField], frame: Frame) -> tuple[tuple[Floats, float], ...]:
+        """As the protocol says: the sensing matrix is computed once for all, and ε_B² is tr(Σ AᵀA) / 3N."""
+        own = models[0].on(frame.cell)
+        matrix = own.sensing_matrix(frame.displacements)
+        forces, gram = frame.labelled_forces - own.baseline_forces(frame.displacements), matrix.T @ matrix
+        return tuple(
+            ((matrix @ p.mean).reshape(-1, 3) - forces, float(np.sqrt(np.vdot(gram, p.covariance) / len(matrix))))
+            for p in (model.posterior for model in models)
+        )
 
 
 def labels_of(crystal: Crystal, frames: Sequence[Frame]) -> list[CellLabels]:

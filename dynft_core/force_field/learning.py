@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.regression.decaying_prior import learn_decay, whitening
+from dynft_core.regression.decaying_prior import OrderClasses, learn_decay, whitening
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
-from dynft_core.symmetry.basis import ForceConstantBasis
 from dynft_core.vocabulary import Prior
 
 NOISE_FLOOR_EV_A = 1e-5
 """Floor on β^(-1/2): below it the forces of a DFT code are noise."""
 
 
-def prior_groups(basis: ForceConstantBasis, prior: Prior) -> NDArray[np.int64]:
+class Expansion(Protocol):
+    """What priors need of a basis, or of a part of one: as in ForceConstantBasis."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def slices(self) -> Mapping[int, slice]: ...
+    def prior_classes(self) -> tuple[OrderClasses, ...]: ...
+
+
+def prior_groups(basis: Expansion, prior: Prior) -> NDArray[np.int64]:
     """(M',) which prior precision each parameter has: one for all ('shared'), or one for each order."""
     groups = np.zeros(basis.size, dtype=np.int64)
     if prior != "shared":
@@ -26,7 +38,7 @@ def prior_groups(basis: ForceConstantBasis, prior: Prior) -> NDArray[np.int64]:
 
 
 def learn(
-    basis: ForceConstantBasis,
+    basis: Expansion,
     statistics: Statistics,
     prior: Prior,
     noise_floor_eV_A: float,

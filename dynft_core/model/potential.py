@@ -104,7 +104,7 @@ class Potential:
             self._coefficients[chosen] = (cell.coefficients @ np.concatenate(tables)).astype(self.dtype)
         if self.dtype != np.float64:
             displacements = displacements - displacements.mean(axis=0)
-        u = np.ascontiguousarray(displacements, dtype=self.dtype)
+        u = np.array(displacements, dtype=self.dtype, order="C")  # not read-only: numba would compile anew for that
         forces, energies = forces_and_energies(cell, index, self._coefficients[chosen], u)
         return forces.astype(np.float64, copy=False), energies
 

@@ -140,8 +140,8 @@ class Family(Protocol):
     def load(self, path: Path, pending: bool = False) -> Any:
         """Read a model that `save` wrote; `pending`: with the structures that waited for their labels then."""
 
-    def predictions(self, models: Sequence[Any], frame: Frame) -> tuple[Prediction, ...]:
-        """What several models fitted with the same settings predict of one frame."""
+    def errors(self, models: Sequence[Any], frame: Frame) -> tuple[tuple[Floats, float], ...]:
+        """Errors (N, 3) of the forces, and ε_B (eV/Å), of models fitted with the same settings on a labelled frame."""
 
 
 @runtime_checkable

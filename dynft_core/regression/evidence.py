@@ -57,11 +57,11 @@ class Hyperparameters:
     decay: Decay | None = None
 
     def of_orders(self, count: int) -> Hyperparameters:
-        """Where to start with so many orders: new ones as the last one here. One α for all remains one."""
+        """Where to start with so many orders: new ones as the last one, not decaying. One α for all remains one."""
         if len(self.alpha) == 1 and self.decay is None:
             return self
         alpha = (self.alpha + self.alpha[-1:] * count)[:count]
-        rates = self.decay and replace(self.decay, per_A=(self.decay.per_A + self.decay.per_A[-1:] * count)[:count])
+        rates = self.decay and replace(self.decay, per_A=(*self.decay.per_A, *(0.0,) * count)[:count])
         return replace(self, alpha=alpha, decay=rates)
 
 

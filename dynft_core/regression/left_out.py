@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dynft_core.errors import InputError
 from dynft_core.regression.evidence import cholesky
 from dynft_core.regression.posterior import Posterior
+from dynft_core.regression.statistics import Statistics
 
 Floats = NDArray[np.float64]
 
@@ -53,10 +54,7 @@ def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floa
     Raises:
         InputError: structures are pending in the covariance, which the identity wants of the labels alone.
     """
-    if posterior.pending is not None:
-        raise InputError(
-            "posterior", "one of labels alone", "one with pending structures", "take `without_pending` of the model"
-        )
+    _refuse_pending(posterior)
     spread = matrix @ posterior.half
     factor = cholesky(np.eye(len(forces)) - posterior.beta * (spread @ spread.T))
     inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
@@ -75,3 +73,24 @@ def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Float
         errors, variances = left_out(posterior, matrix, forces)
         square, expected, rows = square + float(errors @ errors), expected + float(variances.sum()), rows + len(errors)
     return LeftOut(square, expected, rows)
+
+
+def square_left_out(posterior: Posterior, own: Statistics) -> float:
+    """Σ errors² (eV/Å)² of a structure among the posterior's labels by the fit to all others, from its sums alone.
+
+    Where there are more rows than parameters, or many fits of one structure, this is the shorter way.
+
+    Raises:
+        InputError: structures are pending in the covariance.
+    """
+    _refuse_pending(posterior)
+    others = posterior.statistics - own
+    factor = cholesky(posterior.prior_precision / posterior.beta + others.gram)
+    return own.squared_residual(scipy.linalg.cho_solve((factor, True), others.moment, check_finite=False))
+
+
+def _refuse_pending(posterior: Posterior) -> None:
+    if posterior.pending is not None:
+        raise InputError(
+            "posterior", "one of labels alone", "one with pending structures", "take `without_pending` of the model"
+        )

@@ -80,6 +80,17 @@ class Posterior:
         return np.ascontiguousarray(_times(self.whitening, inverse.T))
 
     @cached_property
+    def prior_precision(self) -> Floats:
+        """(M, M) T⁻ᵀ diag(α) T⁻¹."""
+        alpha = np.array(self.alpha)[self.groups]
+        if self.whitening is None:
+            return np.diag(alpha)
+        parts = np.split(alpha, np.cumsum([len(b) for b in self.whitening])[:-1])
+        inverses = [np.linalg.inv(b) for b in self.whitening]
+        blocks = (inverse.T @ (a[:, None] * inverse) for inverse, a in zip(inverses, parts, strict=True))
+        return np.asarray(scipy.linalg.block_diag(*blocks))
+
+    @cached_property
     def covariance(self) -> Floats:
         """Σ (M, M), eV²."""
         return np.asarray(self.half @ self.half.T)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
@@ -95,6 +95,10 @@ class Statistics:
             self.n_rows - other.n_rows,
             self.n_structures - other.n_structures,
         )
+
+    def part(self, columns: slice | NDArray[np.int64]) -> Statistics:
+        """The same data for some of the parameters alone."""
+        return replace(self, gram=self.gram[columns][:, columns], moment=self.moment[columns])
 
     def transformed(self, blocks: Sequence[Floats]) -> Statistics:
         """The same data for parameters ψ with φ = T ψ; `blocks`: T's diagonal blocks (M_n, m_n), in turn."""

@@ -311,10 +311,8 @@ def evaluate(job: EvaluateJob) -> EvaluateOutcome:
     made_by, sums = family(models[0].family), np.zeros((3, len(models)))
     n_rows = sum(frame.displacements.size for frame in frames)
     for frame in frames:
-        for i, predicted in enumerate(made_by.predictions(models, frame)):
-            residual = predicted.forces - frame.labelled_forces
-            error = math.sqrt(max(predicted.variances.mean() - models[i].noise_eV_A ** 2, 0.0))
-            sums[:, i] += np.sum(residual**2), np.abs(residual).sum(), error
+        for i, (residual, bayesian_error) in enumerate(made_by.errors(models, frame)):
+            sums[:, i] += np.sum(residual**2), np.abs(residual).sum(), bayesian_error
     return EvaluateOutcome(True, evaluations=tuple(
         Evaluation(
             path, math.sqrt(square / n_rows), absolute / n_rows, model.noise_eV_A, error / len(frames),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import fcntl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +12,13 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.calculators.singlepoint import SinglePointCalculator
+from small_campaign import SMALL, write_campaign
 
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.commands.app import main
 
 LATTICE_CONSTANT_A = 5.432
-sys.path.insert(0, str(Path(__file__).parent))  # for the tests to find small_campaign.py
 
 
 def silicon() -> Atoms:
@@ -58,6 +58,20 @@ def force_field(silicon_files: Path, tmp_path_factory: pytest.TempPathFactory) -
     arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
     assert main([*arguments, "--cutoffs", "5.0,3.0", "-o", str(path)]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(shared_folder: Path) -> tuple[Path, int]:
+    """The run folder of a small campaign that has run to its end, and the exit code; one for all processes. Read it
+    only."""
+    folder = shared_folder / "small"
+    with (shared_folder / "small.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            folder.mkdir()
+            code = main(["train", str(write_campaign(folder, SMALL)), "--run", str(folder / "run")])
+            (folder / "exit_code").write_text(str(code))
+    return folder / "run", int((folder / "exit_code").read_text())
 
 
 @pytest.fixture

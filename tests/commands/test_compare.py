@@ -118,20 +118,19 @@ def test_the_continuing_policy_beside_the_waiting_one(campaign_file: Path) -> No
 
 def test_a_comparison_from_the_command_line(campaign_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = campaign_file.parent / "compared"
-    criteria = "trajectory_average,random+audits,trajectory_average+continue"
+    criteria = "trajectory_average,random+audits+continue"
     options = ["--criteria", criteria, "--seeds", "1", "--walk-ps", "0.1"]
     arguments = ["compare", str(campaign_file), "-o", str(folder), *options, "--test-structures", "3", "--json"]
     assert main(arguments) == 0
     values = json.loads(capsys.readouterr().out)
     assert values == json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
-    audited = next(run for run in values["runs"] if run["criterion"] == "random+audits")
-    events = read_journal(folder / "random+audits" / "seed-1" / "journal.jsonl")
+    audited = next(run for run in values["runs"] if run["criterion"] == "random+audits+continue")
+    events = read_journal(folder / "random+audits+continue" / "seed-1" / "journal.jsonl")
     labels = sum(event["event"] == "label_finished" for event in events)
     set_aside = sum(len(event["outcome"]["set_aside"]) for event in events if event["event"] == "fit_finished")
     assert audited["n_labels"][-1] == labels - 1 - set_aside  # all but that of the harmonic start
-    started = read_journal(folder / "trajectory_average+continue" / "seed-1" / "journal.jsonl")[0]
-    assert started["campaign"]["selection"]["policy"] == "continue"
+    assert events[0]["campaign"]["selection"]["policy"] == "continue"
     assert main(arguments) == 0  # a second time: nothing is computed again
     assert json.loads(capsys.readouterr().out) == values
     assert read_journal(folder / "random+audits" / "seed-1" / "journal.jsonl") == events

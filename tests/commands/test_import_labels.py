@@ -215,6 +215,7 @@ def test_labels_that_are_gone_are_named_before_anything_is_paid_for(
     assert len(list((run / "labels").iterdir())) == 1
 
 
+@pytest.mark.dft
 @pytest.mark.skipif(shutil.which("pw.x") is None, reason="needs pw.x: apt-get install quantum-espresso")
 def test_output_of_pw_x_is_taken_and_other_settings_are_named(campaign: Path, tmp_path: Path) -> None:
     parameters = (

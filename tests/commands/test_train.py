@@ -30,14 +30,6 @@ from workflows.driver import event_loop
 from workflows.views.history import History
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """The run folder of a small campaign that has run to its end, and the exit code."""
-    folder = tmp_path_factory.mktemp("small")
-    path = write_campaign(folder, SMALL)
-    return folder / "run", main(["train", str(path), "--run", str(folder / "run")])
-
-
 def status_json(run: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     capsys.readouterr()
     assert main(["status", str(run), "--json"]) == 0
@@ -93,11 +85,20 @@ def test_its_versions_share_a_basis_and_the_last_one_also_stands_alone(
     assert "copy the folder 'basis'" in refused(["info", str(tmp_path / "half.h5")], capsys)
 
 
-def test_run_again_it_says_that_it_is_complete(finished: tuple[Path, int], capsys: pytest.CaptureFixture[str]) -> None:
-    run, code = finished
+@pytest.fixture
+def copied(finished: tuple[Path, int], tmp_path: Path) -> tuple[Path, str]:
+    """A copy of its run folder that a test may change, and the campaign file."""
+    shutil.copytree(finished[0], tmp_path / "run")
+    return tmp_path / "run", str(finished[0].parent / "small.toml")
+
+
+def test_run_again_it_says_that_it_is_complete(
+    copied: tuple[Path, str], finished: tuple[Path, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, campaign = copied
     before = (run / "journal.jsonl").read_text()
     capsys.readouterr()
-    assert main(["train", str(run.parent / "small.toml"), "--run", str(run)]) == code
+    assert main(["train", campaign, "--run", str(run)]) == finished[1]
     said = capsys.readouterr().out
     assert "complete" in said
     assert "Table II, 3 test structures (meV/Å)" in said
@@ -105,36 +106,36 @@ def test_run_again_it_says_that_it_is_complete(finished: tuple[Path, int], capsy
 
 
 def test_another_campaign_is_refused_in_its_folder(
-    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, _ = finished
+    run, _ = copied
     other = write_campaign(tmp_path, SMALL.replace("200.0", "250.0"))
     before = {p: p.stat().st_mtime_ns for p in run.iterdir() if p.name != "driver.lock"}
     assert "dynamics.temperature_K" in refused(["train", str(other), "--run", str(run)], capsys)
     assert {p: p.stat().st_mtime_ns for p in run.iterdir() if p.name != "driver.lock"} == before
 
 
-def test_its_phonons_against_finite_displacements_of_its_reference(finished: tuple[Path, int]) -> None:
+def test_its_phonons_against_finite_displacements_of_its_reference(copied: tuple[Path, str]) -> None:
     """At Γ the reference's optical frequency is that of the two sublattices against each other."""
     script = Path(__file__).parents[2] / "benchmarks" / "finite_difference_phonons.py"
-    command = [sys.executable, "-W", "ignore", str(script), str(finished[0]), "--points", "0 0 0; 1/3 1/3 0"]
+    command = [sys.executable, "-W", "ignore", str(script), str(copied[0]), "--points", "0 0 0; 1/3 1/3 0"]
     first = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     primitive = bulk("Si", "diamond", a=5.432)
     primitive.positions[0, 0] += 0.01
-    primitive.calc = make_calculator(ReferenceSettings("tersoff-si"), finished[0])
+    primitive.calc = make_calculator(ReferenceSettings("tersoff-si"), copied[0])
     stiffness = -primitive.get_forces()[0, 0] / 0.01
     optical_THz = np.sqrt(2 * stiffness / primitive.get_masses()[0]) / (2 * np.pi) * 1e3 * units.fs
     theirs = [line.split("[")[1].split("]")[0].split() for line in first.splitlines() if "reference " in line]
     # central differences against one-sided ones: 0.01 Å of anharmonicity
     np.testing.assert_allclose([float(x) for x in theirs[0]], [0, 0, 0, *3 * [optical_THz]], atol=0.02)
     ours = [line.split("[")[1].split("]")[0].split() for line in first.splitlines() if "force field " in line]
-    np.testing.assert_allclose(np.array(ours, dtype=float), by_finite_differences(finished[0]), atol=0.01)
+    np.testing.assert_allclose(np.array(ours, dtype=float), by_finite_differences(copied[0]), atol=0.01)
     rms_THz = np.sqrt(np.mean((np.array(ours, dtype=float) - np.array(theirs, dtype=float)) ** 2))
     assert float(first.split("rms difference ")[1].split()[0]) == pytest.approx(rms_THz, abs=1e-3)
     assert rms_THz < 0.1  # of 16 THz; 4 Å and a handful of labels leave 0.03
-    kept = {path: path.stat().st_mtime_ns for path in (finished[0] / "finite_differences").rglob("*")}
+    kept = {path: path.stat().st_mtime_ns for path in (copied[0] / "finite_differences").rglob("*")}
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == first
-    assert {path: path.stat().st_mtime_ns for path in (finished[0] / "finite_differences").rglob("*")} == kept
+    assert {path: path.stat().st_mtime_ns for path in (copied[0] / "finite_differences").rglob("*")} == kept
 
 
 def by_finite_differences(run: Path) -> np.ndarray:
@@ -157,16 +158,16 @@ def by_finite_differences(run: Path) -> np.ndarray:
 
 
 def test_a_lost_force_field_is_named_and_fitted_again(
-    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: tuple[Path, str], finished: tuple[Path, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(finished[0], run := tmp_path / "run")
+    run, campaign = copied
     newest = max((run / "force_fields").glob("*.h5"))
     before = ForceField.load(newest)
     newest.unlink()
     status = status_json(run, capsys)
     assert status["state"] == "paused"
     assert newest.name in status["reason"] and "dynft train" in status["reason"]
-    command = ["train", str(finished[0].parent / "small.toml"), "--run", str(run)]
+    command = ["train", campaign, "--run", str(run)]
     assert main(command) == finished[1]
     assert f"its file was gone; fitted again to its {before.n_labels} labels" in capsys.readouterr().out
     after = ForceField.load(newest)
@@ -181,10 +182,9 @@ def test_a_lost_force_field_is_named_and_fitted_again(
 
 
 def test_a_folder_that_has_lost_its_journal_is_refused_and_its_labels_can_be_saved(
-    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(finished[0], run := tmp_path / "run")
-    campaign = str(finished[0].parent / "small.toml")
+    run, campaign = copied
     (run / "journal.jsonl").unlink()
     before = {path: path.read_bytes() for path in (*run.glob("labels/*/label.h5"), *run.glob("force_fields/**/*.h5"))}
     for arguments in (["train", campaign], ["train", campaign, "--dry-run"], ["labels", "import", campaign, str(run)]):
@@ -209,14 +209,14 @@ def test_a_folder_that_has_lost_its_journal_is_refused_and_its_labels_can_be_sav
 
 
 def test_a_dry_run_in_a_folder_with_a_campaign_tells_what_is_left(
-    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    copied: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(finished[0], run := tmp_path / "run")
+    run, campaign = copied
     journal = run / "journal.jsonl"
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     n_labels, n_events = len(list(run.glob("labels/*/label.h5"))), len(read_journal(journal))
     capsys.readouterr()
-    assert main(["train", str(finished[0].parent / "small.toml"), "--run", str(run), "--dry-run"]) == 0
+    assert main(["train", campaign, "--run", str(run), "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert f"begun before: {n_labels} labels" in said and "nothing is left to do: " in said
     longer = str(write_campaign(tmp_path, SMALL.replace("walk_ps = 0.1\n", "walk_ps = 0.2\n").replace("0.15", "0.25")))

@@ -22,10 +22,13 @@ from workflows.campaign.jobs import reference_settings
 from workflows.campaign_file.schema import load_campaign
 from workflows.commands.app import main
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("pw.x") is None or not (DEBIAN_PSEUDOPOTENTIALS / "Si.pz-vbc.UPF").is_file(),
-    reason="needs pw.x and Debian's pseudopotentials: apt-get install quantum-espresso quantum-espresso-data",
-)
+pytestmark = [
+    pytest.mark.dft,
+    pytest.mark.skipif(
+        shutil.which("pw.x") is None or not (DEBIAN_PSEUDOPOTENTIALS / "Si.pz-vbc.UPF").is_file(),
+        reason="needs pw.x and Debian's pseudopotentials: apt-get install quantum-espresso quantum-espresso-data",
+    ),
+]
 
 SMALLER = (
     ("supercell = [2, 2, 2]", "supercell = [1, 1, 1]"),

@@ -197,8 +197,9 @@ class SpringFamily:
             return found
         return replace(found, posterior=found.posterior.condition(a["pending_gram"]), pending=tuple(kept["pending"]))
 
-    def predictions(self, models: Sequence[Springs], frame: Frame) -> tuple[Prediction, ...]:
-        return tuple(model.on(frame.cell).predict(frame.displacements) for model in models)
+    def errors(self, models: Sequence[Springs], frame: Frame) -> tuple[tuple[Floats, float], ...]:
+        own, u = [model.on(frame.cell) for model in models], frame.displacements
+        return tuple((x.predict(u).forces - frame.labelled_forces, x.error.structure(u)) for x in own)
 
 
 def summed(reach_A: float, kinds: Sequence[tuple[int, int]], frames: Sequence[Frame]) -> Statistics:

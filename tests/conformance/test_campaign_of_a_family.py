@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ase.build import bulk
+from in_process import run
 
 from dynft_core.models.registry import load_model
 from dynft_core.storage.structures import write_perfect_structure
 from workflows.campaign_file.schema import parse_campaign
 from workflows.commands.preflight import check_campaign
-
-sys.path.append(str(Path(__file__).parents[1] / "physics"))
-from in_process import run_here
 
 SETTINGS: dict[str, Any] = {
     "name": "argon",
@@ -39,7 +36,7 @@ def test_a_campaign_of_springs_runs_to_its_end(batch: str, tmp_path: Path) -> No
     selection = {**SETTINGS["selection"], "batch": batch}
     campaign = parse_campaign({**SETTINGS, "crystal": crystal, "selection": selection})
     check_campaign(campaign)
-    state = run_here(campaign, tmp_path / "run")
+    state = run(campaign, tmp_path / "run")
     assert state.phase == "complete" and not state.failure
     model = load_model(tmp_path / "run" / state.force_field)
     assert model.family == "tests.conformance.springs:SPRINGS" and len(model.labels) == state.n_labels >= 4

@@ -222,12 +222,12 @@ def test_a_label_left_out_is_predicted_as_by_the_fit_of_the_others(fitted: Fitte
         assert found.variances.mean() == pytest.approx(expected.variances.mean(), rel=0.35)
 
 
-def test_several_models_predict_at_once_what_each_predicts(fitted: Fitted) -> None:
+def test_errors_of_several_models_at_once_are_those_of_each(fitted: Fitted) -> None:
     models, frame = [fitted.model, fitted.fit(list(fitted.frames)[:5])], fitted.frames[-1]
-    for found, model in zip(fitted.family.predictions(models, frame), models, strict=True):
+    for (residual, bayesian_error), model in zip(fitted.family.errors(models, frame), models, strict=True):
         expected = model.on(frame.cell).predict(frame.displacements)
-        np.testing.assert_allclose(found.forces, expected.forces, atol=1e-12)
-        np.testing.assert_allclose(found.variances, expected.variances, rtol=1e-9)
+        np.testing.assert_allclose(residual, expected.forces - frame.labelled_forces, atol=1e-12)
+        assert bayesian_error**2 == pytest.approx(expected.variances.mean() - model.noise_eV_A**2, rel=1e-6)
 
 
 def test_a_hard_structure_is_called_harder(fitted: Fitted) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,12 +10,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fake_driver
 import pytest
+from test_fold import force_field, run
 
 from dynft_core.storage.journal import read_journal
 from workflows.views.status import status_of
 
-FAKES = Path(__file__).parent.parent / "campaign"
+pytestmark = pytest.mark.faults
 
 KILLED_AT = (1, 2, 3, 5, 7, 10, 13, 17, 21, 26, 30, 34, 38)
 """Outcomes in the journal at which the driver is killed, one more than it found at least: in every phase."""
@@ -31,24 +32,19 @@ def outcomes_in(run_dir: Path) -> int:
 
 
 def start_driver(run_dir: Path, log: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FAKES), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, str(FAKES / "fake_driver.py"), str(run_dir), "wait", json.dumps({"seconds": 0.1})]
+    command = [sys.executable, fake_driver.__file__, str(run_dir), "wait", json.dumps({"seconds": 0.1})]
     with log.open("ab") as output:
-        return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        return subprocess.Popen(command, stdout=output, stderr=output)
 
 
-def reference_campaign(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, set[str]]:
+def reference_campaign(run_dir: Path) -> tuple[Any, set[str]]:
     """Final force field and labels of the same campaign without event loop or interruption."""
-    monkeypatch.syspath_prepend(FAKES)
-    from fake_driver import campaign
-    from test_fold import force_field, run
-
-    state, _, _ = run(campaign("wait", {}), run_dir, seed=7)
+    state, _, _ = run(fake_driver.campaign("wait", {}), run_dir, seed=7)
     return force_field(state), set(state.ledger.accepted)
 
 
-def test_same_labels_none_lost_none_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, labels = reference_campaign(tmp_path / "oracle", monkeypatch)
+def test_same_labels_none_lost_none_repeated(tmp_path: Path) -> None:
+    expected, labels = reference_campaign(tmp_path / "oracle")
     run_dir, log = tmp_path / "run", tmp_path / "log"
     kills = 0
     for n, earliest in enumerate(KILLED_AT):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import fake_tasks
 import psutil
 import pytest
+from fake_driver import campaign
 
-FAKES = Path(__file__).parent.parent / "campaign"
+from workflows.driver.driver import run_campaign
+
+pytestmark = pytest.mark.faults
 
 
 def is_pool(process: psutil.Process, folder: Path) -> bool:
@@ -25,14 +28,7 @@ def is_pool(process: psutil.Process, folder: Path) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="adopting orphans is Linux's")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
-def test_workers_of_a_killed_pool_end_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(FAKES)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FAKES), os.environ.get("PYTHONPATH", "")]))
-    import fake_tasks
-    from fake_driver import campaign
-
-    from workflows.driver.driver import run_campaign
-
+def test_workers_of_a_killed_pool_end_with_it(tmp_path: Path) -> None:
     left: list[psutil.Process] = []
 
     def on_event(state: object, event: Mapping[str, Any]) -> None:

@@ -7,18 +7,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import faults
 import psutil
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
+pytestmark = pytest.mark.faults
 KINDS = ["driver killed", "interchange killed", "busy worker killed", "label process killed", "label answers twice"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds its processes by Linux's /proc")
-def test_random_faults_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import faults
-
+def test_random_faults_lose_nothing(tmp_path: Path) -> None:
     course = faults.Course(tmp_path, seed=5, walk_ps=0.1, log=tmp_path / "log")
     course.prepare()
     counts: Counter[str] = Counter()

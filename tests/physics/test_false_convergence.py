@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import bulk
-from in_process import run_here
+from in_process import run
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.assessment.convergence import error_interval
@@ -152,7 +152,7 @@ def campaign(initial: dict[str, object], cutoffs_A: list[float], max_walk_ps: fl
 
 def ended(settings: Campaign, folder: Path) -> Ended:
     """A campaign from start to end in this process, without Parsl."""
-    state = run_here(settings, folder)
+    state = run(settings, folder)
     assert not state.failure
     true = max(state.evaluations, key=lambda e: e.force_field).rmse_eV_A
     return Ended(state, error_interval(state.record, convergence_settings(settings))[1], true)

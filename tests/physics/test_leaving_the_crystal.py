@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from in_process import run_here
+from in_process import run
 
 from workflows.campaign.reduce import LATEST_WALKS
 from workflows.campaign.state import State
@@ -26,7 +26,7 @@ def ended(temperature_K: float, policy: str, folder: Path) -> State:
         "reference": {"calculator": "tersoff-si"},
         "test": {"structures": 0},
     })  # fmt: skip
-    return run_here(settings, folder)
+    return run(settings, folder)
 
 
 @pytest.mark.parametrize("policy", ["wait", "continue"])

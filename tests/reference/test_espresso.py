@@ -50,6 +50,7 @@ def labelled(atoms: Atoms, settings: ReferenceSettings, folder: Path) -> Calcula
     return calculate(atoms, settings, folder)
 
 
+@pytest.mark.dft
 @needs_pw
 def test_forces_are_the_slope_of_the_energy(tmp_path: Path) -> None:
     settings, atoms, step_A = lda(), rattled(), 0.01
@@ -66,6 +67,7 @@ def test_forces_are_the_slope_of_the_energy(tmp_path: Path) -> None:
     assert np.abs(label.forces).max() > 0.5
 
 
+@pytest.mark.dft
 @needs_pw
 def test_a_k_mesh_is_the_supercell_at_gamma(tmp_path: Path) -> None:
     """Other cell, other wave functions (real ones), another charge density: the same forces."""
@@ -77,6 +79,7 @@ def test_a_k_mesh_is_the_supercell_at_gamma(tmp_path: Path) -> None:
     assert twice.energy_eV == pytest.approx(2 * once.energy_eV, abs=1e-5)
 
 
+@pytest.mark.dft
 @needs_pw
 def test_an_unconverged_cycle_is_no_label(tmp_path: Path) -> None:
     hasty = {"system": {"ecutwfc": 16.0}, "electrons": {"electron_maxstep": 2}}
@@ -84,6 +87,7 @@ def test_an_unconverged_cycle_is_no_label(tmp_path: Path) -> None:
         labelled(rattled(), with_parameters(lda(), input_data=hasty), tmp_path / "a")
 
 
+@pytest.mark.dft
 @needs_pw
 def test_what_pw_says_against_its_input_is_the_reason(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"^calculator: pw\.x stopped: occupations nonsense not implemented"):
@@ -105,6 +109,7 @@ def test_a_bad_end_is_no_label(tmp_path: Path, command: str, words: str) -> None
     assert words in str(caught.value)
 
 
+@pytest.mark.dft
 @needs_pw
 def test_foreign_output_is_no_label(tmp_path: Path) -> None:
     atoms = rattled()

@@ -39,6 +39,7 @@ def rattled() -> Atoms:
     return atoms
 
 
+@pytest.mark.dft
 def test_forces_are_the_slope_of_the_energy(tmp_path: Path) -> None:
     assert check_calculator(SETTINGS, rattled())[0].startswith("GPAW data sets: Si.PBE")
     atoms, step_A = rattled(), 0.02
@@ -51,6 +52,7 @@ def test_forces_are_the_slope_of_the_energy(tmp_path: Path) -> None:
     assert -slope == pytest.approx(float((label.forces * direction).sum()), abs=3e-3)
 
 
+@pytest.mark.dft
 @pytest.mark.skipif(
     shutil.which("pw.x") is None or not (DEBIAN_PSEUDOPOTENTIALS / "Si.pbe-nl-rrkjus_psl.1.0.0.UPF").is_file(),
     reason="needs pw.x: apt-get install quantum-espresso quantum-espresso-data",

@@ -11,7 +11,7 @@ from dynft_core.model.folding import fold
 from dynft_core.model.label_sums import CellLabels
 from dynft_core.model.potential import Potential
 from dynft_core.regression.evidence import Hyperparameters
-from dynft_core.regression.left_out import leave_one_out
+from dynft_core.regression.left_out import leave_one_out, square_left_out
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 
@@ -34,7 +34,9 @@ def test_they_are_those_of_refits(count: int) -> None:
         others = posterior(data[:s] + data[s + 1 :])
         square += float(np.sum((forces - matrix @ others.mean) ** 2))
         expected += 6 / 30.0 + float(np.trace(matrix @ others.covariance @ matrix.T))
-    found = leave_one_out(posterior(data), data)
+    whole = posterior(data)
+    found = leave_one_out(whole, data)
+    assert sum(square_left_out(whole, Statistics.of(*x)) for x in data) == pytest.approx(square, rel=1e-9)
     assert found.square == pytest.approx(square, rel=1e-9)
     assert found.expected == pytest.approx(expected, rel=1e-9)
     assert found.rmse == pytest.approx(np.sqrt(square / (6 * count)), rel=1e-9)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import cluster as slurm_cluster
 import pytest
-
-HERE = Path(__file__).parent
-FAKES = HERE.parent / "campaign"
-sys.path[:0] = [str(HERE), str(FAKES)]
-
-import cluster as slurm_cluster  # noqa: E402 - from this folder
-from cluster import Cluster, Site, site_file  # noqa: E402
+from cluster import Cluster, Site, site_file
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +21,7 @@ def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
     with pytest.MonkeyPatch.context() as patch:
         for name, value in cluster.environment.items():
             patch.setenv(name, value)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(FAKES), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         try:
             cluster.start()
             yield cluster

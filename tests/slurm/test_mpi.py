@@ -29,6 +29,8 @@ from workflows.driver.sites import load_site
 MPIEXEC = Path(sys.executable).with_name("mpiexec")
 
 pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.xdist_group("slurm"),
     pytest.mark.skipif(not MPIEXEC.is_file(), reason="needs the mpich wheel: pip install mpich"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]

@@ -90,8 +90,11 @@ def _decoder(hint: Any) -> Decoder:
         return partial(_mapping, _key(arguments[0]), _decoder(arguments[1]))
     if origin is Literal:
         return partial(_literal, arguments)
-    if origin in (Union, types.UnionType):  # only "or None" occurs
-        return partial(_optional, _decoder(next(a for a in arguments if a is not types.NoneType)))
+    if origin in (Union, types.UnionType):  # a record or None, or one of several records
+        members = [a for a in arguments if a is not types.NoneType]
+        if len(members) == 1:
+            return partial(_optional, _decoder(members[0]))
+        return partial(_one_of, {frozenset(_names(kind)): kind for kind in members})
     return lambda value: value
 
 
@@ -122,6 +125,11 @@ def _literal(allowed: tuple[Any, ...], value: Any) -> Any:
     if value not in allowed:
         raise ValueError(f"{value!r} is none of {allowed}")
     return value
+
+
+def _one_of(kinds: Mapping[frozenset[str], Any], value: Any) -> Any:
+    """The record that has the fields of `value`; no two of them have the same."""
+    return from_json(kinds[frozenset(value)], value)
 
 
 def _optional(decode: Decoder, value: Any) -> Any:
