@@ -25,8 +25,8 @@ import dynft_core.tasks.tasks
 from dynft_core.assessment.convergence import error_interval, recalibration
 from workflows.campaign.actions import Action
 from workflows.campaign.events import outcome_event
+from workflows.campaign.fold import advance, start
 from workflows.campaign.jobs import convergence_settings
-from workflows.campaign.reduce import advance, start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import BUILT_IN, Campaign, parse_campaign
 from workflows.driver.executors import FUNCTIONS

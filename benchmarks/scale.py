@@ -44,8 +44,8 @@ from dynft_core.tasks.jobs import (
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.actions import TASKS
 from workflows.campaign.events import started_event
+from workflows.campaign.fold import start
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign.reduce import start
 from workflows.campaign_file.schema import Campaign, parse_campaign
 from workflows.driver.event_loop import EventLoop
 from workflows.run_folder.snapshot import SNAPSHOT, Snapshots

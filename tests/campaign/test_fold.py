@@ -22,8 +22,9 @@ from dynft_core.tasks.jobs import FitJob, FitOutcome, TruncationOutcome, Validat
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.actions import Action
 from workflows.campaign.events import changed_event, outcome_event, started_event
+from workflows.campaign.fold import advance, replay, start
 from workflows.campaign.jobs import batches, fit_job
-from workflows.campaign.reduce import _applied, advance, replay, start
+from workflows.campaign.reduce import _applied
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign, ValidationSection
 from workflows.driver.executors import FUNCTIONS

@@ -14,7 +14,8 @@ from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from workflows.campaign.actions import Action
 from workflows.campaign.events import lost_event, outcome_event
-from workflows.campaign.reduce import MAX_EXPLOSIONS, advance, start
+from workflows.campaign.fold import advance, start
+from workflows.campaign.reduce import MAX_EXPLOSIONS
 from workflows.views.summary import exit_code
 
 

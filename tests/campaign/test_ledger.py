@@ -19,7 +19,8 @@ from dynft_core.reference.label_job import LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.tasks.jobs import FitJob, FitOutcome
 from workflows.campaign.events import outcome_event
-from workflows.campaign.reduce import MAX_LOSSES, advance, replay
+from workflows.campaign.fold import advance, replay
+from workflows.campaign.reduce import MAX_LOSSES
 from workflows.campaign.state import State
 from workflows.commands.app import main
 from workflows.driver.driver import run_campaign

@@ -19,9 +19,9 @@ from dynft_core.storage.journal import Journal
 from dynft_core.tasks.jobs import ProposeOutcome
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.events import outcome_event, started_event
+from workflows.campaign.fold import start
 from workflows.campaign.pace import Pace
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign.reduce import start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import load_campaign
 from workflows.commands.app import main

@@ -11,7 +11,7 @@ from fake_driver import campaign
 from test_fold import Event, run
 
 from dynft_core.storage.journal import Journal
-from workflows.campaign.reduce import advance, replay
+from workflows.campaign.fold import advance, replay
 from workflows.campaign.state import State
 from workflows.run_folder import snapshot
 from workflows.run_folder.snapshot import Snapshots, state_from_json, state_to_json

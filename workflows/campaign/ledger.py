@@ -8,6 +8,7 @@ candidate ──► queued ──► accepted
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -199,3 +200,12 @@ class Ledger:
 def refusal(cause: str) -> LabelStatus:
     """The status of a label whose attempt answered with this error."""
     return "quarantined" if cause.partition(":")[0] in REFUSED else "failed"
+
+
+def causes(failed: Mapping[str, str]) -> str:
+    """The classes of failure, the commonest first, each with its commonest reason."""
+    by_class: dict[str, Counter[str]] = {}
+    for reason in sorted(failed.values()):
+        by_class.setdefault(reason.partition(":")[0], Counter())[reason] += 1
+    common = sorted(by_class.values(), key=lambda reasons: -reasons.total())[:3]
+    return "; ".join(f"{reasons.total()} × {reasons.most_common(1)[0][0]}" for reasons in common)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from math import inf, isnan
 
@@ -12,7 +11,7 @@ from dynft_core.tasks.jobs import FitJob
 from dynft_core.vocabulary import Role, StructureRef
 from workflows.campaign import jobs, paths
 from workflows.campaign.actions import Action
-from workflows.campaign.ledger import TRAINING
+from workflows.campaign.ledger import TRAINING, causes
 from workflows.campaign.state import State
 
 MANY_PENDING = 16
@@ -26,18 +25,24 @@ MOST_CANDIDATES = 100
 """Candidates of one selection."""
 
 
-def go_on(state: State) -> tuple[State, tuple[Action, ...]]:
-    """Start everything that can be started now; phases that have nothing to do are passed."""
-    started: list[Action] = []
+def plan(state: State) -> tuple[State, tuple[Action, ...]]:
+    """Start everything that can be started now; phases that have nothing to do are passed.
+
+    Returns:
+        The state in which these tasks are outstanding, and they. A state that is planned stays as it is.
+    """
+    if state.planned:
+        return state, ()
+    started = [] if state.failure else [state.tasks[name] for name in state.again]
     while not state.ended:
-        actions, next_state = _PLANS[state.phase](state)
-        actions = [a for a in actions if a.id not in state.tasks]
-        started += actions
-        changed = next_state is not state
-        state = next_state.with_tasks(actions)
-        if not changed:
+        actions, after = _PLANS[state.phase](state)
+        new = [a for a in actions if a.id not in state.tasks]
+        started += new
+        passed = after.phase != state.phase
+        state = after.with_tasks(new)
+        if not passed:
             break
-    return state, tuple(started)
+    return replace(state, planned=True, again=()), tuple(started)
 
 
 Plan = tuple[list[Action], State]
@@ -112,9 +117,9 @@ def _walk_or_end(state: State, actions: list[Action]) -> Plan:
     if not state.may_end:
         return actions + _walks(state, 0), state
     every = max(1, len(state.walks) // VERDICTS)
-    if sum(state.walks) % every and (walks := _walks(state, 0)):
+    if sum(state.walks) % every and ((walks := _walks(state, 0)) or state.walking):
         return actions + walks, state
-    verdict = state.verdict
+    state, verdict = state.judge()
     if not (verdict.converged or verdict.stalled):
         if state.labels_suffice and state.fits[-1].n_labels >= 2 * state.tried_labels:
             actions = actions + _trial(state)
@@ -267,12 +272,3 @@ _PLANS = {
     "validation": _plan_validation,
     "test": _plan_test,
 }
-
-
-def causes(failed: Mapping[str, str]) -> str:
-    """The classes of failure, the commonest first, each with its commonest reason."""
-    by_class: dict[str, Counter[str]] = {}
-    for reason in sorted(failed.values()):
-        by_class.setdefault(reason.partition(":")[0], Counter())[reason] += 1
-    common = sorted(by_class.values(), key=lambda reasons: -reasons.total())[:3]
-    return "; ".join(f"{reasons.total()} × {reasons.most_common(1)[0][0]}" for reasons in common)

@@ -1,23 +1,4 @@
-"""A campaign as a fold over its journal: (state, event) → (state, actions). No clock, no files, no random numbers.
-
-The way of a campaign:
-
-    harmonic   a few rattled structures → labels → fit of order 2 alone (only for initial structures from phonons)
-    initial    initial structures → labels → force field 1
-    walking    walks → labels of the structures chosen → fit → … until converged, or walked for as long as allowed
-    validation if converged: walks with training off
-    test       structures of a run of their own → labels → all force fields scored
-    complete
-
-Under the policy 'wait' walking goes in rounds: all batches walk with the same force field, everything they chose is
-labelled, one fit. Labels enter the fit in the order of walker and walk, not of arrival, so the numbers do not depend on
-who was faster.
-
-Under 'continue' nobody waits. A batch walks on at once with the newest force field; whatever is chosen and has no label
-in that force field yet is pending in its covariance, for all walkers. What they flag are candidates: a selection takes
-those that tell most and drops those that the others make redundant. A fit is started whenever none runs and there are
-new labels. Labels may come in any order, fail or be dropped: the covariance then holds what is left.
-"""
+"""What an event changes in the state of a campaign. Pure functions; what is to be done then says `plan`."""
 
 from __future__ import annotations
 
@@ -50,9 +31,8 @@ from workflows.campaign import jobs
 from workflows.campaign.actions import TASKS, Action
 from workflows.campaign.events import Event, recorded_campaign
 from workflows.campaign.json_records import from_json
-from workflows.campaign.ledger import GIVEN_UP, TRAINING, LabelStatus, refusal
+from workflows.campaign.ledger import GIVEN_UP, TRAINING, LabelStatus, causes, refusal
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign.plan import causes, go_on
 from workflows.campaign.state import Setbacks, State
 from workflows.campaign_file.schema import Campaign
 
@@ -74,59 +54,44 @@ MOST_IN_A_ROW = 20
 """And when so many in a row failed for whatever reason."""
 
 
-def start(campaign: Campaign, run_dir: str) -> tuple[State, tuple[Action, ...]]:
-    """A new campaign: its state and its first tasks."""
-    return go_on(State.new(campaign, run_dir))
-
-
-def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
-    """The state once `event` has happened, and the tasks that it makes possible.
+def reduce(state: State, event: Event) -> State:
+    """The state once `event` has happened.
 
     Events about a task that is not outstanding (an answer that came after the task was given up) change nothing.
     """
-    kind = event["event"]
-    if kind == "driver_started":
-        return go_on(_revived(replace(state, pace=state.pace.resumed(event))))
-    if kind == "campaign_changed":
-        return go_on(_changed(state, recorded_campaign(event)))
-    if kind == "label_retried":
-        return go_on(_retried(state, event["key"], bool(event.get("idle"))))
-    if kind == "label_dropped":
-        return go_on(_dropped(state, event["key"], str(event.get("cause", "")), bool(event.get("idle"))))
-    if kind == "labels_imported":
-        refs = [from_json(StructureRef, plain) for plain in event["structures"]]
-        return go_on(_imported(state, refs, bool(event.get("idle"))))
-    if kind == "driver_stopped":
-        return replace(state, stopped=str(event.get("reason", ""))), ()
+    after = _reduced(state, event)
+    return after if after is state else replace(after, planned=False)
+
+
+def _reduced(state: State, event: Event) -> State:
+    match event["event"]:
+        case "driver_started":
+            return _revived(replace(state, pace=state.pace.resumed(event)))
+        case "driver_stopped":
+            return replace(state, stopped=str(event.get("reason", "")))
+        case "campaign_changed":
+            return _changed(state, recorded_campaign(event))
+        case "label_retried":
+            return _retried(state, event["key"], bool(event.get("idle")))
+        case "label_dropped":
+            return _dropped(state, event["key"], str(event.get("cause", "")), bool(event.get("idle")))
+        case "labels_imported":
+            refs = [from_json(StructureRef, plain) for plain in event["structures"]]
+            return _imported(state, refs, bool(event.get("idle")))
     action = state.tasks.get(event.get("id", ""))
-    if action is None:
-        return state, ()
+    return state if action is None else _answered(state, action, event)
+
+
+def _answered(state: State, action: Action, event: Event) -> State:
+    """An outstanding task has ended, one way or another."""
     outcome = event.get("outcome") or {}
-    if kind in ("task_lost", "task_failed"):
+    if event["event"] in ("task_lost", "task_failed"):
         return _after_setback(state, action, event)
     state = state.without_task(action.id)
     state = replace(state, pace=state.pace.after(action.kind, event, state.phase == "walking"))
-    if kind == "label_failed":
-        return go_on(_with_failed_label(state, event["key"], outcome, refusal(str(outcome.get("error", "")))))
-    return go_on(_applied(state, action, from_json(TASKS[type(action.job)][1], outcome)))
-
-
-def replay(events: Iterable[Event], run_dir: str) -> State:
-    """The state that a journal leads to; `state.tasks` are to be submitted.
-
-    Raises:
-        FileFormatError: the journal does not begin with a campaign, or is of a newer dynft.
-    """
-    iterator = iter(events)
-    first = next(iterator, None)
-    if first is None or first["event"] != "campaign_started":
-        raise FileFormatError(
-            JOURNAL, "a first line with the campaign", "none", "start again in another run folder"
-        )
-    state, _ = start(recorded_campaign(first), run_dir)
-    for event in iterator:
-        state, _ = advance(state, event)
-    return state
+    if event["event"] == "label_failed":
+        return _with_failed_label(state, event["key"], outcome, refusal(str(outcome.get("error", ""))))
+    return _applied(state, action, from_json(TASKS[type(action.job)][1], outcome))
 
 
 def _changed(state: State, campaign: Campaign) -> State:
@@ -135,10 +100,10 @@ def _changed(state: State, campaign: Campaign) -> State:
     for i, a in state.tasks.items():
         if isinstance(a.job, LabelJob):
             tasks[i] = replace(a, job=jobs.label_job(campaign, state.run_dir, a.job.structure))
-    state = replace(state, campaign=campaign, tasks=tasks)
+    state = replace(state, campaign=campaign, tasks=tasks, judged=None)
     if state.phase not in ENDED or state.tasks:
         return state
-    verdict = state.verdict
+    state, verdict = state.judge()
     if verdict.converged or verdict.stalled:
         return replace(state, phase="validation", evaluations=(), reason=verdict.sentence)
     return _walking_again(state)
@@ -206,7 +171,7 @@ def _dropped(state: State, key: str, cause: str, idle: bool) -> State:
     return replace(state, ledger=state.ledger.set(key, "dropped", cause=cause)).without_task(f"label:{key}")
 
 
-def _after_setback(state: State, action: Action, event: Event) -> tuple[State, tuple[Action, ...]]:
+def _after_setback(state: State, action: Action, event: Event) -> State:
     """A task failed or was lost: it is tried again, unless it has cost too much."""
     outcome, lost = event.get("outcome") or {}, event["event"] == "task_lost"
     before = state.setbacks.get(action.id, Setbacks())
@@ -219,15 +184,15 @@ def _after_setback(state: State, action: Action, event: Event) -> tuple[State, t
         # a structure that kills its workers is not worth the campaign
         state, key = state.without_task(action.id), action.job.structure.key
         if lost:
-            return go_on(_with_failed_label(state, key, {"error": why}, "quarantined"))
-        return go_on(_with_failed_label(state, key, outcome, "failed"))
+            return _with_failed_label(state, key, {"error": why}, "quarantined")
+        return _with_failed_label(state, key, outcome, "failed")
     state = replace(state, setbacks={**state.setbacks, action.id: now})
     if isinstance(action.job, LabelJob):
         state = replace(state, ledger=state.ledger.attempted(action.job.structure.key, "queued", outcome))
     if now.cost < MAX_LOSSES:
-        return state, (() if state.failure else (action,))
+        return replace(state, again=(*state.again, action.id))
     # It stays outstanding: when the user has corrected what was wrong, a new driver tries again.
-    return replace(state, failure=state.failure or f"{action.id} {why}"), ()
+    return replace(state, failure=state.failure or f"{action.id} {why}")
 
 
 def _with_failed_label(state: State, key: str, outcome: Mapping[str, Any], status: LabelStatus) -> State:
@@ -273,6 +238,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             return replace(
                 state,
                 fits=(*state.fits, outcome),
+                judged=None,
                 ledger=state.ledger.set_aside(outcome.set_aside).fitted(ref.key for ref in job.labels),
                 pending=frozenset(ref.key for ref in job.pending),
             )
@@ -327,6 +293,7 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
     state = replace(
         state,
         walkers=tuple(walkers),
+        judged=None,
         walks=tuple(walks),
         walked_steps=state.walked_steps + steps,
         departures=(*state.departures, *(walk.departure for walk in outcome.walks if walk.departure)),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from dynft_core.assessment.convergence import (
     AuditScore,
@@ -80,6 +79,9 @@ class State:
         pace: how fast it goes, and what it cost.
         failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
+        again: outstanding tasks to be submitted once more; planned: nothing has happened since tasks were planned.
+        judged: what the checks say of the fits, the walkers and the campaign's bounds; None: not asked since one of
+            these has changed.
     """
 
     campaign: Campaign
@@ -114,6 +116,9 @@ class State:
     failure: str
     reason: str
     stopped: str
+    again: tuple[str, ...] = ()
+    planned: bool = False
+    judged: Verdict | None = field(default=None, compare=False)
 
     @classmethod
     def new(cls, campaign: Campaign, run_dir: str) -> State:
@@ -273,15 +278,12 @@ class State:
         least = min(bounds.min_walk_ps, bounds.max_walk_ps) * 1000 / self.campaign.dynamics.timestep_fs
         return not any(w is None or w.step < least * (1 - 1e-9) for w in self.walkers)
 
-    @cached_property
+    @property
     def verdict(self) -> Verdict:
         """What the checks say."""
-        global _last_verdict
-        basis, last = (self.campaign, self.fits, self.walkers), _last_verdict  # read once: a display reads it, too
-        if last is None or any(a is not b for a, b in zip(basis, last[0], strict=True)):
-            last = _last_verdict = basis, assess(self.record, jobs.convergence_settings(self.campaign))
-        return last[1]
+        return self.judged or assess(self.record, jobs.convergence_settings(self.campaign))
 
-
-_last_verdict: tuple[tuple[Any, ...], Verdict] | None = None
-"""What the last verdict rests on, and it: most events change neither force fields nor walkers."""
+    def judge(self) -> tuple[State, Verdict]:
+        """The state that keeps its verdict, and the verdict."""
+        verdict = self.verdict
+        return (self if self.judged else replace(self, judged=verdict)), verdict

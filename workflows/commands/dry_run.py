@@ -12,8 +12,8 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import runs_in_process
 from workflows.campaign.events import changed_event
+from workflows.campaign.fold import advance, start
 from workflows.campaign.jobs import batches, heating_ps, reference_settings
-from workflows.campaign.reduce import advance, start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign, load_campaign
 from workflows.commands.preflight import check_campaign

@@ -31,7 +31,7 @@ from dynft_core.storage.journal import Journal
 from dynft_core.tasks.jobs import Outcome
 from workflows.campaign.actions import TASKS, Action
 from workflows.campaign.events import lost_event, outcome_event
-from workflows.campaign.reduce import advance
+from workflows.campaign.fold import advance
 from workflows.campaign.state import Setbacks, State
 from workflows.driver.executors import Executors, Trouble, loss_cost
 from workflows.driver.time_limits import KEYS, time_limits_s

@@ -24,9 +24,9 @@ from dynft_core.storage.journal import Event, iter_journal
 from dynft_core.tasks.jobs import Job
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.actions import TASKS, Action
+from workflows.campaign.fold import advance, replay
 from workflows.campaign.json_records import from_json, to_json
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign.reduce import advance, replay
 from workflows.campaign.state import State
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Snapshots:
 
 def state_to_json(state: State) -> dict[str, Any]:
     """A state as plain data. Structures of the ledger stand in tasks by their keys alone: walks share most of them."""
-    plain: dict[str, Any] = {f.name: to_json(getattr(state, f.name)) for f in fields(state) if f.name != "tasks"}
+    plain = {f.name: to_json(getattr(state, f.name)) for f in fields(state) if f.name not in ("tasks", "judged")}
     return {**plain, "tasks": {name: [action.kind, _short(action.job)] for name, action in state.tasks.items()}}
 
 
