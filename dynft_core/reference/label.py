@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import logging
 import os
 import platform
@@ -41,7 +42,7 @@ from dynft_core.reference.calculators import (
     runs_in_process,
     settings_hash,
 )
-from dynft_core.reference.failures import NOT_RETRIED, LabelError
+from dynft_core.reference.failures import NOT_RETRIED, Failure, LabelError
 from dynft_core.reference.guard import (
     Expectation,
     check_against_first,
@@ -68,7 +69,7 @@ KIND = "label"
 IMPORTED = "imported:"
 """How the settings' hash of a label begins that was computed elsewhere: it was compared when it was imported."""
 _WAIT_BEYOND_TIMEOUT_S = 60.0
-ATTEMPTS, FAILED = "attempts.jsonl", "failed.txt"
+ATTEMPTS, FAILED = "attempts.jsonl", "failed.json"
 """In a label's folder; in the folder of an attempt."""
 
 
@@ -111,33 +112,25 @@ def run_label(job: LabelJob, expected: Expectation | None = None) -> LabelOutcom
     """Compute the reference forces of one structure, or take them from a finished label. Never raises.
 
     `expected`: what a force field expects; far from it, the label is computed twice.
-
-    The outcome of a failure starts with its class. Of the setup: 'setup' (calculator unknown, not installed, bad
-    parameters), 'settings' (other settings, pseudopotentials or version than the campaign's first label), 'licence'. Of
-    the run: 'timeout', 'killed' (from outside), 'crashed' (by itself), 'memory', 'disk', 'calculator' (it raised or
-    printed an error). Of the output: 'incomplete', 'contradiction' (two of its files differ), 'not converged', 'not
-    finite', 'moved' (positions, cell or species differ from those sent), 'net force', 'magnetic state', 'implausible'.
-    And 'busy' (another process holds the label for too long), 'storage' (a file cannot be read or written),
-    'unexpected' (anything else: a defect of dynft).
     """
     start = time.monotonic()
     key = job.structure.key
     try:
         harvested, note = _label(job, expected)
     except LabelError as error:
-        failure = error
+        failure = error.failure
     except (FileFormatError, OSError) as error:
-        failure = LabelError("storage", str(error))
+        failure = LabelError("storage", str(error)).failure
     except InputError as error:
-        failure = LabelError("setup", str(error))
+        failure = LabelError("setup", str(error)).failure
     except Exception as error:  # a worker must send an outcome, whatever happened
         logger.exception("label %s", key)
-        failure = LabelError("unexpected", f"{type(error).__name__}: {error}")
+        failure = LabelError("unexpected", f"{type(error).__name__}: {error}").failure
     else:
         seconds = time.monotonic() - start
         return LabelOutcome(True, key, relative_label_path(key), harvested=harvested, seconds=seconds, note=note)
     seconds = time.monotonic() - start
-    return LabelOutcome(False, key, error=str(failure), seconds=seconds, failure=failure.kind)
+    return LabelOutcome(False, key, seconds=seconds, failure=failure)
 
 
 def longest_label_s(settings: ReferenceSettings) -> float:
@@ -234,10 +227,10 @@ def _calculated(
         why = why_twice(first)
         if not why:
             return first
-    elif code is None or first.kind in NOT_RETRIED:
+    elif code is None or first.failure.kind in NOT_RETRIED:
         raise first
     else:
-        why = f"first attempt: {first.kind}"
+        why = f"first attempt: {first.failure.kind}"
     if len(ended) > 1:
         second = ended[1]
     else:
@@ -248,7 +241,7 @@ def _calculated(
     if isinstance(second, LabelError):
         if isinstance(first, Calculation) and why == FIRST_LABEL:  # nothing speaks against it
             return first
-        raise LabelError(second.kind, f"{second.sentence} ({why})") from second
+        raise LabelError(second.failure.kind, f"{second.failure.sentence} ({why})") from second
     if isinstance(first, Calculation):
         check_confirmed(first, second, why)
         return first
@@ -265,7 +258,7 @@ def _attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Che
         check(calculation)
     except LabelError as error:
         with suppress(OSError):  # the disk may be full, and that may be the failure
-            (directory / FAILED).write_text(f"{error}\n")
+            (directory / FAILED).write_text(json.dumps(dataclasses.asdict(error.failure)))
         return error
     return calculation
 
@@ -294,14 +287,14 @@ def _ended_attempts(folder: Path, settings: ReferenceSettings, check: Check) -> 
         try:
             failure = directory / FAILED
             if failure.exists():
-                kind, _, sentence = failure.read_text().partition(": ")
-                raise LabelError(kind, sentence)
+                noted = Failure(**json.loads(failure.read_text()))
+                raise LabelError(noted.kind, noted.sentence)
             calculation = finished_calculation(directory)
             if calculation is not None:
                 check(calculation)
                 found.append(calculation)
         except LabelError as error:
-            if dft_code_of(settings) is not None and error.kind not in NOT_RETRIED | {"killed"}:
+            if dft_code_of(settings) is not None and error.failure.kind not in NOT_RETRIED | {"killed"}:
                 found.append(error)
         except FileFormatError as error:
             logger.warning("%s is of no use (%s): computed again", directory, error)

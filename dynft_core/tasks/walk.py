@@ -47,7 +47,7 @@ def run_walk(job: WalkJob, force_field: ForceField) -> WalkOutcome:
     for start, state, report in zip(job.walkers, states_after, reports, strict=True):
         save_walk(run_dir / start.output, state, report, job)
         walks.append(_outcome(start, state, report, job.temperature_K))
-    return WalkOutcome(True, "", tuple(walks), job.force_field, force_field.n_labels, len(force_field.pending))
+    return WalkOutcome(True, tuple(walks), job.force_field, force_field.n_labels, len(force_field.pending))
 
 
 def _settings(job: WalkJob, force_field: ForceField) -> WalkSettings:

@@ -75,14 +75,14 @@ def test_every_campaign_ends_with_each_label_asked_for_once(policy: str, tmp_pat
         }
         assert not force_field(state)["pending"]
         assert [e.force_field for e in state.evaluations] == [fit.path for fit in state.fits]
-        assert sum(e["event"] == "walk_finished" for e in events) == sum(state.walks)
+        assert sum(e["event"] == "walk_finished" for e in events) == sum(state.walks.finished)
 
 
 def test_the_waiting_policy_does_not_depend_on_who_is_faster(tmp_path: Path) -> None:
     found = []
     for seed in range(6):
         state, _, _ = run(campaign("wait"), tmp_path / str(seed), seed)
-        found.append((force_field(state), state.walkers, state.fits, state.evaluations))
+        found.append((force_field(state), state.walks.walkers, state.fits, state.evaluations))
     assert all(f == found[0] for f in found)
 
 
@@ -115,7 +115,7 @@ def test_the_continuing_policy_never_leaves_a_batch_standing(tmp_path: Path) -> 
             may_walk = [
                 batch
                 for batch in batches(settings)
-                if any((last := state.walkers[w]) is None or last.step < longest for w in batch)
+                if any((last := state.walks.walkers[w]) is None or last.step < longest for w in batch)
             ]
             assert sum(isinstance(a.job, WalkJob) for a in outstanding) == len(may_walk)
             waited_with_labels_open += any(isinstance(a.job, LabelJob) for a in outstanding)
@@ -298,8 +298,8 @@ def test_a_converged_campaign_walks_on_with_training_off(tmp_path: Path) -> None
     assert [len(v.walkers) for v in (job.walk for job in validations)] == [2] * 6  # 200, 200 and 100 steps, two batches
     assert state.validation is not None and not state.validation.problem
     assert state.validation.walked_ps == pytest.approx(4 * 0.5)
-    assert sum(n for _, n in state.validation_errors) == 4 * 500
-    assert all(w is not None and w.step < 3001 for w in state.walkers)
+    assert sum(n for _, n in state.validation_walks.errors) == 4 * 500
+    assert all(w is not None and w.step < 3001 for w in state.walks.walkers)
     none = campaign("wait").model_copy(update={"validation": ValidationSection(walk_ps=0.0)})
     state, _, submitted = run(none, tmp_path / "none", seed=1)
     assert state.phase == "complete" and not any(isinstance(a.job, ValidateJob) for a in submitted)

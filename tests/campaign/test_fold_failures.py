@@ -15,7 +15,7 @@ from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from workflows.campaign.actions import Action
 from workflows.campaign.events import lost_event, outcome_event
 from workflows.campaign.fold import advance, start
-from workflows.campaign.reduce import MAX_EXPLOSIONS
+from workflows.campaign.walks import MAX_EXPLOSIONS
 from workflows.views.summary import exit_code
 
 

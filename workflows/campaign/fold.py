@@ -47,7 +47,7 @@ def replay(events: Iterable[Event], run_dir: str) -> State:
     """The state that a journal leads to; `state.tasks` are to be submitted.
 
     Raises:
-        FileFormatError: the journal does not begin with a campaign, or is of a newer dynft.
+        FileFormatError: the journal does not begin with a campaign, or is of another dynft's format.
     """
     iterator = iter(events)
     first = next(iterator, None)

@@ -6,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dynft_core.assessment.diagnosis import leaving
-from dynft_core.assessment.histogram import merged
-from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.dynamics.walk_records import WalkJob, WalkOutcome
 from dynft_core.errors import FileFormatError
-from dynft_core.reference.failures import SETUP
+from dynft_core.reference.failures import SETUP, Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
     EvaluateJob,
@@ -29,7 +27,7 @@ from dynft_core.tasks.jobs import (
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign import jobs
 from workflows.campaign.actions import TASKS, Action
-from workflows.campaign.events import Event, recorded_campaign
+from workflows.campaign.events import Event, failure_of, recorded_campaign
 from workflows.campaign.json_records import from_json
 from workflows.campaign.ledger import GIVEN_UP, TRAINING, LabelStatus, causes, refusal
 from workflows.campaign.paths import JOURNAL
@@ -41,12 +39,6 @@ ENDED = ("validation", "test", "complete")
 MAX_LOSSES = 3
 """At this cost a task is given up: one each time that it failed or was lost (its worker died, no answer came), unless
 the loss says less. Of labels, failures of storage alone are tried again: the others have had their second attempt."""
-OUT = ("exploded", "left")
-"""How walks end that get farther from the crystal than an expansion reaches."""
-LATEST_WALKS = 20
-"""So many walks, or ten of each walker, tell whether walkers leave the crystal whatever is labelled."""
-MAX_EXPLOSIONS = 20
-"""A campaign fails when in so many walks in a row every walker exploded: labels do not mend that."""
 FAILED_LABELS = 5
 """A campaign fails when at least so many labels failed, and more than succeeded; or so many in a row for reasons that
 lie not in their structures."""
@@ -85,12 +77,13 @@ def _reduced(state: State, event: Event) -> State:
 def _answered(state: State, action: Action, event: Event) -> State:
     """An outstanding task has ended, one way or another."""
     outcome = event.get("outcome") or {}
+    failure = failure_of(event) or Failure("unexpected", "nobody said why")
     if event["event"] in ("task_lost", "task_failed"):
-        return _after_setback(state, action, event)
+        return _after_setback(state, action, event, failure)
     state = state.without_task(action.id)
     state = replace(state, pace=state.pace.after(action.kind, event, state.phase == "walking"))
     if event["event"] == "label_failed":
-        return _with_failed_label(state, event["key"], outcome, refusal(str(outcome.get("error", ""))))
+        return _with_failed_label(state, event["key"], outcome, failure, refusal(failure))
     return _applied(state, action, from_json(TASKS[type(action.job)][1], outcome))
 
 
@@ -111,10 +104,9 @@ def _changed(state: State, campaign: Campaign) -> State:
 
 def _walking_again(state: State) -> State:
     """An ended campaign trains on."""
-    nobody: tuple[WalkerOutcome | None, ...] = (None,) * len(state.walkers)
     return replace(
         state, phase="walking", evaluations=(), reason="",
-        validated=nobody, validation_errors=(), validation_explosions=0, truncation=None, tried_labels=0,
+        validation_walks=state.validation_walks.anew(), truncation=None, tried_labels=0,
     )  # fmt: skip
 
 
@@ -139,7 +131,7 @@ def _withdrawn(state: State, kinds: tuple[type, ...]) -> State:
 def _revived(state: State) -> State:
     """A new driver gives a failed campaign another chance: what failed may have been mended."""
     state = replace(state, stopped="", setbacks={}, failed_since=())
-    return replace(state, failure="", ledger=state.ledger.revived()) if state.failure else state
+    return replace(state, failure=None, ledger=state.ledger.revived()) if state.failure else state
 
 
 def _retried(state: State, key: str, idle: bool) -> State:
@@ -150,9 +142,9 @@ def _retried(state: State, key: str, idle: bool) -> State:
     entry = state.ledger.entries.get(key)
     if entry is None or entry.status not in GIVEN_UP:
         return state
-    state = replace(state, ledger=state.ledger.set(key, "queued", cause=""))
+    state = replace(state, ledger=state.ledger.set(key, "queued", cause="", failure=None))
     if state.failure and idle:
-        state = replace(state, failure="", stopped="labels that failed are queued again")
+        state = replace(state, failure=None, stopped="labels that failed are queued again")
     if entry.structure.role in TRAINING and state.phase in ENDED and not state.tasks:
         state = _walking_again(state)
     return state
@@ -171,41 +163,42 @@ def _dropped(state: State, key: str, cause: str, idle: bool) -> State:
     return replace(state, ledger=state.ledger.set(key, "dropped", cause=cause)).without_task(f"label:{key}")
 
 
-def _after_setback(state: State, action: Action, event: Event) -> State:
+def _after_setback(state: State, action: Action, event: Event, failure: Failure) -> State:
     """A task failed or was lost: it is tried again, unless it has cost too much."""
     outcome, lost = event.get("outcome") or {}, event["event"] == "task_lost"
     before = state.setbacks.get(action.id, Setbacks())
     cost = event.get("cost", 1.0) if lost else 1.0
     now = Setbacks(before.cost + cost, before.failed + (not lost), before.lost + lost)
-    why = f"{now.words}: {outcome.get('error', '')}"
+    why = f"{now.words}: {failure.sentence}"
     if not lost:
         state = replace(state, pace=state.pace.after(action.kind, event, state.phase == "walking"))
     if now.cost >= MAX_LOSSES and isinstance(action.job, LabelJob):
         # a structure that kills its workers is not worth the campaign
         state, key = state.without_task(action.id), action.job.structure.key
         if lost:
-            return _with_failed_label(state, key, {"error": why}, "quarantined")
-        return _with_failed_label(state, key, outcome, "failed")
+            return _with_failed_label(state, key, {}, Failure(failure.kind, why), "quarantined")
+        return _with_failed_label(state, key, outcome, failure, "failed")
     state = replace(state, setbacks={**state.setbacks, action.id: now})
     if isinstance(action.job, LabelJob):
-        state = replace(state, ledger=state.ledger.attempted(action.job.structure.key, "queued", outcome))
+        state = replace(state, ledger=state.ledger.attempted(action.job.structure.key, "queued", outcome, failure))
     if now.cost < MAX_LOSSES:
         return replace(state, again=(*state.again, action.id))
     # It stays outstanding: when the user has corrected what was wrong, a new driver tries again.
-    return replace(state, failure=state.failure or f"{action.id} {why}")
+    return replace(state, failure=state.failure or Failure(failure.kind, f"{action.id} {why}"))
 
 
-def _with_failed_label(state: State, key: str, outcome: Mapping[str, Any], status: LabelStatus) -> State:
-    error = str(outcome.get("error", ""))
-    since = (*state.failed_since, error.partition(":")[0])
-    state = replace(state, ledger=state.ledger.attempted(key, status, outcome), failed_since=since)
-    if sum(k in SETUP for k in since) >= FAILED_LABELS or len(since) >= MOST_IN_A_ROW:
-        failure = f"{len(since)} labels in a row failed, the latest: {error}; mend it and run the same command again"
-        state = replace(state, failure=state.failure or failure)
+def _with_failed_label(
+    state: State, key: str, outcome: Mapping[str, Any], failure: Failure, status: LabelStatus
+) -> State:
+    since = (*state.failed_since, failure.kind)
+    state = replace(state, ledger=state.ledger.attempted(key, status, outcome, failure), failed_since=since)
+    if sum(kind in SETUP for kind in since) >= FAILED_LABELS or len(since) >= MOST_IN_A_ROW:
+        row = f"{len(since)} labels in a row failed, the latest: {failure}; mend it and run the same command again"
+        state = replace(state, failure=state.failure or Failure(failure.kind, row))
     n_failed, n_accepted = state.ledger.n_failed, state.ledger.counts["accepted"]
-    if n_failed >= FAILED_LABELS and n_failed > n_accepted:
-        failure = f"{n_failed} labels failed and {n_accepted} succeeded; {causes(state.ledger.failed)}"
-        return replace(state, failure=state.failure or failure)
+    if n_failed >= FAILED_LABELS and n_failed > n_accepted and (why := causes(state.ledger.failed.values())):
+        most = f"{n_failed} labels failed and {n_accepted} succeeded; {why.sentence}"
+        return replace(state, failure=state.failure or Failure(why.kind, most))
     return state
 
 
@@ -215,7 +208,8 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
         case ProposeJob() as job, ProposeOutcome():
             ledger = state.ledger.choose(outcome.structures, "queued")
             old = f"the {job.role} structures proposed are those that have labels; use a larger supercell"
-            return replace(state, ledger=ledger, failure=state.failure or ("" if ledger.of_role(job.role) else old))
+            none_new = None if ledger.of_role(job.role) else Failure("input", old)
+            return replace(state, ledger=ledger, failure=state.failure or none_new)
         case LabelJob(), LabelOutcome():
             answer = {"seconds": outcome.seconds, "core_seconds": outcome.core_seconds}
             ledger = state.ledger.attempted(action.job.structure.key, "accepted", answer)
@@ -223,7 +217,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
         case WalkJob(), WalkOutcome():
             return _after_walk(state, outcome)
         case ValidateJob(), ValidateOutcome():
-            return _after_validation(state, outcome)
+            return replace(state, validation_walks=state.validation_walks.after(outcome.walks))
         case TruncationJob(), TruncationOutcome():
             return replace(state, truncation=outcome, tried_labels=state.fits[-1].n_labels)
         case SelectJob(), SelectOutcome():
@@ -232,7 +226,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             if job.version == 0:
                 return replace(state, harmonic=True)
             if job.labels:
-                state = replace(state, fresh=(0,) * len(state.walkers), errors=(), departures=())
+                state = replace(state, walks=state.walks.refitted())
             if outcome.set_aside:  # what larger expansions made of these labels is of no more use
                 state = replace(state, truncation=None, tried_labels=0)
             return replace(
@@ -259,51 +253,15 @@ def _after_selection(state: State, outcome: SelectOutcome) -> State:
     return replace(state, ledger=ledger, selections=state.selections + 1)
 
 
-def _after_validation(state: State, outcome: ValidateOutcome) -> State:
-    validated = list(state.validated)
-    for walk in outcome.walks:
-        validated[walk.walker] = walk
-    return replace(
-        state,
-        validated=tuple(validated),
-        validations=state.validations + 1,
-        validation_errors=merged([state.validation_errors, *(walk.error_counts for walk in outcome.walks)]),
-        validation_explosions=state.validation_explosions + sum(walk.ended in OUT for walk in outcome.walks),
-    )
-
-
 def _after_walk(state: State, outcome: WalkOutcome) -> State:
-    walkers = list(state.walkers)
+    ledger = state.ledger
     for walk in outcome.walks:
-        walkers[walk.walker] = walk
         flagged = [ref for ref in walk.selected if ref.role == "flagged"]
-        ledger = state.ledger.choose(flagged, "candidate" if jobs.chooses_batches(state.campaign) else "queued")
-        state = replace(state, ledger=ledger.choose(walk.selected, "queued"))
-    if outcome.n_labels == state.fits[-1].n_labels:  # not so under 'continue', while a fit came
-        fresh = list(state.fresh)
-        for walk in outcome.walks:
-            fresh[walk.walker] += walk.steps_walked
-        errors = merged([state.errors, *(walk.error_counts for walk in outcome.walks)])
-        state = replace(state, fresh=tuple(fresh), errors=errors)
-    walks = list(state.walks)
-    walks[outcome.walks[0].walker // state.campaign.dynamics.walkers_per_task] += 1
-    steps = sum(walk.steps_walked for walk in outcome.walks)
-    n_latest = max(LATEST_WALKS, 10 * len(walkers))
-    explosions = state.explosions + 1 if all(walk.ended in OUT for walk in outcome.walks) else 0
-    state = replace(
-        state,
-        walkers=tuple(walkers),
-        judged=None,
-        walks=tuple(walks),
-        walked_steps=state.walked_steps + steps,
-        departures=(*state.departures, *(walk.departure for walk in outcome.walks if walk.departure)),
-        latest=(*state.latest, *(walk.departure for walk in outcome.walks))[-n_latest:],
-        explosions=explosions,
-    )
-    if len(state.latest) == n_latest and (left := leaving((), state.latest)):
-        return replace(state, explosions=0, latest=(), failure=state.failure or left)
-    if explosions < MAX_EXPLOSIONS:
-        return state
-    why = f"every walker exploded in {explosions} walks in a row; lower the temperature or the time step, or check"
-    left = leaving(state.departures)
-    return replace(state, explosions=0, failure=state.failure or left or f"{why} the reference's forces")
+        ledger = ledger.choose(flagged, "candidate" if jobs.chooses_batches(state.campaign) else "queued")
+        ledger = ledger.choose(walk.selected, "queued")
+    batch = outcome.walks[0].walker // state.campaign.dynamics.walkers_per_task
+    newest = outcome.n_labels == state.fits[-1].n_labels  # not so under 'continue', while a fit came
+    walks, failure = state.walks.after(batch, outcome.walks, newest), state.failure
+    if why := walks.trouble:
+        walks, failure = replace(walks, explosions=0, recent=()), failure or Failure("unstable", why)
+    return replace(state, ledger=ledger, walks=walks, failure=failure, judged=None)

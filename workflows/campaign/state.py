@@ -17,9 +17,9 @@ from dynft_core.assessment.convergence import (
     bayesian_share,
 )
 from dynft_core.assessment.diagnosis import better, diagnosis, leaving
-from dynft_core.assessment.histogram import Counts
 from dynft_core.assessment.validation import ErrorSummary, Validation
-from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob
+from dynft_core.dynamics.walk_records import WalkJob
+from dynft_core.reference.failures import Failure, FailureKind
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.tasks.jobs import (
     Evaluation,
@@ -31,6 +31,7 @@ from workflows.campaign import jobs
 from workflows.campaign.actions import Action
 from workflows.campaign.ledger import TRAINING, Ledger
 from workflows.campaign.pace import Pace
+from workflows.campaign.walks import ValidationWalks, Walks
 from workflows.campaign_file.schema import Campaign
 
 Phase = Literal["harmonic", "initial", "walking", "validation", "test", "complete"]
@@ -65,19 +66,12 @@ class State:
         pending: keys in the newest force field's covariance alone.
         selections: number of batch selections finished.
         fits: force fields from version 1; harmonic: version 0 is there.
-        walkers: each walker's latest walk; walks: number of walks finished, by batch.
-        fresh: steps that each walker has walked with the newest labels' force field, and errors: ε_B over them.
-        validated: each walker's latest validation walk, and validation_errors: ε_B over all of them, by
-            `assessment.histogram`; validations: validation walks finished; validation_explosions: of them in
-            explosions.
+        walks: how the walkers have fared in training; validation_walks: with training off.
         truncation: what larger expansions make of the labels, once that has been tried.
         tried_labels: how many labels there were when that was last tried.
-        explosions: walks in a row, over all batches, in which every walker exploded.
         failed_since: classes of failure of the labels that failed since the latest that did not, or the driver's start.
-        departures: how walkers left the crystal, with the newest labels.
-        latest: how each of the latest walks did, with whichever labels; "" for those that stayed.
         pace: how fast it goes, and what it cost.
-        failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
+        failure: why the campaign cannot go on; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
         again: outstanding tasks to be submitted once more; planned: nothing has happened since tasks were planned.
         judged: what the checks say of the fits, the walkers and the campaign's bounds; None: not asked since one of
@@ -96,24 +90,14 @@ class State:
     selections: int
     harmonic: bool
     fits: tuple[FitOutcome, ...]
-    walkers: tuple[WalkerOutcome | None, ...]
-    walked_steps: int
-    walks: tuple[int, ...]
-    fresh: tuple[int, ...]
-    errors: Counts
-    validated: tuple[WalkerOutcome | None, ...]
-    validations: int
-    validation_errors: Counts
-    validation_explosions: int
+    walks: Walks
+    validation_walks: ValidationWalks
     truncation: TruncationOutcome | None
     tried_labels: int
-    explosions: int
-    failed_since: tuple[str, ...]
-    departures: tuple[str, ...]
-    latest: tuple[str, ...]
+    failed_since: tuple[FailureKind, ...]
     evaluations: tuple[Evaluation, ...]
     pace: Pace
-    failure: str
+    failure: Failure | None
     reason: str
     stopped: str
     again: tuple[str, ...] = ()
@@ -123,6 +107,7 @@ class State:
     @classmethod
     def new(cls, campaign: Campaign, run_dir: str) -> State:
         """A campaign of which nothing has happened yet."""
+        n_walkers = campaign.dynamics.walkers
         return cls(
             campaign=campaign,
             run_dir=run_dir,
@@ -136,24 +121,14 @@ class State:
             selections=0,
             harmonic=False,
             fits=(),
-            walkers=(None,) * campaign.dynamics.walkers,
-            walked_steps=0,
-            walks=(0,) * len(jobs.batches(campaign)),
-            fresh=(0,) * campaign.dynamics.walkers,
-            errors=(),
-            validated=(None,) * campaign.dynamics.walkers,
-            validations=0,
-            validation_errors=(),
-            validation_explosions=0,
+            walks=Walks.none(n_walkers, len(jobs.batches(campaign))),
+            validation_walks=ValidationWalks((None,) * n_walkers),
             truncation=None,
             tried_labels=0,
-            explosions=0,
             failed_since=(),
-            departures=(),
-            latest=(),
             evaluations=(),
             pace=Pace(),
-            failure="",
+            failure=None,
             reason="",
             stopped="",
         )
@@ -188,7 +163,12 @@ class State:
     @property
     def ended(self) -> bool:
         """Nothing more will happen: complete or failed."""
-        return self.phase == "complete" or bool(self.failure)
+        return self.phase == "complete" or self.failure is not None
+
+    @property
+    def ending(self) -> str:
+        """Why it failed, or else how it ended, in a sentence."""
+        return self.failure.sentence if self.failure else self.reason
 
     @property
     def force_field(self) -> str:
@@ -221,7 +201,7 @@ class State:
                 WalkerProgress(i, w.step * ps, w.mean_error_eV_A, ps * (w.step - max(w.last_flag_step, 0)))
                 if w
                 else WalkerProgress(i, 0.0, math.nan)
-                for i, w in enumerate(self.walkers)
+                for i, w in enumerate(self.walks.walkers)
             ),
             self.fits[-1].walked_highest_order_eV_A if self.fits else (),
         )
@@ -231,7 +211,7 @@ class State:
         """What limits the error, in a sentence; "" while nothing stands out."""
         tried = self.truncation
         present, trials = (tried.present, tried.trials) if tried else (None, ())
-        left = leaving(self.departures, self.latest)
+        left = leaving(self.walks.departures, self.walks.recent)
         share, cutoffs_A = self.campaign.convergence.max_bayesian_share, self.campaign.expansion.cutoffs_A
         return diagnosis(self._share, share, present, trials, left, cutoffs_A)
 
@@ -253,12 +233,13 @@ class State:
     @property
     def validation(self) -> Validation | None:
         """What the validation walk found; None before its end."""
-        starts = [(w.step, v.step) for w, v in zip(self.walkers, self.validated, strict=True) if w and v]
-        if len(starts) < len(self.walkers):
+        walks, validated = self.walks, self.validation_walks
+        starts = [(w.step, v.step) for w, v in zip(walks.walkers, validated.walkers, strict=True) if w and v]
+        if len(starts) < len(walks.walkers):
             return None
         walked_ps = sum(after - before for before, after in starts) * self.campaign.dynamics.timestep_fs / 1000
         return Validation(
-            ErrorSummary.of(self.validation_errors), ErrorSummary.of(self.errors), walked_ps, self.validation_explosions
+            ErrorSummary.of(validated.errors), ErrorSummary.of(walks.errors), walked_ps, validated.explosions
         )
 
     @property
@@ -276,7 +257,7 @@ class State:
         """Whether a verdict is worth its time: not before every walker has walked min_walk_ps."""
         bounds = self.campaign.convergence
         least = min(bounds.min_walk_ps, bounds.max_walk_ps) * 1000 / self.campaign.dynamics.timestep_fs
-        return not any(w is None or w.step < least * (1 - 1e-9) for w in self.walkers)
+        return not any(w is None or w.step < least * (1 - 1e-9) for w in self.walks.walkers)
 
     @property
     def verdict(self) -> Verdict:

@@ -150,7 +150,7 @@ def _run(campaign: Campaign, folder: Path, site: str, title: str) -> State:
 
         state = run_campaign(campaign, campaign_toml(campaign), folder.absolute(), site, on_event)
     if state.failure or not state.ended:
-        raise CampaignFailedError(f"{title}: {state.failure or state.stopped or 'stopped'}; the same command goes on")
+        raise CampaignFailedError(f"{title}: {state.ending or state.stopped or 'stopped'}; the same command goes on")
     return state
 
 
@@ -161,5 +161,5 @@ def _scored(run: Path, state: State, first: Path) -> tuple[Evaluation, ...]:
     paths = tuple(str(run.absolute() / force_field_path(v)) for v in range(1, len(state.fits) + 1))
     outcome = evaluate(EvaluateJob(str(first.absolute()), paths, labels, SUPERCELL))
     if not outcome.ok:
-        raise CampaignFailedError(f"scores of '{run}': {outcome.error}")
+        raise CampaignFailedError(f"scores of '{run}': {outcome.failure}")
     return outcome.evaluations

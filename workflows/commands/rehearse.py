@@ -149,7 +149,7 @@ def _measured_seconds(real: Campaign, folder: Path) -> float:
     proposed = propose(replace(harmonic_job(real, str(own)), n_structures=1))
     outcome = label(LabelJob(str(own), proposed.structures[0], SUPERCELL, reference_settings(real)))
     if not outcome.ok:
-        raise InputError("--measure-label", "a label by the real reference", outcome.error, "mend it")
+        raise InputError("--measure-label", "a label by the real reference", str(outcome.failure), "mend it")
     return read_label(own / outcome.path).seconds
 
 

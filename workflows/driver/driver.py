@@ -106,7 +106,7 @@ def _rebuilt(state: State, tasks: ModuleType) -> dict[str, Any]:
     """
     outcome = tasks.fit_labels(rebuild_job(state))
     if not outcome.ok:
-        raise CampaignFailedError(f"{state.force_field} is gone and cannot be fitted again: {outcome.error}")
+        raise CampaignFailedError(f"{state.force_field} is gone and cannot be fitted again: {outcome.failure}")
     return {"event": "force_field_rebuilt", "version": outcome.version, "n_labels": outcome.n_labels}
 
 

@@ -27,7 +27,7 @@ def panel_lines(state: State) -> list[str]:
 
 
 def _walker_lines(state: State) -> list[str]:
-    known = [walk for walk in state.walkers if walk is not None]
+    known = [walk for walk in state.walks.walkers if walk is not None]
     shown = sorted(known, key=lambda walk: (-_finite(walk.mean_error_eV_A), walk.walker))[:MAX_WALKERS]
     lines = [_walker_line(walk, state) for walk in sorted(shown, key=lambda walk: walk.walker)]
     if len(known) > len(shown):

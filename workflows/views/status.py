@@ -105,7 +105,7 @@ _AFTER_TRAINING = {
 def _reason(state: State) -> str:
     """Why the campaign has ended, or is not at work, or what it does that needs saying."""
     if state.ended:
-        return state.failure or state.reason
+        return state.ending
     return state.stopped or _AFTER_TRAINING.get(state.phase, "")
 
 
