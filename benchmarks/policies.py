@@ -22,11 +22,11 @@ from benchmarks.false_convergence import run
 from dynft_core.assessment.convergence import error_interval
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.label_job import LabelJob
+from dynft_core.storage.json_values import json_text
 from dynft_core.tasks.jobs import EvaluateJob
 from dynft_core.tasks.tasks import evaluate
 from workflows.campaign.actions import Action
 from workflows.campaign.jobs import convergence_settings
-from workflows.campaign.json_records import json_text
 from workflows.campaign.paths import SUPERCELL, force_field_path
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import BUILT_IN, parse_campaign

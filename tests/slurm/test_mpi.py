@@ -49,7 +49,7 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
         job = ProposeJob(str(run_dir), "initial.h5", "rattled", "initial", 1, 300.0, 1, "perfect.xyz", mpi)
         (ref,) = dynft_core.tasks.tasks.propose(replace(job, amplitude_A=0.05)).structures
         labelled = executors.submit("label", LabelJob(str(run_dir), ref, "perfect.xyz", mpi)).result(timeout=120)
-        assert labelled.ok, labelled.error
+        assert labelled.ok, labelled.failure
         label = read_label(run_dir / labelled.path)
         (ranks,) = (json.loads(found.read_text()) for found in run_dir.glob("labels/*/attempt-001/ranks.json"))
         assert sorted(ranks["nodes"]) == ["n3", "n3", "n4", "n4"]
@@ -60,7 +60,7 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
 
         fit = FitJob(str(run_dir), 1, "ranks.h5", "perfect.xyz", "primitive.xyz", {2: 4.0, 3: 3.0}, None, (ref,))
         outcome = executors.submit("fit", fit).result(timeout=120)
-        assert outcome.ok, outcome.error
+        assert outcome.ok, outcome.failure
         assert dynft_core.tasks.tasks.fit_labels(replace(fit, output="serial.h5")).ok
     finally:
         executors.close()

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from dynft_core.errors import FileFormatError
 from dynft_core.reference.failures import STORAGE, Failure
 from dynft_core.reference.label_job import LabelJob
+from dynft_core.storage.json_values import to_json
 from dynft_core.tasks.jobs import Outcome
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.actions import Action
-from workflows.campaign.json_records import from_json, to_json
+from workflows.campaign.json_records import from_json
 from workflows.campaign.paths import JOURNAL
 from workflows.campaign_file.schema import Campaign
 

@@ -185,6 +185,17 @@ class State:
         )
 
     @property
+    def final_evaluation(self) -> Evaluation | None:
+        """The last force field's score on the test set, if there is one."""
+        return max(self.evaluations, key=lambda e: e.force_field, default=None)
+
+    @property
+    def least_walked_ps(self) -> float:
+        """Walked time of the walker that walked least, ps."""
+        steps = min(w.step if w else 0 for w in self.walks.walkers)
+        return steps * self.campaign.dynamics.timestep_fs / 1000
+
+    @property
     def record(self) -> ConvergenceRecord:
         """What convergence is judged by."""
         audits = self.fits[-1].left_out if self.fits else ()

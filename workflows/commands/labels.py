@@ -25,7 +25,7 @@ def list_labels(
     as_json: JsonFlag = False,
 ) -> None:
     """Print every label: where it stands, why, what it cost. Works while the campaign runs."""
-    from workflows.campaign.json_records import json_text
+    from dynft_core.storage.json_values import json_text
     from workflows.campaign.ledger import STATUSES
 
     if status is not None and status not in STATUSES:
