@@ -77,14 +77,18 @@ def _reduced(state: State, event: Event) -> State:
 def _answered(state: State, action: Action, event: Event) -> State:
     """An outstanding task has ended, one way or another."""
     outcome = event.get("outcome") or {}
-    failure = failure_of(event) or Failure("unexpected", "nobody said why")
     if event["event"] in ("task_lost", "task_failed"):
-        return _after_setback(state, action, event, failure)
+        return _after_setback(state, action, event)
     state = state.without_task(action.id)
     state = replace(state, pace=state.pace.after(action.kind, event, state.phase == "walking"))
     if event["event"] == "label_failed":
+        failure = _why(event)
         return _with_failed_label(state, event["key"], outcome, failure, refusal(failure))
     return _applied(state, action, from_json(TASKS[type(action.job)][1], outcome))
+
+
+def _why(event: Event) -> Failure:
+    return failure_of(event) or Failure("unexpected", "nobody said why")
 
 
 def _changed(state: State, campaign: Campaign) -> State:
@@ -115,7 +119,8 @@ def _imported(state: State, refs: Iterable[StructureRef], idle: bool) -> State:
     for ref in refs:
         ledger = state.ledger.choose((ref,), "queued")
         if ledger.entries[ref.key].status != "accepted":
-            state = replace(state, ledger=ledger.set(ref.key, "accepted", cause="")).without_task(f"label:{ref.key}")
+            ledger = ledger.set(ref.key, "accepted", cause="", failure=None)
+            state = replace(state, ledger=ledger).without_task(f"label:{ref.key}")
     if state.phase in ("harmonic", "initial"):
         state = _withdrawn(state, (ProposeJob, FitJob) if idle else (ProposeJob,))
     return state
@@ -160,12 +165,13 @@ def _dropped(state: State, key: str, cause: str, idle: bool) -> State:
         return state
     if state.is_being_fitted(key):
         state = _withdrawn(state, (FitJob,))
-    return replace(state, ledger=state.ledger.set(key, "dropped", cause=cause)).without_task(f"label:{key}")
+    ledger = state.ledger.set(key, "dropped", cause=cause, failure=None)
+    return replace(state, ledger=ledger).without_task(f"label:{key}")
 
 
-def _after_setback(state: State, action: Action, event: Event, failure: Failure) -> State:
+def _after_setback(state: State, action: Action, event: Event) -> State:
     """A task failed or was lost: it is tried again, unless it has cost too much."""
-    outcome, lost = event.get("outcome") or {}, event["event"] == "task_lost"
+    outcome, failure, lost = event.get("outcome") or {}, _why(event), event["event"] == "task_lost"
     before = state.setbacks.get(action.id, Setbacks())
     cost = event.get("cost", 1.0) if lost else 1.0
     now = Setbacks(before.cost + cost, before.failed + (not lost), before.lost + lost)

@@ -59,6 +59,7 @@ class State:
 
     Attributes:
         run_dir: where the run folder is now.
+        walks: how the walkers have fared in training; validation_walks: with training off.
         tasks: outstanding tasks, by id; what a resumed driver has to submit again.
         walking: batches with an outstanding walk; labelling: keys with an outstanding label.
         setbacks: how often outstanding tasks failed or were lost, by id.
@@ -66,7 +67,6 @@ class State:
         pending: keys in the newest force field's covariance alone.
         selections: number of batch selections finished.
         fits: force fields from version 1; harmonic: version 0 is there.
-        walks: how the walkers have fared in training; validation_walks: with training off.
         truncation: what larger expansions make of the labels, once that has been tried.
         tried_labels: how many labels there were when that was last tried.
         failed_since: classes of failure of the labels that failed since the latest that did not, or the driver's start.
@@ -81,25 +81,25 @@ class State:
     campaign: Campaign
     run_dir: str
     phase: Phase
-    tasks: Mapping[str, Action]
-    walking: frozenset[int]
-    labelling: frozenset[str]
-    setbacks: Mapping[str, Setbacks]
-    ledger: Ledger
-    pending: frozenset[str]
-    selections: int
-    harmonic: bool
-    fits: tuple[FitOutcome, ...]
     walks: Walks
     validation_walks: ValidationWalks
-    truncation: TruncationOutcome | None
-    tried_labels: int
-    failed_since: tuple[FailureKind, ...]
-    evaluations: tuple[Evaluation, ...]
-    pace: Pace
-    failure: Failure | None
-    reason: str
-    stopped: str
+    tasks: Mapping[str, Action] = field(default_factory=dict)
+    walking: frozenset[int] = frozenset()
+    labelling: frozenset[str] = frozenset()
+    setbacks: Mapping[str, Setbacks] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    pending: frozenset[str] = frozenset()
+    selections: int = 0
+    harmonic: bool = False
+    fits: tuple[FitOutcome, ...] = ()
+    truncation: TruncationOutcome | None = None
+    tried_labels: int = 0
+    failed_since: tuple[FailureKind, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    pace: Pace = field(default_factory=Pace)
+    failure: Failure | None = None
+    reason: str = ""
+    stopped: str = ""
     again: tuple[str, ...] = ()
     planned: bool = False
     judged: Verdict | None = field(default=None, compare=False)
@@ -107,31 +107,10 @@ class State:
     @classmethod
     def new(cls, campaign: Campaign, run_dir: str) -> State:
         """A campaign of which nothing has happened yet."""
-        n_walkers = campaign.dynamics.walkers
-        return cls(
-            campaign=campaign,
-            run_dir=run_dir,
-            phase="harmonic" if campaign.initial.method == "phonons" else "initial",
-            tasks={},
-            walking=frozenset(),
-            labelling=frozenset(),
-            setbacks={},
-            ledger=Ledger(),
-            pending=frozenset(),
-            selections=0,
-            harmonic=False,
-            fits=(),
-            walks=Walks.none(n_walkers, len(jobs.batches(campaign))),
-            validation_walks=ValidationWalks((None,) * n_walkers),
-            truncation=None,
-            tried_labels=0,
-            failed_since=(),
-            evaluations=(),
-            pace=Pace(),
-            failure=None,
-            reason="",
-            stopped="",
-        )
+        phase: Phase = "harmonic" if campaign.initial.method == "phonons" else "initial"
+        nobody = (None,) * campaign.dynamics.walkers
+        walks = Walks.none(len(nobody), len(jobs.batches(campaign)))
+        return cls(campaign, run_dir, phase, walks, ValidationWalks(nobody))
 
     def with_tasks(self, actions: Iterable[Action]) -> State:
         """With these tasks outstanding, too."""
