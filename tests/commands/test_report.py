@@ -21,7 +21,7 @@ from dynft_core.assessment.scores import Score, SpeciesScore
 from dynft_core.dynamics.state import ChosenStructure, WalkReport, WalkState, save_walk
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkOutcome
 from dynft_core.reference.failures import Failure
-from dynft_core.storage.journal import Journal
+from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.storage.json_values import to_json
 from dynft_core.tasks.jobs import Evaluation, FitOutcome
 from dynft_core.vocabulary import StructureRef
@@ -32,7 +32,7 @@ from workflows.campaign_file.schema import load_campaign
 from workflows.commands.app import main
 from workflows.commands.report import render, write_report
 from workflows.views.campaign_figures import ErrorTrace, bayesian_error_figure, data_uri, running_statistics
-from workflows.views.report_tables import working_seconds
+from workflows.views.report_tables import walked_steps, working_seconds
 from workflows.views.status import Recalibration, Status
 
 STATUS = Status(
@@ -278,6 +278,12 @@ def test_running_statistics_are_those_of_the_window(values: list[float], window:
         seen = values[max(0, i + 1 - window) : i + 1]
         assert mean[i] == pytest.approx(np.mean(seen), abs=1e-12)
         assert deviation[i] == pytest.approx(np.std(seen), abs=1e-8)
+
+
+def test_the_steps_before_each_fit_are_those_of_all_walkers(state: State) -> None:
+    walk, fit = read_journal(Path(state.run_dir, "journal.jsonl"))[2:5:2]  # 500 steps; version 1
+    later = {**fit, "outcome": {**fit["outcome"], "version": 2}}
+    assert walked_steps([fit, walk, walk, later, walk]) == {1: 0, 2: 1000}
 
 
 def test_the_wall_time_leaves_out_pauses() -> None:

@@ -34,7 +34,7 @@ def plan(state: State) -> tuple[State, tuple[Action, ...]]:
     """
     if state.planned:
         return state, ()
-    started = [] if state.failure else [state.tasks[name] for name in state.again]
+    started = [] if state.failure else [state.tasks[name] for name in state.again if name in state.tasks]
     while not state.ended:
         actions, after = _PLANS[state.phase](state)
         new = [a for a in actions if a.id not in state.tasks]
