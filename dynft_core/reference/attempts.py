@@ -14,12 +14,13 @@ ended before, good or failed, and goes on from there.
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ase import Atoms
@@ -27,14 +28,14 @@ from ase import Atoms
 from dynft_core.errors import FileFormatError
 from dynft_core.reference.calculation import Calculation, calculate, finished_calculation
 from dynft_core.reference.calculators import complete_parameters, dft_code_of
-from dynft_core.reference.failures import NOT_RETRIED, LabelError
+from dynft_core.reference.failures import NOT_RETRIED, Failure, LabelError
 from dynft_core.reference.guard import check_confirmed
 from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.vocabulary import ReferenceSettings
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS, FAILED = "attempts.jsonl", "failed.txt"
+ATTEMPTS, FAILED = "attempts.jsonl", "failed.json"
 """In a label's folder; in the folder of an attempt."""
 
 Check = Callable[[Calculation], None]
@@ -58,10 +59,10 @@ def calculated(
         why = why_twice(first)
         if not why:
             return first
-    elif code is None or first.kind in NOT_RETRIED:
+    elif code is None or first.failure.kind in NOT_RETRIED:
         raise first
     else:
-        why = f"first attempt: {first.kind}"
+        why = f"first attempt: {first.failure.kind}"
     if len(ended) > 1:
         second = ended[1]
     else:
@@ -72,7 +73,7 @@ def calculated(
     if isinstance(second, LabelError):
         if isinstance(first, Calculation) and why == FIRST_LABEL:  # nothing speaks against it
             return first
-        raise LabelError(second.kind, f"{second.sentence} ({why})") from second
+        raise LabelError(second.failure.kind, f"{second.failure.sentence} ({why})") from second
     if isinstance(first, Calculation):
         check_confirmed(first, second, why)
         return first
@@ -89,7 +90,7 @@ def _attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Che
         check(calculation)
     except LabelError as error:
         with suppress(OSError):  # the disk may be full, and that may be the failure
-            (directory / FAILED).write_text(f"{error}\n")
+            (directory / FAILED).write_text(json.dumps(asdict(error.failure)))
         return error
     return calculation
 
@@ -118,14 +119,14 @@ def _ended_attempts(folder: Path, settings: ReferenceSettings, check: Check) -> 
         try:
             failure = directory / FAILED
             if failure.exists():
-                kind, _, sentence = failure.read_text().partition(": ")
-                raise LabelError(kind, sentence)
+                noted = Failure(**json.loads(failure.read_text()))
+                raise LabelError(noted.kind, noted.sentence)
             calculation = finished_calculation(directory)
             if calculation is not None:
                 check(calculation)
                 found.append(calculation)
         except LabelError as error:
-            if dft_code_of(settings) is not None and error.kind not in NOT_RETRIED | {"killed"}:
+            if dft_code_of(settings) is not None and error.failure.kind not in NOT_RETRIED | {"killed"}:
                 found.append(error)
         except FileFormatError as error:
             logger.warning("%s is of no use (%s): computed again", directory, error)

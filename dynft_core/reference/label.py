@@ -98,33 +98,25 @@ def run_label(job: LabelJob, expected: Expectation | None = None) -> LabelOutcom
     """Compute the reference forces of one structure, or take them from a finished label. Never raises.
 
     `expected`: what a force field expects; far from it, the label is computed twice.
-
-    The outcome of a failure starts with its class. Of the setup: 'setup' (calculator unknown, not installed, bad
-    parameters), 'settings' (other settings, pseudopotentials or version than the campaign's first label), 'licence'. Of
-    the run: 'timeout', 'killed' (from outside), 'crashed' (by itself), 'memory', 'disk', 'calculator' (it raised or
-    printed an error). Of the output: 'incomplete', 'contradiction' (two of its files differ), 'not converged', 'not
-    finite', 'moved' (positions, cell or species differ from those sent), 'net force', 'magnetic state', 'implausible'.
-    And 'busy' (another process holds the label for too long), 'storage' (a file cannot be read or written),
-    'unexpected' (anything else: a defect of dynft).
     """
     start = time.monotonic()
     key = job.structure.key
     try:
         harvested, note = _label(job, expected)
     except LabelError as error:
-        failure = error
+        failure = error.failure
     except (FileFormatError, OSError) as error:
-        failure = LabelError("storage", str(error))
+        failure = LabelError("storage", str(error)).failure
     except InputError as error:
-        failure = LabelError("setup", str(error))
+        failure = LabelError("setup", str(error)).failure
     except Exception as error:  # a worker must send an outcome, whatever happened
         logger.exception("label %s", key)
-        failure = LabelError("unexpected", f"{type(error).__name__}: {error}")
+        failure = LabelError("unexpected", f"{type(error).__name__}: {error}").failure
     else:
         seconds = time.monotonic() - start
         return LabelOutcome(True, key, relative_label_path(key), harvested=harvested, seconds=seconds, note=note)
     seconds = time.monotonic() - start
-    return LabelOutcome(False, key, error=str(failure), seconds=seconds, failure=failure.kind)
+    return LabelOutcome(False, key, seconds=seconds, failure=failure)
 
 
 def longest_label_s(settings: ReferenceSettings) -> float:

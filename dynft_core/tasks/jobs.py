@@ -1,8 +1,7 @@
 """What travels between driver and workers: frozen jobs in, frozen outcomes out, plain data only.
 
 Paths are relative to the run folder (`run_dir`, absolute) unless said otherwise; arrays never travel, they lie in
-segments that the outcome names. Errors never travel as exceptions: an outcome says `ok = False`, why (`error`, a
-sentence), and of which class the failure is (`failure`, see `errors.STORAGE` and `reference.label.run_label`).
+segments that the outcome names. Errors never travel as exceptions: an outcome says `ok = False`, and why (`failure`).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
 from dynft_core.models.settings import ModelSettings
 from dynft_core.models.trial import Trial
+from dynft_core.reference.failures import Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.vocabulary import (
     PropertyName,
@@ -88,11 +88,10 @@ class ProposeJob:
 @dataclass(frozen=True)
 class ProposeOutcome:
     ok: bool
-    error: str = ""
     structures: tuple[StructureRef, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +104,10 @@ class ValidateJob:
 @dataclass(frozen=True)
 class ValidateOutcome:
     ok: bool
-    error: str = ""
     walks: tuple[WalkerOutcome, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -126,13 +124,12 @@ class TruncationJob:
 @dataclass(frozen=True)
 class TruncationOutcome:
     ok: bool
-    error: str = ""
     present: Trial | None = None
     """The force field's own expansion."""
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +166,6 @@ class FitOutcome:
     ok: bool
     version: int
     path: str = ""
-    error: str = ""
     n_labels: int = 0
     n_pending: int = 0
     beta_inv_sqrt_eV_A: float = float("nan")
@@ -187,7 +183,7 @@ class FitOutcome:
     """The property of the job, and its largest error bar in its unit."""
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -215,11 +211,10 @@ class Evaluation:
 @dataclass(frozen=True)
 class EvaluateOutcome:
     ok: bool
-    error: str = ""
     evaluations: tuple[Evaluation, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -241,13 +236,12 @@ class SelectOutcome:
     """Keys of the candidates chosen, in that order, with their gains; and of those that are redundant."""
 
     ok: bool
-    error: str = ""
     chosen: tuple[str, ...] = ()
     gains: tuple[float, ...] = ()
     redundant: tuple[str, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 Job = ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | SelectJob | FitJob | EvaluateJob

@@ -184,7 +184,7 @@ def test_imported_labels_can_be_dropped_and_taken_back_before_the_first_fit(
     assert main(["labels", "drop", str(run), unwanted, retried, imported]) == 0
     assert [ref.key for ref in state_of(run).tasks["fit:000001"].job.labels] == [kept]
     assert main(["labels", "drop", str(run), kept]) == 0
-    assert "import others" in state_of(run).failure
+    assert "import others" in state_of(run).ending
     assert main(["labels", "retry", str(run), retried, kept]) == 0
     number = int(segments[imported].removeprefix("structures/imported-").removesuffix(".h5")) - 1
     import_labels(str(run), [tmp_path / f"{number}.xyz"], None, accept_other_settings=False)

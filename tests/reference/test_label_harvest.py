@@ -86,7 +86,7 @@ def test_a_block_that_ends_within_the_second_attempt_costs_that_one_alone(
         with pytest.raises(BlockEndsError):
             run_label(job, expected)
     outcome = run_label(job, expected)
-    assert outcome.ok and not outcome.harvested, outcome.error
+    assert outcome.ok and not outcome.harvested, outcome.failure
     assert right(job, outcome, 1)
     first, *second = blocks.started
     assert first == "Normal" and len(second) == N_BLOCKS + 1 and "Normal" not in second
@@ -104,7 +104,7 @@ def test_two_attempts_that_ended_before_their_label_was_written_confirm_each_oth
         with pytest.raises(BlockEndsError):
             run_label(job)
     outcome = run_label(job)
-    assert outcome.ok and outcome.harvested, outcome.error
+    assert outcome.ok and outcome.harvested, outcome.failure
     assert right(job, outcome, 1)
     assert len(blocks.started) == 2 and (tmp_path / FIRST).exists()
 
@@ -118,7 +118,7 @@ def test_attempts_that_contradict_each_other_are_no_label_and_not_taken_later(
     with pytest.raises(BlockEndsError):
         run_label(job)
     outcome = run_label(job)
-    assert outcome.error.startswith("implausible: the campaign's first label; computed twice, "), outcome.error
+    assert str(outcome.failure).startswith("implausible: the campaign's first label; computed twice, "), outcome.failure
     monkeypatch.setenv("STANDIN_FAULT", "")
     again = run_label(job)
     assert again.ok and right(job, again, 1)
@@ -147,7 +147,7 @@ def test_a_calculation_that_was_killed_with_its_block_is_no_failure_of_the_first
                 run_label(job)
     assert blocks.started[::2] == ["Normal"] * 3
     outcome = run_label(job)
-    assert outcome.ok and right(job, outcome, 1), outcome.error
+    assert outcome.ok and right(job, outcome, 1), outcome.failure
 
 
 def test_a_label_that_failed_for_good_is_computed_afresh_when_it_is_tried_again(
@@ -157,8 +157,8 @@ def test_a_label_that_failed_for_good_is_computed_afresh_when_it_is_tried_again(
     blocks.started.clear()
     job = vasp_job(tmp_path, 1)
     monkeypatch.setenv("STANDIN_FAULT", "unconverged")
-    assert run_label(job).error.startswith("not converged: ")
-    assert run_label(job).error.startswith("not converged: ")
+    assert str(run_label(job).failure).startswith("not converged: ")
+    assert str(run_label(job).failure).startswith("not converged: ")
     monkeypatch.setenv("STANDIN_FAULT", "")
     assert run_label(job).ok
     assert [name == "Normal" for name in blocks.started] == [True, False, True, False, True]
@@ -181,5 +181,5 @@ def test_two_nodes_whose_locks_do_not_reach_each_other_work_in_folders_of_their_
 
     monkeypatch.setattr(attempts, "calculate", beside_another_node)
     outcome = run_label(job)
-    assert outcome.ok and right(job, outcome, 1), outcome.error
+    assert outcome.ok and right(job, outcome, 1), outcome.failure
     assert sorted(p.name for p in (tmp_path / outcome.path).parent.glob("attempt-*")) == ["attempt-001", "attempt-002"]

@@ -52,7 +52,7 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
         job = ProposeJob(str(run_dir), "initial.h5", Rattled(0.05), "initial", 1, 300.0, 1, "perfect.xyz", mpi)
         (ref,) = dynft_core.tasks.tasks.propose(job).structures
         labelled = executors.submit("label", LabelJob(str(run_dir), ref, mpi)).result(timeout=120)
-        assert labelled.ok, labelled.error
+        assert labelled.ok, labelled.failure
         label = read_label(run_dir / labelled.path)
         (ranks,) = (json.loads(found.read_text()) for found in run_dir.glob("labels/*/attempt-001/ranks.json"))
         assert sorted(ranks["nodes"]) == ["n3", "n3", "n4", "n4"]
@@ -64,7 +64,7 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
         model = force_constants([4.0, 3.0])
         fit = FitJob(str(run_dir), 1, "ranks.h5", model, "primitive.xyz", None, (ref,))
         outcome = executors.submit("fit", fit).result(timeout=120)
-        assert outcome.ok, outcome.error
+        assert outcome.ok, outcome.failure
         assert dynft_core.tasks.tasks.fit_labels(replace(fit, output="serial.h5")).ok
     finally:
         executors.close()

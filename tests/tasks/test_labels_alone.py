@@ -108,7 +108,7 @@ def test_larger_expansions_are_compared_with_the_left_out_error_of_the_labels(
 ) -> None:
     run_dir, refs = run
     outcome = truncation(TruncationJob(str(run_dir), "1.h5", (), seconds=0.0))
-    assert outcome.ok and not outcome.error and outcome.present is not None
+    assert outcome.ok and not outcome.failure and outcome.present is not None
     squares = []
     for ref in refs[:3]:
         force_field, others = of_labels(run_dir, tuple(x for x in refs[:3] if x != ref))

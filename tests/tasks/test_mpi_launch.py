@@ -74,8 +74,8 @@ def test_a_fit_that_fails_on_its_ranks_says_why(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv(LAUNCHER, f"{shlex.quote(str(MPIEXEC))} -n 2")
     (tmp_path / "labels" / refs[0].key / "label.h5").unlink()
     outcome = fit_labels(job(tmp_path, "lost.h5", None, refs))
-    assert not outcome.ok and "label.h5" in outcome.error
+    assert not outcome.ok and "label.h5" in str(outcome.failure)
     monkeypatch.setenv(LAUNCHER, "no-such-launcher -n 2")
     outcome = fit_labels(job(tmp_path, "lost.h5", None, refs))
-    assert not outcome.ok and "no-such-launcher" in outcome.error
+    assert not outcome.ok and "no-such-launcher" in str(outcome.failure)
     assert "PMI_SIZE" not in os.environ

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from dynft_core.errors import STORAGE, FileFormatError, InputError
+from dynft_core.errors import FileFormatError, InputError
 from dynft_core.reference import label
 from dynft_core.reference.calculators import structure_key
 from dynft_core.reference.label_job import LabelJob
@@ -52,11 +52,11 @@ def test_trouble_of_the_file_system_is_of_class_storage(
         patch.setattr(label, "write_segment", away)
         proposed, labelled = tasks.propose(job), tasks.label(wanted)
     for outcome in (proposed, labelled):
-        assert not outcome.ok and outcome.failure == "storage" and outcome.failure in STORAGE
-        assert os.strerror(number) in outcome.error
+        assert not outcome.ok and outcome.failure is not None and outcome.failure.kind == "storage"
+        assert os.strerror(number) in outcome.failure.sentence
     assert tasks.propose(job).ok
     again = tasks.label(wanted)
-    assert again.ok and again.failure == ""
+    assert again.ok and again.failure is None
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_other_failures_have_classes_of_their_own(
 
     monkeypatch.setattr(tasks, "write_structures", fail)
     outcome = tasks.propose(rattle(tmp_path))
-    assert (outcome.ok, outcome.failure) == (False, failure)
-    assert str(error) in outcome.error
+    assert not outcome.ok and outcome.failure is not None and outcome.failure.kind == failure
+    assert str(error) in outcome.failure.sentence
 
 
 def test_a_label_tells_its_class_of_failure(tmp_path: Path) -> None:
     job = label_job(tmp_path)
     unknown = replace(job, reference=ReferenceSettings("no_such_module:make"))
     outcome = tasks.label(unknown)
-    assert (outcome.failure, outcome.error.partition(":")[0]) == ("setup", "setup")
+    assert outcome.failure is not None and outcome.failure.kind == "setup"

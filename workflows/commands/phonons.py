@@ -21,7 +21,7 @@ from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, freq
 from dynft_core.phonons.harmonic import harmonic_forces
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.storage.files import making_folder, replacing
-from workflows.campaign.json_records import json_text
+from dynft_core.storage.json_values import json_text
 from workflows.user_files.outputs import check_folder, replaced
 from workflows.user_files.structures import one_supercell, read_labelled_frames
 
