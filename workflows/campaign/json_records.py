@@ -90,8 +90,11 @@ def _decoder(hint: Any) -> Decoder:
         return partial(_mapping, _key(arguments[0]), _decoder(arguments[1]))
     if origin is Literal:
         return partial(_literal, arguments)
-    if origin in (Union, types.UnionType):  # only "or None" occurs
-        return partial(_optional, _decoder(next(a for a in arguments if a is not types.NoneType)))
+    if origin in (Union, types.UnionType):
+        kinds = [a for a in arguments if a is not types.NoneType]
+        if len(kinds) > 1:  # records, told apart by their names
+            return partial(_one_of, {kind.name: kind for kind in kinds})
+        return partial(_optional, _decoder(kinds[0]))
     return lambda value: value
 
 
@@ -122,6 +125,10 @@ def _literal(allowed: tuple[Any, ...], value: Any) -> Any:
     if value not in allowed:
         raise ValueError(f"{value!r} is none of {allowed}")
     return value
+
+
+def _one_of(kinds: Mapping[str, type], value: Any) -> Any:
+    return from_json(kinds[value["name"]], value)
 
 
 def _optional(decode: Decoder, value: Any) -> Any:
