@@ -7,7 +7,7 @@ segments that the outcome names. Errors never travel as exceptions: an outcome s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
@@ -28,7 +28,7 @@ class Rattled:
     """Normal displacements with this standard deviation."""
 
     amplitude_A: float
-    name: ClassVar = "rattled"
+    name: Literal["rattled"] = "rattled"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PhononModes:
     """Thermal displacements in the modes of a force field's harmonic part."""
 
     force_field: str
-    name: ClassVar = "phonons"
+    name: Literal["phonons"] = "phonons"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class ReferenceMd:
     """Molecular dynamics with the reference calculator."""
 
     steps: MdSteps
-    name: ClassVar = "reference_md"
+    name: Literal["reference_md"] = "reference_md"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ForceFieldMd:
 
     force_field: str
     steps: MdSteps
-    name: ClassVar = "force_field_md"
+    name: Literal["force_field_md"] = "force_field_md"
 
 
 Method = Rattled | PhononModes | ReferenceMd | ForceFieldMd
