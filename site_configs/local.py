@@ -6,9 +6,12 @@ then all of them for labels, and each worker imports and compiles its kernels on
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
+import sys
 import tempfile
+from pathlib import Path
 
 from parsl.config import Config
 from parsl.launchers import SimpleLauncher
@@ -22,8 +25,9 @@ MAX_WORKERS = 16
 
 def config(run_dir: str) -> Config:
     """Parsl's configuration for a campaign in `run_dir` (absolute)."""
+    init = f"{environment(threads=1)}\n{_compile_ahead()}"
     block = LocalProvider(  # type: ignore[no-untyped-call]
-        init_blocks=1, min_blocks=1, max_blocks=1, launcher=SimpleLauncher(), worker_init=environment(threads=1)
+        init_blocks=1, min_blocks=1, max_blocks=1, launcher=SimpleLauncher(), worker_init=init
     )
     workers = worker_pool(
         "walkers",
@@ -41,6 +45,15 @@ def config(run_dir: str) -> Config:
         usage_tracking=0,
         run_dir=_folder(run_dir),
     )
+
+
+def _compile_ahead() -> str:
+    """Shell line that compiles the kernels beside the first tasks, unless this code's were compiled before."""
+    kernels = Path(__file__).parents[1] / "dynft_core" / "model" / "kernels"
+    stamps = [f"{path} {path.stat().st_mtime_ns}" for path in sorted(kernels.glob("*.py"))]
+    done = hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:16]
+    compile_ = f"{shlex.quote(sys.executable)} -m dynft_core.model.compile_ahead </dev/null >/dev/null 2>&1 &"
+    return f'mkdir "$cache/{done}" 2>/dev/null && {{ {compile_} }}'
 
 
 def _folder(run_dir: str) -> str:

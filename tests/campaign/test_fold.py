@@ -383,3 +383,18 @@ def test_trials_of_larger_expansions_are_forgotten_with_the_labels_that_they_res
     for excluded, known in (((), True), (("a",), False)):
         after = _applied(state, Action("fit:000002", job), FitOutcome(True, 2, set_aside=excluded))
         assert (after.truncation is not None, after.tried_labels) == (known, 22 if known else 0)
+
+
+def test_the_test_set_does_not_wait_for_the_last_trial_of_larger_expansions(tmp_path: Path) -> None:
+    state, outstanding = start(campaign("wait"), str(tmp_path / "last"))
+    scored_before = False
+    while outstanding:
+        action = min(outstanding, key=lambda a: a.kind == "truncation")  # a trial answers last
+        outstanding = tuple(a for a in outstanding if a is not action)
+        scored_before = action.kind == "truncation" and bool(state.evaluations)
+        outcome = getattr(fake_tasks, FUNCTIONS[action.kind])(action.job)
+        state, more = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
+        outstanding += more
+    expected, _, _ = run(campaign("wait"), tmp_path / "any", seed=1)
+    assert scored_before and state.phase == "complete"
+    assert (state.reason, state.evaluations) == (expected.reason, expected.evaluations)

@@ -133,7 +133,7 @@ def test_a_comparison_from_the_command_line(campaign_file: Path, capsys: pytest.
     assert events[0]["campaign"]["selection"]["policy"] == "continue"
     assert main(arguments) == 0  # a second time: nothing is computed again
     assert json.loads(capsys.readouterr().out) == values
-    assert read_journal(folder / "random+audits" / "seed-1" / "journal.jsonl") == events
+    assert read_journal(folder / "random+audits+continue" / "seed-1" / "journal.jsonl") == events
 
 
 @pytest.mark.parametrize(

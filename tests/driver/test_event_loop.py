@@ -229,7 +229,7 @@ def test_nothing_listens_beyond_loopback_and_the_folder_is_private(
     addresses: set[str] = set()
 
     def on_event(state: State, event: Mapping[str, Any]) -> None:
-        for process in [psutil.Process(), *pool_processes()]:
+        for process in [psutil.Process(), *pool_processes()] if event["event"] == "fit_finished" else []:
             with suppress(psutil.NoSuchProcess):
                 found = process.net_connections()
                 addresses.update(c.laddr.ip for c in found if c.status == psutil.CONN_LISTEN)

@@ -184,11 +184,9 @@ def _plan_validation(state: State) -> Plan:
         name = f"{len(state.fits):06d}-{state.validation_walks.number:06d}"
         job = jobs.validate_job(state.campaign, state.run_dir, name, state.force_field, walkers)
         actions.append(Action(f"validate:{b:02d}:{name}", job))
-    actions += _trial(state)
-    if state.tasks or actions:
-        return actions, state
-    reason = f"not converged: {state.problem}; {state.reason}" if state.problem else state.reason
-    return [], replace(state, phase="test", reason="; ".join(filter(None, (reason, state.diagnosis))))
+    if actions or any(i.startswith("validate:") for i in state.tasks):
+        return actions + _trial(state), state
+    return _trial(state), replace(state, phase="test")  # the test set does not wait for the trial
 
 
 def _selection(state: State) -> list[Action]:
@@ -208,7 +206,10 @@ def _selection(state: State) -> list[Action]:
 
 def _plan_test(state: State) -> Plan:
     if state.campaign.test.structures == 0 or state.evaluations:
-        return [], replace(state, phase="complete")
+        if state.tasks:
+            return [], state
+        reason = f"not converged: {state.problem}; {state.reason}" if state.problem else state.reason
+        return [], replace(state, phase="complete", reason="; ".join(filter(None, (reason, state.diagnosis))))
     refs = state.ledger.of_role("test")
     if not refs:
         return [Action("propose:test", jobs.test_job(state.campaign, state.run_dir, state.force_field))], state

@@ -1,0 +1,30 @@
+"""Compile the kernels that campaigns of orders 2-4 need: `python -m dynft_core.model.compile_ahead`.
+
+A site runs it beside the first tasks, on a core that has nothing to do yet; all of them find the kernels in numba's
+cache. Those of the walks come first: by then nothing else has needed them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.build import bulk
+
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.model.folding import fold
+from dynft_core.model.potential import Potential, eigentensor_matrix
+from dynft_core.symmetry.basis import ForceConstantBasis
+
+
+def main() -> None:
+    """Call each kernel once, on a crystal whose neighbours form clusters of every shape."""
+    basis = ForceConstantBasis.build(Crystal(bulk("Si")), dict.fromkeys((2, 3, 4), 4.0))
+    folded = fold(basis, Supercell.build(basis.crystal, (2, 2, 2)))
+    still, potential = np.zeros((folded.supercell.n_atoms, 3)), Potential(folded, np.zeros(basis.size))
+    for dtype in (np.float32, np.float64):
+        potential.in_precision(dtype).batch(still[:, :, None])
+        eigentensor_matrix(folded.in_precision(dtype), still)
+
+
+if __name__ == "__main__":
+    main()
