@@ -24,7 +24,8 @@ from in_process import run
 from dynft_core.assessment.convergence import error_interval, recalibration
 from workflows.campaign.jobs import convergence_settings
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import BUILT_IN, Campaign, parse_campaign
+from workflows.campaign_file.reading import BUILT_IN, parse_campaign
+from workflows.campaign_file.schema import Campaign
 
 BASE: dict[str, Any] = {
     "name": "start",

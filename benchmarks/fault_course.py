@@ -20,7 +20,8 @@ from cluster import Cluster, site_file
 
 from dynft_core.errors import RunFolderError
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import Campaign, parse_campaign
+from workflows.campaign_file.reading import parse_campaign
+from workflows.campaign_file.schema import Campaign
 from workflows.driver import driver, event_loop, time_limits
 from workflows.run_folder import lease
 from workflows.run_folder.folder import state_of, take_requests

@@ -29,7 +29,7 @@ from workflows.campaign.actions import Action
 from workflows.campaign.jobs import convergence_settings
 from workflows.campaign.paths import SUPERCELL, force_field_path
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import BUILT_IN, parse_campaign
+from workflows.campaign_file.reading import BUILT_IN, parse_campaign
 from workflows.commands.compare import CONTINUING, CompareSettings, variant
 from workflows.views.criteria_comparison import (
     Curve,

@@ -46,7 +46,8 @@ from workflows.campaign.actions import TASKS
 from workflows.campaign.events import started_event
 from workflows.campaign.fold import start
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign_file.schema import Campaign, parse_campaign
+from workflows.campaign_file.reading import parse_campaign
+from workflows.campaign_file.schema import Campaign
 from workflows.driver.event_loop import EventLoop
 from workflows.run_folder.snapshot import SNAPSHOT, Snapshots
 

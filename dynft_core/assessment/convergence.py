@@ -8,7 +8,7 @@ and a bound; all must hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dynft_core.assessment.audits import AuditTest, as_walked, audit_test, audits_needed
@@ -65,13 +65,13 @@ class FitPoint:
 class AuditScore:
     """An audit's true force error (rms, eV/Å), and sqrt(1/β + ε_B²) predicted by the newest force field without it.
 
-    `highest_order_eV_A`: rms force of the highest order in the structure.
+    `difficulty`: how hard the structure is for the model, in any unit (of force constants: the highest order's force).
     """
 
     rmse_eV_A: float
     predicted_eV_A: float
     temperature_K: float = math.nan
-    highest_order_eV_A: float = math.nan
+    difficulty: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class WalkerProgress:
 class ConvergenceRecord:
     """What a campaign knows about itself; fits and audits in the order they were made.
 
-    `walked_highest_order_eV_A`: as in an audit, of other structures of the walks.
+    `walked_difficulty`: as in an audit, of other structures of the walks.
     """
 
     fits: tuple[FitPoint, ...]
     audits: tuple[AuditScore, ...]
     walkers: tuple[WalkerProgress, ...]
-    walked_highest_order_eV_A: tuple[float, ...] = ()
+    walked_difficulty: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,15 @@ class Verdict:
 
     Attributes:
         sentence: both in words, for the user; `checks` say the rest.
-        audits_wanted: audits to take on the next walks besides the schedule, as they alone are missing.
+        audits_wanted: audits to take on the next walks besides the schedule, as they alone are missing; of each group
+            of walkers.
     """
 
     converged: bool
     stalled: bool
     checks: tuple[Check, ...]
     sentence: str
-    audits_wanted: int
+    audits_wanted: tuple[int, ...]
 
 
 def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
@@ -150,6 +151,25 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
         needed = audits_needed(test, settings.audit_ratio, settings.certainty)
         wanted = int(max(1, settings.audits - len(record.audits), 0 if math.isnan(needed) else needed))
         wanted = min(wanted, most_audits(settings))
+    return Verdict(converged, stalled, checks, _sentence(converged, stalled, checks, settings), (wanted,))
+
+
+def together(verdicts: Mapping[str, Verdict], settings: ConvergenceSettings) -> Verdict:
+    """The verdict on several groups of walkers, by their names: each has to converge.
+
+    What is the same for all of them, as it is of the fits, is one check; the others bear their group's name.
+    """
+    if len(verdicts) == 1:
+        return next(iter(verdicts.values()))
+    own = [verdict.checks for verdict in verdicts.values()]
+    common = [check for check in own[0] if all(check in checks for checks in own)]
+    checks = (*common, *(
+        replace(check, name=f"{name}: {check.name}")
+        for name, verdict in verdicts.items() for check in verdict.checks if check not in common
+    ))  # fmt: skip
+    converged = all(verdict.converged for verdict in verdicts.values())
+    stalled = not converged and all(verdict.converged or verdict.stalled for verdict in verdicts.values())
+    wanted = tuple(n for verdict in verdicts.values() for n in verdict.audits_wanted)
     return Verdict(converged, stalled, checks, _sentence(converged, stalled, checks, settings), wanted)
 
 
@@ -279,7 +299,7 @@ def _test(
 ) -> AuditTest:
     known = [a for a in audits if a.predicted_eV_A > 0]
     squares = [(a.rmse_eV_A / (scale * a.predicted_eV_A)) ** 2 for a in known]
-    ratios, scatter = as_walked(squares, [a.highest_order_eV_A for a in known], record.walked_highest_order_eV_A)
+    ratios, scatter = as_walked(squares, [a.difficulty for a in known], record.walked_difficulty)
     return audit_test(ratios, bounds, scatter)
 
 

@@ -52,6 +52,7 @@ def _scores(
             ref.key, ref.role, rms(residual), float(np.sqrt(variances.mean())),
             float(np.sqrt(max(variances.mean() - model.noise_eV_A**2, 0.0))), ref.temperature_K,
             species_scores(symbols, residual, variances), model.on(frame.cell).difficulty(frame.displacements),
+            ref.cell,
         ))  # fmt: skip
     return tuple(found)
 

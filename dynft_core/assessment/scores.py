@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dynft_core.vocabulary import Role
+from dynft_core.vocabulary import SUPERCELL, Role
 
 
 def rms(values: ArrayLike) -> float:
@@ -37,5 +37,6 @@ class Score:
     bayesian_error_eV_A: float
     temperature_K: float = float("nan")
     species: tuple[SpeciesScore, ...] = ()
-    highest_order_eV_A: float = float("nan")
-    """RMS force of the force field's highest order."""
+    difficulty: float = float("nan")
+    """How hard the structure is for the model: see `Model.difficulty`."""
+    cell: str = SUPERCELL

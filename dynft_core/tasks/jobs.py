@@ -6,7 +6,7 @@ segments that the outcome names. Errors never travel as exceptions: an outcome s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dynft_core.assessment.scores import Score
@@ -133,6 +133,15 @@ class TruncationOutcome:
 
 
 @dataclass(frozen=True)
+class WalkEnd:
+    """Where a walk ended: its segment, its cell, and the group of its walker."""
+
+    segment: str
+    cell: str
+    group: str
+
+
+@dataclass(frozen=True)
 class FitJob:
     """Compute the posterior from `base` (a force field whose statistics are reused) and further labels."""
 
@@ -155,8 +164,8 @@ class FitJob:
     """Labels drawn from the walks whatever their ε_B, in `base` or new: they tell the error of the outcome."""
     initial: tuple[StructureRef, ...] = ()
     """Labels of the start: set aside once the audits contradict them."""
-    walked: tuple[tuple[str, str], ...] = ()
-    """Segments of walks, and their cells: where the walkers were at their ends, whatever ε_B."""
+    walked: tuple[WalkEnd, ...] = ()
+    """Where walkers were at the ends of walks, whatever ε_B."""
     heating_steps: int = 0
     """Steps before which a walker is colder than its thermostat."""
 
@@ -174,8 +183,8 @@ class FitOutcome:
     """New labels against the prediction of `base`."""
     left_out: tuple[Score, ...] = ()
     """The job's audits, each against the prediction of all other labels."""
-    walked_highest_order_eV_A: tuple[float, ...] = ()
-    """RMS force of the highest order in structures that were walked through."""
+    walked_difficulty: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """How hard structures are that were walked through (`Model.difficulty`), by group of walkers."""
     set_aside: tuple[str, ...] = ()
     """Keys of the initial labels that are in the fit no more."""
     property_name: PropertyName | None = None
@@ -188,11 +197,12 @@ class FitOutcome:
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Score force fields on labelled structures that none of them was fitted to."""
+    """Score force fields on labelled structures, of one group of walkers, that none of them was fitted to."""
 
     run_dir: str
     force_fields: tuple[str, ...]
     labels: tuple[StructureRef, ...]
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,6 +216,7 @@ class Evaluation:
     mean_bayesian_error_eV_A: float
     n_labels: int
     n_structures: int
+    group: str = ""
 
 
 @dataclass(frozen=True)

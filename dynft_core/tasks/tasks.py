@@ -262,7 +262,9 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
         raise InputError("convergence.stop_when", "a family with force constants", f"'{found.family}'", "leave it out")
     if job.property_name:  # of what is known from labels: pending ones may fail
         property_error = largest_error(found, job.property_name, PropertySettings(job.temperature_K))
-    walked = [found.on(cell).difficulty(u) for cell, u in _walked(job)]
+    walked: dict[str, tuple[float, ...]] = {}
+    for group, cell, u in _walked(job):
+        walked[group] = (*walked.get(group, ()), found.on(cell).difficulty(u))
     if job.pending:
         found = found.with_pending([_structure(run_dir, ref) for ref in job.pending])
     found.save(run_dir / job.output, apart=True)
@@ -276,18 +278,18 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
         log_evidence=found.log_evidence,
         scores=scores,
         left_out=left_out,
-        walked_highest_order_eV_A=tuple(walked),
+        walked_difficulty=walked,
         set_aside=set_aside,
         property_name=job.property_name,
         property_error=property_error,
     )
 
 
-def _walked(job: FitJob) -> list[tuple[ReferenceCell, Floats]]:
-    """Cells and displacements (N, 3) Å of walkers at their temperature, at the ends of their walks, as far as kept."""
+def _walked(job: FitJob) -> list[tuple[str, ReferenceCell, Floats]]:
+    """Groups, cells and displacements (N, 3) Å of walkers at their temperature, at the ends of their walks, as kept."""
     run_dir = Path(job.run_dir)
-    ends = [(cell, *_end(path)) for name, cell in job.walked if (path := run_dir / name).exists()]
-    return [(read_cell(run_dir, cell), u) for cell, step, u in ends if step >= job.heating_steps]
+    ends = [(walk, *_end(path)) for walk in job.walked if (path := run_dir / walk.segment).exists()]
+    return [(walk.group, read_cell(run_dir, walk.cell), u) for walk, step, u in ends if step >= job.heating_steps]
 
 
 @lru_cache(maxsize=200)

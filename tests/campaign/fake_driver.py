@@ -8,7 +8,8 @@ from pathlib import Path
 
 import fake_tasks
 
-from workflows.campaign_file.schema import Campaign, parse_campaign
+from workflows.campaign_file.reading import parse_campaign
+from workflows.campaign_file.schema import Campaign
 from workflows.driver.driver import run_campaign
 
 FOLDER = Path(__file__).parent

@@ -164,7 +164,7 @@ def test_a_fit_looks_at_the_later_half_of_the_walks(tmp_path: Path) -> None:
     _, events, submitted = run(settings, tmp_path, seed=1)
     fits = [a.job for a in submitted if isinstance(a.job, FitJob) and a.job.version > 1]
     last, n_walkers = fits[-1], settings.dynamics.walkers
-    walked = [Path(name) for name, _ in last.walked]
+    walked = [Path(walk.segment) for walk in last.walked]
     done = sum(e["event"] == "walk_finished" for e in events) * settings.dynamics.walkers_per_task / n_walkers
     assert {int(path.parent.name) for path in walked} == set(range(n_walkers))
     assert min(int(path.stem) for path in walked) >= (done - 1) // 2 - 1 > 0

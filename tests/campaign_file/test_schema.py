@@ -12,14 +12,8 @@ import pytest
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from workflows.campaign_file.schema import (
-    BUILT_IN,
-    Campaign,
-    built_in_names,
-    find_campaign,
-    load_campaign,
-    parse_campaign,
-)
+from workflows.campaign_file.reading import BUILT_IN, built_in_names, find_campaign, load_campaign, parse_campaign
+from workflows.campaign_file.schema import Campaign
 from workflows.user_files.structures import read_structure
 
 MATRIX = "three integers or a 3×3 integer matrix"

@@ -10,7 +10,7 @@ from ase.build import bulk
 from small_campaign import SMALL, refused, write_campaign
 
 from dynft_core.errors import InputError
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.preflight import check_campaign
 
 

@@ -13,7 +13,7 @@ from ase.build import bulk
 
 from dynft_core.storage.journal import read_journal
 from dynft_core.tasks.jobs import Evaluation
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
 from workflows.commands.compare import CompareSettings, variant
 from workflows.views.criteria_comparison import (

@@ -27,7 +27,7 @@ from dynft_core.storage.journal import Journal
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign.events import started_event
 from workflows.campaign.jobs import reference_settings
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
 from workflows.commands.import_labels import import_labels
 from workflows.run_folder.folder import prepared, state_of

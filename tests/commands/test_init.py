@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
 from workflows.user_files.structures import read_structure
 

@@ -16,7 +16,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from dynft_core.force_field.force_field import ForceField
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import ReferenceSettings
-from workflows.campaign_file.schema import Campaign, load_campaign
+from workflows.campaign_file.reading import load_campaign
+from workflows.campaign_file.schema import Campaign
 from workflows.commands.app import main
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

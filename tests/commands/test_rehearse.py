@@ -16,7 +16,7 @@ from dynft_core.reference.label import read_label
 from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign.paths import SUPERCELL
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
 from workflows.commands.rehearse import MEASURED, LabelCost, cost_lines
 from workflows.driver.sites import label_slots, load_site

@@ -28,7 +28,7 @@ from dynft_core.vocabulary import StructureRef
 from workflows.campaign.ledger import Entry, Ledger
 from workflows.campaign.paths import walk_path
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
 from workflows.commands.report import render, write_report
 from workflows.views.campaign_figures import ErrorTrace, bayesian_error_figure, data_uri, running_statistics

@@ -23,7 +23,7 @@ from workflows.campaign.fold import start
 from workflows.campaign.pace import Pace
 from workflows.campaign.paths import JOURNAL
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
 from workflows.run_folder.folder import prepared
 from workflows.views.status import Status

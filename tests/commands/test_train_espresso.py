@@ -19,7 +19,7 @@ from dynft_core.reference.calculation import calculate
 from dynft_core.reference.espresso import DEBIAN_PSEUDOPOTENTIALS
 from dynft_core.reference.label import read_label
 from workflows.campaign.jobs import reference_settings
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
 
 pytestmark = [

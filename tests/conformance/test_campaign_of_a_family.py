@@ -12,7 +12,7 @@ from in_process import run
 
 from dynft_core.models.registry import load_model
 from dynft_core.storage.structures import write_perfect_structure
-from workflows.campaign_file.schema import parse_campaign
+from workflows.campaign_file.reading import parse_campaign
 from workflows.commands.preflight import check_campaign
 
 SETTINGS: dict[str, Any] = {

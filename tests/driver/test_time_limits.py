@@ -11,7 +11,8 @@ from parsl.executors import HighThroughputExecutor
 from dynft_core.errors import CampaignFailedError
 from site_configs.blocks import SlurmBlocks, worker_pool
 from workflows.campaign.jobs import CHANGEABLE
-from workflows.campaign_file.schema import BUILT_IN, Campaign, load_campaign
+from workflows.campaign_file.reading import BUILT_IN, load_campaign
+from workflows.campaign_file.schema import Campaign
 from workflows.commands.dry_run import dry_run_lines
 from workflows.driver.executors import FUNCTIONS
 from workflows.driver.sites import accepting_s, executor_labels, load_site, walltime_s

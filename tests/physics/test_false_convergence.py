@@ -30,7 +30,8 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import CriterionSettings, ReferenceSettings
 from workflows.campaign.jobs import convergence_settings
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import BUILT_IN, Campaign, parse_campaign
+from workflows.campaign_file.reading import BUILT_IN, parse_campaign
+from workflows.campaign_file.schema import Campaign
 
 N_STEPS = 3000
 AUDITS = (200, 400, 800, 1600, 2800)

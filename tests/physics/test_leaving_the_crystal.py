@@ -9,7 +9,7 @@ from in_process import run
 
 from workflows.campaign.state import State
 from workflows.campaign.walks import LATEST_WALKS
-from workflows.campaign_file.schema import BUILT_IN, parse_campaign
+from workflows.campaign_file.reading import BUILT_IN, parse_campaign
 
 
 def ended(temperature_K: float, policy: str, folder: Path) -> State:

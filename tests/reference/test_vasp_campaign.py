@@ -19,7 +19,7 @@ from dynft_core.reference.guard import FIRST, identity
 from dynft_core.reference.label import read_label
 from dynft_core.storage.segments import write_segment
 from dynft_core.vocabulary import ReferenceSettings
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
 from workflows.driver.driver import run_campaign
 from workflows.run_folder.folder import prepared

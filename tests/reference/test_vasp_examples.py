@@ -17,7 +17,7 @@ from dynft_core.reference.guard import check_calculation
 from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.symmetry.space_group import primitive
 from workflows.campaign.jobs import reference_settings
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
 
 

@@ -220,7 +220,7 @@ def test_a_wrong_first_label_does_not_become_the_measure_of_all(
     in_this_process(monkeypatch)
     monkeypatch.setitem(FAULTS, "once", unless_all(FAULTS[fault]))
     outcome = labelled(vasp_job(tmp_path), "once", monkeypatch)
-    assert str(outcome.failure).startswith("implausible: the campaign's first label in this cell; computed twice, "), outcome.failure
+    assert str(outcome.failure).startswith("implausible: the campaign's first label in this cell; computed twice, ")
     assert not (tmp_path / FIRST).exists()
     for index in (1, 2, 0):
         good = labelled(vasp_job(tmp_path, index), "", monkeypatch)

@@ -21,7 +21,7 @@ from dynft_core.tasks.jobs import Evaluation, FitOutcome
 from dynft_core.vocabulary import Role, StructureRef
 from workflows.campaign.ledger import causes
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.views.live import Display, event_lines, standing, time_left
 from workflows.views.progress import Progress, duration
 from workflows.views.status import Recalibration, Status

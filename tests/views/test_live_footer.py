@@ -11,7 +11,7 @@ from dynft_core.dynamics.walk_records import WalkerOutcome
 from dynft_core.tasks.jobs import FitOutcome
 from workflows.campaign.fold import start
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.views.live_footer import MAX_WALKERS, panel_lines
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Container, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import accumulate, pairwise
 
 from dynft_core.assessment.audits import audit_steps
 from dynft_core.assessment.convergence import ConvergenceSettings
@@ -28,6 +29,7 @@ from dynft_core.tasks.jobs import (
 )
 from dynft_core.vocabulary import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, Role, StructureRef
 from workflows.campaign.paths import PRIMITIVE, SUPERCELL, force_field_path, walk_path
+from workflows.campaign_file.groups import WalkerGroup
 from workflows.campaign_file.schema import Campaign
 
 CHANGEABLE = (
@@ -38,8 +40,18 @@ CHANGEABLE = (
 
 
 def batches(campaign: Campaign) -> tuple[tuple[int, ...], ...]:
-    """The walkers of each walk task."""
-    return _batches(campaign.dynamics.walkers, campaign.dynamics.walkers_per_task)
+    """The walkers of each walk task, which are of one group."""
+    return _batches(tuple(len(group.walkers) for group in campaign.groups), campaign.dynamics.walkers_per_task)
+
+
+def batch_of(campaign: Campaign, walker: int) -> int:
+    """The number of the batch that a walker is in."""
+    return _batch_of(batches(campaign))[walker]
+
+
+def group_of(campaign: Campaign, walker: int) -> WalkerGroup:
+    """The group that a walker is in."""
+    return next(group for group in campaign.groups if walker in group.walkers)
 
 
 def all_batches(campaign: Campaign) -> frozenset[int]:
@@ -53,8 +65,25 @@ def _numbers(n: int) -> frozenset[int]:
 
 
 @cache
-def _batches(n: int, size: int) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(range(first, min(first + size, n))) for first in range(0, n, size))
+def _batches(groups: tuple[int, ...], size: int) -> tuple[tuple[int, ...], ...]:
+    starts = list(accumulate(groups, initial=0))
+    return tuple(
+        tuple(range(first, min(first + size, end)))
+        for start, end in pairwise(starts) for first in range(start, end, size)
+    )  # fmt: skip
+
+
+@cache
+def _batch_of(batches: tuple[tuple[int, ...], ...]) -> dict[int, int]:
+    return {walker: number for number, batch in enumerate(batches) for walker in batch}
+
+
+@cache
+def _turns(groups: tuple[int, ...]) -> dict[int, int]:
+    """The order in which walkers take audits: the first of each group, then the second of each, …"""
+    starts = list(accumulate(groups, initial=0))
+    places = sorted((i, g, starts[g] + i) for g, n in enumerate(groups) for i in range(n))
+    return {walker: turn for turn, (_, _, walker) in enumerate(places)}
 
 
 def reference_settings(campaign: Campaign) -> ReferenceSettings:
@@ -117,8 +146,13 @@ def initial_job(campaign: Campaign, run_dir: str) -> ProposeJob:
     return _propose(campaign, run_dir, "initial", methods[initial.method], initial.structures)
 
 
-def test_job(campaign: Campaign, run_dir: str, force_field: str) -> ProposeJob:
-    """An independent test set: a molecular dynamics run of its own, with random numbers of its own."""
+def test_segment(campaign: Campaign, group: WalkerGroup) -> str:
+    """Where the test structures of a group of walkers lie in the run folder."""
+    return "structures/test.h5" if len(campaign.groups) == 1 else f"structures/test-{group.name}.h5"
+
+
+def test_job(campaign: Campaign, run_dir: str, force_field: str, group: WalkerGroup) -> ProposeJob:
+    """A group's independent test set: a molecular dynamics run of its own, with random numbers of its own."""
     test, dynamics = campaign.test, campaign.dynamics
     steps_per_ps = 1000 / dynamics.timestep_fs
     steps = MdSteps(
@@ -126,16 +160,18 @@ def test_job(campaign: Campaign, run_dir: str, force_field: str) -> ProposeJob:
         equilibration_steps=round(test.equilibration_ps * steps_per_ps),
         interval_steps=max(1, round(test.interval_ps * steps_per_ps)),
     )  # fmt: skip
-    return _propose(campaign, run_dir, "test", ForceFieldMd(force_field, steps), test.structures, dynamics.seed + 1)
-
-
-def _propose(
-    campaign: Campaign, run_dir: str, role: Role, method: Method, n_structures: int, seed: int | None = None
-) -> ProposeJob:
-    dynamics = campaign.dynamics
+    method, seed = ForceFieldMd(force_field, steps), dynamics.seed + 1 + campaign.groups.index(group)
     return ProposeJob(
-        run_dir, f"structures/{role}.h5", method, role, n_structures, dynamics.temperature_K,
-        dynamics.seed if seed is None else seed, SUPERCELL, reference_settings(campaign),
+        run_dir, test_segment(campaign, group), method, "test", test.structures, group.temperature_K, seed, group.cell,
+        reference_settings(campaign),
+    )  # fmt: skip
+
+
+def _propose(campaign: Campaign, run_dir: str, role: Role, method: Method, n_structures: int) -> ProposeJob:
+    """Structures for the start, of the hottest walkers' temperature."""
+    return ProposeJob(
+        run_dir, f"structures/{role}.h5", method, role, n_structures, campaign.highest_temperature_K,
+        campaign.dynamics.seed, SUPERCELL, reference_settings(campaign),
     )  # fmt: skip
 
 
@@ -159,7 +195,7 @@ def fit_job(
         labels=tuple(labels),
         pending=tuple(pending),
         property_name=stop.property if stop and version else None,
-        temperature_K=campaign.dynamics.temperature_K,
+        temperature_K=campaign.highest_temperature_K,
     )
 
 
@@ -173,13 +209,14 @@ def walk_job(
     `pending`, `keeps_pending`: as in `WalkJob`; `audited`: walkers that are audited at the end of this walk besides
     the schedule; `flags`: structures are chosen by the criterion, too.
     """
-    dynamics, audit = campaign.dynamics, campaign.audit
+    dynamics, audit, group = campaign.dynamics, campaign.audit, group_of(campaign, walkers[0][0])
+    turns = _turns(tuple(len(group.walkers) for group in campaign.groups))
     n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
     starts, audits = [], []
     for w, last in walkers:
         starts.append(WalkerStart(w, last.output if last else None, walk_path(w, number)))
         step = last.step if last else 0
-        schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, dynamics.walkers)
+        schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, turns[w], len(turns))
         chosen = {*audit_steps(*schedule, heating_ps(campaign))}
         chosen |= set(_random_steps(campaign, w, step, step + n_steps) if flags else ())
         chosen |= {step + n_steps} if w in audited else set()
@@ -189,10 +226,10 @@ def walk_job(
         run_dir=run_dir,
         walkers=tuple(starts),
         force_field=force_field,
-        cell=SUPERCELL,
+        cell=group.cell,
         n_steps=n_steps,
         seed=dynamics.seed,
-        temperature_K=dynamics.temperature_K,
+        temperature_K=group.temperature_K,
         timestep_fs=dynamics.timestep_fs,
         friction_per_ps=dynamics.friction_per_ps,
         criterion=criterion if flags else replace(criterion, name="fixed", threshold_eV_A=math.inf),
@@ -267,7 +304,7 @@ def _random_steps(campaign: Campaign, walker: int, from_step: int, to_step: int)
     return random_steps(mean_steps, from_step, to_step, walker, campaign.dynamics.seed)
 
 
-def evaluate_job(run_dir: str, n_versions: int, labels: Sequence[StructureRef]) -> EvaluateJob:
-    """Score every force field since the first full one, `n_versions` of them, on the test set."""
+def evaluate_job(run_dir: str, n_versions: int, labels: Sequence[StructureRef], group: str) -> EvaluateJob:
+    """Score every force field since the first full one, `n_versions` of them, on a group's test set."""
     paths = tuple(force_field_path(v) for v in range(1, n_versions + 1))
-    return EvaluateJob(run_dir, paths, tuple(labels))
+    return EvaluateJob(run_dir, paths, tuple(labels), group)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import inf, isnan
 
 from dynft_core.assessment.convergence import most_audits
 from dynft_core.reference.failures import Failure
-from dynft_core.tasks.jobs import FitJob
+from dynft_core.tasks.jobs import FitJob, WalkEnd
 from dynft_core.vocabulary import Role, StructureRef
 from workflows.campaign import jobs, paths
 from workflows.campaign.actions import Action
@@ -121,16 +121,16 @@ def _pending(state: State) -> tuple[tuple[StructureRef, ...], bool]:
 def _walk_or_end(state: State, actions: list[Action]) -> Plan:
     """Walks beside these tasks; or, when there is no need to walk on, what remains, then the next phase."""
     if not state.may_end:
-        return actions + _walks(state, 0), state
+        return actions + _walks(state), state
     every = max(1, len(state.walks.finished) // VERDICTS)
-    if sum(state.walks.finished) % every and ((walks := _walks(state, 0)) or state.walking):
+    if sum(state.walks.finished) % every and ((walks := _walks(state)) or state.walking):
         return actions + walks, state
     state, verdict = state.judge()
     if not (verdict.converged or verdict.stalled):
         if state.labels_suffice and state.fits[-1].n_labels >= 2 * state.tried_labels:
             actions = actions + _trial(state)
         return actions + _walks(state, verdict.audits_wanted), state
-    if state.campaign.selection.policy == "wait" and not all(state.walks.fresh) and (walks := _walks(state, 0)):
+    if state.campaign.selection.policy == "wait" and not all(state.walks.fresh) and (walks := _walks(state)):
         return walks, state  # the last force field has to walk, too, and meet nothing new
     if state.tasks or actions:
         return actions, state
@@ -147,11 +147,12 @@ def _trial(state: State) -> list[Action]:
     return [Action(trial, jobs.truncation_job(state.run_dir, state.force_field, state.ledger.labels("audit")))]
 
 
-def _walks(state: State, audits_wanted: int) -> list[Action]:
+def _walks(state: State, audits_wanted: Sequence[int] = ()) -> list[Action]:
     """The next walk of every batch that is not walking; nothing is flagged where labels would not help."""
     pending: tuple[StructureRef, ...] | None = None
     longest = 1000 * state.campaign.convergence.max_walk_ps / state.campaign.dynamics.timestep_fs
-    audited = range(audits_wanted)  # the first walkers
+    wanted = zip(state.campaign.groups, audits_wanted, strict=False)
+    audited = {w for group, count in wanted for w in group.walkers[:count]}  # the first of each group
     found = []
     batches = jobs.batches(state.campaign)
     for b in sorted(jobs.all_batches(state.campaign) - state.walking):
@@ -205,20 +206,28 @@ def _selection(state: State) -> list[Action]:
 
 
 def _plan_test(state: State) -> Plan:
-    if state.campaign.test.structures == 0 or state.evaluations:
+    scored_groups = {e.group for e in state.evaluations}
+    groups = state.campaign.groups if state.campaign.test.structures else ()
+    left = [group for group in groups if group.name not in scored_groups]
+    if not left:
         if state.tasks:
             return [], state
         reason = f"not converged: {state.problem}; {state.reason}" if state.problem else state.reason
         return [], replace(state, phase="complete", reason="; ".join(filter(None, (reason, state.diagnosis))))
-    refs = state.ledger.of_role("test")
-    if not refs:
-        return [Action("propose:test", jobs.test_job(state.campaign, state.run_dir, state.force_field))], state
-    if state.ledger.waiting("test"):
-        return _labels(state, "test"), state
-    labels = state.ledger.labels("test")
-    if not labels:
-        return [], replace(state, failure=_no_label("the test set", state))
-    return [Action("evaluate:test", jobs.evaluate_job(state.run_dir, len(state.fits), labels))], state
+    actions = _labels(state, "test")
+    for group in left:
+        own = [ref for ref in state.ledger.of_role("test") if ref.segment == jobs.test_segment(state.campaign, group)]
+        of_group = f":{group.name}" if len(state.campaign.groups) > 1 else ""
+        if not own:
+            job = jobs.test_job(state.campaign, state.run_dir, state.force_field, group)
+            actions.append(Action(f"propose:test{of_group}", job))
+        elif not set(own) & set(state.ledger.waiting("test")):
+            labels = [ref for ref in state.ledger.labels("test") if ref in own]
+            if not labels:
+                return [], replace(state, failure=_no_label("the test set", state))
+            scored = jobs.evaluate_job(state.run_dir, len(state.fits), labels, group.name)
+            actions.append(Action(f"evaluate:test{of_group}", scored))
+    return actions, state
 
 
 def _labels(state: State, *roles: Role) -> list[Action]:
@@ -240,8 +249,11 @@ def _labels(state: State, *roles: Role) -> list[Action]:
 def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: Iterable[StructureRef]) -> Action:
     job = jobs.fit_job(state.campaign, state.run_dir, version, tuple(labels), tuple(pending))
     if version > 1:
-        audits = sorted(state.ledger.labels("audit"), key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))
-        audits = audits[-most_audits(jobs.convergence_settings(state.campaign)) :]
+        most, alone = most_audits(jobs.convergence_settings(state.campaign)), len(state.campaign.groups) == 1
+        audits: list[StructureRef] = []
+        for group in state.campaign.groups:
+            own = [ref for ref in state.ledger.labels("audit") if alone or group.has(ref.temperature_K, ref.cell)]
+            audits += sorted(own, key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))[-most:]
         job = replace(
             job, audits=tuple(audits), initial=state.ledger.labels("initial"),
             walked=_walked(state), heating_steps=jobs.heating_steps(state.campaign),
@@ -258,18 +270,20 @@ def rebuild_job(state: State) -> FitJob:
     return replace(job, base=None)
 
 
-def _walked(state: State) -> tuple[tuple[str, str], ...]:
+def _walked(state: State) -> tuple[WalkEnd, ...]:
     """The latest walks, about as many as `MOST_WALKS`, of all batches in turn; none of the first half.
 
     Those were led by force fields that knew less: where they went astray is not where the crystal goes.
     """
-    each = -(-MOST_WALKS // state.campaign.dynamics.walkers)
-    return tuple(
-        (paths.walk_path(walker, number), paths.SUPERCELL)
-        for batch, walks in zip(jobs.batches(state.campaign), state.walks.finished, strict=True)
-        for number in range(max(walks // 2, walks - each), walks)
-        for walker in batch
-    )
+    each = -(-MOST_WALKS // state.campaign.n_walkers)
+    found = []
+    for batch, walks in zip(jobs.batches(state.campaign), state.walks.finished, strict=True):
+        group = jobs.group_of(state.campaign, batch[0])
+        found += [
+            WalkEnd(paths.walk_path(walker, number), group.cell, group.name)
+            for number in range(max(walks // 2, walks - each), walks) for walker in batch
+        ]  # fmt: skip
+    return tuple(found)
 
 
 _PLANS = {

@@ -242,8 +242,9 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
                 ledger=state.ledger.set_aside(outcome.set_aside).fitted(ref.key for ref in job.labels),
                 pending=frozenset(ref.key for ref in job.pending),
             )
-        case EvaluateJob(), EvaluateOutcome():
-            return replace(state, evaluations=outcome.evaluations)
+        case EvaluateJob() as job, EvaluateOutcome():
+            own = tuple(replace(e, group=job.group) for e in outcome.evaluations)
+            return replace(state, evaluations=(*(e for e in state.evaluations if e.group != job.group), *own))
     raise FileFormatError(JOURNAL, f"an outcome of {action.id}", type(outcome).__name__, "restore the file")
 
 
@@ -265,7 +266,7 @@ def _after_walk(state: State, outcome: WalkOutcome) -> State:
         flagged = [ref for ref in walk.selected if ref.role == "flagged"]
         ledger = ledger.choose(flagged, "candidate" if jobs.chooses_batches(state.campaign) else "queued")
         ledger = ledger.choose(walk.selected, "queued")
-    batch = outcome.walks[0].walker // state.campaign.dynamics.walkers_per_task
+    batch = jobs.batch_of(state.campaign, outcome.walks[0].walker)
     newest = outcome.n_labels == state.fits[-1].n_labels  # not so under 'continue', while a fit came
     walks, failure = state.walks.after(batch, outcome.walks, newest), state.failure
     if why := walks.trouble:

@@ -15,8 +15,10 @@ from dynft_core.assessment.convergence import (
     WalkerProgress,
     assess,
     bayesian_share,
+    together,
 )
 from dynft_core.assessment.diagnosis import better, diagnosis, leaving
+from dynft_core.assessment.scores import Score
 from dynft_core.assessment.validation import ErrorSummary, Validation
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.failures import Failure, FailureKind
@@ -32,6 +34,7 @@ from workflows.campaign.actions import Action
 from workflows.campaign.ledger import TRAINING, Ledger
 from workflows.campaign.pace import Pace
 from workflows.campaign.walks import ValidationWalks, Walks
+from workflows.campaign_file.groups import WalkerGroup
 from workflows.campaign_file.schema import Campaign
 
 Phase = Literal["harmonic", "initial", "walking", "validation", "test", "complete"]
@@ -108,7 +111,7 @@ class State:
     def new(cls, campaign: Campaign, run_dir: str) -> State:
         """A campaign of which nothing has happened yet."""
         phase: Phase = "harmonic" if campaign.initial.method == "phonons" else "initial"
-        nobody = (None,) * campaign.dynamics.walkers
+        nobody = (None,) * campaign.n_walkers
         walks = Walks.none(len(nobody), len(jobs.batches(campaign)))
         return cls(campaign, run_dir, phase, walks, ValidationWalks(nobody))
 
@@ -132,7 +135,7 @@ class State:
         return replace(self, tasks=tasks, setbacks=setbacks, walking=walking, labelling=labelling)
 
     def _batch(self, job: WalkJob) -> int:
-        return job.walkers[0].walker // self.campaign.dynamics.walkers_per_task
+        return jobs.batch_of(self.campaign, job.walkers[0].walker)
 
     def is_being_fitted(self, key: str) -> bool:
         """Whether an outstanding fit has this label."""
@@ -164,9 +167,16 @@ class State:
         )
 
     @property
-    def final_evaluation(self) -> Evaluation | None:
-        """The last force field's score on the test set, if there is one."""
-        return max(self.evaluations, key=lambda e: e.force_field, default=None)
+    def final_evaluations(self) -> tuple[Evaluation, ...]:
+        """The last force field's scores on the test sets, group by group."""
+        last = max((e.force_field for e in self.evaluations), default="")
+        return tuple(e for e in self.evaluations if e.force_field == last)
+
+    @property
+    def test_rmse_eV_A(self) -> float:
+        """The last force field's error on all test structures; nan without any."""
+        squares = [(e.n_structures, e.rmse_eV_A**2) for e in self.final_evaluations]
+        return math.sqrt(sum(n * x for n, x in squares) / sum(n for n, _ in squares)) if squares else math.nan
 
     @property
     def least_walked_ps(self) -> float:
@@ -176,24 +186,43 @@ class State:
 
     @property
     def record(self) -> ConvergenceRecord:
-        """What convergence is judged by."""
-        audits = self.fits[-1].left_out if self.fits else ()
-        stop = self.campaign.convergence.stop_when
-        wanted = stop.property if stop else None
-        ps = self.campaign.dynamics.timestep_fs / 1000
+        """What convergence is judged by, of all walkers together."""
+        return self._record(range(len(self.walks.walkers)), self._audits, self._walked())
+
+    def record_of(self, group: WalkerGroup) -> ConvergenceRecord:
+        """What convergence is judged by, of one group of walkers."""
+        if len(self.campaign.groups) == 1:
+            return self.record
+        audits = [score for score in self._audits if group.has(score.temperature_K, score.cell)]
+        return self._record(group.walkers, audits, self._walked(group.name))
+
+    @property
+    def _audits(self) -> tuple[Score, ...]:
+        return self.fits[-1].left_out if self.fits else ()
+
+    def _walked(self, *groups: str) -> tuple[float, ...]:
+        """How hard the structures are that these groups, or all, walk through."""
+        walked = self.fits[-1].walked_difficulty if self.fits else {}
+        return tuple(value for name in groups or walked for value in walked.get(name, ()))
+
+    def _record(
+        self, walkers: Iterable[int], audits: Iterable[Score], walked: tuple[float, ...]
+    ) -> ConvergenceRecord:
+        stop, ps = self.campaign.convergence.stop_when, self.campaign.dynamics.timestep_fs / 1000
+        wanted, latest = stop.property if stop else None, self.walks.walkers
         return ConvergenceRecord(
             tuple(
                 FitPoint(f.n_labels, f.beta_inv_sqrt_eV_A, f.property_error if f.property_name == wanted else math.nan)
                 for f in self.fits
             ),
-            tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A, s.temperature_K, s.highest_order_eV_A) for s in audits),
+            tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A, s.temperature_K, s.difficulty) for s in audits),
             tuple(
                 WalkerProgress(i, w.step * ps, w.mean_error_eV_A, ps * (w.step - max(w.last_flag_step, 0)))
-                if w
+                if (w := latest[i])
                 else WalkerProgress(i, 0.0, math.nan)
-                for i, w in enumerate(self.walks.walkers)
+                for i in walkers
             ),
-            self.fits[-1].walked_highest_order_eV_A if self.fits else (),
+            walked,
         )
 
     @property
@@ -251,7 +280,9 @@ class State:
     @property
     def verdict(self) -> Verdict:
         """What the checks say."""
-        return self.judged or assess(self.record, jobs.convergence_settings(self.campaign))
+        settings = jobs.convergence_settings(self.campaign)
+        groups = self.campaign.groups
+        return self.judged or together({g.name: assess(self.record_of(g), settings) for g in groups}, settings)
 
     def judge(self) -> tuple[State, Verdict]:
         """The state that keeps its verdict, and the verdict."""

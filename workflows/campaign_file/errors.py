@@ -80,7 +80,7 @@ def _without_unit(key: str) -> str:
 def _keys_of(path: Sequence[Any], model: type[BaseModel]) -> list[str]:
     """Keys that the section of `model` at `path` may have."""
     section = model
-    for part in path:
+    for part in (part for part in path if not isinstance(part, int)):
         annotation = section.model_fields[str(part)].annotation
         members = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
         if not members:

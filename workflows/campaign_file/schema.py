@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
-import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from dynft_core.errors import FileFormatError, InputError, nearest
 from dynft_core.models.settings import ModelSettings, force_constants
-from dynft_core.vocabulary import PROPERTY_UNITS, MonitorName, Policy, Precision, Prior, PropertyName
-from workflows.campaign_file.errors import explained
+from dynft_core.vocabulary import SUPERCELL, MonitorName, Policy, Precision, Prior, PropertyName
+from workflows.campaign_file.groups import WalkerGroup, cell_names, matrix_of
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -59,6 +54,17 @@ class DynamicsSection(_Section):
     precision: Precision = "double"
     """Of the forces: 'single' halves their time; the walkers' state and all decisions stay in double precision."""
     max_task_minutes: Positive = 60.0
+
+
+class WalkersSection(_Section):
+    """A group of walkers; without any, `[dynamics]` and `[crystal]` describe one."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+    count: Annotated[int, Field(ge=1, le=10_000)] = 2
+    temperature_K: Positive | None = None
+    """None: that of `[dynamics]`."""
+    supercell: list[int] | list[list[int]] | None = None
+    """None: that of `[crystal]`."""
 
 
 class SelectionSection(_Section):
@@ -180,6 +186,7 @@ class Campaign(_Section):
     model: ModelSection = ModelSection()
     expansion: ExpansionSection | None = None
     dynamics: DynamicsSection = DynamicsSection()
+    walkers: list[WalkersSection] = []
     selection: SelectionSection = SelectionSection()
     initial: InitialSection = InitialSection()
     audit: AuditSection = AuditSection()
@@ -189,165 +196,32 @@ class Campaign(_Section):
     limits: LimitsSection = LimitsSection()
     test: TestSection = TestSection()
 
+    @cached_property
+    def groups(self) -> tuple[WalkerGroup, ...]:
+        """The walkers, group by group."""
+        own, dynamics = matrix_of(self.crystal.supercell), self.dynamics
+        if not self.walkers:
+            return (WalkerGroup("all", tuple(range(dynamics.walkers)), dynamics.temperature_K, own, SUPERCELL),)
+        matrices = [own if w.supercell is None else matrix_of(w.supercell) for w in self.walkers]
+        names, first, found = cell_names([own, *matrices]), 0, []
+        for w, matrix in zip(self.walkers, matrices, strict=True):
+            numbers, temperature_K = tuple(range(first, first + w.count)), w.temperature_K or dynamics.temperature_K
+            found.append(WalkerGroup(w.name, numbers, temperature_K, matrix, names[matrix]))
+            first += w.count
+        return tuple(found)
+
+    @property
+    def n_walkers(self) -> int:
+        """How many walkers there are."""
+        return self.groups[-1].walkers[-1] + 1
+
+    @property
+    def highest_temperature_K(self) -> float:
+        """The temperature of the hottest walkers: that of the structures of the start."""
+        return max(group.temperature_K for group in self.groups)
+
     def model_settings(self, harmonic: bool = False) -> ModelSettings:
         """What the family of models is asked for; `harmonic`: order 2 alone."""
         if (own := self.expansion) is None:
             return ModelSettings(self.model.family, self.model.parameters)
         return force_constants(own.cutoffs_A[: 1 if harmonic else None], own.prior, own.noise_floor_meV_A / 1000)
-
-
-BUILT_IN = Path(__file__).parent / "builtin"
-"""Campaigns that come with dynft: NAME.toml and the structure it names."""
-
-_PATHS = {"espresso": ("pseudo_dir",), "force_field": ("path",)}
-"""Parameters that are paths, by calculator."""
-
-
-def built_in_names() -> list[str]:
-    """Names of the campaigns that come with dynft."""
-    return sorted(path.stem for path in BUILT_IN.glob("*.toml"))
-
-
-def find_campaign(source: str | Path) -> Path:
-    """The campaign file that `source` means: a path, or the name of a built-in campaign.
-
-    Raises:
-        FileFormatError: neither.
-    """
-    path = Path(source)
-    if path.is_file():
-        return path
-    if str(source) in built_in_names():
-        return BUILT_IN / f"{source}.toml"
-    if path.is_dir():
-        raise FileFormatError("campaign", "a campaign file", f"'{source}', a folder", f"give {path / 'campaign.toml'}")
-    raise FileFormatError(
-        "campaign", f"a campaign file, or one of {', '.join(built_in_names())}", f"'{source}', which is not there",
-        nearest(str(source), built_in_names(), "make one with: dynft init STRUCTURE"),
-    )
-
-
-def load_campaign(source: str | Path) -> tuple[Campaign, str]:
-    """Read and check a campaign; returns it, `crystal.structure` made absolute, and the file's text as it stands.
-
-    Args:
-        source: path of a TOML file, or the name of a built-in campaign.
-
-    Raises:
-        InputError: file missing or no TOML, unknown key, wrong type or unit, values that contradict each other.
-    """
-    path = find_campaign(source)
-    table, text = _read_toml(path)
-    campaign = parse_campaign(table)
-    structure = (path.parent / campaign.crystal.structure).resolve()
-    if not structure.is_file():
-        raise FileFormatError(
-            "crystal.structure", "a structure file, its path relative to the campaign file",
-            f"'{structure}', which is not there", "correct the path, or put the file there",
-        )
-    crystal = campaign.crystal.model_copy(update={"structure": str(structure)})
-    parameters = _with_absolute_paths(campaign.reference, path.parent)
-    reference = campaign.reference.model_copy(update={"parameters": parameters})
-    return campaign.model_copy(update={"crystal": crystal, "reference": reference}), text
-
-
-def _with_absolute_paths(reference: ReferenceSection, folder: Path) -> dict[str, Any]:
-    """The reference's parameters, paths relative to the campaign's folder made absolute: labels run elsewhere."""
-    names = _PATHS.get(reference.calculator.strip().lower(), ())
-    paths = {name: reference.parameters[name] for name in names if name in reference.parameters}
-    return reference.parameters | {name: str((folder / str(path)).resolve()) for name, path in paths.items()}
-
-
-def campaign_toml(campaign: Campaign) -> str:
-    """The campaign as the text of a campaign file, every key written out."""
-    return tomli_w.dumps(campaign.model_dump(exclude_none=True))
-
-
-def _read_toml(path: Path) -> tuple[dict[str, Any], str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return tomllib.loads(text), text
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise FileFormatError(str(path), "a TOML text file", str(error), "correct the file at that place") from error
-
-
-def parse_campaign(table: Mapping[str, Any]) -> Campaign:
-    """Check the parsed TOML of a campaign.
-
-    Raises:
-        InputError: the first thing that is wrong, with the key's full name and what to do.
-    """
-    try:
-        campaign = Campaign.model_validate(dict(table))
-    except ValidationError as error:
-        # An unknown key explains the missing one that it was meant to be: it is named first.
-        problems = sorted(error.errors(), key=lambda p: p["type"] != "extra_forbidden")
-        raise explained(problems[0], Campaign) from error
-    _check_values(campaign)
-    return campaign
-
-
-def _check_values(campaign: Campaign) -> None:
-    """What no single value shows."""
-    matrix = campaign.crystal.supercell
-    square = len(matrix) == 3 and all(isinstance(row, int) or len(row) == 3 for row in matrix)
-    if not square:
-        raise InputError(
-            "crystal.supercell", "three integers or a 3×3 integer matrix", repr(matrix), "for example [3, 3, 3]"
-        )
-    for key in ("audit_ratio", "scale_bounds"):
-        bounds = getattr(campaign.convergence, key)
-        if len(bounds) != 2 or not bounds[0] < 1 < bounds[1]:
-            raise InputError(
-                f"convergence.{key}", "two bounds, one below 1 and one above", repr(bounds), "for example [0.85, 1.18]"
-            )
-    _check_model(campaign)
-    if campaign.convergence.max_walk_ps < campaign.convergence.min_walk_ps:
-        raise InputError(
-            "convergence.max_walk_ps", f"at least min_walk_ps, {campaign.convergence.min_walk_ps:g} ps",
-            f"{campaign.convergence.max_walk_ps:g} ps", "raise it",
-        )
-    if (stop := campaign.convergence.stop_when) is not None:
-        _check_tolerance(stop, max_order=len(campaign.expansion.cutoffs_A) + 1 if campaign.expansion else 0)
-    if campaign.selection.criterion == "fixed" and campaign.selection.threshold_meV_A == 0:
-        raise InputError(
-            "selection.threshold_meV_A", "more than 0 meV/Å for criterion 'fixed'", "0",
-            "set the largest ε_B that you accept",
-        )
-
-
-def _check_model(campaign: Campaign) -> None:
-    """The table that describes the model is there, and what is asked for fits it."""
-    expansion, family = campaign.expansion, campaign.model.family
-    if (expansion is not None) != (family == "force_constants"):
-        if expansion is None:
-            raise InputError("expansion", "a table with cutoffs_A", "none", "write [expansion] and cutoffs_A = [...]")
-        raise InputError("expansion", f"no such table for models of '{family}'", "one", "leave it out")
-    if expansion is None:
-        if campaign.initial.method == "phonons":
-            raise InputError(
-                "initial.method", f"'rattled' or 'reference_md' for models of '{family}'", "'phonons'", "set it"
-            )
-        return
-    floor, largest = expansion.noise_floor_meV_A, campaign.convergence.max_error_meV_A
-    if largest is not None and largest <= floor:
-        raise InputError(
-            "convergence.max_error_meV_A", f"more than the noise of the labels, noise_floor_meV_A = {floor:g} meV/Å",
-            f"{largest:g} meV/Å, which no campaign reaches", "raise it, or leave it out",
-        )
-
-
-def _check_tolerance(stop: StopWhen, max_order: int) -> None:
-    unit = PROPERTY_UNITS[stop.property]
-    words = stop.tolerance.split()
-    number = re.fullmatch(r"[0-9.]+(?:[eE][-+]?[0-9]+)?", words[0]) if words else None
-    if number is None or words[1:] not in ([unit], [] if unit == "1" else [unit]) or not float(words[0]) > 0:
-        raise InputError(
-            "convergence.stop_when.tolerance", f"a number above 0 and the unit {unit} for '{stop.property}'",
-            f"'{stop.tolerance}'", f'for example "0.05{"" if unit == "1" else " " + unit}"',
-        )
-    if stop.property == "sigma_A" and max_order == 2:
-        raise InputError(
-            "convergence.stop_when.property", "a property that the orders present can give",
-            "'sigma_A' with order 2 alone", "add a cutoff for order 3, or choose phonons",
-        )

@@ -22,7 +22,8 @@ from dynft_core.tasks.tasks import evaluate
 from workflows.campaign.jobs import convergence_settings
 from workflows.campaign.paths import force_field_path
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import Campaign, SelectionSection, campaign_toml, load_campaign
+from workflows.campaign_file.reading import campaign_toml, load_campaign
+from workflows.campaign_file.schema import Campaign, SelectionSection
 from workflows.commands.preflight import check_campaign
 from workflows.driver.driver import run_campaign
 from workflows.run_folder.checks import check_run_folder

@@ -15,7 +15,8 @@ from workflows.campaign.events import changed_event
 from workflows.campaign.fold import advance, start
 from workflows.campaign.jobs import batches, heating_ps, reference_settings
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import Campaign, load_campaign
+from workflows.campaign_file.reading import load_campaign
+from workflows.campaign_file.schema import Campaign
 from workflows.commands.preflight import check_campaign
 from workflows.driver.sites import accepting_s, executor_labels, load_site
 from workflows.driver.time_limits import time_limits_s

@@ -27,7 +27,7 @@ from workflows.campaign.events import imported_event, started_event
 from workflows.campaign.jobs import reference_settings
 from workflows.campaign.paths import JOURNAL, PRIMITIVE, SUPERCELL
 from workflows.campaign.state import State
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.run_folder.folder import RUN_MODE, prepared, state_of, take_requests
 from workflows.run_folder.identity import first_event
 from workflows.run_folder.requests import ask

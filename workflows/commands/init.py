@@ -17,7 +17,7 @@ from dynft_core.reference.calculators import is_installed
 from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.structures import write_perfect_structure
 from dynft_core.symmetry.space_group import SYMMETRY_TOLERANCE_A, hidden_symmetry, primitive, space_group, symmetrised
-from workflows.campaign_file.schema import BUILT_IN, built_in_names
+from workflows.campaign_file.reading import BUILT_IN, built_in_names
 from workflows.user_files.outputs import check_folder
 from workflows.user_files.structures import read_structure
 

@@ -10,6 +10,7 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import check_calculator
 from dynft_core.symmetry.basis import check_cutoffs
 from workflows.campaign.jobs import chooses_batches, reference_settings
+from workflows.campaign.paths import SUPERCELL
 from workflows.campaign.plan import MOST_CANDIDATES
 from workflows.campaign_file.schema import Campaign, ExpansionSection
 from workflows.user_files.data_checks import check_memory
@@ -25,11 +26,15 @@ def check_campaign(campaign: Campaign) -> list[str]:
     """
     crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
-    if supercell.n_atoms < 2:
-        raise InputError(
-            "crystal.supercell", "two atoms or more: one alone does not move", f"{campaign.crystal.supercell}",
-            "give a larger one",
-        )
+    matrices = {group.cell: group.supercell for group in campaign.groups}
+    cells = [supercell, *(Supercell.build(crystal, m) for cell, m in matrices.items() if cell != SUPERCELL)]
+    for cell in cells:
+        if cell.n_atoms < 2:
+            raise InputError(
+                "crystal.supercell", "two atoms or more: one alone does not move", f"{cell.matrix.tolist()}",
+                "give a larger one",
+            )
+    supercell = max(cells, key=lambda cell: cell.n_atoms)
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
     return [*check_calculator(reference_settings(campaign), supercell.atoms()), *(note for note in found if note)]
 

@@ -19,7 +19,8 @@ from dynft_core.storage.structures import read_perfect_structure, write_perfect_
 from dynft_core.tasks.tasks import label, propose
 from workflows.campaign.jobs import harmonic_job, reference_settings
 from workflows.campaign.paths import JOURNAL, SUPERCELL
-from workflows.campaign_file.schema import Campaign, ReferenceSection, campaign_toml, load_campaign
+from workflows.campaign_file.reading import campaign_toml, load_campaign
+from workflows.campaign_file.schema import Campaign, ReferenceSection
 from workflows.commands.preflight import check_campaign
 from workflows.driver.driver import run_campaign
 from workflows.driver.sites import label_slots, load_site

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dynft_core.models.registry import load_model
 from workflows.campaign.paths import FORCE_FIELD
-from workflows.campaign_file.schema import load_campaign
+from workflows.campaign_file.reading import load_campaign
 from workflows.commands.preflight import check_campaign
 from workflows.driver.driver import run_campaign
 from workflows.run_folder.checks import check_reference, check_run_folder

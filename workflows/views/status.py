@@ -13,6 +13,7 @@ from dynft_core.assessment.audits import audits_needed
 from dynft_core.assessment.calibration import Calibration, calibrations
 from dynft_core.assessment.convergence import (
     Check,
+    assess,
     audited_rmse,
     audits_test,
     error_interval,
@@ -23,9 +24,11 @@ from dynft_core.assessment.validation import Validation
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.failures import FailureKind
 from dynft_core.reference.label_job import LabelJob
+from dynft_core.storage.structures import read_cell
 from workflows.campaign.jobs import convergence_settings
 from workflows.campaign.paths import JOURNAL
 from workflows.campaign.state import State
+from workflows.campaign_file.groups import WalkerGroup
 from workflows.run_folder.folder import lost_force_field
 from workflows.run_folder.identity import left_without_journal
 from workflows.run_folder.lease import is_held
@@ -67,6 +70,31 @@ class Audits:
 
 
 @dataclass(frozen=True)
+class GroupStatus:
+    """How one group of walkers does; errors in eV/Å, as in `Status`.
+
+    Attributes:
+        name, temperature_K, supercell: of the campaign file; n_atoms: of its cell; n_walkers: how many.
+        walked_ps: of all its walkers together.
+        scale: what its audits multiply predicted errors by; n_audits: how many they are.
+        converged: all checks hold for it.
+    """
+
+    name: str
+    temperature_K: float
+    supercell: tuple[tuple[int, ...], ...]
+    n_atoms: int
+    n_walkers: int
+    walked_ps: float
+    mu_k: float
+    predicted_rmse: float
+    scale: float
+    n_audits: int
+    rmse: float
+    converged: bool
+
+
+@dataclass(frozen=True)
 class Status:
     """Where a campaign stands. Errors in eV/Å; what is not known yet is nan or None, both null in JSON.
 
@@ -81,6 +109,7 @@ class Status:
         walked_ps: time walked, all walkers together.
         beta_inv_sqrt: fitting error; mu_k: μ_k[ε_B], mean over the walkers; audited_rmse: what the audits found.
         predicted_rmse, error_interval: expected test error; rmse: that on the test set.
+        groups: the walkers, group by group.
         checks: of convergence; audits, recalibration: what the audits say of predicted errors.
         calibration: of labels 'before' they were fitted and, each left out, 'now'.
         diagnosis: what limits the error, in a sentence; validation: what the walk with training off found.
@@ -108,6 +137,7 @@ class Status:
     error_interval: Interval = (math.nan, math.nan)
     audited_rmse: float = math.nan
     rmse: float = math.nan
+    groups: tuple[GroupStatus, ...] = ()
     checks: tuple[Check, ...] = ()
     audits: Audits = Audits()
     recalibration: Recalibration = Recalibration()
@@ -149,7 +179,8 @@ class Status:
             predicted_rmse=high,
             error_interval=(low, high),
             audited_rmse=audited_rmse(record),
-            rmse=state.final_evaluation.rmse_eV_A if state.final_evaluation else math.nan,
+            rmse=state.test_rmse_eV_A,
+            groups=_groups(state),
             checks=state.verdict.checks,
             audits=Audits(
                 test.n_audits, test.ratio, test.interval(), test.certainty,
@@ -202,6 +233,27 @@ def _go_on(state: State) -> str:
     again = ", which tries again what failed" if state.failure else ""
     causes = f"; all causes: {shlex.join(['dynft', 'labels', 'list', state.run_dir])}" if state.ledger.failed else ""
     return f"{first}dynft train CAMPAIGN --run {shlex.quote(state.run_dir)}{again}{causes}"
+
+
+def _groups(state: State) -> tuple[GroupStatus, ...]:
+    settings, tested = convergence_settings(state.campaign), {e.group: e for e in state.final_evaluations}
+    found = []
+    for group in state.campaign.groups:
+        record = state.record_of(group)
+        mu = [w.mean_error_eV_A for w in record.walkers if math.isfinite(w.mean_error_eV_A)]
+        found.append(GroupStatus(
+            group.name, group.temperature_K, group.supercell, _n_atoms(state, group), len(group.walkers),
+            sum(w.walked_ps for w in record.walkers), sum(mu) / len(mu) if mu else math.nan,
+            error_interval(record, settings)[1], recalibration_test(record).ratio, len(record.audits),
+            tested[group.name].rmse_eV_A if group.name in tested else math.nan, assess(record, settings).converged,
+        ))  # fmt: skip
+    return tuple(found)
+
+
+def _n_atoms(state: State, group: WalkerGroup) -> int:
+    """Atoms of a group's cell; 0 where its file is gone."""
+    path = Path(state.run_dir) / group.cell
+    return read_cell(state.run_dir, group.cell).n_atoms if path.exists() else 0
 
 
 def _recalibration(state: State) -> Recalibration:

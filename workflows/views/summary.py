@@ -18,10 +18,11 @@ from workflows.views.progress import duration
 from workflows.views.status import Status
 
 
-def table_ii(evaluation: Evaluation) -> list[str]:
-    """The paper's Table II for one force field, in lines."""
+def table_ii(evaluation: Evaluation, several: bool = False) -> list[str]:
+    """The paper's Table II for one force field, in lines; of one of `several` groups of walkers."""
+    of_group = f"walkers '{evaluation.group}', " if several else ""
     return [
-        f"Table II, {evaluation.n_structures} test structures (meV/Å)",
+        f"Table II, {of_group}{evaluation.n_structures} test structures (meV/Å)",
         f"  MAE                  {1e3 * evaluation.mae_eV_A:8.3f}",
         f"  RMSE                 {1e3 * evaluation.rmse_eV_A:8.3f}",
         f"  β^(-1/2)             {1e3 * evaluation.beta_inv_sqrt_eV_A:8.3f}",
@@ -72,8 +73,8 @@ def closing_lines(status: Status, state: State, folder: Path, command: str) -> l
     lines = [headline(status)]
     if status.state == "complete":
         lines += check_lines(status) + predicted_lines(status)
-    if state.final_evaluation is not None:
-        lines += table_ii(state.final_evaluation)
+    for evaluation in state.final_evaluations:
+        lines += table_ii(evaluation, len(state.campaign.groups) > 1)
     lines.append(reference_calculations(state.ledger))
     if status.state == "paused":
         lines.append(f"go on with: {command}")
@@ -147,7 +148,7 @@ def course_lines(status: Status) -> list[str]:
 
 def convergence_lines(status: Status) -> list[str]:
     """The checks, what the labels say of the predicted errors, and the validation walk."""
-    lines, tables = check_lines(status), status.calibration
+    lines, tables = group_lines(status) + check_lines(status), status.calibration
     if any(tables.values()):
         lines.append(f"{'calibration':20s}{'labels':>8s}{'scale':>8s}{'68 %':>8s}{'95 %':>8s}{'recalibrated':>18s}")
     for title, key in (("when included", "before"), ("left out, now", "now")):
@@ -163,6 +164,24 @@ def convergence_lines(status: Status) -> list[str]:
             f"({number_text(training.skewness)}), z_B > 3: {number_text(own.far)} ({number_text(training.far)})"
         )
     return lines
+
+
+def group_lines(status: Status) -> list[str]:
+    """A line for each group of walkers, where there are several."""
+    if len(status.groups) < 2:
+        return []
+    head = f"{'walkers':16s}{'T, K':>8s}{'atoms':>7s}{'ps':>9s}{'μ_k':>8s}{'predicted':>11s}{'scale':>7s}{'audits':>8s}"
+    rows = [
+        f"  {g.name:14s}{g.temperature_K:8g}{g.n_atoms:7d}{g.walked_ps:9.3f}{_milli(g.mu_k):>8s}"
+        f"{_milli(g.predicted_rmse):>11s}{number_text(g.scale):>7s}{g.n_audits:8d}{_milli(g.rmse):>10s}"
+        f"  {'converged' if g.converged else 'not yet'}"
+        for g in status.groups
+    ]
+    return [f"{head}{'test RMSE':>11s}  (meV/Å)", *rows]
+
+
+def _milli(value_eV_A: float) -> str:
+    return f"{1e3 * value_eV_A:.3f}" if math.isfinite(value_eV_A) else "–"
 
 
 def check_lines(status: Status) -> list[str]:
