@@ -55,8 +55,8 @@ class Journal:
     def append(self, event: Mapping[str, Any]) -> Event:
         """Write one event and bring it to disk; return it as a replay will read it.
 
-        "time" is added when absent. JSON knows neither NaN nor infinity: they become null. Tuples become lists and
-        keys strings, so act on what this returns: then going on and resuming see the same event.
+        "time" is added when absent. JSON knows neither NaN nor infinity: they become null. Tuples and sets become
+        lists and keys strings, so act on what this returns: then going on and resuming see the same event.
 
         Raises:
             InputError: no "event", or data that JSON cannot hold.

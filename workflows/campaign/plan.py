@@ -43,7 +43,7 @@ def plan(state: State) -> tuple[State, tuple[Action, ...]]:
         state = after.with_tasks(new)
         if not passed:
             break
-    return replace(state, planned=True, again=()), tuple(started)
+    return state if state.planned else state.with_tasks(()), tuple(started)
 
 
 Plan = tuple[list[Action], State]

@@ -52,7 +52,7 @@ def reduce(state: State, event: Event) -> State:
     Events about a task that is not outstanding (an answer that came after the task was given up) change nothing.
     """
     after = _reduced(state, event)
-    return after if after is state else replace(after, planned=False)
+    return replace(after, planned=False) if after.planned and after is not state else after
 
 
 def _reduced(state: State, event: Event) -> State:

@@ -116,23 +116,26 @@ class State:
         return cls(campaign, run_dir, phase, walks, ValidationWalks(nobody))
 
     def with_tasks(self, actions: Iterable[Action]) -> State:
-        """With these tasks outstanding, too."""
+        """With these tasks outstanding, too: it is planned."""
         new = {action.id: action for action in actions}
         if not new:
-            return self
+            return replace(self, planned=True, again=())
         walking = self.walking.union(self._batch(a.job) for a in new.values() if isinstance(a.job, WalkJob))
         labelling = self.labelling.union(a.job.structure.key for a in new.values() if isinstance(a.job, LabelJob))
-        return replace(self, tasks={**self.tasks, **new}, walking=walking, labelling=labelling)
+        tasks = {**self.tasks, **new}
+        return replace(self, tasks=tasks, walking=walking, labelling=labelling, planned=True, again=())
 
     def without_task(self, name: str) -> State:
-        """With one task fewer outstanding, its setbacks forgotten."""
+        """With one task fewer outstanding, its setbacks forgotten: what follows is to be planned."""
         tasks, setbacks = dict(self.tasks), dict(self.setbacks)
         action = tasks.pop(name, None)
         setbacks.pop(name, None)
         job = action.job if action is not None else None
         walking = self.walking - {self._batch(job)} if isinstance(job, WalkJob) else self.walking
         labelling = self.labelling - {job.structure.key} if isinstance(job, LabelJob) else self.labelling
-        return replace(self, tasks=tasks, setbacks=setbacks, walking=walking, labelling=labelling)
+        return replace(
+            self, tasks=tasks, setbacks=setbacks, walking=walking, labelling=labelling, planned=False
+        )  # fmt: skip
 
     def _batch(self, job: WalkJob) -> int:
         return jobs.batch_of(self.campaign, job.walkers[0].walker)
