@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import math
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +47,11 @@ def through_json(event: dict[str, Any]) -> dict[str, Any]:
 
 def event(name: str, outcome: Any, **extra: Any) -> dict[str, Any]:
     return through_json({"event": name, "time": "2026-01-01T00:00:00+00:00", "outcome": asdict(outcome), **extra})
+
+
+def numbers(lines: list[str]) -> list[str]:
+    """Numbers with their units, as far as the line has some."""
+    return re.findall(r"(?:–|(?<![\w^/(-])\d[\d.]*)(?: (?:ps|s|meV/Å))?", "\n".join(lines))
 
 
 def chosen(key: str, role: Role) -> StructureRef:
@@ -111,9 +117,10 @@ def test_each_event_is_said_with_units(campaign: Campaign) -> None:
     assert event_lines(STORY[7], history, campaign) == [
         "force field 2: 2 labels, β^(-1/2) 2.60 meV/Å; audits 1: error 3.00 meV/Å, predicted 2.50 meV/Å"
     ]
-    assert event_lines(STORY[4], history, campaign) == ["walker 1: 0.400 ps, mean ε_B 2.00 meV/Å; 1 flagged"]
-    assert event_lines(STORY[3], history, campaign) == ["walker 0: 0.500 ps, mean ε_B – meV/Å; 1 audit"]
-    assert event_lines(STORY[6], history, campaign) == ["label cccccccc failed: timeout: 600 s"]
+    assert numbers(event_lines(STORY[4], history, campaign)) == ["1", "0.400 ps", "2.00 meV/Å", "1"]
+    assert numbers(event_lines(STORY[3], history, campaign)) == ["0", "0.500 ps", "– meV/Å", "1"]
+    (failed,) = event_lines(STORY[6], history, campaign)
+    assert "cccccccc" in failed and "timeout: 600 s" in failed
     assert event_lines({"event": "stopped", "time": "t"}, history, campaign) == []
 
 
@@ -121,13 +128,14 @@ def test_time_left_follows_the_slowest_walker(campaign: Campaign) -> None:
     start, now = History(), History.of([walked(w, 500) for w in range(4)])
     # 0.5 ps in 30 s leaves 1.5 ps to min_walk_ps
     assert campaign.convergence.min_walk_ps == 2.0
-    assert time_left(now, start, campaign, 30.0) == "left: 1 min 30 s at least"
-    assert time_left(start, start, campaign, 30.0) == "left: not known yet"
+    assert "1 min 30 s" in time_left(now, start, campaign, 30.0)
+    unknown = time_left(start, start, campaign, 30.0)
+    assert not re.search(r"\d", unknown)
     behind = History.of([walked(w, 500) for w in range(3)])
-    assert time_left(behind, start, campaign, 30.0) == "left: not known yet"
+    assert time_left(behind, start, campaign, 30.0) == unknown
     beyond = History.of([walked(w, 2500) for w in range(4)])
     pace = 30.0 * (campaign.convergence.max_walk_ps - 2.5) / 2.5
-    assert time_left(beyond, start, campaign, 30.0) == f"left: until the audits agree, {duration(pace)} at most"
+    assert duration(pace) in time_left(beyond, start, campaign, 30.0)
 
 
 def test_a_resumed_campaign_counts_from_where_it_was(campaign: Campaign) -> None:
@@ -135,7 +143,7 @@ def test_a_resumed_campaign_counts_from_where_it_was(campaign: Campaign) -> None
     now = before.copy()
     for w in range(4):
         now.add(walked(w, 1500))
-    assert time_left(now, before, campaign, 10.0) == "left: 10 s at least"
+    assert numbers([time_left(now, before, campaign, 10.0)]) == ["10 s"]
 
 
 def test_time_left_of_the_test_set(campaign: Campaign) -> None:
@@ -143,7 +151,7 @@ def test_time_left_of_the_test_set(campaign: Campaign) -> None:
     start = History.of([event("propose_finished", ProposeOutcome(True, structures=refs))])
     now = start.copy()
     now.add(labelled(refs[0].key))
-    assert time_left(now, start, campaign, 2.0) == "left: 6 s of test labels"
+    assert numbers([time_left(now, start, campaign, 2.0)]) == ["6 s"]
     assert "1 reference calculations" in standing(now, start, campaign, 2.0)
 
 
@@ -154,7 +162,7 @@ def test_lines_alone_when_not_a_terminal(campaign: Campaign) -> None:
             display.on_event(None, each)
     text = stream.getvalue()
     assert "\x1b" not in text
-    assert text.splitlines()[0] == "label aaaaaaaa: 0.50 s; 1 reference calculations"
+    assert "aaaaaaaa" in text.splitlines()[0] and "0.50 s" in text.splitlines()[0]
     assert len(text.splitlines()) == 8
 
 
@@ -179,9 +187,8 @@ def test_a_terminal_shows_the_standing_below_and_obeys_no_color(
         for each in STORY:
             display.on_event(None, each)
     text = stream.getvalue()
-    assert "label cccccccc failed: timeout: 600 s" in text
+    assert "timeout: 600 s" in text
     assert "β^(-1/2) 2.60 meV/Å · μ_k 2.00 meV/Å" in text
-    assert "left: not known yet" in text
     assert ("\x1b[31m" in text) is not no_color
 
 
@@ -201,9 +208,9 @@ def test_table_ii_and_the_closing_lines(tmp_path: Path) -> None:
               "predicted_rmse": 0.003, "recalibration": audits}
     lines = closing_lines(status, history, tmp_path, "dynft train si")
     assert lines[0] == "complete, converged: all 1 checks hold"
-    assert lines[1].split(maxsplit=1) == ["held", "number of audits: 4 (at least 3)"]
-    assert lines[2].split(maxsplit=2)[2] == "3.000 meV/Å, recalibrated: × 0.900 by 4 audits, known to -11 and +11 %"
-    assert lines[3].split(maxsplit=2)[2].startswith("9.00 meV/Å (95%): 4 audits may have missed")  # 3 × 2.7 / 0.9
+    assert re.search(r"held\s+number of audits\D+4\D+3", lines[1])
+    assert all(x in lines[2] for x in ("3.000 meV/Å", "× 0.900", "4 audits", "-11 and +11 %"))
+    assert all(x in lines[3] for x in ("9.00 meV/Å", "95%", "4 audits"))  # 3 × 2.7 / 0.9
     assert lines[4:10] == table_ii(final)
     assert f"force field: {tmp_path / 'force_fields' / '000002.h5'}" in lines
     paused = closing_lines({"state": "paused", "reason": "interrupted"}, History(), tmp_path, "dynft train si")
