@@ -67,14 +67,14 @@ def campaign_of(start_name: str, seed: int) -> Campaign:
 def row_of(state: State) -> dict[str, Any]:
     """What the table shows of one campaign (meV/Å)."""
     if state.failure:
-        return {"verdict": "failed", "labels": state.n_labels, "reason": state.failure}
+        return {"verdict": "failed", "labels": state.n_labels, "reason": state.ending}
     predicted = 1e3 * error_interval(state.record, convergence_settings(state.campaign))[1]
     true = 1e3 * max(state.evaluations, key=lambda e: e.force_field).rmse_eV_A
     return {
         "predicted": predicted, "true": true, "ratio": predicted / true, "labels": state.n_labels,
         "plain": predicted / recalibration(state.record) / true,
         "verdict": "converged" if state.verdict.converged else "cannot say", "reason": state.reason,
-        "walked_ps": state.walked_steps * state.campaign.dynamics.timestep_fs / 1000,
+        "walked_ps": state.walks.steps * state.campaign.dynamics.timestep_fs / 1000,
     }  # fmt: skip
 
 

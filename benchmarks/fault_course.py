@@ -75,7 +75,7 @@ def drive(run_dir: Path, seed: int, walk_ps: float, site: str) -> None:
         state = driver.run_campaign(settings, "# faults\n", run_dir, site, lambda *_: None)
     except RunFolderError as error:
         sys.exit(str(error))
-    print("ended:", state.phase, state.failure or state.reason or state.stopped, flush=True)
+    print("ended:", state.phase, state.ending or state.stopped, flush=True)
 
 
 @dataclass

@@ -61,7 +61,7 @@ def _right(attempt: Path) -> bool:
         found = finished_calculation(attempt)
     except LabelError:
         return False
-    return found is not None and not (attempt / "failed.txt").exists() and not _wrong(found)
+    return found is not None and not (attempt / "failed.json").exists() and not _wrong(found)
 
 
 def _wrong(found: Label | Calculation) -> bool:

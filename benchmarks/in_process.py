@@ -10,7 +10,7 @@ from pathlib import Path
 import dynft_core.tasks.tasks
 from workflows.campaign.actions import Action
 from workflows.campaign.events import outcome_event
-from workflows.campaign.reduce import advance, start
+from workflows.campaign.fold import advance, start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign
 from workflows.driver.executors import FUNCTIONS

@@ -22,11 +22,11 @@ from benchmarks.in_process import run
 from dynft_core.assessment.convergence import error_interval
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.label_job import LabelJob
+from dynft_core.storage.json_values import json_text
 from dynft_core.tasks.jobs import EvaluateJob
 from dynft_core.tasks.tasks import evaluate
 from workflows.campaign.actions import Action
 from workflows.campaign.jobs import convergence_settings
-from workflows.campaign.json_records import json_text
 from workflows.campaign.paths import SUPERCELL, force_field_path
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import BUILT_IN, parse_campaign
@@ -56,7 +56,7 @@ def curve_of(name: str, seed: int, state: State, run_dir: Path, test: State, tes
     """All force fields of a run on the test set of another."""
     paths = tuple(str(run_dir / force_field_path(version)) for version in range(1, len(state.fits) + 1))
     outcome = evaluate(EvaluateJob(str(test_dir), paths, test.ledger.labels("test"), SUPERCELL))
-    assert outcome.ok, outcome.error
+    assert outcome.ok, outcome.failure
     return Curve.of(
         name, seed, outcome.evaluations, error_interval(state.record, convergence_settings(state.campaign))
     )

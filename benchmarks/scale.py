@@ -44,8 +44,8 @@ from dynft_core.tasks.jobs import (
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.actions import TASKS
 from workflows.campaign.events import started_event
+from workflows.campaign.fold import start
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign.reduce import start
 from workflows.campaign_file.schema import Campaign, parse_campaign
 from workflows.driver.event_loop import EventLoop
 from workflows.run_folder.snapshot import SNAPSHOT, Snapshots
@@ -175,14 +175,14 @@ class VirtualExecutors:
                 return LabelOutcome(True, job.structure.key, f"labels/{job.structure.key}/label.h5", seconds=1.0)
             case WalkJob():
                 walks = tuple(self._walked(job, start) for start in job.walkers)
-                return WalkOutcome(True, "", walks, job.force_field, self.n_labels, len(job.pending))
+                return WalkOutcome(True, walks, job.force_field, self.n_labels, len(job.pending))
             case SelectJob():
                 keys = tuple(ref.key for ref in job.candidates)[: job.n_max]
                 return SelectOutcome(True, chosen=keys, gains=(1.0,) * len(keys))
             case FitJob():
                 scores = tuple(Score(ref.key, ref.role, 3e-3, 3e-3, 1e-3) for ref in job.labels) if job.base else ()
                 return FitOutcome(
-                    True, job.version, job.output, "", self.n_labels, len(job.pending), 3e-3, 1.0, scores
+                    True, job.version, job.output, self.n_labels, len(job.pending), 3e-3, 1.0, scores
                 )
             case TruncationJob():
                 return TruncationOutcome(True)
@@ -233,12 +233,13 @@ def simulate(settings: Campaign, model: Model, run_dir: Path, n_walks: int, ever
     def on_event(state: Any, event: Any) -> None:
         nonlocal n_events, n_lines, last
         n_events += 1
-        if sum(state.walks) >= (n_lines + 1) * every * total or state.ended:
+        if sum(state.walks.finished) >= (n_lines + 1) * every * total or state.ended:
             n_lines += 1
             now = n_events, time.perf_counter(), time.process_time()
             new, seconds, cpu_seconds = (b - a for a, b in zip(last, now, strict=True))
             last = now
-            print(f"{sum(state.walks):9d} walks {executors.n_labels:7d} labels {len(state.ledger.open):6d} waiting "
+            print(f"{sum(state.walks.finished):9d} walks {executors.n_labels:7d} labels "
+                  f"{len(state.ledger.open):6d} waiting "
                   f"{len(state.fits):6d} fits {n_events:8d} events, the latest {new / seconds:6.0f} a second, "
                   f"{new / cpu_seconds:6.0f} a CPU second {process.memory_info().rss / 1e6:6.0f} MB",
                   flush=True)  # fmt: skip

@@ -91,13 +91,6 @@ class CampaignFailedError(DynftError):
     """A campaign cannot go on (for example every label fails); the text says why."""
 
 
-FILES = "files: "
-"""How a task's error begins that is one of files or disk: what the user can mend, as `InputError`."""
-
-STORAGE = frozenset({"storage", "disk"})
-"""Classes of failure of files and disks, which the next try may not meet: a file system that was away, a full disk."""
-
-
 def about_file(error: OSError) -> str:
     """A file, folder or disk that does not do what is wanted of it, in a line like those of `InputError`."""
     name = f"'{error.filename}'" if error.filename else "the output"

@@ -27,9 +27,6 @@ of bodies at rates learnt from the data."""
 Images = Literal["shortest", "all"]
 """Where constants sit that the training supercell cannot tell apart."""
 
-ExportFormat = Literal["phonopy", "phono3py", "shengbte", "hiphive", "gpumd"]
-"""Programs that force constants are written for."""
-
 Precision = Literal["double", "single"]
 """Of the forces of a walk; state and decisions are in double precision."""
 

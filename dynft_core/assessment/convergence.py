@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from dynft_core.assessment.audits import AuditTest, as_walked, audit_test, audits_needed
 from dynft_core.assessment.forecast import labels_needed
+from dynft_core.assessment.scores import rms
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def error_interval(record: ConvergenceRecord, settings: ConvergenceSettings) -> 
         return math.nan, math.nan
     scale = recalibration(record) if settings.recalibrate else 1.0
     low = scale * record.fits[-1].beta_inv_sqrt_eV_A
-    return low, math.hypot(low, scale * _rms([w.mean_error_eV_A for w in record.walkers]))
+    return low, math.hypot(low, scale * rms([w.mean_error_eV_A for w in record.walkers]))
 
 
 def recalibration(record: ConvergenceRecord) -> float:
@@ -243,7 +244,7 @@ def recalibration_test(record: ConvergenceRecord) -> AuditTest:
 
 def audited_rmse(record: ConvergenceRecord) -> float:
     """The error that the audits found, rms, eV/Å. nan before the first."""
-    return _rms([audit.rmse_eV_A for audit in record.audits])
+    return rms([audit.rmse_eV_A for audit in record.audits])
 
 
 MAX_AUDITS = 40
@@ -316,10 +317,6 @@ def bayesian_share(record: ConvergenceRecord) -> float:
         return math.nan
     scale = record.fits[-1].beta_inv_sqrt_eV_A
     return max(errors) / scale if scale > 0 else math.nan
-
-
-def _rms(values: Sequence[float]) -> float:
-    return math.sqrt(sum(v * v for v in values) / len(values)) if values else math.nan
 
 
 def _check(name: str, value: float, low: float = -math.inf, high: float = math.inf) -> Check:

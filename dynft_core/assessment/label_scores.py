@@ -18,7 +18,7 @@ from ase.data import chemical_symbols
 
 from dynft_core.assessment.audits import contradicting
 from dynft_core.assessment.calibration import species_scores
-from dynft_core.assessment.scores import Score
+from dynft_core.assessment.scores import Score, rms
 from dynft_core.lattice.cells import Frame
 from dynft_core.models.protocol import Model, Prediction
 from dynft_core.vocabulary import StructureRef
@@ -49,7 +49,7 @@ def _scores(
         residual, variances = prediction.forces - frame.labelled_forces, prediction.variances
         symbols = [chemical_symbols[z] for z in frame.cell.numbers]
         found.append(Score(
-            ref.key, ref.role, float(np.sqrt(np.mean(residual**2))), float(np.sqrt(variances.mean())),
+            ref.key, ref.role, rms(residual), float(np.sqrt(variances.mean())),
             float(np.sqrt(max(variances.mean() - model.noise_eV_A**2, 0.0))), ref.temperature_K,
             species_scores(symbols, residual, variances), model.on(frame.cell).difficulty(frame.displacements),
         ))  # fmt: skip

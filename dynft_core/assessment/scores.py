@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from dynft_core.vocabulary import Role
+
+
+def rms(values: ArrayLike) -> float:
+    """Root mean square; nan of nothing."""
+    numbers = np.asarray(values, dtype=np.float64)
+    return float(np.sqrt(np.mean(numbers**2))) if numbers.size else float("nan")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from dynft_core.reference.failures import Failure
 from dynft_core.vocabulary import CriterionSettings, MonitorName, Policy, Precision, ReferenceSettings, StructureRef
 
 
@@ -85,11 +86,10 @@ class WalkOutcome:
     """
 
     ok: bool
-    error: str = ""
     walks: tuple[WalkerOutcome, ...] = ()
     force_field: str = ""
     n_labels: int = 0
     n_pending: int = 0
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None

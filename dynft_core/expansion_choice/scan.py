@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 MAX_ORDER_PARAMETERS = 1000
 """Estimated free parameters of one order up to which its shells come into question."""
 MAX_PARAMETERS = 2500
-"""Free parameters up to which a chosen expansion may grow."""
+"""Free parameters up to which an expansion is tried."""
 MAX_ROWS = 30_000
 """Force components that are compared with; more frames than that are thinned out evenly for the scan alone."""
 RELATIVE_GAIN = 1e-3

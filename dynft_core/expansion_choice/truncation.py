@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.expansion_choice.scan import shell_cutoffs
+from dynft_core.expansion_choice.scan import MAX_PARAMETERS, shell_cutoffs
 from dynft_core.force_field.family import ForceConstants, labels_of
 from dynft_core.force_field.fitting import statistics_of_cells
 from dynft_core.force_field.force_field import ForceField
@@ -33,9 +33,6 @@ from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis
 from dynft_core.symmetry.size import basis_sizes
-
-MAX_PARAMETERS = 2500
-"""Free parameters up to which an expansion is tried."""
 
 
 def try_larger(

@@ -1,6 +1,6 @@
-"""ASE calculators of a force field: on one supercell, or as the reference of a campaign on any.
+"""The ASE calculator of a force field, for any supercell of its crystal and any order of the atoms.
 
-What they need of a force field stands here as a protocol, for force fields make calculators, not the reverse.
+What it needs of a force field stands here as a protocol, for force fields make calculators, not the reverse.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from numpy.typing import ArrayLike, NDArray
 
+from dynft_core.lattice.multiples import supercell_matrix
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.protocol import Potential
 
@@ -37,15 +38,18 @@ class OnSupercell(Protocol):
         """The same force field on the supercell that `reference` is."""
 
 
-class ForceFieldTeacher(Calculator):
-    """Energy and forces of a force field as the reference of a campaign, for any supercell of its crystal."""
+class ForceFieldCalculator(Calculator):
+    """ASE calculator of a force field; `results` also hold `bayesian_error` (eV/Å) when asked for.
 
-    implemented_properties = ["energy", "forces"]  # noqa: RUF012 ASE declares it so
+    It finds the supercell and the order of the atoms of each structure: atoms may be permuted, wrapped and drifted.
+    """
+
+    implemented_properties = ["energy", "free_energy", "forces", "bayesian_error"]  # noqa: RUF012 ASE declares it so
 
     def __init__(self, force_field: OnSupercell) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._force_field = force_field
-        self._on_cell: OnSupercell | None = None
+        self._order = np.arange(force_field.supercell.n_atoms)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Sequence[str] = ("energy", "forces"),
@@ -54,41 +58,25 @@ class ForceFieldTeacher(Calculator):
         """Energy (eV, relative to the perfect crystal) and forces (eV/Å) of `atoms`.
 
         Raises:
-            StructureError: not a supercell of its crystal, or an atom that has left its site.
+            StructureError: not a supercell of the crystal, or an atom that has left its site.
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
         now: Any = self.atoms
-        if self._on_cell is None or {"cell", "numbers", "pbc"} & set(system_changes):
-            self._on_cell = self._force_field.on_structure(now)
-        u, order = self._on_cell.supercell.frame_displacements(now)
-        forces, energies = self._on_cell.potential.forces_and_energies(u)
-        energy = float(energies)
-        self.results = {"energy": energy, "free_energy": energy, "forces": forces[np.argsort(order)]}
-
-
-class ForceFieldCalculator(Calculator):
-    """ASE calculator of a force field; `results` also hold `bayesian_error` (eV/Å) when asked for."""
-
-    implemented_properties = ["energy", "forces", "bayesian_error"]  # noqa: RUF012 - the list that ASE wants
-
-    def __init__(self, force_field: OnSupercell, **kwargs: Any) -> None:
-        super().__init__(**kwargs)  # type: ignore[no-untyped-call]
-        self.force_field = force_field
-
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: Sequence[str] = ("energy", "forces"),
-        system_changes: Sequence[str] = tuple(all_changes),
-    ) -> None:
-        """Energy (eV, relative to the perfect crystal) and forces (eV/Å) of `atoms`.
-
-        Raises:
-            StructureError: another cell, or an atom that has left its site.
-        """
-        super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
-        u = self.force_field.supercell.displacements(self.atoms)  # type: ignore[arg-type]
-        forces, energy = self.force_field.potential.forces_and_energies(u)
-        self.results |= {"forces": forces, "energy": float(energy)}
+        if {"cell", "numbers"} & set(system_changes):
+            self._follow(now)
+        # The last order of the atoms is tried first: to assign them anew takes longer than their forces.
+        u, order = self._force_field.supercell.frame_displacements(now[self._order])
+        self._order = self._order[order]
+        forces, energy = self._force_field.potential.forces_and_energies(u)
+        in_place = np.empty_like(forces)
+        in_place[self._order] = forces
+        self.results = {"energy": float(energy), "free_energy": float(energy), "forces": in_place}
         if "bayesian_error" in properties:
-            self.results["bayesian_error"] = float(self.force_field.bayesian_error(u))
+            self.results["bayesian_error"] = float(self._force_field.bayesian_error(u))
+
+    def _follow(self, atoms: Atoms) -> None:
+        """Go to another supercell when `atoms` are one."""
+        supercell = self._force_field.supercell
+        if not np.array_equal(supercell_matrix(supercell.crystal, atoms), supercell.matrix):
+            self._force_field = self._force_field.on_structure(atoms)
+            self._order = np.arange(len(atoms))

@@ -250,7 +250,7 @@ class ForceField:
         return replace(self, posterior=replace(self.posterior, pending=None), pending=())
 
     def calculator(self, reference: Atoms | None = None) -> ForceFieldCalculator:
-        """ASE calculator for the supercell that `reference` is (default: the force field's own)."""
+        """ASE calculator for any supercell, made ready for the one that `reference` is (default: the own one)."""
         return ForceFieldCalculator(self if reference is None else self.on_structure(reference))
 
     def describe(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynft_core.errors import InputError
+from dynft_core.errors import InputError, nearest
 from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.gpumd import write_gpumd
 from dynft_core.interop.hiphive import write_hiphive
@@ -21,6 +21,17 @@ _ON_A_SUPERCELL = {
 FORMATS = (*_ON_A_SUPERCELL, "shengbte")
 
 
+def check_format(name: str) -> None:
+    """Refuse a program that nothing is written for.
+
+    Raises:
+        InputError: naming those that there are.
+    """
+    if name not in FORMATS:
+        remedy = nearest(name, FORMATS, "choose one of them")
+        raise InputError("--format", f"one of {', '.join(FORMATS)}", f"'{name}'", remedy)
+
+
 def export(force_field: ForceField, name: str, folder: Path, supercell: Supercell | None = None) -> list[Path]:
     """Write the mean force constants for the program `name` into `folder`; returns the files.
 
@@ -32,8 +43,7 @@ def export(force_field: ForceField, name: str, folder: Path, supercell: Supercel
         InputError: an unknown program, an order that the force field lacks, a supercell that the format cannot hold,
             too much memory.
     """
-    if name not in FORMATS:
-        raise InputError("--format", f"one of {', '.join(FORMATS)}", f"'{name}'", "choose one of them")
+    check_format(name)
     if name == "shengbte":
         return write_shengbte(force_field, folder, supercell)
     return _ON_A_SUPERCELL[name](force_field, folder, supercell or force_field.supercell)

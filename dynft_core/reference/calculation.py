@@ -152,8 +152,9 @@ def _explained(
         try:
             code.report(directory, calculator, atoms)
         except LabelError as reported:
-            errors = tail(files[0]) if reported.kind == "incomplete" else ""
-            return LabelError(reported.kind, reported.sentence + (f"; last printed: {errors}" if errors else ""))
+            kind, sentence = reported.failure.kind, reported.failure.sentence
+            errors = tail(files[0]) if kind == "incomplete" else ""
+            return LabelError(kind, sentence + (f"; last printed: {errors}" if errors else ""))
         except Exception as unreadable:  # ASE's error says more then
             error.add_note(str(unreadable))
     return LabelError(kind or "calculator", how or f"{type(error).__name__}: {error}")
@@ -197,7 +198,7 @@ def compute_request(directory: Path) -> None:
     try:
         result = compute(read_perfect_structure(directory / STRUCTURE), settings, directory)
     except LabelError as error:
-        attributes = {"kind": "calculation", "error_kind": error.kind, "error_sentence": error.sentence}
+        attributes = {"kind": "calculation", "error_kind": error.failure.kind, "error_sentence": error.failure.sentence}
         write_segment(directory / RESULT, {}, attributes)
         return
     arrays = {**result.results, **{name: getattr(result, name) for name in _ARRAYS}}

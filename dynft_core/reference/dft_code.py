@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from dynft_core.errors import InputError
 from dynft_core.reference.failures import Message
 
 Parameters = Mapping[str, Any]
@@ -67,3 +68,13 @@ class DftCode:
     other_cycle: Callable[[Parameters], dict[str, Any]]
     printed: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a parameter is a finite number, and not true or false."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def bad_parameter(key: str, expected: str, got: str, remedy: str) -> InputError:
+    """The error of a parameter of the calculator, by its name in the campaign file."""
+    return InputError(f"reference.parameters.{key}", expected, got, remedy)

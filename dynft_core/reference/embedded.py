@@ -53,10 +53,9 @@ def embedded_potentials() -> Mapping[str, EmbeddedPotential]:
 
 
 def _force_field(path: str) -> Any:
-    from dynft_core.force_field.calculator import ForceFieldTeacher  # not at the top: numba comes with it
-    from dynft_core.force_field.force_field import ForceField
+    from dynft_core.force_field.force_field import ForceField  # not at the top: numba comes with it
 
-    return ForceFieldTeacher(ForceField.load(path))
+    return ForceField.load(path).calculator()
 
 
 def _tersoff() -> Any:

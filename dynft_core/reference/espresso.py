@@ -23,7 +23,7 @@ import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -33,7 +33,7 @@ from ase.io import read
 from ase.io.espresso_namelist.keys import pw_keys
 
 from dynft_core.errors import InputError, Problems, nearest
-from dynft_core.reference.dft_code import DftCode, Parameters, Report
+from dynft_core.reference.dft_code import DftCode, Parameters, Report, bad_parameter, is_number
 from dynft_core.reference.failures import LabelError, Message, named
 
 SITE = frozenset({"command", "pseudo_dir"})
@@ -79,12 +79,14 @@ def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
     problems, data, files = Problems(), dict[str, dict[str, Any]](), dict[str, Path]()
     for key in sorted(parameters.keys() - _KEYS):
         with problems:
-            raise _bad(key, "keys of ASE's Espresso", f"'{key}'", nearest(key, _KEYS, "keys of pw.x go to input_data"))
+            remedy = nearest(key, _KEYS, "keys of pw.x go to input_data")
+            raise bad_parameter(key, "keys of ASE's Espresso", f"'{key}'", remedy)
     with problems:
         data = _namelists(parameters.get("input_data", {}))
         cutoff = data["system"].get("ecutwfc")
-        if not (_is_number(cutoff) and cutoff > 0):
-            raise _bad("input_data.system.ecutwfc", "the plane-wave cutoff in Ry", repr(cutoff), "for example 40.0")
+        if not (is_number(cutoff) and cutoff > 0):
+            key = "input_data.system.ecutwfc"
+            raise bad_parameter(key, "the plane-wave cutoff in Ry", repr(cutoff), "for example 40.0")
     with problems:
         _check_k_points(parameters)
     with problems:
@@ -94,7 +96,7 @@ def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
     problems.refuse()
     notes = [f"pseudopotentials: {', '.join(path.name for path in files.values())}"]
     threshold = data["electrons"].get("conv_thr", 1e-6)
-    if not _is_number(threshold) or threshold > ACCURATE_CONV_THR_RY:
+    if not is_number(threshold) or threshold > ACCURATE_CONV_THR_RY:
         notes.append(f"input_data.electrons.conv_thr is {threshold}: 1e-9 Ry gives forces without noise")
     return notes
 
@@ -158,7 +160,7 @@ def _namelists(given: object) -> dict[str, dict[str, Any]]:
         InputError: no table, an unknown key, or one that dynft sets.
     """
     if not isinstance(given, Mapping):
-        raise _bad("input_data", "a table", repr(given), "write pw.x's keys in it")
+        raise bad_parameter("input_data", "a table", repr(given), "write pw.x's keys in it")
     problems = Problems()
     data: dict[str, dict[str, Any]] = {"control": {}, "system": {}, "electrons": {}}
     for name, value in given.items():
@@ -175,9 +177,9 @@ def _namelist_of(key: str, namelist: str | None) -> str:
     """Where a key belongs, which is where it stands if it stands in a namelist."""
     where, plain = f"input_data.{namelist}" if namelist else "input_data", key.partition("(")[0].lower()
     if plain in _OURS:
-        raise _bad(where, "keys that dynft does not set itself", f"'{key}'", "leave it out")
+        raise bad_parameter(where, "keys that dynft does not set itself", f"'{key}'", "leave it out")
     if namelist is not None and namelist not in pw_keys:
-        raise _bad("input_data", f"namelists of pw.x: {', '.join(pw_keys)}", f"'{namelist}'", "correct it")
+        raise bad_parameter("input_data", f"namelists of pw.x: {', '.join(pw_keys)}", f"'{namelist}'", "correct it")
     candidates = pw_keys if namelist is None else {namelist: pw_keys[namelist]}
     for found, keys in candidates.items():
         if plain in keys:
@@ -185,16 +187,16 @@ def _namelist_of(key: str, namelist: str | None) -> str:
     right = next((other for other, keys in pw_keys.items() if plain in keys), None)
     known = [k for keys in candidates.values() for k in keys]
     remedy = f"it belongs to {right}" if right else nearest(plain, known, "leave it out")
-    raise _bad(where, "keys of pw.x", f"'{key}'", remedy)
+    raise bad_parameter(where, "keys of pw.x", f"'{key}'", remedy)
 
 
 def _check_k_points(parameters: Parameters) -> None:
     kpts, spacing = parameters.get("kpts"), parameters.get("kspacing")
     mesh = isinstance(kpts, list | tuple) and len(kpts) == 3 and all(type(n) is int and n > 0 for n in kpts)
     if kpts is not None and not mesh:
-        raise _bad("kpts", "a mesh of three integers from 1 up", repr(kpts), "leave it out for Γ alone")
-    if spacing is not None and not (_is_number(spacing) and spacing > 0):
-        raise _bad("kspacing", "a spacing above 0 Å⁻¹", repr(spacing), "correct it, or give kpts")
+        raise bad_parameter("kpts", "a mesh of three integers from 1 up", repr(kpts), "leave it out for Γ alone")
+    if spacing is not None and not (is_number(spacing) and spacing > 0):
+        raise bad_parameter("kspacing", "a spacing above 0 Å⁻¹", repr(spacing), "correct it, or give kpts")
 
 
 def _command(parameters: Parameters) -> str:
@@ -212,7 +214,7 @@ def _command(parameters: Parameters) -> str:
 def _check_command(command: str) -> None:
     program = next(iter(shlex.split(command)), "")
     if shutil.which(program) is None:
-        raise _bad(
+        raise bad_parameter(
             "command", "pw.x, with its launcher if it has one", f"'{command}', which is not found",
             "install Quantum ESPRESSO, load its module, or give its path",
         )
@@ -228,10 +230,11 @@ def _potential_files(parameters: Parameters, atoms: Atoms) -> dict[str, Path]:
     found = {}
     for symbol in sorted(set(atoms.symbols)):
         if not isinstance(given, Mapping) or symbol not in given:
-            raise _bad("pseudopotentials", f"a file for {symbol}", f"{given or 'none'}", f'add {symbol} = "FILE.UPF"')
+            got, remedy = f"{given or 'none'}", f'add {symbol} = "FILE.UPF"'
+            raise bad_parameter("pseudopotentials", f"a file for {symbol}", got, remedy)
         found[symbol] = folder / str(given[symbol])
         if not found[symbol].is_file():
-            raise _bad(
+            raise bad_parameter(
                 f"pseudopotentials.{symbol}", f"a file in {folder}", f"'{given[symbol]}', which is not there",
                 "put it there, or name its folder with pseudo_dir or ESPRESSO_PSEUDO",
             )
@@ -254,11 +257,3 @@ def _check_settings(text: str, calculator: Any) -> None:
 def _to_printed_digits(found: Any, sent: Any, alat_A: float) -> Any:
     """What was sent, where the output is the same to the digits printed; else what the output says."""
     return sent if np.abs(found - sent).max() < _DIGITS * alat_A else found
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def _bad(key: str, expected: str, got: str, remedy: str) -> InputError:
-    return InputError(f"reference.parameters.{key}", expected, got, remedy)

@@ -1,35 +1,71 @@
-"""Why a label failed: one class of failure and one sentence, from what a code left behind when it ended badly."""
+"""Why something failed: one class of failure and one sentence; for labels, from what a code left behind."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 TAIL_LINES = 3
 TAIL_BYTES = 20_000
 
+FailureKind = Literal[
+    "setup", "settings", "licence",
+    "timeout", "killed", "crashed", "memory", "disk", "calculator",
+    "incomplete", "contradiction", "not converged", "not finite", "moved", "net force", "magnetic state", "implausible",
+    "busy", "storage", "input", "unexpected", "lost", "unstable",
+]  # fmt: skip
+"""Classes of failure.
 
-class LabelError(Exception):
-    """Why a label failed: `kind` (a class of failure) and `sentence`. Survives pickling."""
+Of a reference's setup: 'setup' (calculator unknown, not installed, bad parameters), 'settings' (other settings,
+pseudopotentials or version than the campaign's first label), 'licence'. Of its run: 'timeout', 'killed' (from outside),
+'crashed' (by itself), 'memory', 'disk', 'calculator' (it raised or printed an error). Of its output: 'incomplete',
+'contradiction' (two of its files differ), 'not converged', 'not finite', 'moved' (positions, cell or species differ
+from those sent), 'net force', 'magnetic state', 'implausible'. Of any task: 'busy' (another process holds the label for
+too long), 'storage' (a file cannot be read or written), 'input' (a value that cannot be used), 'unexpected' (a defect
+of dynft), 'lost' (nobody answered). Of a campaign: 'unstable' (walkers explode or leave the crystal).
+"""
 
-    def __init__(self, kind: str, sentence: str) -> None:
-        super().__init__(kind, sentence)
-        self.kind = kind
-        self.sentence = " ".join(sentence.split())[:600]
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something failed; the sentence is for people, what follows from a failure follows from its class."""
+
+    kind: FailureKind
+    sentence: str
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.sentence}"
 
 
-Message = tuple[str, str, str]
+class LabelError(Exception):
+    """A label failed. Survives pickling."""
+
+    def __init__(self, kind: FailureKind, sentence: str) -> None:
+        super().__init__(kind, sentence)
+        self.failure = Failure(kind, " ".join(sentence.split())[:600])
+
+    def __str__(self) -> str:
+        return str(self.failure)
+
+
+Message = tuple[FailureKind, str, str]
 """Class of failure, pattern of what a code prints, what it means."""
 
-NOT_RETRIED = frozenset({"setup", "settings", "storage", "busy", "timeout", "memory", "disk", "licence"})
-"""Classes of failure that other settings of the self-consistency cycle cannot mend."""
-SETUP = frozenset({"setup", "settings", "licence", "storage", "disk"})
-"""Classes of failure that the next label will meet, too, until somebody mends their cause."""
+Kinds = frozenset[FailureKind]
+STORAGE: Kinds = frozenset({"storage", "disk"})
+"""Of files and disks, which the next try may not meet: a file system that was away, a full disk."""
+SETUP: Kinds = STORAGE | {"setup", "settings", "licence"}
+"""What the next label will meet, too, until somebody mends the cause."""
+NOT_RETRIED: Kinds = SETUP | {"busy", "timeout", "memory"}
+"""What other settings of the self-consistency cycle cannot mend."""
+REFUSED: Kinds = frozenset({"not converged", "not finite", "moved", "net force"})
+"""Of a calculation that ended, with a result that is no label."""
+MENDABLE: Kinds = SETUP | {"input", "implausible"}
+"""What the user can change, as an `InputError`; 'implausible' because of references in other units."""
 
-_MESSAGES = (
+_MESSAGES: tuple[tuple[FailureKind, str], ...] = (
     ("memory", r"out of memory|oom[-_ ]?kill|cannot allocate memory|bad_alloc|MemoryError|insufficient virtual memory"),
     ("disk", r"no space left on device|disk quota exceeded|Errno 28\b|Errno 122\b"),
     ("licence", r"licen[sc]e.{0,60}(?:expired|fail|denied|error|invalid|not found|unable|cannot)|not licen[sc]ed"),
@@ -44,7 +80,7 @@ _SIGNALS = {6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV",
 _ENDED_FROM_OUTSIDE = {9, 15}
 
 
-def classified(texts: list[str], exit_code: int | None = None) -> str | None:
+def classified(texts: list[str], exit_code: int | None = None) -> FailureKind | None:
     """The class of failure that the printed `texts`, or else the exit code, tell; None when they tell nothing."""
     text = "\n".join(texts)
     for kind, pattern in _MESSAGES:

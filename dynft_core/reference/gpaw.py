@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms
 
 from dynft_core.errors import InputError
-from dynft_core.reference.dft_code import DftCode, Parameters, Report
+from dynft_core.reference.dft_code import DftCode, Parameters, Report, bad_parameter
 from dynft_core.reference.failures import Message
 
 OUTPUT = "gpaw.txt"
@@ -57,11 +57,11 @@ def check_gpaw(parameters: Parameters, atoms: Atoms) -> list[str]:
 def _check_parameters(parameters: Parameters) -> None:
     mode, kpts = parameters.get("mode"), parameters.get("kpts")
     if not isinstance(mode, str | Mapping):
-        raise _bad("mode", "'lcao', 'fd' or a table", repr(mode), 'for example { name = "pw", ecut = 500.0 }')
+        raise bad_parameter("mode", "'lcao', 'fd' or a table", repr(mode), 'for example { name = "pw", ecut = 500.0 }')
     if isinstance(kpts, list) and not (len(kpts) == 3 and all(type(n) is int and n > 0 for n in kpts)):
-        raise _bad("kpts", "a mesh of three integers from 1 up", repr(kpts), "for example [2, 2, 2]")
+        raise bad_parameter("kpts", "a mesh of three integers from 1 up", repr(kpts), "for example [2, 2, 2]")
     if "txt" in parameters:
-        raise _bad("txt", "keys that dynft does not set itself", "'txt'", "leave it out")
+        raise bad_parameter("txt", "keys that dynft does not set itself", "'txt'", "leave it out")
 
 
 def gpaw_potentials(parameters: Parameters, atoms: Atoms) -> dict[str, str]:
@@ -103,7 +103,3 @@ GPAW = DftCode(
     make_gpaw, ACCURATE_FORCES, frozenset({"parallel"}), check_gpaw, gpaw_potentials, gpaw_report, other_cycle,
     (OUTPUT,), MESSAGES,
 )  # fmt: skip
-
-
-def _bad(key: str, expected: str, got: str, remedy: str) -> InputError:
-    return InputError(f"reference.parameters.{key}", expected, got, remedy)

@@ -83,9 +83,9 @@ def read_finished(path: Path) -> Finished:
     except FileFormatError:
         raise
     except Exception as error:  # ASE's readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
-        raise _bad(path, "finished calculations that ASE can read", f"{type(error).__name__}: {error}") from error
+        raise _unusable(path, "finished calculations that ASE can read", f"{type(error).__name__}: {error}") from error
     if not found.frames:
-        raise _bad(path, "at least one structure", "none")
+        raise _unusable(path, "at least one structure", "none")
     return found
 
 
@@ -164,7 +164,7 @@ def _read_vasprun(path: Path) -> Finished:
     most = int(told.get("NELM", 60))  # VASP's own default
     for step, calculation in enumerate(root.findall("calculation")):
         if len(calculation.findall("scstep")) >= most:
-            raise _bad(path, "converged cycles", f"{most} iterations (NELM) in ionic step {step}")
+            raise _unusable(path, "converged cycles", f"{most} iterations (NELM) in ionic step {step}")
     there = {ours: told[tag] for tag, ours in _VASP_SETTINGS.items() if told.get(tag)}
     declared: dict[str, Any] = {key: value if key == "gga" else float(value) for key, value in there.items()}
     divisions = root.find("kpoints/generation/v[@name='divisions']")
@@ -177,9 +177,9 @@ def _read_outcar(path: Path) -> Finished:
     text = path.read_text(errors="replace")
     frames = _frames(path, "vasp-out")
     if text.count("aborting loop because EDIFF is reached") < len(frames):
-        raise _bad(path, "converged cycles", "one that did not reach EDIFF")
+        raise _unusable(path, "converged cycles", "one that did not reach EDIFF")
     if "General timing and accounting" not in text:
-        raise _bad(path, "a whole file", "one without its timing block")
+        raise _unusable(path, "a whole file", "one without its timing block")
     cutoff = re.search(r"ENCUT\s*=\s*([\d.]+)", text)
     return Finished(path, "vasp", frames, {"encut": float(cutoff[1])} if cutoff else {})
 
@@ -187,9 +187,9 @@ def _read_outcar(path: Path) -> Finished:
 def _read_pw_output(path: Path) -> Finished:
     text = path.read_text(errors="replace")
     if "convergence NOT achieved" in text:
-        raise _bad(path, "converged cycles", "one that did not converge")
+        raise _unusable(path, "converged cycles", "one that did not converge")
     if "JOB DONE." not in text:
-        raise _bad(path, "a whole file", "one without 'JOB DONE.'")
+        raise _unusable(path, "a whole file", "one without 'JOB DONE.'")
     declared: dict[str, Any] = {}
     cutoff = re.search(r"kinetic-energy cutoff\s*=\s*(\S+)", text)
     if cutoff:
@@ -215,5 +215,5 @@ def _equal(a: Any, b: Any) -> bool:
     return list(a) == list(b) if isinstance(a, list) and isinstance(b, list | tuple) else bool(a == b)
 
 
-def _bad(path: Path, expected: str, got: str) -> FileFormatError:
+def _unusable(path: Path, expected: str, got: str) -> FileFormatError:
     return FileFormatError(str(path), expected, got, "leave it out, or compute it again")

@@ -1,30 +1,18 @@
 """The label job: forces of one structure by the reference, computed once, checked, kept in labels/<key>/.
 
-A calculation that fails is tried once more, in another fresh folder and by another way through the self-consistency
-cycle, where the code has one. One that the force field doubts is repeated too, and so is a DFT code's first one of a
-campaign, because all others are measured by it. What fails then has failed, and the campaign goes on without it.
-
-A process that is killed between two attempts, or within one, loses that one alone: the next process takes what has
-ended before, good or failed, and goes on from there.
-
-    labels/<key>/lock             held (flock) while somebody works on this label
-    labels/<key>/attempts.jsonl   one line for every computation started, one for every failure that was answered
-    labels/<key>/attempt-001/     the calculator's working directory, fresh for every computation
-    labels/<key>/label.h5         the finished label
-    labels/first.h5               the campaign's first label: all others must agree with it (cell NAME: first-NAME.h5)
+    labels/<key>/lock       held (flock) while somebody works on this label
+    labels/<key>/label.h5   the finished label, made by its attempts (see `attempts`)
+    labels/first.h5         the campaign's first label: all others must agree with it (cell NAME: first-NAME.h5)
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
-import os
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +22,19 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.lattice.cells import Frame
-from dynft_core.reference.calculation import Calculation, calculate, finished_calculation
+from dynft_core.reference.attempts import FIRST_LABEL, attempts_in, calculated, failure_noted
+from dynft_core.reference.calculation import Calculation
 from dynft_core.reference.calculators import (
     calculator_name,
-    complete_parameters,
     dft_code_of,
     runs_in_process,
     settings_hash,
 )
-from dynft_core.reference.failures import NOT_RETRIED, LabelError
+from dynft_core.reference.failures import LabelError
 from dynft_core.reference.guard import (
     Expectation,
     check_against_first,
     check_calculation,
-    check_confirmed,
     check_structure,
     differences,
     doubt,
@@ -55,7 +42,6 @@ from dynft_core.reference.guard import (
     write_first,
 )
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
-from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.storage.lock import LockedError, locked
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
 from dynft_core.storage.structures import read_cell, read_displacements
@@ -69,8 +55,6 @@ KIND = "label"
 IMPORTED = "imported:"
 """How the settings' hash of a label begins that was computed elsewhere: it was compared when it was imported."""
 _WAIT_BEYOND_TIMEOUT_S = 60.0
-ATTEMPTS, FAILED = "attempts.jsonl", "failed.txt"
-"""In a label's folder; in the folder of an attempt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,33 +98,25 @@ def run_label(job: LabelJob, expected: Expectation | None = None) -> LabelOutcom
     """Compute the reference forces of one structure, or take them from a finished label. Never raises.
 
     `expected`: what a force field expects; far from it, the label is computed twice.
-
-    The outcome of a failure starts with its class. Of the setup: 'setup' (calculator unknown, not installed, bad
-    parameters), 'settings' (other settings, pseudopotentials or version than the campaign's first label), 'licence'. Of
-    the run: 'timeout', 'killed' (from outside), 'crashed' (by itself), 'memory', 'disk', 'calculator' (it raised or
-    printed an error). Of the output: 'incomplete', 'contradiction' (two of its files differ), 'not converged', 'not
-    finite', 'moved' (positions, cell or species differ from those sent), 'net force', 'magnetic state', 'implausible'.
-    And 'busy' (another process holds the label for too long), 'storage' (a file cannot be read or written),
-    'unexpected' (anything else: a defect of dynft).
     """
     start = time.monotonic()
     key = job.structure.key
     try:
         harvested, note = _label(job, expected)
     except LabelError as error:
-        failure = error
+        failure = error.failure
     except (FileFormatError, OSError) as error:
-        failure = LabelError("storage", str(error))
+        failure = LabelError("storage", str(error)).failure
     except InputError as error:
-        failure = LabelError("setup", str(error))
+        failure = LabelError("setup", str(error)).failure
     except Exception as error:  # a worker must send an outcome, whatever happened
         logger.exception("label %s", key)
-        failure = LabelError("unexpected", f"{type(error).__name__}: {error}")
+        failure = LabelError("unexpected", f"{type(error).__name__}: {error}").failure
     else:
         seconds = time.monotonic() - start
         return LabelOutcome(True, key, relative_label_path(key), harvested=harvested, seconds=seconds, note=note)
     seconds = time.monotonic() - start
-    return LabelOutcome(False, key, error=str(failure), seconds=seconds, failure=failure.kind)
+    return LabelOutcome(False, key, seconds=seconds, failure=failure)
 
 
 def longest_label_s(settings: ReferenceSettings) -> float:
@@ -214,122 +190,18 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
                 return FIRST_LABEL
             return doubt(calculation, expected) if expected is not None else ""
 
-        n_before = len(_attempts(folder))
-        with _failure_noted(folder):
-            calculation = _calculated(folder, job.reference, atoms, check, why_twice)
+        n_before = len(attempts_in(folder))
+        with failure_noted(folder):
+            calculation = calculated(folder, job.reference, atoms, check, why_twice)
             with _locked(run_dir / "labels" / "first.lock", _WAIT_BEYOND_TIMEOUT_S):
                 if has_first(run_dir, job.structure.cell):  # which another label may have become meanwhile
                     check(calculation)
                 else:
                     write_first(run_dir, job.structure, calculation, displacements, job.reference, atoms)
         _write(path, job, displacements, atoms, calculation)
-        return len(_attempts(folder)) == n_before, calculation.note
+        return len(attempts_in(folder)) == n_before, calculation.note
 
 
-Check = Callable[[Calculation], None]
-"""Raises LabelError when a calculation is no label."""
-WhyTwice = Callable[[Calculation], str]
-"""Why a calculation wants a second one that confirms it; "" when it does not."""
-FIRST_LABEL = "the campaign's first label in this cell"
-
-
-def _calculated(
-    folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Check, why_twice: WhyTwice
-) -> Calculation:
-    """Compute, and once more after a failure or for confirmation; attempts that have ended before are not repeated.
-
-    Raises:
-        LabelError: the second failure, with the first one's class; or one that a second attempt does not change.
-    """
-    code, ended = dft_code_of(settings), _ended_attempts(folder, settings, check)
-    first = ended[0] if ended else _attempt(folder, settings, atoms, check)
-    if isinstance(first, Calculation):
-        why = why_twice(first)
-        if not why:
-            return first
-    elif code is None or first.kind in NOT_RETRIED:
-        raise first
-    else:
-        why = f"first attempt: {first.kind}"
-    if len(ended) > 1:
-        second = ended[1]
-    else:
-        logger.info("%s: a second attempt (%s)", folder, why)
-        changes = code.other_cycle(complete_parameters(settings)) if code is not None else {}
-        changed = replace(settings, parameters={**settings.parameters, **changes})
-        second = _attempt(folder, changed, atoms, check)
-    if isinstance(second, LabelError):
-        if isinstance(first, Calculation) and why == FIRST_LABEL:  # nothing speaks against it
-            return first
-        raise LabelError(second.kind, f"{second.sentence} ({why})") from second
-    if isinstance(first, Calculation):
-        check_confirmed(first, second, why)
-        return first
-    return second
-
-
-def _attempt(folder: Path, settings: ReferenceSettings, atoms: Atoms, check: Check) -> Calculation | LabelError:
-    """Compute in a fresh folder, and check; what failed is returned, and left in the folder."""
-    number, directory = _fresh_folder(folder)
-    with Journal.open(folder / ATTEMPTS) as attempts:
-        attempts.append({"event": "attempt", "attempt": number, "host": platform.node(), "process": os.getpid()})
-    try:
-        calculation = calculate(atoms, settings, directory)
-        check(calculation)
-    except LabelError as error:
-        with suppress(OSError):  # the disk may be full, and that may be the failure
-            (directory / FAILED).write_text(f"{error}\n")
-        return error
-    return calculation
-
-
-def _fresh_folder(folder: Path) -> tuple[int, Path]:
-    """The next attempt's number and folder; no other process gets the same, even where the lock does not hold."""
-    for number in itertools.count(1 + max(map(_number, _attempts(folder)), default=0)):
-        directory = folder / f"attempt-{number:03d}"
-        with suppress(FileExistsError):
-            directory.mkdir()
-            break
-    return number, directory
-
-
-def _ended_attempts(folder: Path, settings: ReferenceSettings, check: Check) -> list[Calculation | LabelError]:
-    """How attempts ended whose label nobody has answered for, in order: their process was killed.
-
-    Good calculations, and failures for which there is a second attempt. One that was killed itself says nothing.
-    """
-    path = folder / ATTEMPTS
-    answered = [e["attempt"] for e in (read_journal(path) if path.exists() else []) if e["event"] == "failed"]
-    found: list[Calculation | LabelError] = []
-    for directory in _attempts(folder):
-        if _number(directory) <= max(answered, default=0):
-            continue
-        try:
-            failure = directory / FAILED
-            if failure.exists():
-                kind, _, sentence = failure.read_text().partition(": ")
-                raise LabelError(kind, sentence)
-            calculation = finished_calculation(directory)
-            if calculation is not None:
-                check(calculation)
-                found.append(calculation)
-        except LabelError as error:
-            if dft_code_of(settings) is not None and error.kind not in NOT_RETRIED | {"killed"}:
-                found.append(error)
-        except FileFormatError as error:
-            logger.warning("%s is of no use (%s): computed again", directory, error)
-    return found[:2]
-
-
-@contextmanager
-def _failure_noted(folder: Path) -> Iterator[None]:
-    """Note that the label has failed: what its attempts have left is of no use to whoever tries it again."""
-    try:
-        yield
-    except LabelError as error:
-        with suppress(OSError), Journal.open(folder / ATTEMPTS) as attempts:
-            attempts.append({"event": "failed", "attempt": _number(_attempts(folder)[-1]), "error": str(error)})
-        raise
 
 
 def _check_same(label: Label, job: LabelJob, atoms: Atoms) -> None:
@@ -362,14 +234,6 @@ def _write(path: Path, job: LabelJob, displacements: Floats, atoms: Atoms, calcu
         "version": calculation.version,
     }
     write_segment(path, arrays, attributes)
-
-
-def _attempts(folder: Path) -> list[Path]:
-    return sorted(folder.glob("attempt-*"), key=_number)
-
-
-def _number(attempt: Path) -> int:
-    return int(attempt.name.removeprefix("attempt-"))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dynft_core.reference.failures import Failure
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
 
 
@@ -24,12 +25,10 @@ class LabelOutcome:
     key: str
     path: str = ""
     """labels/<key>/label.h5"""
-    error: str = ""
-    """Why it failed: a class ('timeout', 'net force', …, see `reference.label.run_label`) and a sentence."""
     harvested: bool = False
     """True when a finished label was found and nothing was computed."""
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
     note: str = ""
     """One sentence for the user about a label that is accepted all the same."""

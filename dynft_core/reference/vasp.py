@@ -21,14 +21,13 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import ase.calculators.calculator
-import numpy as np
 from ase import Atoms
 
 from dynft_core.errors import InputError, Problems, nearest
-from dynft_core.reference.dft_code import DftCode, Parameters
+from dynft_core.reference.dft_code import DftCode, Parameters, bad_parameter, is_number
 from dynft_core.reference.vasp_output import MESSAGES, OUTPUT, STDERR, vasp_report
 
 ase_calculators: Any = ase.calculators.calculator
@@ -77,7 +76,7 @@ def check_vasp(parameters: Parameters, atoms: Atoms) -> list[str]:
     problems, known, potcars = Problems(), _known_keys(), dict[str, Potcar]()
     for key in sorted(parameters.keys() - known):
         with problems:
-            raise _bad(key, "keys of ASE's Vasp, the tags of INCAR in lower case", f"'{key}'",
+            raise bad_parameter(key, "keys of ASE's Vasp, the tags of INCAR in lower case", f"'{key}'",
                        nearest(key, known, "newer tags of VASP go into the table custom"))  # fmt: skip
     parameters = {key: value for key, value in parameters.items() if key in known}
     for check in (_check_ions, _check_encut, _check_command):
@@ -219,20 +218,21 @@ def _vasp_class() -> Any:
 def _check_ions(parameters: Parameters) -> None:
     if parameters.get("nsw") or parameters.get("ibrion", -1) not in (-1, None):
         got = f"nsw = {parameters.get('nsw')}, ibrion = {parameters.get('ibrion')}"
-        raise _bad("nsw", "0, with ibrion = -1: a label is of the structure sent", got, "leave both out")
+        raise bad_parameter("nsw", "0, with ibrion = -1: a label is of the structure sent", got, "leave both out")
 
 
 def _check_encut(parameters: Parameters) -> None:
     encut_eV = parameters.get("encut")
-    if not (_is_number(encut_eV) and encut_eV > 0):
-        raise _bad("encut", "the plane-wave cutoff in eV", repr(encut_eV), "for example 1.3 times the largest ENMAX")
+    if not (is_number(encut_eV) and encut_eV > 0):
+        remedy = "for example 1.3 times the largest ENMAX"
+        raise bad_parameter("encut", "the plane-wave cutoff in eV", repr(encut_eV), remedy)
 
 
 def _check_enmax(parameters: Parameters, potcars: dict[str, Potcar]) -> None:
     encut_eV = parameters.get("encut")
     symbol, largest = max(potcars.items(), key=lambda item: item[1].enmax_eV)
-    if _is_number(encut_eV) and 0 < encut_eV < largest.enmax_eV:
-        raise _bad(
+    if is_number(encut_eV) and 0 < encut_eV < largest.enmax_eV:
+        raise bad_parameter(
             "encut", f"at least ENMAX of {symbol}'s POTCAR ({largest.title}), {largest.enmax_eV:g} eV",
             f"{encut_eV:g} eV", "raise it",
         )
@@ -241,18 +241,18 @@ def _check_enmax(parameters: Parameters, potcars: dict[str, Potcar]) -> None:
 def _check_kpoints(parameters: Parameters, atoms: Atoms) -> None:
     kpts, kspacing = parameters.get("kpts"), parameters.get("kspacing")
     if kspacing is not None:
-        if not (_is_number(kspacing) and kspacing > 0):
-            raise _bad("kspacing", "a spacing above 0 Å⁻¹", repr(kspacing), "correct it, or give kpts")
+        if not (is_number(kspacing) and kspacing > 0):
+            raise bad_parameter("kspacing", "a spacing above 0 Å⁻¹", repr(kspacing), "correct it, or give kpts")
         return
     expected = "a mesh of three integers from 1 up, or {density = k-points per Å⁻¹}"
     if isinstance(kpts, dict):
-        good = set(kpts) == {"density"} and _is_number(kpts["density"]) and kpts["density"] > 0
+        good = set(kpts) == {"density"} and is_number(kpts["density"]) and kpts["density"] > 0
     else:
         good = isinstance(kpts, (list, tuple)) and len(kpts) == 3 and all(
             isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in kpts
         )
     if not good:
-        raise _bad("kpts", expected, "nothing" if kpts is None else repr(kpts), "for example [2, 2, 2]")
+        raise bad_parameter("kpts", expected, "nothing" if kpts is None else repr(kpts), "for example [2, 2, 2]")
     mesh(kpts, atoms)
 
 
@@ -261,7 +261,7 @@ def _check_command(parameters: Parameters) -> None:
 
     if parameters.get("command") or any(name in cfg or os.environ.get(name) for name in COMMANDS):
         return
-    raise _bad(
+    raise bad_parameter(
         "command", "how VASP is started, for example 'srun vasp_std'", "neither that nor ASE_VASP_COMMAND",
         "set one of them, ASE_VASP_COMMAND in the shell that starts dynft",
     )
@@ -300,11 +300,3 @@ def _read_potcar(path: str, symbol: str) -> Potcar:
         got = f"that of {species[1]}" if species else "another file"
         raise InputError("VASP_PP_PATH", f"the POTCAR of {symbol} in {path}", got, "restore the file")
     return Potcar(title[1].strip(), functional[1].upper(), float(enmax[1]), hashlib.sha256(raw).hexdigest())
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def _bad(key: str, expected: str, got: str, remedy: str) -> InputError:
-    return InputError(f"reference.parameters.{key}", expected, got, remedy)

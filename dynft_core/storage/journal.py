@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import Any
 
 from dynft_core.errors import FileFormatError, InputError
 from dynft_core.storage.files import sync_folder
+from dynft_core.storage.json_values import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def _encode(event: Mapping[str, Any]) -> bytes:
         raise InputError("event", 'a mapping with a string "event"', repr(event)[:200], "say what happened")
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     try:
-        text = json.dumps(_finite({"event": event["event"], "time": now, **event}), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(to_json({"event": event["event"], "time": now, **event}), ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError("event", "plain JSON data", str(error), "give numbers, text, lists and dicts") from error
     # A file name that is no UTF-8 reaches Python as lone surrogates: JSON can escape them.
@@ -169,16 +169,6 @@ def _decode(line: bytes) -> Event | None:
     except ValueError:  # includes bytes that are no UTF-8
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
 
 
 def _shortened(line: bytes) -> str:

@@ -1,8 +1,7 @@
 """What travels between driver and workers: frozen jobs in, frozen outcomes out, plain data only.
 
 Paths are relative to the run folder (`run_dir`, absolute) unless said otherwise; arrays never travel, they lie in
-segments that the outcome names. Errors never travel as exceptions: an outcome says `ok = False`, why (`error`, a
-sentence), and of which class the failure is (`failure`, see `errors.STORAGE` and `reference.label.run_label`).
+segments that the outcome names. Errors never travel as exceptions: an outcome says `ok = False`, and why (`failure`).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
 from dynft_core.models.settings import ModelSettings
 from dynft_core.models.trial import Trial
+from dynft_core.reference.failures import Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.vocabulary import (
     PropertyName,
@@ -24,12 +24,58 @@ from dynft_core.vocabulary import (
 
 
 @dataclass(frozen=True)
+class Rattled:
+    """Normal displacements with this standard deviation."""
+
+    amplitude_A: float
+    name: Literal["rattled"] = "rattled"
+
+
+@dataclass(frozen=True)
+class PhononModes:
+    """Thermal displacements in the modes of a force field's harmonic part."""
+
+    force_field: str
+    name: Literal["phonons"] = "phonons"
+
+
+@dataclass(frozen=True)
+class MdSteps:
+    """Of molecular dynamics that structures are taken from: how it moves, settles, and how far apart they are."""
+
+    timestep_fs: float
+    friction_per_ps: float
+    equilibration_steps: int = 1000
+    interval_steps: int = 200
+
+
+@dataclass(frozen=True)
+class ReferenceMd:
+    """Molecular dynamics with the reference calculator."""
+
+    steps: MdSteps
+    name: Literal["reference_md"] = "reference_md"
+
+
+@dataclass(frozen=True)
+class ForceFieldMd:
+    """Molecular dynamics with a force field."""
+
+    force_field: str
+    steps: MdSteps
+    name: Literal["force_field_md"] = "force_field_md"
+
+
+Method = Rattled | PhononModes | ReferenceMd | ForceFieldMd
+
+
+@dataclass(frozen=True)
 class ProposeJob:
-    """Make structures: 'rattled' or 'phonons' or 'reference_md' for a start, 'force_field_md' for a test set."""
+    """Make structures, by one of four methods."""
 
     run_dir: str
     output: str
-    method: Literal["rattled", "phonons", "reference_md", "force_field_md"]
+    method: Method
     role: Role
     n_structures: int
     temperature_K: float
@@ -37,24 +83,15 @@ class ProposeJob:
     cell: str
     """The reference cell of the structures."""
     reference: ReferenceSettings
-    amplitude_A: float = 0.01
-    """Standard deviation of the displacements of 'rattled'."""
-    force_field: str | None = None
-    """Needed by 'phonons' (harmonic part) and 'force_field_md'."""
-    timestep_fs: float = 1.0
-    friction_per_ps: float = 10.0
-    equilibration_steps: int = 1000
-    interval_steps: int = 200
 
 
 @dataclass(frozen=True)
 class ProposeOutcome:
     ok: bool
-    error: str = ""
     structures: tuple[StructureRef, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -67,11 +104,10 @@ class ValidateJob:
 @dataclass(frozen=True)
 class ValidateOutcome:
     ok: bool
-    error: str = ""
     walks: tuple[WalkerOutcome, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +124,12 @@ class TruncationJob:
 @dataclass(frozen=True)
 class TruncationOutcome:
     ok: bool
-    error: str = ""
     present: Trial | None = None
     """The force field's own expansion."""
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +166,6 @@ class FitOutcome:
     ok: bool
     version: int
     path: str = ""
-    error: str = ""
     n_labels: int = 0
     n_pending: int = 0
     beta_inv_sqrt_eV_A: float = float("nan")
@@ -149,7 +183,7 @@ class FitOutcome:
     """The property of the job, and its largest error bar in its unit."""
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -177,11 +211,10 @@ class Evaluation:
 @dataclass(frozen=True)
 class EvaluateOutcome:
     ok: bool
-    error: str = ""
     evaluations: tuple[Evaluation, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True)
@@ -203,13 +236,12 @@ class SelectOutcome:
     """Keys of the candidates chosen, in that order, with their gains; and of those that are redundant."""
 
     ok: bool
-    error: str = ""
     chosen: tuple[str, ...] = ()
     gains: tuple[float, ...] = ()
     redundant: tuple[str, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
-    failure: str = ""
+    failure: Failure | None = None
 
 
 Job = ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | SelectJob | FitJob | EvaluateJob

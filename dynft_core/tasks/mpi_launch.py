@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 
+from dynft_core.reference.failures import Failure
 from dynft_core.tasks.jobs import FitJob, FitOutcome
 
 LAUNCHER = "DYNFT_MPI_LAUNCHER"
@@ -27,7 +28,8 @@ def fit_over_ranks(job: FitJob, launcher: str) -> FitOutcome:
     answers = [line for line in done.stdout.splitlines() if line.startswith(ANSWER)]
     if not answers:
         said = " ".join((done.stderr or done.stdout).decode(errors="replace").split())[-400:]
-        return FitOutcome(False, job.version, error=f"'{shlex.join(command)}' ended with {done.returncode}: {said}")
+        why = f"'{shlex.join(command)}' ended with {done.returncode}: {said}"
+        return FitOutcome(False, job.version, failure=Failure("crashed", why))
     outcome: FitOutcome = pickle.loads(base64.b64decode(answers[-1].removeprefix(ANSWER)))
     return outcome
 

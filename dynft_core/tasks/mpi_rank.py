@@ -21,10 +21,10 @@ def main() -> None:
     try:
         outcome = fit_as_rank(job, ranks)
     except (DynftError, OSError) as error:
-        sentence, failure = explained(error)
+        failure = explained(error)
         if not ranks.first:
-            raise SystemExit(sentence) from error
-        outcome = FitOutcome(False, job.version, error=sentence, failure=failure)
+            raise SystemExit(failure.sentence) from error
+        outcome = FitOutcome(False, job.version, failure=failure)
     if ranks.first:
         sys.stdout.buffer.write(answer_line(outcome))
         sys.stdout.buffer.flush()

@@ -19,7 +19,7 @@ from dynft_core.assessment.label_scores import predicted_scores, tested
 from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.state import load_state
 from dynft_core.dynamics.walk_records import WalkJob, WalkOutcome
-from dynft_core.errors import FILES, DynftError, FileFormatError, InputError, about_file
+from dynft_core.errors import DynftError, FileFormatError, InputError, about_file
 from dynft_core.initial.phonon_modes import thermal_displacements
 from dynft_core.initial.rattled import rattled
 from dynft_core.initial.reference_md import reference_md
@@ -31,6 +31,7 @@ from dynft_core.models.registry import family, load_model
 from dynft_core.properties.thermal import PropertySettings, largest_error
 from dynft_core.reference.calculators import make_calculator, runs_in_process, structure_key
 from dynft_core.reference.checked import CheckedCalculator
+from dynft_core.reference.failures import Failure
 from dynft_core.reference.guard import Expectation
 from dynft_core.reference.label import read_frame, run_label
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
@@ -43,8 +44,12 @@ from dynft_core.tasks.jobs import (
     Evaluation,
     FitJob,
     FitOutcome,
+    ForceFieldMd,
+    PhononModes,
     ProposeJob,
     ProposeOutcome,
+    Rattled,
+    ReferenceMd,
     SelectJob,
     SelectOutcome,
     TruncationJob,
@@ -66,7 +71,7 @@ OutcomeT = TypeVar("OutcomeT")
 Task = Callable[[JobT], OutcomeT]
 
 
-def _never_raising(failed: Callable[[Any, str], Any]) -> Callable[[Task[JobT, OutcomeT]], Task[JobT, OutcomeT]]:
+def _never_raising(failed: Callable[[Any, Failure], Any]) -> Callable[[Task[JobT, OutcomeT]], Task[JobT, OutcomeT]]:
     """Turn whatever a task raises into its outcome: an exception that does not unpickle would hang the driver."""
 
     def decorate(task: Task[JobT, OutcomeT]) -> Task[JobT, OutcomeT]:
@@ -78,8 +83,7 @@ def _never_raising(failed: Callable[[Any, str], Any]) -> Callable[[Task[JobT, Ou
             except Exception as error:  # a worker must answer, whatever happened; the traceback is in its log
                 if not isinstance(error, (DynftError, OSError)):
                     log.exception("%s failed", task.__name__)
-                sentence, failure = explained(error)
-                outcome = replace(failed(job, sentence), failure=failure)
+                outcome = failed(job, explained(error))
             seconds = time.monotonic() - start
             return replace(outcome, seconds=seconds, core_seconds=seconds * allocated_cores())  # type: ignore[type-var]
 
@@ -88,13 +92,13 @@ def _never_raising(failed: Callable[[Any, str], Any]) -> Callable[[Task[JobT, Ou
     return decorate
 
 
-def explained(error: Exception) -> tuple[str, str]:
-    """Why a task failed: a sentence, and the class of failure ('storage', 'input', 'unexpected')."""
+def explained(error: Exception) -> Failure:
+    """Why a task failed: 'storage', 'input' or 'unexpected'."""
     if isinstance(error, OSError):
-        return FILES + about_file(error), "storage"
+        return Failure("storage", about_file(error))
     if isinstance(error, DynftError):
-        return str(error), "storage" if isinstance(error, FileFormatError) else "input"
-    return f"{type(error).__name__}: {error}", "unexpected"
+        return Failure("storage" if isinstance(error, FileFormatError) else "input", str(error))
+    return Failure("unexpected", f"{type(error).__name__}: {error}")
 
 
 def allocated_cores() -> int:
@@ -121,63 +125,48 @@ def model_on(path: str, cell: ReferenceCell, pending: bool = False) -> Any:
     return _kept(path, pending).on(cell)
 
 
-@_never_raising(lambda job, error: ProposeOutcome(False, error))
+@_never_raising(lambda job, failure: ProposeOutcome(False, failure=failure))
 def propose(job: ProposeJob) -> ProposeOutcome:
     """Make structures that want a label, and write them as one segment."""
     run_dir = Path(job.run_dir)
     cell = read_cell(run_dir, job.cell)
     displacements = _proposed(job, run_dir, cell)
     keys = [structure_key(cell.numbers, cell.cell, cell.sites + u, job.reference) for u in displacements]
-    write_structures(run_dir / job.output, displacements, keys, {"method": job.method, "role": job.role})
+    name = job.method.name
+    write_structures(run_dir / job.output, displacements, keys, {"method": name, "role": job.role})
     refs = tuple(
-        StructureRef(key, job.output, i, job.role, f"{job.method} {i}", temperature_K=job.temperature_K, cell=job.cell)
+        StructureRef(key, job.output, i, job.role, f"{name} {i}", temperature_K=job.temperature_K, cell=job.cell)
         for i, key in enumerate(keys)
     )
     return ProposeOutcome(True, structures=refs)
 
 
 def _proposed(job: ProposeJob, run_dir: Path, cell: ReferenceCell) -> Floats:
-    rng = generator(job.seed, _STREAMS[job.method])
-    if job.method in ("phonons", "force_field_md"):
-        if job.force_field is None:
-            raise InputError("force_field", f"a force field for '{job.method}'", "none", "fit one first")
-        model = model_on(str(run_dir / job.force_field), cell)
-        if job.method == "phonons":
-            return thermal_displacements(model, cell.masses, job.n_structures, job.temperature_K, rng)
-        return sample(
-            model,
-            cell.masses,
-            job.n_structures,
-            job.temperature_K,
-            job.timestep_fs,
-            job.friction_per_ps,
-            job.equilibration_steps,
-            job.interval_steps,
-            job.seed,
-        )
+    rng, n, temperature_K = generator(job.seed, _STREAMS[job.method.name]), job.n_structures, job.temperature_K
     supercell = Supercell.build(Crystal(cell.atoms()), (1, 1, 1))  # its atoms are its sites, in order
-    if job.method == "rattled":
-        return rattled(supercell, job.n_structures, job.amplitude_A, rng)
-    folder = run_dir / "structures" / "reference_md"
-    embedded = runs_in_process(job.reference)
-    calculator = make_calculator(job.reference, folder) if embedded else CheckedCalculator(job.reference, folder)
-    return reference_md(
-        supercell,
-        calculator,
-        job.n_structures,
-        job.temperature_K,
-        job.timestep_fs,
-        job.friction_per_ps,
-        job.equilibration_steps,
-        job.interval_steps,
-        rng,
-    )
+    match job.method:
+        case Rattled(amplitude_A):
+            return rattled(supercell, n, amplitude_A, rng)
+        case PhononModes(path):
+            return thermal_displacements(model_on(str(run_dir / path), cell), cell.masses, n, temperature_K, rng)
+        case ForceFieldMd(path, md):
+            return sample(
+                model_on(str(run_dir / path), cell), cell.masses, n, temperature_K, md.timestep_fs,
+                md.friction_per_ps, md.equilibration_steps, md.interval_steps, job.seed,
+            )  # fmt: skip
+        case ReferenceMd(md):
+            folder = run_dir / "structures" / "reference_md"
+            make = make_calculator if runs_in_process(job.reference) else CheckedCalculator
+            return reference_md(
+                supercell, make(job.reference, folder), n, temperature_K, md.timestep_fs, md.friction_per_ps,
+                md.equilibration_steps, md.interval_steps, rng,
+            )  # fmt: skip
 
 
 _STREAMS = {"rattled": 1 << 32, "phonons": 2 << 32, "reference_md": 3 << 32, "force_field_md": 4 << 32}
 
 
-@_never_raising(lambda job, error: LabelOutcome(False, job.structure.key, error=error))
+@_never_raising(lambda job, failure: LabelOutcome(False, job.structure.key, failure=failure))
 def label(job: LabelJob) -> LabelOutcome:
     """Compute one label in labels/<key>/, or take the finished one that lies there."""
     return run_label(job, _expectation(job))
@@ -194,7 +183,7 @@ def _expectation(job: LabelJob) -> Expectation | None:
     return Expectation(predicted.forces, np.sqrt(predicted.variances.mean(axis=1)))
 
 
-@_never_raising(lambda job, error: WalkOutcome(False, error))
+@_never_raising(lambda job, failure: WalkOutcome(False, failure=failure))
 def walk(job: WalkJob) -> WalkOutcome:
     """Walk a batch of walkers with ε_B at every step."""
     return run_walk(job, _walked_by(job, pending=True))
@@ -204,14 +193,14 @@ def _walked_by(job: WalkJob, pending: bool) -> Any:
     return model_on(str(Path(job.run_dir) / job.force_field), read_cell(job.run_dir, job.cell), pending)
 
 
-@_never_raising(lambda job, error: ValidateOutcome(False, error))
+@_never_raising(lambda job, failure: ValidateOutcome(False, failure=failure))
 def validate(job: ValidateJob) -> ValidateOutcome:
     """Walk on with training off."""
     outcome = run_walk(job.walk, _walked_by(job.walk, pending=False))
     return ValidateOutcome(True, walks=tuple(replace(walk, selected=()) for walk in outcome.walks))
 
 
-@_never_raising(lambda job, error: TruncationOutcome(True, error))
+@_never_raising(lambda job, failure: TruncationOutcome(True, failure=failure))
 def truncation(job: TruncationJob) -> TruncationOutcome:
     """Try larger expansions on the same labels. A campaign that cannot be told about them has not failed."""
     deadline_s, run_dir = time.monotonic() + job.seconds, Path(job.run_dir)
@@ -225,7 +214,7 @@ def truncation(job: TruncationJob) -> TruncationOutcome:
     return TruncationOutcome(True, present=present, trials=trials)
 
 
-@_never_raising(lambda job, error: SelectOutcome(False, error))
+@_never_raising(lambda job, failure: SelectOutcome(False, failure=failure))
 def select(job: SelectJob) -> SelectOutcome:
     """Choose which candidates are labelled."""
     run_dir = Path(job.run_dir)
@@ -241,7 +230,7 @@ def select(job: SelectJob) -> SelectOutcome:
     return SelectOutcome(True, chosen=chosen, gains=choice.gains, redundant=redundant)
 
 
-@_never_raising(lambda job, error: FitOutcome(False, job.version, error=error))
+@_never_raising(lambda job, failure: FitOutcome(False, job.version, failure=failure))
 def fit_labels(job: FitJob) -> FitOutcome:
     """Compute the posterior of all labels so far, over MPI ranks where the site has a launcher for them."""
     launcher = os.environ.get(LAUNCHER)
@@ -313,7 +302,7 @@ def _structure(run_dir: Path, ref: StructureRef) -> Frame:
     return Frame(read_cell(run_dir, ref.cell), read_displacements(run_dir, ref), key=ref.key)
 
 
-@_never_raising(lambda job, error: EvaluateOutcome(False, error))
+@_never_raising(lambda job, failure: EvaluateOutcome(False, failure=failure))
 def evaluate(job: EvaluateJob) -> EvaluateOutcome:
     """Score force fields on labels that none of them was fitted to (paper, table II)."""
     run_dir = Path(job.run_dir)

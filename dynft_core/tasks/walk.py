@@ -44,7 +44,7 @@ def run_walk(job: WalkJob, model: Model) -> WalkOutcome:
     for start, state, report in zip(job.walkers, states_after, reports, strict=True):
         save_walk(run_dir / start.output, state, report, job)
         walks.append(_outcome(start, state, report, job))
-    return WalkOutcome(True, "", tuple(walks), job.force_field, len(model.labels), len(model.pending))
+    return WalkOutcome(True, tuple(walks), job.force_field, len(model.labels), len(model.pending))
 
 
 def _settings(job: WalkJob, model: Model) -> WalkSettings:

@@ -41,4 +41,4 @@ if __name__ == "__main__":
         campaign(policy, json.loads(parameters), int(walkers)), "# fake\n", Path(run_dir), site,
         lambda _, event: print(event["event"], event.get("id", ""), flush=True), fake_tasks,
     )  # fmt: skip
-    print("ended:", state.phase, state.failure or state.reason or state.stopped, flush=True)
+    print("ended:", state.phase, state.ending or state.stopped, flush=True)

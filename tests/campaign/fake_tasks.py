@@ -19,6 +19,7 @@ from typing import Any
 from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
 from dynft_core.models.trial import Trial
+from dynft_core.reference.failures import Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
     EvaluateJob,
@@ -52,8 +53,9 @@ def _write(path: Path, data: Any) -> None:
 
 def propose(job: ProposeJob) -> ProposeOutcome:
     """Structures that exist by name alone; those of a test set depend on the force field."""
-    source = (Path(job.run_dir) / job.force_field).read_text() if job.force_field else ""
-    keys = [digest(job.method, job.seed, i, source) for i in range(job.n_structures)]
+    force_field = getattr(job.method, "force_field", None)
+    source = (Path(job.run_dir) / force_field).read_text() if force_field else ""
+    keys = [digest(job.method.name, job.seed, i, source) for i in range(job.n_structures)]
     return ProposeOutcome(True, structures=tuple(StructureRef(k, job.output, i, job.role) for i, k in enumerate(keys)))
 
 
@@ -77,7 +79,7 @@ def label(job: LabelJob) -> LabelOutcome:
             return answer  # type: ignore[return-value]
         time.sleep(float(parameters.get("seconds", 0.0)))  # type: ignore[arg-type]
         if key[-1] in str(parameters.get("fail", "")):
-            return LabelOutcome(False, key, error="calculator: it said no")
+            return LabelOutcome(False, key, failure=Failure("calculator", "it said no"))
         _write(folder / "label.json", {"key": key})
     return LabelOutcome(True, key, f"labels/{key}/label.json")
 
@@ -95,7 +97,7 @@ def _misbehaviour(parameters: dict[str, object], job: LabelJob) -> object | None
         time.sleep(1000)
     if "poison_once" in wanted:
         return Poison()
-    return LabelOutcome(False, job.structure.key, error="storage: Stale file handle", failure="storage")
+    return LabelOutcome(False, job.structure.key, failure=Failure("storage", "Stale file handle"))
 
 
 class Poison:
@@ -127,7 +129,7 @@ def walk(job: WalkJob) -> WalkOutcome:
     known = json.loads(force_field)
     before = known["pending"] if job.keeps_pending else []
     n_pending = len({*before, *(ref.key for ref in job.pending)})
-    return WalkOutcome(True, "", tuple(walks), job.force_field, len(known["labels"]), n_pending)
+    return WalkOutcome(True, tuple(walks), job.force_field, len(known["labels"]), n_pending)
 
 
 def validate(job: ValidateJob) -> ValidateOutcome:
@@ -165,7 +167,7 @@ def fit_labels(job: FitJob) -> FitOutcome:
     known = json.loads((run_dir / job.base).read_text())["labels"] if job.base else []
     for ref in job.labels:
         if not (run_dir / "labels" / ref.key / "label.json").exists() or ref.key in known:
-            return FitOutcome(False, job.version, error=f"{ref.key} has no label or is there twice")
+            return FitOutcome(False, job.version, failure=Failure("unexpected", f"{ref.key} has no label, or two"))
     labels = known + [ref.key for ref in job.labels]
     pending = [ref.key for ref in job.pending]
     cutoffs = list(enumerate(job.model.parameters["cutoffs_A"], start=2))

@@ -22,7 +22,7 @@ from dynft_core.reference.label_job import LabelJob
 from dynft_core.tasks.jobs import SelectJob
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.events import outcome_event
-from workflows.campaign.reduce import advance, start
+from workflows.campaign.fold import advance, start
 from workflows.campaign_file.schema import Campaign
 from workflows.driver.executors import FUNCTIONS
 

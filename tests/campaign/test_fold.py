@@ -15,19 +15,23 @@ import fake_tasks
 import pytest
 from fake_driver import campaign
 
+from dynft_core.assessment.convergence import assess
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.errors import FileFormatError
 from dynft_core.reference.label_job import LabelJob
+from dynft_core.storage.json_values import json_text
 from dynft_core.tasks.jobs import FitJob, FitOutcome, TruncationOutcome, ValidateJob
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.actions import Action
 from workflows.campaign.events import changed_event, outcome_event, started_event
-from workflows.campaign.jobs import batches, fit_job
-from workflows.campaign.reduce import _applied, advance, replay, start
+from workflows.campaign.fold import advance, replay, start
+from workflows.campaign.jobs import batches, convergence_settings, fit_job
+from workflows.campaign.plan import plan
+from workflows.campaign.reduce import _applied, reduce
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign, ValidationSection
 from workflows.driver.executors import FUNCTIONS
-from workflows.views.status import _status, status_of
+from workflows.views.status import Status, status_of
 from workflows.views.summary import status_lines
 
 Event = dict[str, Any]
@@ -74,14 +78,14 @@ def test_every_campaign_ends_with_each_label_asked_for_once(policy: str, tmp_pat
         }
         assert not force_field(state)["pending"]
         assert [e.force_field for e in state.evaluations] == [fit.path for fit in state.fits]
-        assert sum(e["event"] == "walk_finished" for e in events) == sum(state.walks)
+        assert sum(e["event"] == "walk_finished" for e in events) == sum(state.walks.finished)
 
 
 def test_the_waiting_policy_does_not_depend_on_who_is_faster(tmp_path: Path) -> None:
     found = []
     for seed in range(6):
         state, _, _ = run(campaign("wait"), tmp_path / str(seed), seed)
-        found.append((force_field(state), state.walkers, state.fits, state.evaluations))
+        found.append((force_field(state), state.walks.walkers, state.fits, state.evaluations))
     assert all(f == found[0] for f in found)
 
 
@@ -114,7 +118,7 @@ def test_the_continuing_policy_never_leaves_a_batch_standing(tmp_path: Path) -> 
             may_walk = [
                 batch
                 for batch in batches(settings)
-                if any((last := state.walkers[w]) is None or last.step < longest for w in batch)
+                if any((last := state.walks.walkers[w]) is None or last.step < longest for w in batch)
             ]
             assert sum(isinstance(a.job, WalkJob) for a in outstanding) == len(may_walk)
             waited_with_labels_open += any(isinstance(a.job, LabelJob) for a in outstanding)
@@ -177,6 +181,41 @@ def test_replaying_any_part_of_the_journal_gives_the_state_of_then(policy: str, 
         assert replay(events[:n], str(tmp_path)) == state
 
 
+@pytest.mark.parametrize(("policy", "walkers"), [("wait", 4), ("continue", 4), ("continue", 80)])
+def test_planning_what_is_planned_starts_nothing(policy: str, walkers: int, tmp_path: Path) -> None:
+    """At every moment, also by looking at everything once more; larger expansions are tried, for it cannot converge."""
+    settings = with_bounds(campaign(policy, {"fail": "7"}, walkers), max_error_meV_A=0.01, max_walk_ps=1.0)
+    _, events, _ = run(settings, tmp_path, seed=1)
+    state, _ = start(settings, str(tmp_path))
+    for event in events[1:]:
+        after = reduce(state, event)
+        for each in (after, replace(after, tried_labels=0)):  # larger expansions could be tried again
+            planned, _ = plan(each)
+            assert plan(planned) == (planned, ())
+            assert plan(replace(planned, planned=False)) == (planned, ())
+        state, _ = plan(after)
+
+
+@pytest.mark.parametrize("policy", ["wait", "continue"])
+def test_the_verdict_is_always_that_of_the_fits_and_walkers_there(policy: str, tmp_path: Path) -> None:
+    settings = campaign(policy)
+    _, events, _ = run(settings, tmp_path, seed=1)
+    state, _ = start(settings, str(tmp_path))
+    kept = 0
+    for event in events[1:]:
+        state, _ = advance(state, event)
+        kept += state.judged is not None
+        assert repr(state.verdict) == repr(assess(state.record, convergence_settings(settings)))  # nan is nan
+    assert kept > 5
+
+
+def test_events_change_the_state_whether_or_not_they_make_tasks_possible(tmp_path: Path) -> None:
+    state, _ = start(campaign(), str(tmp_path))
+    assert reduce(state, {"event": "executors_restarted"}) is state
+    stopped = reduce(state, {"event": "driver_stopped", "reason": "interrupted"})
+    assert stopped.stopped == "interrupted" and stopped.tasks == state.tasks
+
+
 def test_an_answer_that_comes_twice_changes_nothing(tmp_path: Path) -> None:
     settings = campaign()
     final, events, _ = run(settings, tmp_path, seed=2)
@@ -193,7 +232,7 @@ def test_a_campaign_that_does_not_converge_stops_after_its_longest_walk_and_says
     assert state.phase == "complete"
     assert state.reason.startswith("not converged after the longest walk, 1 ps")
     assert state.evaluations
-    assert (status := _status(state, False))["state"] == "complete" and not status["converged"]
+    assert (status := Status.of(state, False)).state == "complete" and not status.converged
 
 
 @pytest.mark.parametrize("policy", ["wait", "continue"])
@@ -241,6 +280,8 @@ def test_a_journal_must_begin_with_a_campaign_of_a_format_that_is_known(tmp_path
         replay([{"event": "label_finished"}], str(tmp_path))
     with pytest.raises(FileFormatError, match="update dynft"):
         replay([{**started_event(campaign()), "format": 99}], str(tmp_path))
+    with pytest.raises(FileFormatError, match="labels import"):
+        replay([{**started_event(campaign()), "format": 1}], str(tmp_path))
 
 
 def with_bounds(settings: Campaign, **bounds: Any) -> Campaign:
@@ -297,8 +338,8 @@ def test_a_converged_campaign_walks_on_with_training_off(tmp_path: Path) -> None
     assert [len(v.walkers) for v in (job.walk for job in validations)] == [2] * 6  # 200, 200 and 100 steps, two batches
     assert state.validation is not None and not state.validation.problem
     assert state.validation.walked_ps == pytest.approx(4 * 0.5)
-    assert sum(n for _, n in state.validation_errors) == 4 * 500
-    assert all(w is not None and w.step < 3001 for w in state.walkers)
+    assert sum(n for _, n in state.validation_walks.errors) == 4 * 500
+    assert all(w is not None and w.step < 3001 for w in state.walks.walkers)
     none = campaign("wait").model_copy(update={"validation": ValidationSection(walk_ps=0.0)})
     state, _, submitted = run(none, tmp_path / "none", seed=1)
     assert state.phase == "complete" and not any(isinstance(a.job, ValidateJob) for a in submitted)
@@ -323,12 +364,13 @@ def test_the_status_is_json_at_every_moment_and_says_what_is_missing(tmp_path: P
     for n in (*range(1, len(events), 3), len(events)):
         (tmp_path / "journal.jsonl").write_text("".join(json.dumps(e) + "\n" for e in events[:n]))
         status = status_of(tmp_path)
-        json.dumps(status, allow_nan=False)
+        json.loads(json_text(status))
         assert status_lines(status)
-        missing.append(sum(not check["held"] for check in status["checks"]))
+        missing.append(sum(not check.held for check in status.checks))
     assert missing[0] >= 5 and missing[-1] == 0
-    assert status["state"] == "complete" and status["converged"]
-    assert status["audits"]["needed"] == 0 and status["validation"]["walked_ps"] == pytest.approx(2.0)
+    assert status.state == "complete" and status.converged
+    assert status.validation is not None
+    assert status.audits.needed == 0 and status.validation.walked_ps == pytest.approx(2.0)
 
 
 def test_trials_of_larger_expansions_are_forgotten_with_the_labels_that_they_rest_on(tmp_path: Path) -> None:

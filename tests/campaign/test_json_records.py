@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -14,11 +15,25 @@ from hypothesis import strategies as st
 from dynft_core.assessment.scores import Score, SpeciesScore
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkOutcome
 from dynft_core.errors import FileFormatError
+from dynft_core.reference.failures import Failure, FailureKind
 from dynft_core.reference.label_job import LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
-from dynft_core.tasks.jobs import EvaluateOutcome, Evaluation, FitOutcome, ProposeOutcome, SelectOutcome
-from dynft_core.vocabulary import StructureRef
-from workflows.campaign.json_records import from_json, to_json
+from dynft_core.storage.json_values import to_json
+from dynft_core.tasks.jobs import (
+    EvaluateOutcome,
+    Evaluation,
+    FitOutcome,
+    ForceFieldMd,
+    MdSteps,
+    PhononModes,
+    ProposeJob,
+    ProposeOutcome,
+    Rattled,
+    ReferenceMd,
+    SelectOutcome,
+)
+from dynft_core.vocabulary import ReferenceSettings, StructureRef
+from workflows.campaign.json_records import from_json
 
 number = st.floats(allow_nan=False, allow_infinity=False)
 count = st.integers(0, 10**6)
@@ -32,23 +47,32 @@ walk = st.builds(
 )  # fmt: skip
 species = st.builds(SpeciesScore, st.just("Si"), st.tuples(st.tuples(st.integers(-9, 9), count)))
 score = st.builds(Score, key, st.just("audit"), number, number, number, number, st.tuples(species), number)
+failure = st.one_of(st.none(), st.builds(Failure, st.sampled_from(get_args(FailureKind)), st.text()))
+steps = st.builds(MdSteps, number, number, count, count)
+method = st.one_of(
+    st.builds(Rattled, number), st.builds(PhononModes, st.text()), st.builds(ReferenceMd, steps),
+    st.builds(ForceFieldMd, st.text(), steps),
+)  # fmt: skip
+proposal = st.builds(ProposeJob, st.text(), st.text(), method, st.just("initial"), count, number, count, st.text(),
+                     st.just(ReferenceSettings("emt")))  # fmt: skip
 outcomes = st.one_of(
-    st.builds(ProposeOutcome, st.booleans(), st.text(), st.tuples(ref), number),
-    st.builds(LabelOutcome, st.booleans(), key, st.text(), st.text(), st.booleans(), number),
-    st.builds(WalkOutcome, st.booleans(), st.text(), st.tuples(walk, walk), st.text(), count, count, number),
-    st.builds(SelectOutcome, st.booleans(), st.text(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
+    proposal,
+    st.builds(ProposeOutcome, st.booleans(), st.tuples(ref), number, number, failure),
+    st.builds(LabelOutcome, st.booleans(), key, st.text(), st.booleans(), number, number, failure),
+    st.builds(WalkOutcome, st.booleans(), st.tuples(walk, walk), st.text(), count, count, number),
+    st.builds(SelectOutcome, st.booleans(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
     st.builds(
-        FitOutcome, st.booleans(), count, st.text(), st.text(), count, count, number, number,
+        FitOutcome, st.booleans(), count, st.text(), count, count, number, number,
         st.tuples(score), st.tuples(score, score), st.tuples(number, number), st.tuples(key),
         st.sampled_from([None, "phonons"]), number, number,
     ),
-    st.builds(EvaluateOutcome, st.booleans(), st.text(),
+    st.builds(EvaluateOutcome, st.booleans(),
               st.tuples(st.builds(Evaluation, st.text(), number, number, number, number, count, count)), number),
 )  # fmt: skip
 
 
 @given(outcomes)
-def test_every_outcome_comes_back_as_it_was(outcome: object) -> None:
+def test_every_outcome_and_proposal_comes_back_as_it_was(outcome: object) -> None:
     assert from_json(type(outcome), json.loads(json.dumps(to_json(outcome)))) == outcome
     assert pickle.loads(pickle.dumps(outcome)) == outcome
 
@@ -70,6 +94,12 @@ def test_fields_of_a_newer_version_are_left_out() -> None:
 def test_a_damaged_record_is_refused_by_name(change: dict[str, object]) -> None:
     with pytest.raises(FileFormatError, match=r"a (FitOutcome|Score)"):
         from_json(FitOutcome, {**to_json(FitOutcome(True, 1)), **change})
+
+
+def test_a_method_that_does_not_exist_is_refused() -> None:
+    job = ProposeJob("run", "a.h5", Rattled(0.1), "initial", 1, 300.0, 1, "b.xyz", ReferenceSettings("emt"))
+    with pytest.raises(FileFormatError, match="magic"):
+        from_json(ProposeJob, {**to_json(job), "method": {"name": "magic"}})
 
 
 def test_a_role_that_does_not_exist_is_refused() -> None:

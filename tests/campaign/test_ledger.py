@@ -15,11 +15,13 @@ import pytest
 from fake_driver import campaign
 from test_fold import force_field, run
 
+from dynft_core.reference.failures import Failure
 from dynft_core.reference.label_job import LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.tasks.jobs import FitJob, FitOutcome
 from workflows.campaign.events import outcome_event
-from workflows.campaign.reduce import MAX_LOSSES, advance, replay
+from workflows.campaign.fold import advance, replay
+from workflows.campaign.reduce import MAX_LOSSES
 from workflows.campaign.state import State
 from workflows.commands.app import main
 from workflows.driver.driver import run_campaign
@@ -60,7 +62,8 @@ def test_every_label_has_one_entry_with_status_cause_and_cost(
 def test_refused_answers_are_quarantined_and_costs_add_up(tmp_path: Path) -> None:
     def refuse(action: Any, event: dict[str, Any]) -> dict[str, Any]:
         if action.kind == "label" and action.job.structure.role == "audit":
-            outcome = LabelOutcome(False, event["key"], error="net force: 0.3 eV/Å per atom", seconds=2, core_seconds=8)
+            failure = Failure("net force", "0.3 eV/Å per atom")
+            outcome = LabelOutcome(False, event["key"], failure=failure, seconds=2, core_seconds=8)
             return outcome_event(action, outcome)
         return event
 
@@ -97,10 +100,11 @@ def test_a_retried_label_wakes_a_failed_campaign_only_while_no_driver_works_on_i
     before, fit = next((s, a) for s in then for a in s.tasks.values() if isinstance(a.job, FitJob) and s.ledger.failed)
     failed = before
     for _ in range(MAX_LOSSES):
-        failed, _ = advance(failed, outcome_event(fit, FitOutcome(False, fit.job.version, error="disk: full")))
+        full = FitOutcome(False, fit.job.version, failure=Failure("disk", "full"))
+        failed, _ = advance(failed, outcome_event(fit, full))
     retry = {"event": "label_retried", "key": min(before.ledger.failed)}
     while_working, actions = advance(failed, retry)
-    assert while_working.failure == failed.failure != "" and not actions
+    assert while_working.failure == failed.failure is not None and not actions
     assert while_working.ledger.entries[retry["key"]].status == "queued"
     assert not advance(failed, {**retry, "idle": True})[0].failure
 

@@ -8,10 +8,8 @@ import ase.io
 import pytest
 from ase.build import bulk
 
-from dynft_core.storage.journal import read_journal
 from workflows.commands.app import main
 from workflows.run_folder.folder import state_of
-from workflows.views.history import History
 
 SMALL = """
 name = "small"
@@ -59,9 +57,9 @@ def check_ended(run: Path, code: int, converged: bool | None = None) -> None:
 
     `converged`: what it must be, where that is certain (a walk too short for the audits that are asked for cannot).
     """
-    state, history = state_of(run), History.of(read_journal(run / "journal.jsonl"))
+    state = state_of(run)
     settings, dynamics = state.campaign.convergence, state.campaign.dynamics
-    walked_ps = [steps * dynamics.timestep_fs / 1000 for steps in history.walked_steps.values()]
+    walked_ps = [walk.step * dynamics.timestep_fs / 1000 for walk in state.walks.walkers if walk]
     least_ps = settings.min_walk_ps if code == 0 else settings.max_walk_ps
     assert state.phase == "complete" and state.fits and len(walked_ps) == dynamics.walkers
     assert least_ps - 1e-9 <= min(walked_ps) and max(walked_ps) <= settings.max_walk_ps + 1e-9

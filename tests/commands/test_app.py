@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,6 +63,21 @@ def test_misused_options_are_one_line(refused: Refused) -> None:
     assert "dynft site --help" in refused(["site", "chek"])
     arguments = ["md", "x.h5", "--supercell", "1", "-o", "t.xyz", "--temperature", "warm"]
     assert "--temperature" in refused(arguments)
+
+
+def test_a_run_folder_stands_for_its_force_field(
+    force_field: Path, silicon_files: Path, tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(force_field, tmp_path / "force_field.h5")
+    for command in (["info"], ["evaluate", str(silicon_files / "test.xyz")]):
+        told = []
+        for given in (tmp_path / "force_field.h5", tmp_path):
+            capsys.readouterr()
+            assert main([command[0], str(given), *command[1:], "--json"]) == 0
+            told.append(capsys.readouterr().out)
+        assert told[0] == told[1]
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty" / "force_field.h5") in refused(["info", str(tmp_path / "empty")])
 
 
 def test_an_input_is_not_overwritten(

@@ -18,6 +18,8 @@ from small_campaign import check_ended
 
 from dynft_core.errors import InputError
 from dynft_core.force_field.force_field import ForceField
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
@@ -114,8 +116,9 @@ def test_frames_become_initial_labels_and_the_campaign_goes_on_with_them(campaig
         moved.calc = make_calculator(ReferenceSettings("tersoff-si"), ".")
         assert np.abs(moved.get_forces() - label.forces).max() < 1e-6
         assert label.settings_hash.startswith("imported:")
-    with pytest.raises(InputError, match="label already"):
+    with pytest.raises(InputError, match=r"label already.*nothing is left to import") as twice:
         import_labels(str(run), [tmp_path / "data" / "deep"], None, accept_other_settings=False)
+    assert "vasprun.xml" not in twice.value.remedy
 
     check_ended(run, main(["train", str(campaign), "--run", str(run)]), converged=False)
     assert ForceField.load(run / "force_fields" / "000001.h5").labels == tuple(ref.key for ref in refs)
@@ -133,6 +136,27 @@ def test_labels_import_on_the_command_line(
     ase.io.write(tmp_path / "good.xyz", computed(1), format="extxyz")
     assert main(["labels", "import", str(campaign), str(tmp_path / "good.xyz"), "--run", str(tmp_path / "run")]) == 0
     assert "imported: 1 label" in capsys.readouterr().out
+
+
+def test_frames_of_other_supercells_are_recognised_and_nothing_is_imported(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A diagonal and a non-diagonal one of the same crystal; a vacancy in the campaign's own is none of them."""
+    crystal = Crystal(bulk("Si", a=LATTICE_A))
+    small, oblique = (Supercell.build(crystal, m).atoms() for m in ([2, 2, 2], [[1, 0, 1], [0, 1, 0], [-1, 1, 2]]))
+    vacancy = computed(2)[:-1]
+    others = [changed(atoms, np.zeros((len(atoms), 3))) for atoms in (small, oblique, vacancy, oblique)]
+    ase.io.write(tmp_path / "mixed.xyz", [computed(1), *others], format="extxyz")
+    arguments = ["labels", "import", str(campaign), str(tmp_path / "mixed.xyz"), "--run", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "supercell, 64 atoms ([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]" in line
+    assert "1 of 16 atoms ([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]" in line
+    assert "2 of 6 atoms ([[0.5, 1.0, 0.5], [0.5, 0.0, 0.5], [1.5, 0.5, 0.0]]" in line and "63" not in line
+    assert not (tmp_path / "run").exists()
+    ase.io.write(tmp_path / "own.xyz", [computed(1), others[2]], format="extxyz")
+    assert main([*arguments[:3], str(tmp_path / "own.xyz"), *arguments[4:]]) == 0
+    assert "1 vacancy" in capsys.readouterr().out
 
 
 def test_forces_in_other_units_than_those_of_the_labels_there_are_refused(campaign: Path, tmp_path: Path) -> None:
@@ -160,7 +184,7 @@ def test_imported_labels_can_be_dropped_and_taken_back_before_the_first_fit(
     assert main(["labels", "drop", str(run), unwanted, retried, imported]) == 0
     assert [ref.key for ref in state_of(run).tasks["fit:000001"].job.labels] == [kept]
     assert main(["labels", "drop", str(run), kept]) == 0
-    assert "import others" in state_of(run).failure
+    assert "import others" in state_of(run).ending
     assert main(["labels", "retry", str(run), retried, kept]) == 0
     number = int(segments[imported].removeprefix("structures/imported-").removesuffix(".h5")) - 1
     import_labels(str(run), [tmp_path / f"{number}.xyz"], None, accept_other_settings=False)

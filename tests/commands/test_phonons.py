@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import ase.io
 import numpy as np
@@ -15,7 +14,6 @@ from dynft_core.interop.export import FORMATS
 from dynft_core.phonons.anharmonicity import anharmonicity
 from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
 from dynft_core.phonons.harmonic import harmonic_forces
-from dynft_core.vocabulary import ExportFormat
 from workflows.commands.app import main
 from workflows.commands.phonons import parse_mesh, parse_points
 
@@ -209,12 +207,20 @@ def test_bad_arguments_of_export(file: str, tmp_path: Path, capsys: pytest.Captu
     assert "check the path" in refused(["export", str(tmp_path / "none.h5"), "--format", "gpumd", "-o", folder], capsys)
 
 
+def test_an_output_without_files(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(["phonons", file, "--points", "0 0 0", "-o", str(tmp_path / "out")], capsys)
+    assert "--bands" in said and "--dos" in said and not (tmp_path / "out").exists()
+
+
 def test_bad_folder_of_phonons(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"'{file}'" in refused(["phonons", file, "--bands", "-o", file], capsys)
 
 
-def test_the_command_offers_every_format_there_is() -> None:
-    assert set(get_args(ExportFormat)) == set(FORMATS)
+def test_the_command_offers_every_format_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    helped = printed(["export", "--help"], capsys)
+    told = refused(["export", "nowhere.h5", "--format", "alamode", "-o", "nowhere"], capsys)
+    assert FORMATS and all(name in helped and name in told for name in FORMATS)
+    assert "'phono3py'?" in refused(["export", "nowhere.h5", "--format", "phono3", "-o", "nowhere"], capsys)
 
 
 def test_points_and_meshes_as_they_are_written() -> None:

@@ -16,10 +16,11 @@ from dynft_core.reference.label import read_label
 from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign.paths import SUPERCELL
-from workflows.campaign_file.schema import load_campaign, load_run_campaign
+from workflows.campaign_file.schema import load_campaign
 from workflows.commands.app import main
 from workflows.commands.rehearse import MEASURED, LabelCost, cost_lines
 from workflows.driver.sites import label_slots, load_site
+from workflows.run_folder.folder import state_of
 
 TOML = """
 name = "salt"
@@ -89,7 +90,7 @@ def test_a_crystal_with_a_reference_that_is_not_here_is_rehearsed(
     assert "10 min 00 s on 16 cores" in said
     assert "core-hours" in said
     assert ForceField.load(run / "force_fields" / "000001.h5").n_labels >= 2
-    there = load_run_campaign(run)
+    there = state_of(run).campaign
     assert there.reference.calculator == "bonds" and there.name == "salt-rehearsal"
     same = load_campaign(tmp_path / "campaign.toml")[0]
     assert there.model_copy(update={"name": same.name, "reference": same.reference}) == same

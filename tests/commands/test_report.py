@@ -5,40 +5,44 @@ from __future__ import annotations
 import base64
 import math
 import xml.etree.ElementTree as ElementTree
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynft_core.assessment.convergence import Check
 from dynft_core.assessment.histogram import counts_of
 from dynft_core.assessment.scores import Score, SpeciesScore
 from dynft_core.dynamics.state import ChosenStructure, WalkReport, WalkState, save_walk
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkOutcome
-from dynft_core.reference.label_job import LabelOutcome
-from dynft_core.storage.journal import Journal
-from dynft_core.tasks.jobs import EvaluateOutcome, Evaluation, FitOutcome
+from dynft_core.reference.failures import Failure
+from dynft_core.storage.journal import Journal, read_journal
+from dynft_core.storage.json_values import to_json
+from dynft_core.tasks.jobs import Evaluation, FitOutcome
 from dynft_core.vocabulary import StructureRef
+from workflows.campaign.ledger import Entry, Ledger
+from workflows.campaign.paths import walk_path
+from workflows.campaign.state import State
 from workflows.campaign_file.schema import load_campaign
 from workflows.commands.app import main
 from workflows.commands.report import render, write_report
 from workflows.views.campaign_figures import ErrorTrace, bayesian_error_figure, data_uri, running_statistics
-from workflows.views.report_tables import working_seconds
+from workflows.views.report_tables import walked_steps, working_seconds
+from workflows.views.status import Recalibration, Status
 
-STATUS: dict[str, Any] = {
-    "state": "complete", "converged": True, "reason": "converged: <4> audits agree",
-    "n_labels": 7, "n_pending": 0, "n_failed": 1,
-    "n_force_fields": 3, "walked_ps": 2.4, "beta_inv_sqrt": 0.0026, "mu_k": 0.0011, "predicted_rmse": 0.0028,
-    "audited_rmse": 0.0029, "error_interval": [0.0027, 0.0028],
-    "recalibration": {
-        "scale": 1.0514, "standard_error": 0.0621, "interval": [0.94, 1.18],
-        "certainty": 0.95, "highest": 2.4, "unmet_share": 0.142, "n_audits": 15, "applied": True,
-    },
-}
+STATUS = Status(
+    "complete", "converged: <4> audits agree", converged=True, n_labels=7, n_failed=1, n_force_fields=3, walked_ps=2.4,
+    beta_inv_sqrt=0.0026, mu_k=0.0011, predicted_rmse=0.0028, audited_rmse=0.0029, error_interval=(0.0027, 0.0028),
+    recalibration=Recalibration(
+        scale=1.0514, standard_error=0.0621, interval=(0.94, 1.18), certainty=0.95, highest=2.4, unmet_share=0.142,
+        n_audits=15, applied=True,
+    ),
+)  # fmt: skip
 REASON = "ε_B 4.2 > 3 × 1.1 meV/Å"
 Z = [0.1, 1.2, 1.5, math.sqrt(5.3)]
 """Residuals over predicted errors: their mean square is 1.5²."""
@@ -46,7 +50,7 @@ KEYS = {"flagged": "f" * 24, "audit": "a" * 24, "lost": "c" * 24}
 
 
 def walked(
-    run: Path, walker: int, first_step: int, n_steps: int, choices: tuple[ChosenStructure, ...]
+    run: Path, walker: int, number: int, first_step: int, n_steps: int, choices: tuple[ChosenStructure, ...]
 ) -> WalkerOutcome:
     """One walk of a two-atom crystal, its segment written as a worker does."""
     rng = np.random.default_rng([walker, first_step])
@@ -56,7 +60,7 @@ def walked(
         temperature_steps=np.arange(1), temperatures_K=np.array([300.0]), choices=choices,
         mean_error_eV_A=0.0011, std_error_eV_A=0.0001,
     )
-    output = f"walkers/{walker:02d}/{first_step:06d}.h5"
+    output = walk_path(walker, number)
     save_walk(run / output, WalkState.at_rest(walker, 1, 2, 1000), report)
     refs = tuple(
         StructureRef(c.key, output, i, c.role, c.reason, c.bayesian_error_eV_A, 300.0) for i, c in enumerate(choices)
@@ -66,33 +70,52 @@ def walked(
     )
 
 
+def left_by(
+    run: Path, walks: Sequence[WalkerOutcome], entries: Sequence[Entry], fits: Sequence[FitOutcome],
+    evaluations: tuple[Evaluation, ...] = (),
+) -> State:  # fmt: skip
+    """The state of a campaign of two walkers, its campaign file and journal written."""
+    campaign, text = load_campaign("si")
+    (run / "campaign.toml").write_text(text, encoding="utf-8")
+    two = campaign.dynamics.model_copy(update={"walkers": 2, "walkers_per_task": 1})
+    state = State.new(campaign.model_copy(update={"dynamics": two}), str(run))
+    with Journal.open(run / "journal.jsonl") as journal:
+        journal.append({"event": "campaign_started"})
+        for walk in walks:
+            journal.append({"event": "walk_finished", "outcome": to_json(WalkOutcome(True, walks=(walk,)))})
+        for fit in fits:
+            journal.append({"event": "fit_finished", "outcome": to_json(fit)})
+    finished = tuple(sum(walk.walker == w for walk in walks) for w in range(2))
+    return replace(
+        state, walks=replace(state.walks, finished=finished), fits=tuple(fits), evaluations=evaluations,
+        ledger=Ledger({entry.structure.key: entry for entry in entries}),
+    )  # fmt: skip
+
+
+def fitted(version: int, n_labels: int, beta_inv_sqrt_eV_A: float, *scores: Score) -> FitOutcome:
+    path = f"force_fields/{version:06d}.h5"
+    return FitOutcome(True, version, path, n_labels, beta_inv_sqrt_eV_A=beta_inv_sqrt_eV_A, scores=scores)
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run folder as a short campaign leaves it."""
-    (tmp_path / "campaign.toml").write_text(load_campaign("si")[1], encoding="utf-8")
+def state(tmp_path: Path) -> State:
+    """What a short campaign leaves."""
     still = np.zeros((2, 3))
     flagged = ChosenStructure(KEYS["flagged"], "flagged", 450, still, 0.0042, REASON)
     audit = ChosenStructure(KEYS["audit"], "audit", 700, still, 0.0012, "audit 1")
     lost = ChosenStructure(KEYS["lost"], "audit", 300, still, 0.0013, "audit 2")
     walks = [
-        walked(tmp_path, 0, 0, 500, (flagged,)), walked(tmp_path, 1, 0, 500, (lost,)),
-        walked(tmp_path, 0, 500, 700, (audit,)),
+        walked(tmp_path, 0, 0, 0, 500, (flagged,)), walked(tmp_path, 1, 0, 0, 500, (lost,)),
+        walked(tmp_path, 0, 1, 500, 700, (audit,)),
+    ]
+    (first,), (third,), (second,) = (walk.selected for walk in walks)
+    entries = [
+        Entry(first, "accepted", seconds=12.5), Entry(second, "accepted", seconds=12.5),
+        Entry(third, "failed", failure=Failure("timeout", "600 s"), seconds=600.0),
     ]
     score = Score(KEYS["audit"], "audit", 0.00333, 0.00222, 0.0012, 300.0, (SpeciesScore("Si", counts_of(Z)),))
     evaluation = Evaluation("force_fields/000002.h5", 0.003456, 0.002345, 0.0026, 0.001111, 7, 50)
-    events: list[tuple[str, Any, dict[str, str]]] = [
-        *(("walk_finished", WalkOutcome(True, walks=(walk,)), {}) for walk in walks),
-        ("label_finished", LabelOutcome(True, KEYS["flagged"], seconds=12.5), {"key": KEYS["flagged"]}),
-        ("label_finished", LabelOutcome(True, KEYS["audit"], seconds=12.5), {"key": KEYS["audit"]}),
-        ("label_failed", LabelOutcome(False, lost.key, error="timeout: 600 s", seconds=600.0), {"key": lost.key}),
-        ("fit_finished", FitOutcome(True, 1, n_labels=5, beta_inv_sqrt_eV_A=0.001), {}),
-        ("fit_finished", FitOutcome(True, 2, n_labels=7, beta_inv_sqrt_eV_A=0.0026, scores=(score,)), {}),
-        ("evaluate_finished", EvaluateOutcome(True, evaluations=(evaluation,)), {}),
-    ]
-    with Journal.open(tmp_path / "journal.jsonl") as journal:
-        for name, outcome, extra in events:
-            journal.append({"event": name, "outcome": asdict(outcome), **extra})
-    return tmp_path
+    return left_by(tmp_path, walks, entries, [fitted(1, 5, 0.001), fitted(2, 7, 0.0026, score)], (evaluation,))
 
 
 class Page(HTMLParser):
@@ -127,8 +150,8 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def test_the_report_stands_alone_and_its_figures_are_images(run: Path) -> None:
-    page = Page(render(run, STATUS)[0])
+def test_the_report_stands_alone_and_its_figures_are_images(state: State) -> None:
+    page = Page(render(state, STATUS)[0])
     assert page.addresses == []
     assert len(page.images) == 5
     for source in page.images:
@@ -137,8 +160,8 @@ def test_the_report_stands_alone_and_its_figures_are_images(run: Path) -> None:
         assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
 
 
-def test_its_tables_hold_the_numbers_of_the_campaign(run: Path) -> None:
-    rows = Page(render(run, STATUS)[0]).rows
+def test_its_tables_hold_the_numbers_of_the_campaign(state: State) -> None:
+    rows = Page(render(state, STATUS)[0]).rows
     assert ["force_fields/000002.h5", "7", "2.345", "3.456", "2.600", "1.111", "50"] in rows
     assert ["ffffffff", "flagged", "0", "0.450", "4.200", "–", "–", "12.5", "labelled", REASON] in rows
     assert ["aaaaaaaa", "audit", "0", "0.700", "1.200", "2.220", "3.330", "12.5", "labelled", "audit 1"] in rows
@@ -146,47 +169,46 @@ def test_its_tables_hold_the_numbers_of_the_campaign(run: Path) -> None:
     assert ["walked by all walkers", "2.400 ps"] in rows
 
 
-def test_the_calibration_is_that_of_the_scores(run: Path) -> None:
-    row = next(row for row in Page(render(run, STATUS)[0]).rows if row[0] == "all")
+def test_the_calibration_is_that_of_the_scores(state: State) -> None:
+    row = next(row for row in Page(render(state, STATUS)[0]).rows if row[0] == "all")
     assert row == ["all", "1", "4", "1.50", "25.0 %", "75.0 %"]
 
 
-def test_it_says_whether_the_audits_are_in_the_prediction(run: Path) -> None:
+def test_it_says_whether_the_audits_are_in_the_prediction(state: State) -> None:
     said = "Interval and predicted RMSE are recalibrated: × 1.051 by 15 audits, known to -11 and +12 %; at most"
-    assert said in render(run, STATUS)[0]
-    plain = {**STATUS["recalibration"], "applied": False}
-    page = render(run, STATUS | {"recalibration": plain})[0]
+    assert said in render(state, STATUS)[0]
+    plain = replace(STATUS.recalibration, applied=False)
+    page = render(state, replace(STATUS, recalibration=plain))[0]
     assert "× 1.051 by 15 audits" in page and "-11 and +12 %" in page
 
 
-def test_a_campaign_that_has_not_converged_is_not_called_complete_alone(run: Path) -> None:
+def test_a_campaign_that_has_not_converged_is_not_called_complete_alone(state: State) -> None:
     reason = "not converged after the longest walk, 5 ps: 2 of 6 checks do not hold"
-    text = render(run, STATUS | {"converged": False, "reason": reason})[0]
+    text = render(state, replace(STATUS, converged=False, reason=reason))[0]
     assert f'<span class="state">complete, {reason.partition(":")[0]}</span>: 2 of 6 checks do not hold' in text
 
 
-def test_counts_are_whole_numbers(run: Path) -> None:
-    checks = [
-        {"name": "number of audits", "value": 15.0, "bound": "at least 4", "held": True},
-        {"name": "change of β^(-1/2)", "value": 0.03456, "bound": "at most 0.1", "held": True},
-        {"name": "time without a flag, ps", "value": None, "bound": "at least 0.25", "held": False},
-    ]
-    rows = Page(render(run, STATUS | {"checks": checks})[0]).rows
+def test_counts_are_whole_numbers(state: State) -> None:
+    checks = (
+        Check("number of audits", 15.0, "at least 4", True), Check("change of β^(-1/2)", 0.03456, "at most 0.1", True),
+        Check("time without a flag, ps", math.nan, "at least 0.25", False),
+    )  # fmt: skip
+    rows = Page(render(state, replace(STATUS, checks=checks))[0]).rows
     assert ["yes", "number of audits", "15", "at least 4"] in rows
     assert ["yes", "change of β^(-1/2)", "0.0346", "at most 0.1"] in rows
     assert ["no", "time without a flag, ps", "–", "at least 0.25"] in rows
 
 
-def test_text_from_outside_is_escaped(run: Path) -> None:
-    assert "converged</span>: &lt;4&gt; audits agree" in render(run, STATUS)[0]
+def test_text_from_outside_is_escaped(state: State) -> None:
+    assert "converged</span>: &lt;4&gt; audits agree" in render(state, STATUS)[0]
 
 
 def svg(image: str) -> str:
     return base64.b64decode(image.split(",", 1)[1]).decode()
 
 
-def test_the_figure_names_every_walker_and_the_window(run: Path) -> None:
-    text = svg(Page(render(run, STATUS)[0]).images[0])
+def test_the_figure_names_every_walker_and_the_window(state: State) -> None:
+    text = svg(Page(render(state, STATUS)[0]).images[0])
     assert all(name in text for name in ("walker 0", "walker 1", "k = 1000", "meV/Å", "walked time (ps)"))
 
 
@@ -200,8 +222,9 @@ def test_every_flag_and_every_audit_is_marked() -> None:
     assert marks((0.01, 0.02, 0.05), (0.04,)) - marks((), ()) == 4
 
 
-def test_the_figures_are_written_as_pictures_too(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workflows.commands.report.status_of", lambda _: STATUS)
+def test_the_figures_are_written_as_pictures_too(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Path(state.run_dir)
+    monkeypatch.setattr("workflows.commands.report.state_of", lambda _: state)
     output, _ = write_report(run, run / "elsewhere.html")
     names = {file.stem for file in (run / "figures").iterdir()}
     assert {"bayesian_error", "learning", "labels", "standardised_error", "calibration"} <= names
@@ -212,25 +235,15 @@ def test_the_figures_are_written_as_pictures_too(run: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("count", [0, 1, 3, 10_000])
 def test_a_report_of_any_length_can_be_opened(count: int, tmp_path: Path) -> None:
     """Labels flagged by two walkers, each tested by a prediction; as many force fields as labels, up to 500."""
-    (tmp_path / "campaign.toml").write_text(load_campaign("si")[1], encoding="utf-8")
     still = np.zeros((2, 3))
     choices = [ChosenStructure(f"{i:024d}", "flagged", 2 + 3 * i, still, 0.004, REASON) for i in range(count)]
-    walks = [walked(tmp_path, w, 0, 3 * count + 10, tuple(choices[w::2])) for w in range(2)] if count else []
-    keys = [choice.key for choice in choices]
-    scores = [Score(key, "flagged", 0.001 + 1e-7 * i, 0.0012, 0.0005) for i, key in enumerate(keys)]
+    walks = [walked(tmp_path, w, 0, 0, 3 * count + 10, tuple(choices[w::2])) for w in range(2)] if count else []
+    refs = sorted((ref for walk in walks for ref in walk.selected), key=lambda ref: ref.key)
+    scores = [Score(ref.key, "flagged", 0.001 + 1e-7 * i, 0.0012, 0.0005) for i, ref in enumerate(refs)]
     n_fits = min(count, 500)
-    with Journal.open(tmp_path / "journal.jsonl") as journal:
-        events = [{"event": "campaign_started"}]
-        events += [{"event": "walk_finished", "outcome": asdict(WalkOutcome(True, walks=(walk,)))} for walk in walks]
-        events += [{"event": "label_finished", "key": k, "outcome": asdict(LabelOutcome(True, k))} for k in keys]
-        for v in range(n_fits):
-            outcome = FitOutcome(
-                True, v + 1, n_labels=count * (v + 1) // n_fits, beta_inv_sqrt_eV_A=0.001,
-                scores=tuple(scores[v::n_fits]),
-            )  # fmt: skip
-            events.append({"event": "fit_finished", "outcome": asdict(outcome)})
-        journal.append_all(events)
-    page, figures = render(tmp_path, STATUS)
+    fits = [fitted(v + 1, count * (v + 1) // n_fits, 0.001, *scores[v::n_fits]) for v in range(n_fits)]
+    state = left_by(tmp_path, walks, [Entry(ref, "accepted") for ref in refs], fits)
+    page, figures = render(state, STATUS)
     assert len(page.encode()) < 3_000_000
     found = Page(page)
     shown = [row for row in found.rows if len(row) == 10]
@@ -242,9 +255,9 @@ def test_a_report_of_any_length_can_be_opened(count: int, tmp_path: Path) -> Non
         ElementTree.fromstring(svg(image))
 
 
-def test_tables_scroll_in_themselves(run: Path) -> None:
+def test_tables_scroll_in_themselves(state: State) -> None:
     """A table wider than a narrow screen must not make the page wider than it."""
-    page = render(run, STATUS | {"checks": [{"name": "walked", "value": 1.0, "bound": "at least 2", "held": True}]})[0]
+    page = render(state, replace(STATUS, checks=(Check("walked", 1.0, "at least 2", True),)))[0]
     assert page.count("<table") == page.count('<div class="scroll"><table') == page.count("</table></div>") == 5
     assert ".scroll, pre { overflow-x: auto }" in page
 
@@ -265,6 +278,12 @@ def test_running_statistics_are_those_of_the_window(values: list[float], window:
         seen = values[max(0, i + 1 - window) : i + 1]
         assert mean[i] == pytest.approx(np.mean(seen), abs=1e-12)
         assert deviation[i] == pytest.approx(np.std(seen), abs=1e-8)
+
+
+def test_the_steps_before_each_fit_are_those_of_all_walkers(state: State) -> None:
+    walk, fit = read_journal(Path(state.run_dir, "journal.jsonl"))[2:5:2]  # 500 steps; version 1
+    later = {**fit, "outcome": {**fit["outcome"], "version": 2}}
+    assert walked_steps([fit, walk, walk, later, walk]) == {1: 0, 2: 1000}
 
 
 def test_the_wall_time_leaves_out_pauses() -> None:

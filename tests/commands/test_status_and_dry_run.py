@@ -19,14 +19,14 @@ from dynft_core.storage.journal import Journal
 from dynft_core.tasks.jobs import ProposeOutcome
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.events import outcome_event, started_event
+from workflows.campaign.fold import start
 from workflows.campaign.pace import Pace
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign.reduce import start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import load_campaign
 from workflows.commands.app import main
 from workflows.run_folder.folder import prepared
-from workflows.views.status import _status
+from workflows.views.status import Status
 from workflows.views.summary import status_lines
 
 
@@ -62,13 +62,13 @@ def test_the_pace_is_that_of_the_walking_time() -> None:
 def test_a_campaign_at_work_has_not_ended_yet() -> None:
     state = State.new(load_campaign("si")[0], "run")
     state = replace(state, phase="validation", reason="converged: all 6 checks hold")
-    assert status_lines(_status(state, True))[0].endswith(
+    assert status_lines(Status.of(state, True))[0].endswith(
         "running: training has ended; the walkers walk on with training off"
     )
     paused = replace(state, stopped="interrupted")
-    assert status_lines(_status(paused, False))[0].endswith("paused: interrupted")
+    assert status_lines(Status.of(paused, False))[0].endswith("paused: interrupted")
     ended = replace(state, phase="complete")
-    assert status_lines(_status(ended, False))[0].endswith("complete, converged: all 6 checks hold")
+    assert status_lines(Status.of(ended, False))[0].endswith("complete, converged: all 6 checks hold")
 
 
 def test_a_dry_run_says_what_would_be_submitted_and_writes_nothing(
@@ -99,7 +99,7 @@ def test_a_dry_run_says_why_nothing_is_left(tmp_path: Path, capsys: pytest.Captu
     [
         ('"while_heating"', '"of_a_newer_version"', "selection.of_a_newer_version; update dynft"),
         ('"campaign_started"', '"driver_started"', "a first line with the campaign"),
-        ('"format": 1', '"format": 2', "expected format 1 or older, got format 2; update dynft"),
+        ('"format": 2', '"format": 3', "got format 3; update dynft"),
         ('"campaign": {', '"settings": {', "a campaign that this dynft knows, got none"),
     ],
 )

@@ -27,7 +27,7 @@ from dynft_core.storage.journal import read_journal
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.commands.app import main
 from workflows.driver import event_loop
-from workflows.views.history import History
+from workflows.run_folder.folder import state_of
 
 
 def status_json(run: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -46,23 +46,23 @@ def test_the_status_of_a_finished_campaign(finished: tuple[Path, int], capsys: p
         "state", "n_labels", "n_pending", "n_failed", "n_force_fields", "walked_ps", "beta_inv_sqrt", "mu_k",
         "predicted_rmse", "audited_rmse", "rmse", "reason",
     }
-    history = History.of(read_journal(run / "journal.jsonl"))
+    walked_steps = [walk.step for walk in state_of(run).walks.walkers if walk]
     assert status["n_failed"] == 0
     newest = ForceField.load(max((run / "force_fields").glob("*.h5")))
     n_harmonic, n_test = 1, 3  # labels that no force field of the walkers is fitted to
     assert status["n_labels"] == newest.n_labels == len(list(run.glob("labels/*/label.h5"))) - n_harmonic - n_test
     assert status["beta_inv_sqrt"] == pytest.approx(newest.posterior.beta_inv_sqrt, rel=1e-12)
-    assert status["walked_ps"] == pytest.approx(sum(history.walked_steps.values()) / 1000)
-    assert min(history.walked_steps.values()) >= 100
+    assert status["walked_ps"] == pytest.approx(sum(walked_steps) / 1000)
+    assert min(walked_steps) >= 100
 
 
 def test_its_test_error_is_that_of_the_force_field_on_the_test_labels(
     finished: tuple[Path, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = finished
-    history = History.of(read_journal(run / "journal.jsonl"))
-    force_field = ForceField.load(run / "force_fields" / f"{history.fits[-1].version:06d}.h5")
-    keys = [ref.key for ref in history.chosen if ref.role == "test"]
+    state = state_of(run)
+    force_field = ForceField.load(run / state.force_field)
+    keys = [ref.key for ref in state.ledger.of_role("test")]
     assert len(keys) == 3
     labels = [read_label(run / "labels" / key / "label.h5") for key in keys]
     errors = np.array([force_field.forces(label.displacements) - label.forces for label in labels])
@@ -334,6 +334,22 @@ def test_a_reference_in_other_units_is_bad_input(
     assert main(["train", str(path), "--run", str(tmp_path / "run")]) == 2
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: ")]
     assert "1 × implausible: " in line and "in another unit" in line
+
+
+def test_labels_of_a_run_in_an_older_format_begin_another_run(
+    finished: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the refusal of the older journal says."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(finished[0], old)
+    journal = (old / "journal.jsonl").read_text().replace('"format": 2', '"format": 1', 1)
+    (old / "journal.jsonl").write_text(journal)
+    path = write_campaign(tmp_path, SMALL)
+    said = refused(["train", str(path), "--run", str(old)], capsys)
+    assert "dynft labels import CAMPAIGN OLD_RUN/labels --run NEW_RUN" in said
+    assert main(["labels", "import", str(path), str(old / "labels"), "--run", str(new)]) == 0
+    assert state_of(new).ledger.accepted
+    assert len(state_of(new).ledger.accepted) == len(list(old.glob("labels/*/label.h5")))
 
 
 def test_its_report_is_written_whole(finished: tuple[Path, int], tmp_path: Path) -> None:

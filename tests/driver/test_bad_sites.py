@@ -47,7 +47,7 @@ def test_workers_that_do_not_start(tmp_path: Path) -> None:
     with pytest.raises(CampaignFailedError, match="no module load here"):
         go(tmp_path / "run", site)
     status = status_of(tmp_path / "run")
-    assert status["state"] == "paused" and "no module load here" in status["reason"]
+    assert status.state == "paused" and "no module load here" in status.reason
     assert go(tmp_path / "run").phase == "complete"  # with a site that works
 
 
@@ -56,8 +56,8 @@ def test_a_package_that_the_workers_lack(tmp_path: Path) -> None:
     (tmp_path / "bare" / "fake_tasks.py").write_text("import no_such_package\n")
     path = os.pathsep.join([str(tmp_path / "bare"), os.environ.get("PYTHONPATH", "")])
     state = go(tmp_path / "run", local_site(tmp_path, f"pool.provider.worker_init += '\\nexport PYTHONPATH={path}'"))
-    assert "No module named 'no_such_package'" in state.failure
-    assert status_of(tmp_path / "run")["state"] == "failed"
+    assert "No module named 'no_such_package'" in state.ending
+    assert status_of(tmp_path / "run").state == "failed"
     assert go(tmp_path / "run").phase == "complete"
 
 
@@ -80,7 +80,7 @@ def test_workers_of_another_parsl_that_the_interchange_refuses(tmp_path: Path, m
         go(tmp_path / "run", site)
     assert "worker_init" in str(error.value) and "run the same command again" in str(error.value)
     status = status_of(tmp_path / "run")
-    assert status["state"] == "paused" and status["reason"] == str(error.value)
+    assert status.state == "paused" and status.reason == str(error.value)
     assert_nothing_is_left(tmp_path / "run", within_s=10.0)
     lines: list[str] = []
     assert check_site(site, 60.0, say=lines.append) == 1
@@ -94,7 +94,7 @@ def test_workers_of_a_parsl_so_old_that_they_would_not_understand_the_driver(tmp
     site = local_site(tmp_path, f"pool.provider.worker_init += '\\nexport PYTHONPATH={path}'")
     with pytest.raises(CampaignFailedError, match=r"gave up: the workers have Parsl 1999\.1\.1, the driver Parsl 2"):
         go(tmp_path / "run", site)
-    assert status_of(tmp_path / "run")["state"] == "paused"
+    assert status_of(tmp_path / "run").state == "paused"
     assert_nothing_is_left(tmp_path / "run", within_s=10.0)
 
 
@@ -139,5 +139,5 @@ def test_a_run_folder_that_the_workers_do_not_see(tmp_path: Path) -> None:
     hidden = f"unshare -m sh -c 'mount -t tmpfs none {tmp_path} && exec \"$@\"' sh "
     with pytest.raises(CampaignFailedError, match=f"No such file or directory.*{tmp_path / 'run'}"):
         go(tmp_path / "run", local_site(tmp_path, f"pool.launch_cmd = {hidden!r} + pool.launch_cmd"))
-    assert status_of(tmp_path / "run")["state"] == "paused"
+    assert status_of(tmp_path / "run").state == "paused"
     assert go(tmp_path / "run").phase == "complete"

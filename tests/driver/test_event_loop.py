@@ -67,7 +67,7 @@ def test_a_campaign_runs_to_its_end_and_is_complete_when_run_again(tmp_path: Pat
     def on_event(state: State, event: Mapping[str, Any]) -> None:
         told.append((event["event"], state.phase))
         if event["event"] == "walk_finished":
-            assert status_of(tmp_path / "run")["state"] == "running"
+            assert status_of(tmp_path / "run").state == "running"
 
     state = run_campaign(campaign(), TEXT, tmp_path / "run", "local", on_event, fake_tasks)
     expected, _, _ = run(campaign(), tmp_path / "oracle", seed=1)
@@ -76,8 +76,8 @@ def test_a_campaign_runs_to_its_end_and_is_complete_when_run_again(tmp_path: Pat
     journal = (tmp_path / "run" / "journal.jsonl").read_bytes()
     assert [name for name, _ in told] == events_of(tmp_path / "run")
     status = status_of(tmp_path / "run")
-    assert status["state"] == "complete" and status["n_labels"] == expected.n_labels and status["n_pending"] == 0
-    assert status["rmse"] == 3e-3 and status["n_force_fields"] == len(expected.fits)
+    assert status.state == "complete" and status.n_labels == expected.n_labels and status.n_pending == 0
+    assert status.rmse == 3e-3 and status.n_force_fields == len(expected.fits)
     assert_nothing_is_left(tmp_path / "run")
 
     assert go(tmp_path / "run").phase == "complete"
@@ -90,7 +90,7 @@ def test_a_killed_worker_is_replaced_and_its_task_submitted_again(tmp_path: Path
     assert state.phase == "complete" and not state.ledger.failed
     lost = [e for e in read_journal(tmp_path / "run" / "journal.jsonl") if e["event"] == "task_lost"]
     assert len(lost) == 1
-    assert "WorkerLost" in lost[0]["outcome"]["error"]
+    assert "WorkerLost" in lost[0]["outcome"]["failure"]["sentence"]
     assert lost[0]["key"] in state.ledger.accepted
 
 
@@ -259,14 +259,14 @@ def test_a_signal_stops_the_driver_in_order_and_the_campaign_goes_on_later(numbe
     process = driver(tmp_path / "run", "wait", json.dumps({"seconds": 0.2}))
     wait_for(tmp_path / "run", "label_finished")
     status = status_of(tmp_path / "run")
-    assert status["state"] == "running"
+    assert status.state == "running"
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0 and err == ""
     word = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     assert out.splitlines()[-1].endswith(word)
-    assert status_of(tmp_path / "run")["state"] == "paused"
-    assert status_of(tmp_path / "run")["reason"] == word
+    assert status_of(tmp_path / "run").state == "paused"
+    assert status_of(tmp_path / "run").reason == word
     assert_nothing_is_left(tmp_path / "run")
 
 

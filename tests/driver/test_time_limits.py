@@ -13,8 +13,8 @@ from site_configs.blocks import SlurmBlocks, worker_pool
 from workflows.campaign.jobs import CHANGEABLE
 from workflows.campaign_file.schema import BUILT_IN, Campaign, load_campaign
 from workflows.commands.dry_run import dry_run_lines
-from workflows.driver.executors import FUNCTIONS, accepting_s
-from workflows.driver.sites import executor_labels, load_site, walltime_s
+from workflows.driver.executors import FUNCTIONS
+from workflows.driver.sites import accepting_s, executor_labels, load_site, walltime_s
 from workflows.driver.time_limits import GRACE_S, KEYS, time_limits_s
 
 HOUR_S = 3600.0

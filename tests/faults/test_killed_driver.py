@@ -59,11 +59,11 @@ def test_same_labels_none_lost_none_repeated(tmp_path: Path) -> None:
         driver.wait()
         kills += 1
         assert outcomes_in(run_dir) >= moment
-        assert status_of(run_dir)["state"] == "paused"
+        assert status_of(run_dir).state == "paused"
     assert kills >= 10
 
     assert start_driver(run_dir, log).wait(timeout=60) == 0, log.read_text()
-    assert status_of(run_dir)["state"] == "complete"
+    assert status_of(run_dir).state == "complete"
     events = events_in(run_dir)
     assert sum(event["event"] == "driver_started" for event in events) == kills + 1
     finished = Counter(event["key"] for event in events if event["event"] == "label_finished")

@@ -16,7 +16,7 @@ from dynft_core.reference.calculation import Calculation, calculate
 from dynft_core.reference.calculators import check_calculator, settings_hash
 from dynft_core.reference.espresso import DEBIAN_PSEUDOPOTENTIALS
 from dynft_core.reference.failures import LabelError
-from dynft_core.reference.label import check_calculation
+from dynft_core.reference.guard import check_calculation
 from dynft_core.vocabulary import ReferenceSettings
 
 PSEUDOPOTENTIAL = "Si.pz-vbc.UPF"

@@ -14,7 +14,7 @@ from dynft_core.errors import InputError
 from dynft_core.reference.calculation import Calculation, calculate
 from dynft_core.reference.calculators import check_calculator
 from dynft_core.reference.espresso import DEBIAN_PSEUDOPOTENTIALS
-from dynft_core.reference.label import check_calculation
+from dynft_core.reference.guard import check_calculation
 from dynft_core.vocabulary import ReferenceSettings
 
 pytest.importorskip("gpaw", reason="needs GPAW: pip install gpaw")

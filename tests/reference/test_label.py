@@ -23,7 +23,7 @@ from fake_calculators import spring_forces
 from dynft_core.reference import label as label_module
 from dynft_core.reference.calculation import calculate, compute_request
 from dynft_core.reference.calculators import make_calculator, settings_hash, structure_key
-from dynft_core.reference.failures import LabelError
+from dynft_core.reference.failures import Failure, LabelError
 from dynft_core.reference.label import read_label, relative_label_path, run_label
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.reference.processes import session_members
@@ -68,7 +68,7 @@ def test_a_calculation_may_have_a_relative_folder(tmp_path: Path, monkeypatch: p
 def test_a_label_is_what_the_calculator_gives(tmp_path: Path, settings: ReferenceSettings) -> None:
     job = make_job(tmp_path, settings)
     outcome = run_label(job)
-    assert outcome.ok, outcome.error
+    assert outcome.ok, outcome.failure
     assert outcome.key == job.structure.key
     assert outcome.path == relative_label_path(outcome.key)
     assert not outcome.harvested
@@ -117,8 +117,8 @@ def test_every_failure_is_an_outcome(tmp_path: Path, fault: str, failure: str) -
     job = make_job(tmp_path, springs(fault))
     outcome = run_label(job)
     assert not outcome.ok
-    assert outcome.error.startswith(failure)
-    assert "\n" not in outcome.error
+    assert str(outcome.failure).startswith(failure)
+    assert "\n" not in str(outcome.failure)
     assert outcome.path == ""
     assert not (folder_of(job) / "label.h5").exists()
     assert pickle.loads(pickle.dumps(outcome)) == outcome
@@ -127,12 +127,12 @@ def test_every_failure_is_an_outcome(tmp_path: Path, fault: str, failure: str) -
 @pytest.mark.parametrize("name", ["tersof-si", "fake_calculators:Sprigns", "no_such_module:make"])
 def test_a_calculator_that_cannot_be_made_is_an_outcome(tmp_path: Path, name: str) -> None:
     outcome = run_label(make_job(tmp_path, ReferenceSettings(name)))
-    assert outcome.error.startswith("setup: reference.calculator: expected")
+    assert str(outcome.failure).startswith("setup: reference.calculator: expected")
 
 
 def test_a_potential_that_raises_in_process_is_an_outcome(tmp_path: Path) -> None:
     outcome = run_label(make_job(tmp_path, ReferenceSettings("emt")))  # knows no silicon
-    assert outcome.error.startswith("calculator: ")
+    assert str(outcome.failure).startswith("calculator: ")
 
 
 def test_after_a_failure_the_next_attempt_has_a_fresh_folder(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_after_a_failure_the_next_attempt_has_a_fresh_folder(tmp_path: Path) -> 
 
 def test_programs_that_the_calculator_starts_get_no_input(tmp_path: Path) -> None:
     outcome = run_label(make_job(tmp_path, springs("reads input")))
-    assert outcome.ok, outcome.error
+    assert outcome.ok, outcome.failure
 
 
 def hanging_processes(job: LabelJob) -> list[int]:
@@ -168,7 +168,7 @@ def test_a_timeout_ends_the_calculator_with_all_its_children(tmp_path: Path) -> 
     for timeout_s in (3.0, 10.0, 60.0):  # a busy machine may take seconds to start the calculator
         job = make_job(tmp_path / f"{timeout_s:g}", replace(springs("hangs"), timeout_s=timeout_s))
         outcome = run_label(job)
-        assert outcome.error.startswith(f"timeout: not finished after {timeout_s:g} s")
+        assert str(outcome.failure).startswith(f"timeout: not finished after {timeout_s:g} s")
         if (folder_of(job) / "attempt-001" / "pids").exists():
             break
     assert alive(hanging_processes(job)) == []
@@ -182,7 +182,7 @@ from dynft_core.reference.label import run_label
 job = json.loads(sys.argv[1])
 job["structure"], job["reference"] = StructureRef(**job["structure"]), ReferenceSettings(**job["reference"])
 outcome = run_label(LabelJob(**job))
-print(json.dumps({"ok": outcome.ok, "harvested": outcome.harvested, "error": outcome.error}))
+print(json.dumps({"ok": outcome.ok, "harvested": outcome.harvested, "failure": str(outcome.failure)}))
 """
 
 
@@ -264,7 +264,8 @@ def test_a_label_of_other_settings_in_the_same_place_is_refused(tmp_path: Path) 
     job = make_job(tmp_path, TERSOFF)
     assert run_label(job).ok
     outcome = run_label(replace(job, reference=ReferenceSettings("lj")))
-    assert outcome.error.startswith(f"storage: labels/{job.structure.key}/label.h5 is the label of another structure")
+    path = f"labels/{job.structure.key}/label.h5"
+    assert str(outcome.failure).startswith(f"storage: {path} is the label of another structure")
 
 
 def _cut_label(job: LabelJob) -> None:
@@ -282,7 +283,7 @@ def _remove_perfect(job: LabelJob) -> None:
 
 
 def _other_supercell(job: LabelJob) -> None:
-    write_perfect_structure(Path(job.run_dir) / job.perfect_structure, PERFECT * (2, 1, 1))
+    write_perfect_structure(Path(job.run_dir) / job.structure.cell, PERFECT * (2, 1, 1))
 
 
 def _no_folder(job: LabelJob) -> None:
@@ -295,8 +296,8 @@ def test_files_that_cannot_be_used_are_an_outcome(tmp_path: Path, spoil: object)
     spoil(job)  # type: ignore[operator]
     outcome = run_label(job)
     assert not outcome.ok
-    assert outcome.error.startswith("storage: ")
-    assert str(tmp_path) in outcome.error or job.structure.segment in outcome.error
+    assert str(outcome.failure).startswith("storage: ")
+    assert str(tmp_path) in str(outcome.failure) or job.structure.segment in str(outcome.failure)
 
 
 def test_a_label_held_for_too_long_is_an_outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,10 +306,10 @@ def test_a_label_held_for_too_long_is_an_outcome(tmp_path: Path, monkeypatch: py
     folder_of(job).mkdir(parents=True)
     with (folder_of(job) / "lock").open("w") as holder:
         fcntl.flock(holder, fcntl.LOCK_EX)
-        assert run_label(job).error.startswith("busy: ")
+        assert str(run_label(job).failure).startswith("busy: ")
     assert run_label(job).ok
 
 
 def test_a_label_error_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(LabelError("timeout", "not\nfinished")))
-    assert (error.kind, error.sentence, str(error)) == ("timeout", "not finished", "timeout: not finished")
+    assert (error.failure, str(error)) == (Failure("timeout", "not finished"), "timeout: not finished")

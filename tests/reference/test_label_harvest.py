@@ -13,8 +13,9 @@ import standin_vasp
 from ase import Atoms
 from vasp_jobs import in_this_process, structure, use_potcars, vasp_job
 
-from dynft_core.reference import label
+from dynft_core.reference import attempts
 from dynft_core.reference.calculation import REQUEST, STRUCTURE, Calculation, compute_request, finished_calculation
+from dynft_core.reference.failures import LabelError
 from dynft_core.reference.guard import FIRST, Expectation
 from dynft_core.reference.label import read_label, run_label
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
@@ -54,7 +55,7 @@ def blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blocks:
     use_potcars(tmp_path, monkeypatch)
     in_this_process(monkeypatch)
     found = Blocks()
-    monkeypatch.setattr(label, "calculate", found.calculate)
+    monkeypatch.setattr(attempts, "calculate", found.calculate)
     return found
 
 
@@ -85,7 +86,7 @@ def test_a_block_that_ends_within_the_second_attempt_costs_that_one_alone(
         with pytest.raises(BlockEndsError):
             run_label(job, expected)
     outcome = run_label(job, expected)
-    assert outcome.ok and not outcome.harvested, outcome.error
+    assert outcome.ok and not outcome.harvested, outcome.failure
     assert right(job, outcome, 1)
     first, *second = blocks.started
     assert first == "Normal" and len(second) == N_BLOCKS + 1 and "Normal" not in second
@@ -99,11 +100,11 @@ def test_two_attempts_that_ended_before_their_label_was_written_confirm_each_oth
 
     job = vasp_job(tmp_path, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(label, "check_confirmed", end)
+        patch.setattr(attempts, "check_confirmed", end)
         with pytest.raises(BlockEndsError):
             run_label(job)
     outcome = run_label(job)
-    assert outcome.ok and outcome.harvested, outcome.error
+    assert outcome.ok and outcome.harvested, outcome.failure
     assert right(job, outcome, 1)
     assert len(blocks.started) == 2 and (tmp_path / FIRST).exists()
 
@@ -117,7 +118,7 @@ def test_attempts_that_contradict_each_other_are_no_label_and_not_taken_later(
     with pytest.raises(BlockEndsError):
         run_label(job)
     outcome = run_label(job)
-    assert outcome.error.startswith("implausible: the campaign's first label; computed twice, "), outcome.error
+    assert str(outcome.failure).startswith("implausible: the campaign's first label"), outcome.failure
     monkeypatch.setenv("STANDIN_FAULT", "")
     again = run_label(job)
     assert again.ok and right(job, again, 1)
@@ -137,16 +138,16 @@ def test_a_calculation_that_was_killed_with_its_block_is_no_failure_of_the_first
             blocks.started.append("cut")
             raise BlockEndsError
         blocks.started.append(str(settings.parameters.get("algo", "Normal")))
-        raise label.LabelError("killed", "the process ended (signal 15, SIGTERM) without a result")
+        raise LabelError("killed", "the process ended (signal 15, SIGTERM) without a result")
 
     with monkeypatch.context() as patch:
-        patch.setattr(label, "calculate", killed)
+        patch.setattr(attempts, "calculate", killed)
         for _ in range(3):
             with pytest.raises(BlockEndsError):
                 run_label(job)
     assert blocks.started[::2] == ["Normal"] * 3
     outcome = run_label(job)
-    assert outcome.ok and right(job, outcome, 1), outcome.error
+    assert outcome.ok and right(job, outcome, 1), outcome.failure
 
 
 def test_a_label_that_failed_for_good_is_computed_afresh_when_it_is_tried_again(
@@ -156,8 +157,8 @@ def test_a_label_that_failed_for_good_is_computed_afresh_when_it_is_tried_again(
     blocks.started.clear()
     job = vasp_job(tmp_path, 1)
     monkeypatch.setenv("STANDIN_FAULT", "unconverged")
-    assert run_label(job).error.startswith("not converged: ")
-    assert run_label(job).error.startswith("not converged: ")
+    assert str(run_label(job).failure).startswith("not converged: ")
+    assert str(run_label(job).failure).startswith("not converged: ")
     monkeypatch.setenv("STANDIN_FAULT", "")
     assert run_label(job).ok
     assert [name == "Normal" for name in blocks.started] == [True, False, True, False, True]
@@ -169,16 +170,16 @@ def test_two_nodes_whose_locks_do_not_reach_each_other_work_in_folders_of_their_
     """The worst that comes of it is that a label is computed twice."""
     assert run_label(vasp_job(tmp_path, 0)).ok
     job = vasp_job(tmp_path, 1)
-    calculate = label.calculate
+    calculate = attempts.calculate
 
     def beside_another_node(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Calculation:
-        monkeypatch.setattr(label, "calculate", calculate)
+        monkeypatch.setattr(attempts, "calculate", calculate)
         with monkeypatch.context() as patch:
             patch.setattr(lock.fcntl, "flock", lambda *_: None)
             assert run_label(replace(job)).ok
         return calculate(atoms, settings, directory)
 
-    monkeypatch.setattr(label, "calculate", beside_another_node)
+    monkeypatch.setattr(attempts, "calculate", beside_another_node)
     outcome = run_label(job)
-    assert outcome.ok and right(job, outcome, 1), outcome.error
+    assert outcome.ok and right(job, outcome, 1), outcome.failure
     assert sorted(p.name for p in (tmp_path / outcome.path).parent.glob("attempt-*")) == ["attempt-001", "attempt-002"]

@@ -128,12 +128,12 @@ def test_a_vasp_that_often_fails_gives_right_labels_or_none(campaign: Path, monk
     run = campaign.parent / "run"
     state = run_campaign(loaded, text, run, "local", lambda *_: None)
     assert state.phase == "complete", state.failure
-    failures = sorted(run.glob("labels/*/attempt-*/failed.txt"))
+    failures = sorted(run.glob("labels/*/attempt-*/failed.json"))
     assert failures
     for path in failures:
         print(path.parent.name, path.read_text().strip()[:100])
     labels = [read_label(path) for path in run.glob("labels/*/label.h5")]
-    assert sum(label.role != "harmonic" for label in labels) == status_of(run)["n_labels"]
+    assert sum(label.role != "harmonic" for label in labels) == status_of(run).n_labels
     for label in labels:
         atoms = Atoms(label.numbers, label.positions, cell=label.cell, pbc=True)
         np.testing.assert_allclose(label.forces, standin_vasp.tersoff(atoms)[1], rtol=0, atol=5e-6)

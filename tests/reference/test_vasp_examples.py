@@ -13,7 +13,7 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.calculators import check_calculator, make_calculator
-from dynft_core.reference.label import check_calculation
+from dynft_core.reference.guard import check_calculation
 from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.symmetry.space_group import primitive
 from workflows.campaign.jobs import reference_settings

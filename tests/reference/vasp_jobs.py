@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.vasp import Vasp
 
-from dynft_core.reference import checked, label
+from dynft_core.reference import attempts, checked
 from dynft_core.reference.calculation import compute
 from dynft_core.reference.calculators import structure_key
 from dynft_core.reference.label_job import LabelJob
@@ -59,7 +59,7 @@ def in_this_process(patch: pytest.MonkeyPatch) -> None:
         return code, ""
 
     patch.setattr(Vasp, "_run", started)
-    for module in (label, checked):
+    for module in (attempts, checked):
         patch.setattr(module, "calculate", compute)
 
 

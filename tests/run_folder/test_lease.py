@@ -203,7 +203,7 @@ def test_a_driver_whose_folder_was_taken_over_ends_without_another_line(tmp_path
     assert json.loads((run_dir / LEASE).read_text())["host"] == "login2"
     let_pass(run_dir, STALE_S + 1)
     state = run_campaign(campaign(), "# fake\n", run_dir, "local", lambda *_: None, fake_tasks)
-    assert state.phase == "complete" and status_of(run_dir)["state"] == "complete"
+    assert state.phase == "complete" and status_of(run_dir).state == "complete"
 
 
 ELSEWHERE = """

@@ -11,8 +11,9 @@ from fake_driver import campaign
 from test_fold import Event, run
 
 from dynft_core.storage.journal import Journal
-from workflows.campaign.reduce import advance, replay
+from workflows.campaign.fold import advance, replay
 from workflows.campaign.state import State
+from workflows.commands.app import main
 from workflows.run_folder import snapshot
 from workflows.run_folder.snapshot import Snapshots, state_from_json, state_to_json
 
@@ -110,6 +111,20 @@ def test_what_does_not_fit_the_journal_is_not_used(
         assert not same(again, state)
     else:
         assert same(again, replay(events, str(run_dir)))
+
+
+@pytest.mark.parametrize("command", [["status"], ["labels", "list"], ["train", "si", "--dry-run", "--run"]])
+def test_a_journal_of_an_older_format_is_refused_with_the_way_to_its_labels(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was recorded when failures were sentences."""
+    recorded = (Path(__file__).parent / "format_1.jsonl").read_bytes()
+    (tmp_path / "journal.jsonl").write_bytes(recorded)
+    (tmp_path / "campaign.toml").write_text("", encoding="utf-8")
+    assert main([*command, str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "dynft labels import" in said
+    assert (tmp_path / "journal.jsonl").read_bytes() == recorded
 
 
 CAMPAIGN = Path(snapshot.__file__).parents[1] / "campaign"

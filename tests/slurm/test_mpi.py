@@ -21,7 +21,7 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.storage.structures import write_perfect_structure
-from dynft_core.tasks.jobs import FitJob, ProposeJob
+from dynft_core.tasks.jobs import FitJob, ProposeJob, Rattled
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.driver.executors import Executors
 from workflows.driver.sites import load_site
@@ -49,10 +49,10 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
     executors = Executors(lambda: load_site(path, run_dir), dynft_core.tasks.tasks)
     try:
         mpi = ReferenceSettings("mpi_forces:MpiForces", timeout_s=120.0)
-        job = ProposeJob(str(run_dir), "initial.h5", "rattled", "initial", 1, 300.0, 1, "perfect.xyz", mpi)
-        (ref,) = dynft_core.tasks.tasks.propose(replace(job, amplitude_A=0.05)).structures
+        job = ProposeJob(str(run_dir), "initial.h5", Rattled(0.05), "initial", 1, 300.0, 1, "perfect.xyz", mpi)
+        (ref,) = dynft_core.tasks.tasks.propose(job).structures
         labelled = executors.submit("label", LabelJob(str(run_dir), ref, mpi)).result(timeout=120)
-        assert labelled.ok, labelled.error
+        assert labelled.ok, labelled.failure
         label = read_label(run_dir / labelled.path)
         (ranks,) = (json.loads(found.read_text()) for found in run_dir.glob("labels/*/attempt-001/ranks.json"))
         assert sorted(ranks["nodes"]) == ["n3", "n3", "n4", "n4"]
@@ -64,7 +64,7 @@ def test_a_label_on_two_nodes_and_a_fit_over_ranks(cluster: Cluster, site: Site,
         model = force_constants([4.0, 3.0])
         fit = FitJob(str(run_dir), 1, "ranks.h5", model, "primitive.xyz", None, (ref,))
         outcome = executors.submit("fit", fit).result(timeout=120)
-        assert outcome.ok, outcome.error
+        assert outcome.ok, outcome.failure
         assert dynft_core.tasks.tasks.fit_labels(replace(fit, output="serial.h5")).ok
     finally:
         executors.close()

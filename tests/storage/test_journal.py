@@ -69,7 +69,7 @@ def test_numbers_that_json_does_not_know_become_null(tmp_path: Path) -> None:
     assert (event["x"], event["z"]) == ([None, None, {"y": None}], 0.1)
 
 
-@pytest.mark.parametrize("bad", [{}, {"event": 3}, {"event": "e", "x": object()}, {"event": "e", "x": {1, 2}}])
+@pytest.mark.parametrize("bad", [{}, {"event": 3}, {"event": "e", "x": object()}])
 def test_what_is_no_event_is_refused_and_not_written(tmp_path: Path, bad: dict) -> None:
     with Journal.open(tmp_path / "j") as journal, pytest.raises(InputError):
         journal.append(bad)

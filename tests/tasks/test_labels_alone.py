@@ -18,7 +18,7 @@ from dynft_core.regression.left_out import left_out
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 from dynft_core.storage.structures import write_perfect_structure
-from dynft_core.tasks.jobs import EvaluateJob, FitJob, ProposeJob, TruncationJob
+from dynft_core.tasks.jobs import EvaluateJob, FitJob, ProposeJob, Rattled, TruncationJob
 from dynft_core.tasks.tasks import _expectation, evaluate, fit_labels, propose, truncation
 from dynft_core.tasks.tasks import label as compute_label
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
@@ -39,8 +39,8 @@ def run(tmp_path: Path) -> Run:
     write_perfect_structure(tmp_path / "primitive.xyz", primitive)
     write_perfect_structure(tmp_path / "perfect.xyz", primitive.repeat(2))
     refs = propose(
-        ProposeJob(str(tmp_path), "structures/initial.h5", "rattled", "initial", 10, 300.0, 1, "perfect.xyz", REFERENCE,
-                   amplitude_A=0.05)
+        ProposeJob(str(tmp_path), "structures/initial.h5", Rattled(0.05), "initial", 10, 300.0, 1, "perfect.xyz",
+                   REFERENCE)
     ).structures  # fmt: skip
     assert all(compute_label(LabelJob(str(tmp_path), ref, REFERENCE)).ok for ref in refs)
     outcome = fit_labels(job(tmp_path, "1.h5", None, refs[:3], pending=refs[3:7]))
@@ -108,7 +108,7 @@ def test_larger_expansions_are_compared_with_the_left_out_error_of_the_labels(
 ) -> None:
     run_dir, refs = run
     outcome = truncation(TruncationJob(str(run_dir), "1.h5", (), seconds=0.0))
-    assert outcome.ok and not outcome.error and outcome.present is not None
+    assert outcome.ok and not outcome.failure and outcome.present is not None
     squares = []
     for ref in refs[:3]:
         force_field, others = of_labels(run_dir, tuple(x for x in refs[:3] if x != ref))

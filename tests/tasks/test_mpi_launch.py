@@ -16,7 +16,7 @@ from dynft_core.force_field.force_field import ForceField
 from dynft_core.models.settings import force_constants
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.storage.structures import write_perfect_structure
-from dynft_core.tasks.jobs import FitJob, ProposeJob
+from dynft_core.tasks.jobs import FitJob, ProposeJob, Rattled
 from dynft_core.tasks.mpi_launch import LAUNCHER
 from dynft_core.tasks.tasks import fit_labels, label, propose
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
@@ -33,8 +33,8 @@ def labelled(run_dir: Path, n_structures: int) -> tuple[StructureRef, ...]:
     write_perfect_structure(run_dir / "primitive.xyz", primitive)
     write_perfect_structure(run_dir / "perfect.xyz", primitive.repeat(2))
     proposed = propose(
-        ProposeJob(str(run_dir), "structures/initial.h5", "rattled", "initial", n_structures, 300.0, 1, "perfect.xyz",
-                   REFERENCE, amplitude_A=0.05)
+        ProposeJob(str(run_dir), "structures/initial.h5", Rattled(0.05), "initial", n_structures, 300.0, 1,
+                   "perfect.xyz", REFERENCE)
     )  # fmt: skip
     assert proposed.ok, proposed.error
     for ref in proposed.structures:
@@ -74,8 +74,8 @@ def test_a_fit_that_fails_on_its_ranks_says_why(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv(LAUNCHER, f"{shlex.quote(str(MPIEXEC))} -n 2")
     (tmp_path / "labels" / refs[0].key / "label.h5").unlink()
     outcome = fit_labels(job(tmp_path, "lost.h5", None, refs))
-    assert not outcome.ok and "label.h5" in outcome.error
+    assert not outcome.ok and "label.h5" in str(outcome.failure)
     monkeypatch.setenv(LAUNCHER, "no-such-launcher -n 2")
     outcome = fit_labels(job(tmp_path, "lost.h5", None, refs))
-    assert not outcome.ok and "no-such-launcher" in outcome.error
+    assert not outcome.ok and "no-such-launcher" in str(outcome.failure)
     assert "PMI_SIZE" not in os.environ

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from dynft_core.errors import STORAGE, FileFormatError, InputError
+from dynft_core.errors import FileFormatError, InputError
 from dynft_core.reference import label
 from dynft_core.reference.calculators import structure_key
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.storage.structures import write_perfect_structure, write_structures
 from dynft_core.tasks import tasks
-from dynft_core.tasks.jobs import ProposeJob
+from dynft_core.tasks.jobs import ProposeJob, Rattled
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
 
 TERSOFF = ReferenceSettings("tersoff-si")
@@ -25,7 +25,7 @@ TERSOFF = ReferenceSettings("tersoff-si")
 
 def rattle(run_dir: Path) -> ProposeJob:
     write_perfect_structure(run_dir / "supercell.xyz", bulk("Si", "diamond", a=5.43))
-    return ProposeJob(str(run_dir), "structures/a.h5", "rattled", "initial", 2, 300.0, 1, "supercell.xyz", TERSOFF)
+    return ProposeJob(str(run_dir), "structures/a.h5", Rattled(0.01), "initial", 2, 300.0, 1, "supercell.xyz", TERSOFF)
 
 
 def label_job(run_dir: Path) -> LabelJob:
@@ -52,11 +52,11 @@ def test_trouble_of_the_file_system_is_of_class_storage(
         patch.setattr(label, "write_segment", away)
         proposed, labelled = tasks.propose(job), tasks.label(wanted)
     for outcome in (proposed, labelled):
-        assert not outcome.ok and outcome.failure == "storage" and outcome.failure in STORAGE
-        assert os.strerror(number) in outcome.error
+        assert not outcome.ok and outcome.failure is not None and outcome.failure.kind == "storage"
+        assert os.strerror(number) in outcome.failure.sentence
     assert tasks.propose(job).ok
     again = tasks.label(wanted)
-    assert again.ok and again.failure == ""
+    assert again.ok and again.failure is None
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_other_failures_have_classes_of_their_own(
 
     monkeypatch.setattr(tasks, "write_structures", fail)
     outcome = tasks.propose(rattle(tmp_path))
-    assert (outcome.ok, outcome.failure) == (False, failure)
-    assert str(error) in outcome.error
+    assert not outcome.ok and outcome.failure is not None and outcome.failure.kind == failure
+    assert str(error) in outcome.failure.sentence
 
 
 def test_a_label_tells_its_class_of_failure(tmp_path: Path) -> None:
     job = label_job(tmp_path)
     unknown = replace(job, reference=ReferenceSettings("no_such_module:make"))
     outcome = tasks.label(unknown)
-    assert (outcome.failure, outcome.error.partition(":")[0]) == ("setup", "setup")
+    assert outcome.failure is not None and outcome.failure.kind == "setup"

@@ -2,51 +2,44 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import math
 import re
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pytest
 
+from dynft_core.assessment.convergence import Check
 from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkOutcome
-from dynft_core.errors import FILES, about_file
+from dynft_core.reference.failures import Failure, FailureKind
 from dynft_core.reference.label_job import LabelOutcome
-from dynft_core.tasks.jobs import EvaluateOutcome, Evaluation, FitOutcome, ProposeOutcome
+from dynft_core.storage.json_values import json_text
+from dynft_core.tasks.jobs import Evaluation, FitOutcome
 from dynft_core.vocabulary import Role, StructureRef
-from workflows.campaign.plan import causes
-from workflows.campaign_file.schema import Campaign, load_campaign
-from workflows.views.history import History
+from workflows.campaign.ledger import causes
+from workflows.campaign.state import State
+from workflows.campaign_file.schema import load_campaign
 from workflows.views.live import Display, event_lines, standing, time_left
 from workflows.views.progress import Progress, duration
-from workflows.views.summary import closing_lines, exit_code, status_lines, table_ii
+from workflows.views.status import Recalibration, Status
+from workflows.views.summary import closing_lines, exit_code, reference_calculations, status_lines, table_ii
+
+KEYS = ("a" * 24, "b" * 24, "c" * 24)
+AUDIT = Score(KEYS[1], "audit", 0.003, 0.0025, 0.001, 300.0, (), 1.0)
 
 
 @pytest.fixture
-def campaign() -> Campaign:
-    return load_campaign("si")[0]
-
-
-def through_json(event: dict[str, Any]) -> dict[str, Any]:
-    """As the journal gives it back: no NaN, no tuples."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(v) for v in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.loads(json.dumps(plain(event), allow_nan=False))  # type: ignore[no-any-return]
+def begun() -> State:
+    return State.new(load_campaign("si")[0], "/nowhere")
 
 
 def event(name: str, outcome: Any, **extra: Any) -> dict[str, Any]:
-    return through_json({"event": name, "time": "2026-01-01T00:00:00+00:00", "outcome": asdict(outcome), **extra})
+    """As the journal gives it back: no NaN, no tuples."""
+    return json.loads(json_text({"event": name, "outcome": outcome, **extra}))  # type: ignore[no-any-return]
 
 
 def numbers(lines: list[str]) -> list[str]:
@@ -58,112 +51,96 @@ def chosen(key: str, role: Role) -> StructureRef:
     return StructureRef(key, "walkers/00/000000.h5", 0, role, "ε_B above its average", 0.004, 300.0)
 
 
-def walked(walker: int, step: int, *refs: StructureRef, mean: float = 0.002) -> dict[str, Any]:
+def walk(walker: int, step: int, *refs: StructureRef, mean: float = 0.002) -> WalkerOutcome:
     ended: Literal["selected", "finished"] = "selected" if refs else "finished"
-    walk = WalkerOutcome(walker, f"walkers/{walker:02d}/{step:06d}.h5", step, step, ended, refs, mean, 0.0005, 290.0)
-    return event("walk_finished", WalkOutcome(True, walks=(walk,)))
+    return WalkerOutcome(walker, f"walkers/{walker:02d}/{step:06d}.h5", step, step, ended, refs, mean, 0.0005, 290.0)
 
 
-def fitted(version: int, n_labels: int, beta_inv_sqrt: float, *scores: Score) -> dict[str, Any]:
+def walked(state: State, *steps: int) -> State:
+    """With the walkers so far, 0 for one that has not walked."""
+    walkers = tuple(walk(w, step) if step else None for w, step in enumerate(steps))
+    return replace(state, walks=replace(state.walks, walkers=walkers, steps=sum(steps)))
+
+
+def fitted(version: int, n_labels: int, *scores: Score) -> FitOutcome:
     path = f"force_fields/{version:06d}.h5"
-    return event("fit_finished", FitOutcome(True, version, path, "", n_labels, 0, beta_inv_sqrt, scores=scores))
+    return FitOutcome(True, version, path, n_labels, beta_inv_sqrt_eV_A=0.0026, scores=scores)
 
 
-def labelled(key: str) -> dict[str, Any]:
-    return event("label_finished", LabelOutcome(True, key, seconds=0.5), key=key)
+def labelled(state: State, role: Role, *keys: str) -> State:
+    """With labels computed for structures of this role."""
+    ledger = state.ledger.choose([chosen(key, role) for key in keys], "queued")
+    for key in keys:
+        ledger = ledger.attempted(key, "accepted", {"seconds": 0.5})
+    return replace(state, ledger=ledger)
 
 
-AUDIT = Score("b" * 24, "audit", 0.003, 0.0025, 0.001, 300.0, (), 1.0)
-STORY = [
-    event("propose_finished", ProposeOutcome(True, structures=(chosen("a" * 24, "initial"),))),
-    labelled("a" * 24),
-    fitted(1, 1, 0.0002),
-    walked(0, 500, chosen("b" * 24, "audit"), mean=math.nan),
-    walked(1, 400, chosen("c" * 24, "flagged")),
-    labelled("b" * 24),
-    event("label_failed", LabelOutcome(False, "c" * 24, error="timeout: 600 s"), key="c" * 24),
-    fitted(2, 2, 0.0026, AUDIT),
-    walked(0, 1000),
-]
+LABEL = event("label_finished", LabelOutcome(True, KEYS[0], seconds=0.5), key=KEYS[0])
+FAILED = event("label_failed", LabelOutcome(False, KEYS[2], failure=Failure("timeout", "600 s")), key=KEYS[2])
 
 
-def test_the_history_of_a_journal() -> None:
-    history = History.of(STORY)
-    assert history.walked_steps == {0: 1000, 1: 400}
-    assert [fit.n_labels for fit in history.fits] == [1, 2]
-    assert [fit.walked_steps for fit in history.fits] == [0, 900]
-    assert history.labelled == {"a" * 24, "b" * 24}
-    assert history.failed == (("c" * 24, "timeout: 600 s"),)
-    assert history.scores["b" * 24] == AUDIT
-    assert history.mean_error_eV_A == pytest.approx(0.002)
-    assert history.count("audit") == (1, 1)
-    assert history.count("flagged") == (0, 1)
-    assert math.isnan(history.walks[0].mean_error_eV_A)
+@pytest.fixture
+def later(begun: State) -> State:
+    """Two labels, two force fields, two walkers that have walked."""
+    state = walked(labelled(labelled(begun, "initial", KEYS[0]), "audit", KEYS[1]), 1000, 400, 0, 0)
+    return replace(state, fits=(fitted(1, 1), fitted(2, 2, AUDIT)))
 
 
-def test_an_event_that_comes_twice_changes_nothing() -> None:
-    history = History.of(STORY)
-    for each in STORY:
-        history.add(each)
-        assert history == History.of(STORY)
+def test_each_event_is_said_with_units(later: State) -> None:
+    def lines(name: str, outcome: Any) -> list[str]:
+        return event_lines(event(name, outcome), later)
 
-
-def test_events_of_other_kinds_are_left_alone() -> None:
-    assert History.of([{"event": "campaign_started", "time": "t"}, {"event": "stopped", "time": "t"}]) == History()
-
-
-def test_each_event_is_said_with_units(campaign: Campaign) -> None:
-    history = History.of(STORY)
-    assert event_lines(STORY[7], history, campaign) == [
+    assert lines("fit_finished", later.fits[-1]) == [
         "force field 2: 2 labels, β^(-1/2) 2.60 meV/Å; audits 1: error 3.00 meV/Å, predicted 2.50 meV/Å"
     ]
-    assert numbers(event_lines(STORY[4], history, campaign)) == ["1", "0.400 ps", "2.00 meV/Å", "1"]
-    assert numbers(event_lines(STORY[3], history, campaign)) == ["0", "0.500 ps", "– meV/Å", "1"]
-    (failed,) = event_lines(STORY[6], history, campaign)
+    flag, audit = chosen(KEYS[2], "flagged"), chosen(KEYS[1], "audit")
+    walked_lines = lines("walk_finished", WalkOutcome(True, (walk(1, 400, flag),)))
+    assert numbers(walked_lines) == ["1", "0.400 ps", "2.00 meV/Å", "1"]
+    walked_lines = lines("walk_finished", WalkOutcome(True, (walk(0, 500, audit, mean=math.nan),)))
+    assert numbers(walked_lines) == ["0", "0.500 ps", "– meV/Å", "1"]
+    (failed,) = event_lines(FAILED, later)
     assert "cccccccc" in failed and "timeout: 600 s" in failed
-    assert event_lines({"event": "stopped", "time": "t"}, history, campaign) == []
+    assert event_lines({"event": "stopped", "time": "t"}, later) == []
 
 
-def test_time_left_follows_the_slowest_walker(campaign: Campaign) -> None:
-    start, now = History(), History.of([walked(w, 500) for w in range(4)])
+def test_a_fit_of_the_same_labels_is_said_to_be_one(later: State) -> None:
+    pending = replace(fitted(3, 2), n_pending=7)
+    (line,) = event_lines(event("fit_finished", pending), replace(later, fits=(*later.fits, pending)))
+    assert "the same labels" in line and "7" in line
+
+
+def test_time_left_follows_the_slowest_walker(begun: State) -> None:
     # 0.5 ps in 30 s leaves 1.5 ps to min_walk_ps
-    assert campaign.convergence.min_walk_ps == 2.0
-    assert "1 min 30 s" in time_left(now, start, campaign, 30.0)
-    unknown = time_left(start, start, campaign, 30.0)
+    bounds = begun.campaign.convergence
+    assert bounds.min_walk_ps == 2.0
+    assert "1 min 30 s" in time_left(walked(begun, 500, 500, 500, 500), begun, 30.0)
+    unknown = time_left(begun, begun, 30.0)
     assert not re.search(r"\d", unknown)
-    behind = History.of([walked(w, 500) for w in range(3)])
-    assert time_left(behind, start, campaign, 30.0) == unknown
-    beyond = History.of([walked(w, 2500) for w in range(4)])
-    pace = 30.0 * (campaign.convergence.max_walk_ps - 2.5) / 2.5
-    assert duration(pace) in time_left(beyond, start, campaign, 30.0)
+    assert time_left(walked(begun, 500, 500, 500, 0), begun, 30.0) == unknown
+    pace = 30.0 * (bounds.max_walk_ps - 2.5) / 2.5
+    assert duration(pace) in time_left(walked(begun, 2500, 2500, 2500, 2500), begun, 30.0)
 
 
-def test_a_resumed_campaign_counts_from_where_it_was(campaign: Campaign) -> None:
-    before = History.of([walked(w, 1000) for w in range(4)])
-    now = before.copy()
-    for w in range(4):
-        now.add(walked(w, 1500))
-    assert numbers([time_left(now, before, campaign, 10.0)]) == ["10 s"]
+def test_a_resumed_campaign_counts_from_where_it_was(begun: State) -> None:
+    before, now = walked(begun, 1000, 1000, 1000, 1000), walked(begun, 1500, 1500, 1500, 1500)
+    assert numbers([time_left(now, before, 10.0)]) == ["10 s"]
 
 
-def test_time_left_of_the_test_set(campaign: Campaign) -> None:
-    refs = tuple(chosen(f"{i:024d}", "test") for i in range(4))
-    start = History.of([event("propose_finished", ProposeOutcome(True, structures=refs))])
-    now = start.copy()
-    now.add(labelled(refs[0].key))
-    assert numbers([time_left(now, start, campaign, 2.0)]) == ["6 s"]
-    assert "1 reference calculations" in standing(now, start, campaign, 2.0)
+def test_time_left_of_the_test_set(begun: State) -> None:
+    refs = [chosen(f"{i:024d}", "test") for i in range(4)]
+    start = replace(begun, ledger=begun.ledger.choose(refs, "queued"))
+    now = labelled(start, "test", refs[0].key)
+    assert numbers([time_left(now, start, 2.0)]) == ["6 s"]
+    assert "1 labels" in standing(now, start, 2.0)
 
 
-def test_lines_alone_when_not_a_terminal(campaign: Campaign) -> None:
+def test_lines_alone_when_not_a_terminal(later: State) -> None:
     stream = io.StringIO()
-    with Display(campaign, History(), stream) as display:
-        for each in STORY:
-            display.on_event(None, each)
-    text = stream.getvalue()
-    assert "\x1b" not in text
-    assert "aaaaaaaa" in text.splitlines()[0] and "0.50 s" in text.splitlines()[0]
-    assert len(text.splitlines()) == 8
+    with Display(stream) as display:
+        for each in (LABEL, FAILED):
+            display.on_event(later, each)
+    first, second = stream.getvalue().splitlines()
+    assert "aaaaaaaa" in first and "0.50 s" in first and "cccccccc" in second and "timeout: 600 s" in second
 
 
 class Terminal(io.StringIO):
@@ -175,68 +152,76 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("no_color", [False, True])
 def test_a_terminal_shows_the_standing_below_and_obeys_no_color(
-    campaign: Campaign, no_color: bool, monkeypatch: pytest.MonkeyPatch
+    later: State, no_color: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("NO_COLOR", raising=False)
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
     stream = Terminal()
-    with Display(campaign, History(), stream) as display:
-        for each in STORY:
-            display.on_event(None, each)
+    with Display(stream) as display:
+        display.on_event(later, FAILED)
     text = stream.getvalue()
     assert "timeout: 600 s" in text
     assert "β^(-1/2) 2.60 meV/Å · μ_k 2.00 meV/Å" in text
     assert ("\x1b[31m" in text) is not no_color
 
 
-def test_table_ii_and_the_closing_lines(tmp_path: Path) -> None:
+def test_table_ii_and_the_closing_lines(later: State, tmp_path: Path) -> None:
     early = Evaluation("force_fields/000001.h5", 0.005, 0.004, 0.0002, 0.002, 1, 50)
     final = Evaluation("force_fields/000002.h5", 0.0031, 0.0024, 0.0026, 0.001, 2, 50)
-    history = History.of([*STORY, event("evaluate_finished", EvaluateOutcome(True, evaluations=(final, early)))])
+    state = replace(later, evaluations=(final, early))
     assert [line.split() for line in table_ii(final)][1:] == [
         ["MAE", "2.400"], ["RMSE", "3.100"], ["β^(-1/2)", "2.600"], ["mean", "ε_B", "1.000"], ["labels", "2"],
     ]
-    check = {"name": "number of audits", "value": 4.0, "bound": "at least 3", "held": True}
-    audits = {
-        "scale": 0.9, "standard_error": 0.05, "interval": [0.8, 1.0], "certainty": 0.95, "highest": 2.7,
-        "unmet_share": 0.44, "n_audits": 4, "applied": True,
-    }  # fmt: skip
-    status = {"state": "complete", "converged": True, "reason": "converged: all 1 checks hold", "checks": [check],
-              "predicted_rmse": 0.003, "recalibration": audits}
-    lines = closing_lines(status, history, tmp_path, "dynft train si")
+    audits = Recalibration(
+        scale=0.9, standard_error=0.05, interval=(0.8, 1.0), certainty=0.95, highest=2.7, unmet_share=0.44, n_audits=4,
+        applied=True,
+    )  # fmt: skip
+    status = Status(
+        "complete", "converged: all 1 checks hold", converged=True, predicted_rmse=0.003, recalibration=audits,
+        checks=(Check("number of audits", 4.0, "at least 3", True),),
+    )  # fmt: skip
+    lines = closing_lines(status, state, tmp_path, "dynft train si")
     assert lines[0] == "complete, converged: all 1 checks hold"
     assert re.search(r"held\s+number of audits\D+4\D+3", lines[1])
     assert all(x in lines[2] for x in ("3.000 meV/Å", "× 0.900", "4 audits", "-11 and +11 %"))
     assert all(x in lines[3] for x in ("9.00 meV/Å", "95%", "4 audits"))  # 3 × 2.7 / 0.9
     assert lines[4:10] == table_ii(final)
+    assert lines[10] == "reference calculations: 2 (1 initial, 1 audit)"
     assert f"force field: {tmp_path / 'force_fields' / '000002.h5'}" in lines
-    paused = closing_lines({"state": "paused", "reason": "interrupted"}, History(), tmp_path, "dynft train si")
+    paused = closing_lines(Status("paused", "interrupted"), later, tmp_path, "dynft train si")
     assert paused[-1] == "go on with: dynft train si"
 
 
+def test_imported_labels_are_no_calculations(begun: State) -> None:
+    ledger = labelled(begun, "audit", KEYS[1]).ledger.choose([chosen(KEYS[0], "initial")], "queued")
+    assert reference_calculations(ledger.set(KEYS[0], "accepted")) == "reference calculations: 1 (1 audit)"
+
+
 def test_exit_code_is_zero_for_success_alone() -> None:
-    assert exit_code({"state": "complete", "converged": True, "reason": "converged"}) == 0
-    assert exit_code({"state": "complete", "converged": False, "reason": "not converged: max_walk_ps reached"}) == 1
-    assert exit_code({"state": "failed", "reason": "labels fail"}) == 1
-    full = FILES + about_file(OSError(errno.ENOSPC, "", "ff.h5"))
-    assert exit_code({"state": "failed", "reason": f"fit:000001 failed 3 times: {full}"}) == 2
-    assert exit_code({"state": "paused", "reason": "interrupted"}) == 130
+    assert exit_code(Status("complete", converged=True)) == 0
+    assert exit_code(Status("complete", "not converged: max_walk_ps reached")) == 1
+    assert exit_code(Status("paused", "interrupted")) == 130
+
+
+@pytest.mark.parametrize("kind", get_args(FailureKind))
+def test_a_campaign_that_failed_of_what_the_user_can_change_is_bad_input(kind: FailureKind) -> None:
+    changeable = {"setup", "settings", "licence", "storage", "disk", "input", "implausible"}
+    assert exit_code(Status("failed", "2 × implausible: ", failure=kind)) == (2 if kind in changeable else 1)
 
 
 def test_causes_of_failed_labels_are_counted_by_class() -> None:
-    failed = {"a": "implausible: by 39 eV", "b": "timeout: 5 s", "c": "implausible: by 48 eV", "d": "timeout: 5 s",
-              "e": "implausible: by 48 eV"}
-    assert causes(failed) == "3 × implausible: by 48 eV; 2 × timeout: 5 s"
+    kinds: list[FailureKind] = ["implausible", "timeout", "implausible", "timeout", "implausible"]
+    sentences = ["by 39 eV", "5 s", "by 48 eV", "5 s", "by 48 eV"]
+    failures = [Failure(*pair) for pair in zip(kinds, sentences, strict=True)]
+    assert causes(failures) == Failure("implausible", "3 × implausible: by 48 eV; 2 × timeout: 5 s")
+    assert causes([]) is None
 
 
 def test_the_status_has_units_and_leaves_out_what_is_not_known() -> None:
-    status = {
-        "state": "running", "reason": "", "n_labels": 3, "n_pending": 1, "n_failed": 0, "n_force_fields": 2,
-        "walked_ps": 1.5, "beta_inv_sqrt": 0.0026, "mu_k": None, "predicted_rmse": 0.003, "audited_rmse": None,
-    }
+    status = Status("running", n_labels=3, n_pending=1, walked_ps=1.5, beta_inv_sqrt=0.0026, predicted_rmse=0.003)
     text = "\n".join(status_lines(status))
     assert "2.600 meV/Å" in text
     assert "1.500 ps" in text

@@ -10,7 +10,7 @@ import pytest
 
 from dynft_core.dynamics.walk_records import WalkerOutcome
 from dynft_core.tasks.jobs import FitOutcome
-from workflows.campaign.reduce import start
+from workflows.campaign.fold import start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import load_campaign
 from workflows.views.live_footer import MAX_WALKERS, panel_lines
@@ -31,8 +31,8 @@ def test_a_campaign_that_has_just_begun(state: State) -> None:
 
 def test_walkers_interval_and_what_is_missing(state: State) -> None:
     fits = (FitOutcome(True, 1, "force_fields/000001.h5", n_labels=2, beta_inv_sqrt_eV_A=0.003),)
-    walkers = (walk(0, 0.004), walk(1, 0.004, flag=1200), walk(2, 0.004), walk(3, 0.004))
-    text = "\n".join(panel_lines(replace(state, phase="walking", fits=fits, walkers=walkers)))
+    walks = replace(state.walks, walkers=(*map(walk, (0, 2, 3), [0.004] * 3), walk(1, 0.004, flag=1200)))
+    text = "\n".join(panel_lines(replace(state, phase="walking", fits=fits, walks=walks)))
     assert all(x in text for x in ("1.500 ps", "298 K", "4.00 meV/Å"))
     assert "1.200 ps" in text
     assert re.search(r"3\.00 \S+ 5\.00 meV/Å", text)  # 3, 4, 5
@@ -41,7 +41,7 @@ def test_walkers_interval_and_what_is_missing(state: State) -> None:
 
 def test_of_many_walkers_the_least_certain_are_shown(state: State) -> None:
     walkers = tuple(walk(w, math.nan if w == 7 else 0.001 * (w + 1)) for w in range(30))
-    lines = panel_lines(replace(state, walkers=walkers))
+    lines = panel_lines(replace(state, walks=replace(state.walks, walkers=walkers)))
     shown = [int(line.split()[1]) for line in lines if line.startswith("walker")]
     assert shown == list(range(30 - MAX_WALKERS, 30))
     assert sum(str(30 - MAX_WALKERS) in line for line in lines if not line.startswith("walker")) == 1

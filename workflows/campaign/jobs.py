@@ -12,8 +12,21 @@ from dynft_core.assessment.convergence import ConvergenceSettings
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
-from dynft_core.tasks.jobs import EvaluateJob, FitJob, ProposeJob, SelectJob, TruncationJob, ValidateJob
-from dynft_core.vocabulary import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, StructureRef
+from dynft_core.tasks.jobs import (
+    EvaluateJob,
+    FitJob,
+    ForceFieldMd,
+    MdSteps,
+    Method,
+    PhononModes,
+    ProposeJob,
+    Rattled,
+    ReferenceMd,
+    SelectJob,
+    TruncationJob,
+    ValidateJob,
+)
+from dynft_core.vocabulary import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, Role, StructureRef
 from workflows.campaign.paths import PRIMITIVE, SUPERCELL, force_field_path, walk_path
 from workflows.campaign_file.schema import Campaign
 
@@ -22,9 +35,6 @@ CHANGEABLE = (
     "reference.max_concurrent", "selection.max_pending",
 )  # fmt: skip
 """Keys that may change when a campaign goes on: bounds, which no number computed so far depends on."""
-
-FORCE_FIELD = "force_field.h5"
-"""The last force field of a complete campaign, as a file that stands alone."""
 
 
 def batches(campaign: Campaign) -> tuple[tuple[int, ...], ...]:
@@ -93,51 +103,40 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
 def harmonic_job(campaign: Campaign, run_dir: str) -> ProposeJob:
     """Structures with small random displacements, for the first harmonic fit."""
     initial = campaign.initial
-    return _propose(
-        campaign, run_dir, "harmonic", "rattled", "harmonic", initial.harmonic_structures, campaign.dynamics.seed
-    )
+    return _propose(campaign, run_dir, "harmonic", Rattled(initial.rattle_A), initial.harmonic_structures)
 
 
 def initial_job(campaign: Campaign, run_dir: str) -> ProposeJob:
     """The structures that the first force field is fitted to."""
-    initial = campaign.initial
-    force_field = force_field_path(0) if initial.method == "phonons" else None
-    return _propose(
-        campaign, run_dir, "initial", initial.method, "initial", initial.structures, campaign.dynamics.seed, force_field
-    )
+    initial, dynamics = campaign.initial, campaign.dynamics
+    methods: dict[str, Method] = {
+        "rattled": Rattled(initial.rattle_A),
+        "phonons": PhononModes(force_field_path(0)),
+        "reference_md": ReferenceMd(MdSteps(dynamics.timestep_fs, dynamics.friction_per_ps)),
+    }
+    return _propose(campaign, run_dir, "initial", methods[initial.method], initial.structures)
 
 
 def test_job(campaign: Campaign, run_dir: str, force_field: str) -> ProposeJob:
     """An independent test set: a molecular dynamics run of its own, with random numbers of its own."""
-    test, steps_per_ps = campaign.test, 1000 / campaign.dynamics.timestep_fs
-    return _propose(
-        campaign, run_dir, "test", "force_field_md", "test", test.structures, campaign.dynamics.seed + 1, force_field,
+    test, dynamics = campaign.test, campaign.dynamics
+    steps_per_ps = 1000 / dynamics.timestep_fs
+    steps = MdSteps(
+        dynamics.timestep_fs, dynamics.friction_per_ps,
         equilibration_steps=round(test.equilibration_ps * steps_per_ps),
         interval_steps=max(1, round(test.interval_ps * steps_per_ps)),
     )  # fmt: skip
+    return _propose(campaign, run_dir, "test", ForceFieldMd(force_field, steps), test.structures, dynamics.seed + 1)
 
 
 def _propose(
-    campaign: Campaign, run_dir: str, name: str, method: str, role: str, n_structures: int, seed: int,
-    force_field: str | None = None, **steps: int,
-) -> ProposeJob:  # fmt: skip
+    campaign: Campaign, run_dir: str, role: Role, method: Method, n_structures: int, seed: int | None = None
+) -> ProposeJob:
     dynamics = campaign.dynamics
     return ProposeJob(
-        run_dir=run_dir,
-        output=f"structures/{name}.h5",
-        method=method,  # type: ignore[arg-type]
-        role=role,  # type: ignore[arg-type]
-        n_structures=n_structures,
-        temperature_K=dynamics.temperature_K,
-        seed=seed,
-        cell=SUPERCELL,
-        reference=reference_settings(campaign),
-        amplitude_A=campaign.initial.rattle_A,
-        force_field=force_field,
-        timestep_fs=dynamics.timestep_fs,
-        friction_per_ps=dynamics.friction_per_ps,
-        **steps,
-    )
+        run_dir, f"structures/{role}.h5", method, role, n_structures, dynamics.temperature_K,
+        dynamics.seed if seed is None else seed, SUPERCELL, reference_settings(campaign),
+    )  # fmt: skip
 
 
 def label_job(campaign: Campaign, run_dir: str, ref: StructureRef, force_field: str | None = None) -> LabelJob:

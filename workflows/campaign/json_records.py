@@ -1,13 +1,12 @@
-"""Frozen records to plain JSON data and back: what the journal holds."""
+"""Frozen records from plain JSON data: what the journal and the snapshot hold (see `storage.json_values`)."""
 
 from __future__ import annotations
 
-import json
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
-from math import isfinite, nan
+from math import nan
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
@@ -17,34 +16,6 @@ from workflows.campaign.paths import JOURNAL
 
 Record = TypeVar("Record")
 Decoder = Callable[[Any], Any]
-
-
-def to_json(record: Any) -> Any:
-    """A record as plain data: fields by name, nested ones too, sets sorted; null for what is not finite."""
-    if isinstance(record, (str, int)) or record is None:
-        return record
-    if isinstance(record, float):
-        return record if isfinite(record) else None
-    if isinstance(record, (list, tuple)):
-        return [to_json(item) for item in record]
-    if isinstance(record, Mapping):
-        return {str(key): to_json(item) for key, item in record.items()}
-    if isinstance(record, (set, frozenset)):
-        return sorted(record)
-    if isinstance(record, BaseModel):
-        return record.model_dump(mode="json")
-    kind: Any = type(record)
-    return {name: to_json(getattr(record, name)) for name in _names(kind)}
-
-
-def json_text(record: Any) -> str:
-    """The same as text, which every reader of JSON knows: there is no NaN in it."""
-    return json.dumps(to_json(record), allow_nan=False)
-
-
-@cache
-def _names(kind: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(kind))
 
 
 def from_json(kind: type[Record], data: Mapping[str, Any]) -> Record:
@@ -90,8 +61,11 @@ def _decoder(hint: Any) -> Decoder:
         return partial(_mapping, _key(arguments[0]), _decoder(arguments[1]))
     if origin is Literal:
         return partial(_literal, arguments)
-    if origin in (Union, types.UnionType):  # only "or None" occurs
-        return partial(_optional, _decoder(next(a for a in arguments if a is not types.NoneType)))
+    if origin in (Union, types.UnionType):
+        kinds = [a for a in arguments if a is not types.NoneType]
+        if len(kinds) > 1:  # records, distinguished by their names
+            return partial(_one_of, {kind.name: kind for kind in kinds})
+        return partial(_optional, _decoder(kinds[0]))
     return lambda value: value
 
 
@@ -122,6 +96,10 @@ def _literal(allowed: tuple[Any, ...], value: Any) -> Any:
     if value not in allowed:
         raise ValueError(f"{value!r} is none of {allowed}")
     return value
+
+
+def _one_of(kinds: Mapping[str, type], value: Any) -> Any:
+    return from_json(kinds[value["name"]], value)
 
 
 def _optional(decode: Decoder, value: Any) -> Any:

@@ -8,12 +8,14 @@ candidate ──► queued ──► accepted
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
 from typing import Any, Literal, get_args
 
+from dynft_core.reference.failures import REFUSED, Failure, FailureKind
 from dynft_core.vocabulary import Role, StructureRef
 
 LabelStatus = Literal["candidate", "queued", "accepted", "failed", "quarantined", "dropped"]
@@ -25,8 +27,6 @@ OPEN: tuple[LabelStatus, ...] = ("candidate", "queued")
 SET_ASIDE = "of the start set aside: the audits contradict them"
 """Cause of accepted labels that are in no fit any more."""
 GIVEN_UP: tuple[LabelStatus, ...] = ("failed", "quarantined", "dropped")
-REFUSED = ("not converged", "not finite", "moved", "net force")
-"""Classes of failure (`reference.label`) of a calculation that ended, with a result that is no label."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Entry:
     """One label.
 
     Attributes:
-        status: where it stands; cause: why it failed, was refused or dropped, in a sentence.
+        status: where it stands; cause: why it was dropped or set aside, in a sentence.
+        failure: why its latest attempt gave no label.
         attempts: how often it was begun and answered, or was lost.
         seconds: wall time of the attempts that answered; core_seconds: the same times their cores.
         gain: what it was chosen for, nats (nan: not by a batch selection).
@@ -43,10 +44,16 @@ class Entry:
     structure: StructureRef
     status: LabelStatus
     cause: str = ""
+    failure: Failure | None = None
     attempts: int = 0
     seconds: float = 0.0
     core_seconds: float = 0.0
     gain: float = nan
+
+    @property
+    def why(self) -> str:
+        """Why it is where it is, where that needs saying."""
+        return self.cause or str(self.failure or "")
 
 
 @dataclass(frozen=True)
@@ -110,13 +117,16 @@ class Ledger:
             counts=counts,
         )
 
-    def attempted(self, key: str, status: LabelStatus, outcome: Mapping[str, Any]) -> Ledger:
+    def attempted(
+        self, key: str, status: LabelStatus, outcome: Mapping[str, Any], failure: Failure | None = None
+    ) -> Ledger:
         """After an attempt that answered, or was lost, with this outcome."""
         before = self.entries[key]
         return self.set(
             key,
             status,
-            cause=str(outcome.get("error") or ""),
+            cause="",
+            failure=failure,
             attempts=before.attempts + 1,
             seconds=before.seconds + float(outcome.get("seconds") or 0.0),
             core_seconds=before.core_seconds + float(outcome.get("core_seconds") or 0.0),
@@ -139,7 +149,7 @@ class Ledger:
 
     def revived(self) -> Ledger:
         """With everything that failed or was refused queued again."""
-        return self.changed({key: replace(self.entries[key], status="queued", cause="") for key in self.failed})
+        return self.changed({key: replace(self.entries[key], status="queued", failure=None) for key in self.failed})
 
     @cached_property
     def open(self) -> frozenset[str]:
@@ -157,9 +167,9 @@ class Ledger:
         return frozenset(key for key, entry in self.entries.items() if entry.status == "accepted")
 
     @property
-    def failed(self) -> dict[str, str]:
-        """Causes by key, of those that failed or were refused."""
-        return {key: e.cause for key, e in self.entries.items() if e.status in ("failed", "quarantined")}
+    def failed(self) -> dict[str, Failure]:
+        """Why, by key, of those that failed or were refused."""
+        return {k: e.failure for k, e in self.entries.items() if e.failure and e.status in ("failed", "quarantined")}
 
     @property
     def n_failed(self) -> int:
@@ -196,6 +206,16 @@ class Ledger:
         return self.sorted(self.unfitted)
 
 
-def refusal(cause: str) -> LabelStatus:
-    """The status of a label whose attempt answered with this error."""
-    return "quarantined" if cause.partition(":")[0] in REFUSED else "failed"
+def refusal(failure: Failure) -> LabelStatus:
+    """The status of a label whose attempt answered so."""
+    return "quarantined" if failure.kind in REFUSED else "failed"
+
+
+def causes(failed: Iterable[Failure]) -> Failure | None:
+    """The classes of failure, the commonest first, each with its commonest reason; None without any."""
+    by_kind: dict[FailureKind, Counter[str]] = {}
+    for failure in sorted(failed, key=str):
+        by_kind.setdefault(failure.kind, Counter())[str(failure)] += 1
+    common = sorted(by_kind.items(), key=lambda item: -item[1].total())[:3]
+    words = "; ".join(f"{reasons.total()} × {reasons.most_common(1)[0][0]}" for _, reasons in common)
+    return Failure(common[0][0], words) if common else None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from math import inf, isnan
 
 from dynft_core.assessment.convergence import most_audits
+from dynft_core.reference.failures import Failure
 from dynft_core.tasks.jobs import FitJob
 from dynft_core.vocabulary import Role, StructureRef
 from workflows.campaign import jobs, paths
 from workflows.campaign.actions import Action
-from workflows.campaign.ledger import TRAINING
+from workflows.campaign.ledger import TRAINING, causes
 from workflows.campaign.state import State
 
 MANY_PENDING = 16
@@ -26,18 +26,24 @@ MOST_CANDIDATES = 100
 """Candidates of one selection."""
 
 
-def go_on(state: State) -> tuple[State, tuple[Action, ...]]:
-    """Start everything that can be started now; phases that have nothing to do are passed."""
-    started: list[Action] = []
+def plan(state: State) -> tuple[State, tuple[Action, ...]]:
+    """Start everything that can be started now; phases that have nothing to do are passed.
+
+    Returns:
+        The state in which these tasks are outstanding, and they. A state that is planned stays as it is.
+    """
+    if state.planned:
+        return state, ()
+    started = [] if state.failure else [state.tasks[name] for name in state.again if name in state.tasks]
     while not state.ended:
-        actions, next_state = _PLANS[state.phase](state)
-        actions = [a for a in actions if a.id not in state.tasks]
-        started += actions
-        changed = next_state is not state
-        state = next_state.with_tasks(actions)
-        if not changed:
+        actions, after = _PLANS[state.phase](state)
+        new = [a for a in actions if a.id not in state.tasks]
+        started += new
+        passed = after.phase != state.phase
+        state = after.with_tasks(new)
+        if not passed:
             break
-    return state, tuple(started)
+    return replace(state, planned=True, again=()), tuple(started)
 
 
 Plan = tuple[list[Action], State]
@@ -66,9 +72,14 @@ def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> 
         return _labels(state, role), state
     labels = state.ledger.labels(role)
     if not labels:
-        why = causes(state.ledger.failed) or "all were dropped: import others, or retry these"
-        return [], replace(state, failure=f"no label for the first fit; {why}")
+        return [], replace(state, failure=_no_label("the first fit", state))
     return [_fit(state, version, labels, ())], state
+
+
+def _no_label(purpose: str, state: State) -> Failure:
+    dropped = Failure("input", "all were dropped: import others, or retry these")
+    why = causes(state.ledger.failed.values()) or dropped
+    return Failure(why.kind, f"no label for {purpose}; {why.sentence}")
 
 
 def _plan_walking(state: State) -> Plan:
@@ -111,15 +122,15 @@ def _walk_or_end(state: State, actions: list[Action]) -> Plan:
     """Walks beside these tasks; or, when there is no need to walk on, what remains, then the next phase."""
     if not state.may_end:
         return actions + _walks(state, 0), state
-    every = max(1, len(state.walks) // VERDICTS)
-    if sum(state.walks) % every and (walks := _walks(state, 0)):
+    every = max(1, len(state.walks.finished) // VERDICTS)
+    if sum(state.walks.finished) % every and ((walks := _walks(state, 0)) or state.walking):
         return actions + walks, state
-    verdict = state.verdict
+    state, verdict = state.judge()
     if not (verdict.converged or verdict.stalled):
         if state.labels_suffice and state.fits[-1].n_labels >= 2 * state.tried_labels:
             actions = actions + _trial(state)
         return actions + _walks(state, verdict.audits_wanted), state
-    if state.campaign.selection.policy == "wait" and not all(state.fresh) and (walks := _walks(state, 0)):
+    if state.campaign.selection.policy == "wait" and not all(state.walks.fresh) and (walks := _walks(state, 0)):
         return walks, state  # the last force field has to walk, too, and meet nothing new
     if state.tasks or actions:
         return actions, state
@@ -144,16 +155,16 @@ def _walks(state: State, audits_wanted: int) -> list[Action]:
     found = []
     batches = jobs.batches(state.campaign)
     for b in sorted(jobs.all_batches(state.campaign) - state.walking):
-        walkers = [(w, state.walkers[w]) for w in batches[b]]
+        walkers = [(w, state.walks.walkers[w]) for w in batches[b]]
         if all(last is not None and last.step >= longest for _, last in walkers):
             continue
         if pending is None:
             pending, keeps = _pending(state)
         job = jobs.walk_job(
-            state.campaign, state.run_dir, state.walks[b], state.force_field, walkers, pending, keeps, audited,
+            state.campaign, state.run_dir, state.walks.finished[b], state.force_field, walkers, pending, keeps, audited,
             flags=not state.truncated,
         )  # fmt: skip
-        found.append(Action(f"walk:{b:02d}:{state.walks[b]:06d}", job))
+        found.append(Action(f"walk:{b:02d}:{state.walks.finished[b]:06d}", job))
     return found
 
 
@@ -164,13 +175,13 @@ def _plan_validation(state: State) -> Plan:
     for b, batch in enumerate(jobs.batches(state.campaign)):
         walkers = []
         for w in batch:
-            trained = state.walkers[w]
+            trained = state.walks.walkers[w]
             assert trained is not None  # a walker that has not walked has not converged
-            now = state.validated[w] or trained
+            now = state.validation_walks.walkers[w] or trained
             walkers.append((now, total - (now.step - trained.step)))
         if any(i.startswith(f"validate:{b:02d}:") for i in state.tasks) or all(left <= 0 for _, left in walkers):
             continue
-        name = f"{len(state.fits):06d}-{state.validations:06d}"
+        name = f"{len(state.fits):06d}-{state.validation_walks.number:06d}"
         job = jobs.validate_job(state.campaign, state.run_dir, name, state.force_field, walkers)
         actions.append(Action(f"validate:{b:02d}:{name}", job))
     if actions or any(i.startswith("validate:") for i in state.tasks):
@@ -206,7 +217,7 @@ def _plan_test(state: State) -> Plan:
         return _labels(state, "test"), state
     labels = state.ledger.labels("test")
     if not labels:
-        return [], replace(state, failure=f"no label for the test set; {causes(state.ledger.failed)}")
+        return [], replace(state, failure=_no_label("the test set", state))
     return [Action("evaluate:test", jobs.evaluate_job(state.run_dir, len(state.fits), labels))], state
 
 
@@ -255,7 +266,7 @@ def _walked(state: State) -> tuple[tuple[str, str], ...]:
     each = -(-MOST_WALKS // state.campaign.dynamics.walkers)
     return tuple(
         (paths.walk_path(walker, number), paths.SUPERCELL)
-        for batch, walks in zip(jobs.batches(state.campaign), state.walks, strict=True)
+        for batch, walks in zip(jobs.batches(state.campaign), state.walks.finished, strict=True)
         for number in range(max(walks // 2, walks - each), walks)
         for walker in batch
     )
@@ -268,12 +279,3 @@ _PLANS = {
     "validation": _plan_validation,
     "test": _plan_test,
 }
-
-
-def causes(failed: Mapping[str, str]) -> str:
-    """The classes of failure, the commonest first, each with its commonest reason."""
-    by_class: dict[str, Counter[str]] = {}
-    for reason in sorted(failed.values()):
-        by_class.setdefault(reason.partition(":")[0], Counter())[reason] += 1
-    common = sorted(by_class.values(), key=lambda reasons: -reasons.total())[:3]
-    return "; ".join(f"{reasons.total()} × {reasons.most_common(1)[0][0]}" for reasons in common)

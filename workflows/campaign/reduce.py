@@ -1,23 +1,4 @@
-"""A campaign as a fold over its journal: (state, event) → (state, actions). No clock, no files, no random numbers.
-
-The way of a campaign:
-
-    harmonic   a few rattled structures → labels → fit of order 2 alone (only for initial structures from phonons)
-    initial    initial structures → labels → force field 1
-    walking    walks → labels of the structures chosen → fit → … until converged, or walked for as long as allowed
-    validation if converged: walks with training off
-    test       structures of a run of their own → labels → all force fields scored
-    complete
-
-Under the policy 'wait' walking goes in rounds: all batches walk with the same force field, everything they chose is
-labelled, one fit. Labels enter the fit in the order of walker and walk, not of arrival, so the numbers do not depend on
-who was faster.
-
-Under 'continue' nobody waits. A batch walks on at once with the newest force field; whatever is chosen and has no label
-in that force field yet is pending in its covariance, for all walkers. What they flag are candidates: a selection takes
-those that tell most and drops those that the others make redundant. A fit is started whenever none runs and there are
-new labels. Labels may come in any order, fail or be dropped: the covariance then holds what is left.
-"""
+"""What an event changes in the state of a campaign. Pure functions; what is to be done then says `plan`."""
 
 from __future__ import annotations
 
@@ -25,11 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from dynft_core.assessment.diagnosis import leaving
-from dynft_core.assessment.histogram import merged
-from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
+from dynft_core.dynamics.walk_records import WalkJob, WalkOutcome
 from dynft_core.errors import FileFormatError
-from dynft_core.reference.failures import SETUP
+from dynft_core.reference.failures import SETUP, Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
     EvaluateJob,
@@ -48,11 +27,10 @@ from dynft_core.tasks.jobs import (
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign import jobs
 from workflows.campaign.actions import TASKS, Action
-from workflows.campaign.events import Event, recorded_campaign
+from workflows.campaign.events import Event, failure_of, recorded_campaign
 from workflows.campaign.json_records import from_json
-from workflows.campaign.ledger import GIVEN_UP, TRAINING, LabelStatus, refusal
+from workflows.campaign.ledger import GIVEN_UP, TRAINING, LabelStatus, causes, refusal
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign.plan import causes, go_on
 from workflows.campaign.state import Setbacks, State
 from workflows.campaign_file.schema import Campaign
 
@@ -61,12 +39,6 @@ ENDED = ("validation", "test", "complete")
 MAX_LOSSES = 3
 """At this cost a task is given up: one each time that it failed or was lost (its worker died, no answer came), unless
 the loss says less. Of labels, failures of storage alone are tried again: the others have had their second attempt."""
-OUT = ("exploded", "left")
-"""How walks end that get farther from the crystal than an expansion reaches."""
-LATEST_WALKS = 20
-"""So many walks, or ten of each walker, tell whether walkers leave the crystal whatever is labelled."""
-MAX_EXPLOSIONS = 20
-"""A campaign fails when in so many walks in a row every walker exploded: labels do not mend that."""
 FAILED_LABELS = 5
 """A campaign fails when at least so many labels failed, and more than succeeded; or so many in a row for reasons that
 lie not in their structures."""
@@ -74,59 +46,49 @@ MOST_IN_A_ROW = 20
 """And when so many in a row failed for whatever reason."""
 
 
-def start(campaign: Campaign, run_dir: str) -> tuple[State, tuple[Action, ...]]:
-    """A new campaign: its state and its first tasks."""
-    return go_on(State.new(campaign, run_dir))
-
-
-def advance(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
-    """The state once `event` has happened, and the tasks that it makes possible.
+def reduce(state: State, event: Event) -> State:
+    """The state once `event` has happened.
 
     Events about a task that is not outstanding (an answer that came after the task was given up) change nothing.
     """
-    kind = event["event"]
-    if kind == "driver_started":
-        return go_on(_revived(replace(state, pace=state.pace.resumed(event))))
-    if kind == "campaign_changed":
-        return go_on(_changed(state, recorded_campaign(event)))
-    if kind == "label_retried":
-        return go_on(_retried(state, event["key"], bool(event.get("idle"))))
-    if kind == "label_dropped":
-        return go_on(_dropped(state, event["key"], str(event.get("cause", "")), bool(event.get("idle"))))
-    if kind == "labels_imported":
-        refs = [from_json(StructureRef, plain) for plain in event["structures"]]
-        return go_on(_imported(state, refs, bool(event.get("idle"))))
-    if kind == "driver_stopped":
-        return replace(state, stopped=str(event.get("reason", ""))), ()
+    after = _reduced(state, event)
+    return after if after is state else replace(after, planned=False)
+
+
+def _reduced(state: State, event: Event) -> State:
+    match event["event"]:
+        case "driver_started":
+            return _revived(replace(state, pace=state.pace.resumed(event)))
+        case "driver_stopped":
+            return replace(state, stopped=str(event.get("reason", "")))
+        case "campaign_changed":
+            return _changed(state, recorded_campaign(event))
+        case "label_retried":
+            return _retried(state, event["key"], bool(event.get("idle")))
+        case "label_dropped":
+            return _dropped(state, event["key"], str(event.get("cause", "")), bool(event.get("idle")))
+        case "labels_imported":
+            refs = [from_json(StructureRef, plain) for plain in event["structures"]]
+            return _imported(state, refs, bool(event.get("idle")))
     action = state.tasks.get(event.get("id", ""))
-    if action is None:
-        return state, ()
+    return state if action is None else _answered(state, action, event)
+
+
+def _answered(state: State, action: Action, event: Event) -> State:
+    """An outstanding task has ended, one way or another."""
     outcome = event.get("outcome") or {}
-    if kind in ("task_lost", "task_failed"):
+    if event["event"] in ("task_lost", "task_failed"):
         return _after_setback(state, action, event)
     state = state.without_task(action.id)
     state = replace(state, pace=state.pace.after(action.kind, event, state.phase == "walking"))
-    if kind == "label_failed":
-        return go_on(_with_failed_label(state, event["key"], outcome, refusal(str(outcome.get("error", "")))))
-    return go_on(_applied(state, action, from_json(TASKS[type(action.job)][1], outcome)))
+    if event["event"] == "label_failed":
+        failure = _why(event)
+        return _with_failed_label(state, event["key"], outcome, failure, refusal(failure))
+    return _applied(state, action, from_json(TASKS[type(action.job)][1], outcome))
 
 
-def replay(events: Iterable[Event], run_dir: str) -> State:
-    """The state that a journal leads to; `state.tasks` are to be submitted.
-
-    Raises:
-        FileFormatError: the journal does not begin with a campaign, or is of a newer dynft.
-    """
-    iterator = iter(events)
-    first = next(iterator, None)
-    if first is None or first["event"] != "campaign_started":
-        raise FileFormatError(
-            JOURNAL, "a first line with the campaign", "none", "start again in another run folder"
-        )
-    state, _ = start(recorded_campaign(first), run_dir)
-    for event in iterator:
-        state, _ = advance(state, event)
-    return state
+def _why(event: Event) -> Failure:
+    return failure_of(event) or Failure("unexpected", "nobody said why")
 
 
 def _changed(state: State, campaign: Campaign) -> State:
@@ -135,10 +97,10 @@ def _changed(state: State, campaign: Campaign) -> State:
     for i, a in state.tasks.items():
         if isinstance(a.job, LabelJob):
             tasks[i] = replace(a, job=jobs.label_job(campaign, state.run_dir, a.job.structure))
-    state = replace(state, campaign=campaign, tasks=tasks)
+    state = replace(state, campaign=campaign, tasks=tasks, judged=None)
     if state.phase not in ENDED or state.tasks:
         return state
-    verdict = state.verdict
+    state, verdict = state.judge()
     if verdict.converged or verdict.stalled:
         return replace(state, phase="validation", evaluations=(), reason=verdict.sentence)
     return _walking_again(state)
@@ -146,10 +108,9 @@ def _changed(state: State, campaign: Campaign) -> State:
 
 def _walking_again(state: State) -> State:
     """An ended campaign trains on."""
-    nobody: tuple[WalkerOutcome | None, ...] = (None,) * len(state.walkers)
     return replace(
         state, phase="walking", evaluations=(), reason="",
-        validated=nobody, validation_errors=(), validation_explosions=0, truncation=None, tried_labels=0,
+        validation_walks=state.validation_walks.anew(), truncation=None, tried_labels=0,
     )  # fmt: skip
 
 
@@ -158,7 +119,8 @@ def _imported(state: State, refs: Iterable[StructureRef], idle: bool) -> State:
     for ref in refs:
         ledger = state.ledger.choose((ref,), "queued")
         if ledger.entries[ref.key].status != "accepted":
-            state = replace(state, ledger=ledger.set(ref.key, "accepted", cause="")).without_task(f"label:{ref.key}")
+            ledger = ledger.set(ref.key, "accepted", cause="", failure=None)
+            state = replace(state, ledger=ledger).without_task(f"label:{ref.key}")
     if state.phase in ("harmonic", "initial"):
         state = _withdrawn(state, (ProposeJob, FitJob) if idle else (ProposeJob,))
     return state
@@ -174,7 +136,7 @@ def _withdrawn(state: State, kinds: tuple[type, ...]) -> State:
 def _revived(state: State) -> State:
     """A new driver gives a failed campaign another chance: what failed may have been mended."""
     state = replace(state, stopped="", setbacks={}, failed_since=())
-    return replace(state, failure="", ledger=state.ledger.revived()) if state.failure else state
+    return replace(state, failure=None, ledger=state.ledger.revived()) if state.failure else state
 
 
 def _retried(state: State, key: str, idle: bool) -> State:
@@ -185,9 +147,9 @@ def _retried(state: State, key: str, idle: bool) -> State:
     entry = state.ledger.entries.get(key)
     if entry is None or entry.status not in GIVEN_UP:
         return state
-    state = replace(state, ledger=state.ledger.set(key, "queued", cause=""))
+    state = replace(state, ledger=state.ledger.set(key, "queued", cause="", failure=None))
     if state.failure and idle:
-        state = replace(state, failure="", stopped="labels that failed are queued again")
+        state = replace(state, failure=None, stopped="labels that failed are queued again")
     if entry.structure.role in TRAINING and state.phase in ENDED and not state.tasks:
         state = _walking_again(state)
     return state
@@ -203,44 +165,46 @@ def _dropped(state: State, key: str, cause: str, idle: bool) -> State:
         return state
     if state.is_being_fitted(key):
         state = _withdrawn(state, (FitJob,))
-    return replace(state, ledger=state.ledger.set(key, "dropped", cause=cause)).without_task(f"label:{key}")
+    ledger = state.ledger.set(key, "dropped", cause=cause, failure=None)
+    return replace(state, ledger=ledger).without_task(f"label:{key}")
 
 
-def _after_setback(state: State, action: Action, event: Event) -> tuple[State, tuple[Action, ...]]:
+def _after_setback(state: State, action: Action, event: Event) -> State:
     """A task failed or was lost: it is tried again, unless it has cost too much."""
-    outcome, lost = event.get("outcome") or {}, event["event"] == "task_lost"
+    outcome, failure, lost = event.get("outcome") or {}, _why(event), event["event"] == "task_lost"
     before = state.setbacks.get(action.id, Setbacks())
     cost = event.get("cost", 1.0) if lost else 1.0
     now = Setbacks(before.cost + cost, before.failed + (not lost), before.lost + lost)
-    why = f"{now.words}: {outcome.get('error', '')}"
+    why = f"{now.words}: {failure.sentence}"
     if not lost:
         state = replace(state, pace=state.pace.after(action.kind, event, state.phase == "walking"))
     if now.cost >= MAX_LOSSES and isinstance(action.job, LabelJob):
         # a structure that kills its workers is not worth the campaign
         state, key = state.without_task(action.id), action.job.structure.key
         if lost:
-            return go_on(_with_failed_label(state, key, {"error": why}, "quarantined"))
-        return go_on(_with_failed_label(state, key, outcome, "failed"))
+            return _with_failed_label(state, key, {}, Failure(failure.kind, why), "quarantined")
+        return _with_failed_label(state, key, outcome, failure, "failed")
     state = replace(state, setbacks={**state.setbacks, action.id: now})
     if isinstance(action.job, LabelJob):
-        state = replace(state, ledger=state.ledger.attempted(action.job.structure.key, "queued", outcome))
+        state = replace(state, ledger=state.ledger.attempted(action.job.structure.key, "queued", outcome, failure))
     if now.cost < MAX_LOSSES:
-        return state, (() if state.failure else (action,))
+        return replace(state, again=(*state.again, action.id))
     # It stays outstanding: when the user has corrected what was wrong, a new driver tries again.
-    return replace(state, failure=state.failure or f"{action.id} {why}"), ()
+    return replace(state, failure=state.failure or Failure(failure.kind, f"{action.id} {why}"))
 
 
-def _with_failed_label(state: State, key: str, outcome: Mapping[str, Any], status: LabelStatus) -> State:
-    error = str(outcome.get("error", ""))
-    since = (*state.failed_since, error.partition(":")[0])
-    state = replace(state, ledger=state.ledger.attempted(key, status, outcome), failed_since=since)
-    if sum(k in SETUP for k in since) >= FAILED_LABELS or len(since) >= MOST_IN_A_ROW:
-        failure = f"{len(since)} labels in a row failed, the latest: {error}; mend it and run the same command again"
-        state = replace(state, failure=state.failure or failure)
+def _with_failed_label(
+    state: State, key: str, outcome: Mapping[str, Any], failure: Failure, status: LabelStatus
+) -> State:
+    since = (*state.failed_since, failure.kind)
+    state = replace(state, ledger=state.ledger.attempted(key, status, outcome, failure), failed_since=since)
+    if sum(kind in SETUP for kind in since) >= FAILED_LABELS or len(since) >= MOST_IN_A_ROW:
+        row = f"{len(since)} labels in a row failed, the latest: {failure}; mend it and run the same command again"
+        state = replace(state, failure=state.failure or Failure(failure.kind, row))
     n_failed, n_accepted = state.ledger.n_failed, state.ledger.counts["accepted"]
-    if n_failed >= FAILED_LABELS and n_failed > n_accepted:
-        failure = f"{n_failed} labels failed and {n_accepted} succeeded; {causes(state.ledger.failed)}"
-        return replace(state, failure=state.failure or failure)
+    if n_failed >= FAILED_LABELS and n_failed > n_accepted and (why := causes(state.ledger.failed.values())):
+        most = f"{n_failed} labels failed and {n_accepted} succeeded; {why.sentence}"
+        return replace(state, failure=state.failure or Failure(why.kind, most))
     return state
 
 
@@ -250,7 +214,8 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
         case ProposeJob() as job, ProposeOutcome():
             ledger = state.ledger.choose(outcome.structures, "queued")
             old = f"the {job.role} structures proposed are those that have labels; use a larger supercell"
-            return replace(state, ledger=ledger, failure=state.failure or ("" if ledger.of_role(job.role) else old))
+            none_new = None if ledger.of_role(job.role) else Failure("input", old)
+            return replace(state, ledger=ledger, failure=state.failure or none_new)
         case LabelJob(), LabelOutcome():
             answer = {"seconds": outcome.seconds, "core_seconds": outcome.core_seconds}
             ledger = state.ledger.attempted(action.job.structure.key, "accepted", answer)
@@ -258,7 +223,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
         case WalkJob(), WalkOutcome():
             return _after_walk(state, outcome)
         case ValidateJob(), ValidateOutcome():
-            return _after_validation(state, outcome)
+            return replace(state, validation_walks=state.validation_walks.after(outcome.walks))
         case TruncationJob(), TruncationOutcome():
             return replace(state, truncation=outcome, tried_labels=state.fits[-1].n_labels)
         case SelectJob(), SelectOutcome():
@@ -267,12 +232,13 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             if job.version == 0:
                 return replace(state, harmonic=True)
             if job.labels:
-                state = replace(state, fresh=(0,) * len(state.walkers), errors=(), departures=())
+                state = replace(state, walks=state.walks.refitted())
             if outcome.set_aside:  # what larger expansions made of these labels is of no more use
                 state = replace(state, truncation=None, tried_labels=0)
             return replace(
                 state,
                 fits=(*state.fits, outcome),
+                judged=None,
                 ledger=state.ledger.set_aside(outcome.set_aside).fitted(ref.key for ref in job.labels),
                 pending=frozenset(ref.key for ref in job.pending),
             )
@@ -293,50 +259,15 @@ def _after_selection(state: State, outcome: SelectOutcome) -> State:
     return replace(state, ledger=ledger, selections=state.selections + 1)
 
 
-def _after_validation(state: State, outcome: ValidateOutcome) -> State:
-    validated = list(state.validated)
-    for walk in outcome.walks:
-        validated[walk.walker] = walk
-    return replace(
-        state,
-        validated=tuple(validated),
-        validations=state.validations + 1,
-        validation_errors=merged([state.validation_errors, *(walk.error_counts for walk in outcome.walks)]),
-        validation_explosions=state.validation_explosions + sum(walk.ended in OUT for walk in outcome.walks),
-    )
-
-
 def _after_walk(state: State, outcome: WalkOutcome) -> State:
-    walkers = list(state.walkers)
+    ledger = state.ledger
     for walk in outcome.walks:
-        walkers[walk.walker] = walk
         flagged = [ref for ref in walk.selected if ref.role == "flagged"]
-        ledger = state.ledger.choose(flagged, "candidate" if jobs.chooses_batches(state.campaign) else "queued")
-        state = replace(state, ledger=ledger.choose(walk.selected, "queued"))
-    if outcome.n_labels == state.fits[-1].n_labels:  # not so under 'continue', while a fit came
-        fresh = list(state.fresh)
-        for walk in outcome.walks:
-            fresh[walk.walker] += walk.steps_walked
-        errors = merged([state.errors, *(walk.error_counts for walk in outcome.walks)])
-        state = replace(state, fresh=tuple(fresh), errors=errors)
-    walks = list(state.walks)
-    walks[outcome.walks[0].walker // state.campaign.dynamics.walkers_per_task] += 1
-    steps = sum(walk.steps_walked for walk in outcome.walks)
-    n_latest = max(LATEST_WALKS, 10 * len(walkers))
-    explosions = state.explosions + 1 if all(walk.ended in OUT for walk in outcome.walks) else 0
-    state = replace(
-        state,
-        walkers=tuple(walkers),
-        walks=tuple(walks),
-        walked_steps=state.walked_steps + steps,
-        departures=(*state.departures, *(walk.departure for walk in outcome.walks if walk.departure)),
-        latest=(*state.latest, *(walk.departure for walk in outcome.walks))[-n_latest:],
-        explosions=explosions,
-    )
-    if len(state.latest) == n_latest and (left := leaving((), state.latest)):
-        return replace(state, explosions=0, latest=(), failure=state.failure or left)
-    if explosions < MAX_EXPLOSIONS:
-        return state
-    why = f"every walker exploded in {explosions} walks in a row; lower the temperature or the time step, or check"
-    left = leaving(state.departures)
-    return replace(state, explosions=0, failure=state.failure or left or f"{why} the reference's forces")
+        ledger = ledger.choose(flagged, "candidate" if jobs.chooses_batches(state.campaign) else "queued")
+        ledger = ledger.choose(walk.selected, "queued")
+    batch = outcome.walks[0].walker // state.campaign.dynamics.walkers_per_task
+    newest = outcome.n_labels == state.fits[-1].n_labels  # not so under 'continue', while a fit came
+    walks, failure = state.walks.after(batch, outcome.walks, newest), state.failure
+    if why := walks.trouble:
+        walks, failure = replace(walks, explosions=0, recent=()), failure or Failure("unstable", why)
+    return replace(state, ledger=ledger, walks=walks, failure=failure, judged=None)

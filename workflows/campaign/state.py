@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from dynft_core.assessment.convergence import (
     AuditScore,
@@ -18,9 +17,9 @@ from dynft_core.assessment.convergence import (
     bayesian_share,
 )
 from dynft_core.assessment.diagnosis import better, diagnosis, leaving
-from dynft_core.assessment.histogram import Counts
 from dynft_core.assessment.validation import ErrorSummary, Validation
-from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob
+from dynft_core.dynamics.walk_records import WalkJob
+from dynft_core.reference.failures import Failure, FailureKind
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.tasks.jobs import (
     Evaluation,
@@ -32,6 +31,7 @@ from workflows.campaign import jobs
 from workflows.campaign.actions import Action
 from workflows.campaign.ledger import TRAINING, Ledger
 from workflows.campaign.pace import Pace
+from workflows.campaign.walks import ValidationWalks, Walks
 from workflows.campaign_file.schema import Campaign
 
 Phase = Literal["harmonic", "initial", "walking", "validation", "test", "complete"]
@@ -59,6 +59,7 @@ class State:
 
     Attributes:
         run_dir: where the run folder is now.
+        walks: how the walkers have fared in training; validation_walks: with training off.
         tasks: outstanding tasks, by id; what a resumed driver has to submit again.
         walking: batches with an outstanding walk; labelling: keys with an outstanding label.
         setbacks: how often outstanding tasks failed or were lost, by id.
@@ -66,92 +67,50 @@ class State:
         pending: keys in the newest force field's covariance alone.
         selections: number of batch selections finished.
         fits: force fields from version 1; harmonic: version 0 is there.
-        walkers: each walker's latest walk; walks: number of walks finished, by batch.
-        fresh: steps that each walker has walked with the newest labels' force field, and errors: ε_B over them.
-        validated: each walker's latest validation walk, and validation_errors: ε_B over all of them, by
-            `assessment.histogram`; validations: validation walks finished; validation_explosions: of them in
-            explosions.
         truncation: what larger expansions make of the labels, once that has been tried.
         tried_labels: how many labels there were when that was last tried.
-        explosions: walks in a row, over all batches, in which every walker exploded.
         failed_since: classes of failure of the labels that failed since the latest that did not, or the driver's start.
-        departures: how walkers left the crystal, with the newest labels.
-        latest: how each of the latest walks did, with whichever labels; "" for those that stayed.
         pace: how fast it goes, and what it cost.
-        failure: why the campaign cannot go on, "" when it can; reason: how it ended, in a sentence.
+        failure: why the campaign cannot go on; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
+        again: outstanding tasks to be submitted once more; planned: nothing has happened since tasks were planned.
+        judged: what the checks say of the fits, the walkers and the campaign's bounds; None: not asked since one of
+            these has changed.
     """
 
     campaign: Campaign
     run_dir: str
     phase: Phase
-    tasks: Mapping[str, Action]
-    walking: frozenset[int]
-    labelling: frozenset[str]
-    setbacks: Mapping[str, Setbacks]
-    ledger: Ledger
-    pending: frozenset[str]
-    selections: int
-    harmonic: bool
-    fits: tuple[FitOutcome, ...]
-    walkers: tuple[WalkerOutcome | None, ...]
-    walked_steps: int
-    walks: tuple[int, ...]
-    fresh: tuple[int, ...]
-    errors: Counts
-    validated: tuple[WalkerOutcome | None, ...]
-    validations: int
-    validation_errors: Counts
-    validation_explosions: int
-    truncation: TruncationOutcome | None
-    tried_labels: int
-    explosions: int
-    failed_since: tuple[str, ...]
-    departures: tuple[str, ...]
-    latest: tuple[str, ...]
-    evaluations: tuple[Evaluation, ...]
-    pace: Pace
-    failure: str
-    reason: str
-    stopped: str
+    walks: Walks
+    validation_walks: ValidationWalks
+    tasks: Mapping[str, Action] = field(default_factory=dict)
+    walking: frozenset[int] = frozenset()
+    labelling: frozenset[str] = frozenset()
+    setbacks: Mapping[str, Setbacks] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    pending: frozenset[str] = frozenset()
+    selections: int = 0
+    harmonic: bool = False
+    fits: tuple[FitOutcome, ...] = ()
+    truncation: TruncationOutcome | None = None
+    tried_labels: int = 0
+    failed_since: tuple[FailureKind, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    pace: Pace = field(default_factory=Pace)
+    failure: Failure | None = None
+    reason: str = ""
+    stopped: str = ""
+    again: tuple[str, ...] = ()
+    planned: bool = False
+    judged: Verdict | None = field(default=None, compare=False)
 
     @classmethod
     def new(cls, campaign: Campaign, run_dir: str) -> State:
         """A campaign of which nothing has happened yet."""
-        return cls(
-            campaign=campaign,
-            run_dir=run_dir,
-            phase="harmonic" if campaign.initial.method == "phonons" else "initial",
-            tasks={},
-            walking=frozenset(),
-            labelling=frozenset(),
-            setbacks={},
-            ledger=Ledger(),
-            pending=frozenset(),
-            selections=0,
-            harmonic=False,
-            fits=(),
-            walkers=(None,) * campaign.dynamics.walkers,
-            walked_steps=0,
-            walks=(0,) * len(jobs.batches(campaign)),
-            fresh=(0,) * campaign.dynamics.walkers,
-            errors=(),
-            validated=(None,) * campaign.dynamics.walkers,
-            validations=0,
-            validation_errors=(),
-            validation_explosions=0,
-            truncation=None,
-            tried_labels=0,
-            explosions=0,
-            failed_since=(),
-            departures=(),
-            latest=(),
-            evaluations=(),
-            pace=Pace(),
-            failure="",
-            reason="",
-            stopped="",
-        )
+        phase: Phase = "harmonic" if campaign.initial.method == "phonons" else "initial"
+        nobody = (None,) * campaign.dynamics.walkers
+        walks = Walks.none(len(nobody), len(jobs.batches(campaign)))
+        return cls(campaign, run_dir, phase, walks, ValidationWalks(nobody))
 
     def with_tasks(self, actions: Iterable[Action]) -> State:
         """With these tasks outstanding, too."""
@@ -183,7 +142,12 @@ class State:
     @property
     def ended(self) -> bool:
         """Nothing more will happen: complete or failed."""
-        return self.phase == "complete" or bool(self.failure)
+        return self.phase == "complete" or self.failure is not None
+
+    @property
+    def ending(self) -> str:
+        """Why it failed, or else how it ended, in a sentence."""
+        return self.failure.sentence if self.failure else self.reason
 
     @property
     def force_field(self) -> str:
@@ -198,6 +162,17 @@ class State:
             e.status == "accepted" and e.structure.role in TRAINING and e.structure.key not in aside
             for e in self.ledger.entries.values()
         )
+
+    @property
+    def final_evaluation(self) -> Evaluation | None:
+        """The last force field's score on the test set, if there is one."""
+        return max(self.evaluations, key=lambda e: e.force_field, default=None)
+
+    @property
+    def least_walked_ps(self) -> float:
+        """Walked time of the walker that walked least, ps."""
+        steps = min(w.step if w else 0 for w in self.walks.walkers)
+        return steps * self.campaign.dynamics.timestep_fs / 1000
 
     @property
     def record(self) -> ConvergenceRecord:
@@ -216,7 +191,7 @@ class State:
                 WalkerProgress(i, w.step * ps, w.mean_error_eV_A, ps * (w.step - max(w.last_flag_step, 0)))
                 if w
                 else WalkerProgress(i, 0.0, math.nan)
-                for i, w in enumerate(self.walkers)
+                for i, w in enumerate(self.walks.walkers)
             ),
             self.fits[-1].walked_highest_order_eV_A if self.fits else (),
         )
@@ -226,7 +201,7 @@ class State:
         """What limits the error, in a sentence; "" while nothing stands out."""
         tried = self.truncation
         present, trials = (tried.present, tried.trials) if tried else (None, ())
-        left = leaving(self.departures, self.latest)
+        left = leaving(self.walks.departures, self.walks.recent)
         return diagnosis(self._share, self.campaign.convergence.max_bayesian_share, present, trials, left)
 
     @property
@@ -247,12 +222,13 @@ class State:
     @property
     def validation(self) -> Validation | None:
         """What the validation walk found; None before its end."""
-        starts = [(w.step, v.step) for w, v in zip(self.walkers, self.validated, strict=True) if w and v]
-        if len(starts) < len(self.walkers):
+        walks, validated = self.walks, self.validation_walks
+        starts = [(w.step, v.step) for w, v in zip(walks.walkers, validated.walkers, strict=True) if w and v]
+        if len(starts) < len(walks.walkers):
             return None
         walked_ps = sum(after - before for before, after in starts) * self.campaign.dynamics.timestep_fs / 1000
         return Validation(
-            ErrorSummary.of(self.validation_errors), ErrorSummary.of(self.errors), walked_ps, self.validation_explosions
+            ErrorSummary.of(validated.errors), ErrorSummary.of(walks.errors), walked_ps, validated.explosions
         )
 
     @property
@@ -270,17 +246,14 @@ class State:
         """Whether a verdict is worth its time: not before every walker has walked min_walk_ps."""
         bounds = self.campaign.convergence
         least = min(bounds.min_walk_ps, bounds.max_walk_ps) * 1000 / self.campaign.dynamics.timestep_fs
-        return not any(w is None or w.step < least * (1 - 1e-9) for w in self.walkers)
+        return not any(w is None or w.step < least * (1 - 1e-9) for w in self.walks.walkers)
 
-    @cached_property
+    @property
     def verdict(self) -> Verdict:
         """What the checks say."""
-        global _last_verdict
-        basis, last = (self.campaign, self.fits, self.walkers), _last_verdict  # read once: a display reads it, too
-        if last is None or any(a is not b for a, b in zip(basis, last[0], strict=True)):
-            last = _last_verdict = basis, assess(self.record, jobs.convergence_settings(self.campaign))
-        return last[1]
+        return self.judged or assess(self.record, jobs.convergence_settings(self.campaign))
 
-
-_last_verdict: tuple[tuple[Any, ...], Verdict] | None = None
-"""What the last verdict rests on, and it: most events change neither force fields nor walkers."""
+    def judge(self) -> tuple[State, Verdict]:
+        """The state that keeps its verdict, and the verdict."""
+        verdict = self.verdict
+        return (self if self.judged else replace(self, judged=verdict)), verdict

@@ -258,15 +258,6 @@ def _with_absolute_paths(reference: ReferenceSection, folder: Path) -> dict[str,
     return reference.parameters | {name: str((folder / str(path)).resolve()) for name, path in paths.items()}
 
 
-def load_run_campaign(run_dir: Path) -> Campaign:
-    """The campaign that a run folder holds; the path of its structure file is as it was written.
-
-    Raises:
-        InputError: no campaign there, or one that cannot be read.
-    """
-    return parse_campaign(_read_toml(run_dir / "campaign.toml")[0])
-
-
 def campaign_toml(campaign: Campaign) -> str:
     """The campaign as the text of a campaign file, every key written out."""
     return tomli_w.dumps(campaign.model_dump(exclude_none=True))

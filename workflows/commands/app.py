@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import os
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.exceptions import TyperException
 
-from dynft_core.errors import DynftError, InputError, about_file
-from dynft_core.vocabulary import ExportFormat, Images, MonitorName, Prior
+from dynft_core.errors import InputError
+from dynft_core.vocabulary import Images, MonitorName, Prior
+from workflows.campaign.paths import FORCE_FIELD
+from workflows.commands.exit_codes import exit_code
 from workflows.commands.labels import labels_app
 
 app = typer.Typer(
@@ -30,7 +27,17 @@ app.add_typer(labels_app)
 app.add_typer(site_app, name="site")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-ForceFieldFile = Annotated[Path, typer.Argument(help="Force field, for example runs/si/force_field.h5.")]
+
+
+def _force_field_in(path: Path) -> Path:
+    """The force field of a run folder; a file is one itself."""
+    return path / FORCE_FIELD if path.is_dir() else path
+
+
+ForceFieldFile = Annotated[
+    Path,
+    typer.Argument(callback=_force_field_in, help="Force field, for example runs/si/force_field.h5, or a run folder."),
+]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
 
 
@@ -248,7 +255,9 @@ def phonons(
     images: Annotated[
         Images, typer.Option(help="Images of a cutoff beyond half the training cell: the shortest, or all.")
     ] = "shortest",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the files.")] = Path("phonons"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the files of --bands and --dos; default: phonons.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Phonon frequencies with error bars: at points (default: the high-symmetry ones), bands, density of states."""
@@ -291,7 +300,9 @@ def anharmonicity(
 @app.command()
 def export(
     force_field: ForceFieldFile,
-    format_: Annotated[ExportFormat, typer.Option("--format", help="Program to write for.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="Program to write for: phonopy, phono3py, shengbte, hiphive or gpumd.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
     supercell: Annotated[
         str | None,
@@ -305,47 +316,12 @@ def export(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command line; returns the exit code.
-
-    0 success, 1 failure, 2 what the user can mend (input, files, a full disk), 130 interrupted, 141 the reader of the
-    output went away. Errors that dynft raises on purpose, and those of files, are one line on stderr; anything else is
-    a bug and keeps its traceback.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without β or Å shall not end a campaign
-            stream.reconfigure(errors="replace")
-    try:
-        code = typer.main.get_command(app).main(list(arguments), prog_name="dynft", standalone_mode=False)
-        sys.stdout.flush()  # or the interpreter would fail to, at its end
-        return int(code or 0)
-    except TyperException as error:
-        message = " ".join(error.format_message().split())
-        return _refuse(f"{message} See: dynft {_subcommand(arguments)}--help", error.exit_code)
-    except InputError as error:
-        return _refuse(str(error), 2)
-    except DynftError as error:
-        return _refuse(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
-        return _refuse("interrupted", 130)
-    except BrokenPipeError:
-        return _reader_gone()
-    except SystemExit as end:
-        if isinstance(end.__context__, BrokenPipeError):  # Typer's way to end then
-            return _reader_gone()
-        raise
-    except OSError as error:
-        return _refuse(about_file(error), 2)
-
-
-def _reader_gone() -> int:
-    """The reader of our output (head, less) has seen enough; closing stdout at exit must not fail a second time."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 128 + signal.SIGPIPE
-
-
-def _refuse(message: str, code: int) -> int:
-    print(f"dynft: {' '.join(message.split())}", file=sys.stderr)
-    return code
+    """Run the command line; returns the exit code."""
+    command = typer.main.get_command(app)
+    return exit_code(
+        lambda: command.main(list(arguments), prog_name="dynft", standalone_mode=False),
+        help_command=f"dynft {_subcommand(arguments)}--help",
+    )
 
 
 def _subcommand(arguments: Sequence[str]) -> str:

@@ -16,10 +16,10 @@ from typing import Any, get_args
 from dynft_core.assessment.convergence import error_interval
 from dynft_core.errors import CampaignFailedError, InputError
 from dynft_core.storage.files import replacing
+from dynft_core.storage.json_values import json_text
 from dynft_core.tasks.jobs import EvaluateJob, Evaluation
 from dynft_core.tasks.tasks import evaluate
 from workflows.campaign.jobs import convergence_settings
-from workflows.campaign.json_records import json_text
 from workflows.campaign.paths import force_field_path
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign, SelectionSection, campaign_toml, load_campaign
@@ -29,8 +29,6 @@ from workflows.run_folder.checks import check_run_folder
 from workflows.run_folder.folder import state_of
 from workflows.views.campaign_figures import comparison_figure
 from workflows.views.criteria_comparison import Curve, as_values, summary, summary_lines
-from workflows.views.history import History
-from workflows.views.live import least_walked_ps
 from workflows.views.progress import Progress
 
 CRITERIA: tuple[str, ...] = get_args(SelectionSection.model_fields["criterion"].annotation)
@@ -141,16 +139,14 @@ def variant(campaign: Campaign, criterion: str, seed: int, settings: CompareSett
 
 def _run(campaign: Campaign, folder: Path, site: str, title: str) -> State:
     """Run, or go on with, one of the campaigns to its end."""
-    history = History()
     with Progress(round(1000 * campaign.convergence.max_walk_ps), f"{title}, fs", sys.stderr) as progress:
 
         def on_event(state: State, event: Mapping[str, Any]) -> None:
-            history.add(event)
-            progress.update(round(1000 * least_walked_ps(history, campaign)), f"{state.n_labels} labels")
+            progress.update(round(1000 * state.least_walked_ps), f"{state.n_labels} labels")
 
         state = run_campaign(campaign, campaign_toml(campaign), folder.absolute(), site, on_event)
     if state.failure or not state.ended:
-        raise CampaignFailedError(f"{title}: {state.failure or state.stopped or 'stopped'}; the same command goes on")
+        raise CampaignFailedError(f"{title}: {state.ending or state.stopped or 'stopped'}; the same command goes on")
     return state
 
 
@@ -161,5 +157,5 @@ def _scored(run: Path, state: State, first: Path) -> tuple[Evaluation, ...]:
     paths = tuple(str(run.absolute() / force_field_path(v)) for v in range(1, len(state.fits) + 1))
     outcome = evaluate(EvaluateJob(str(first.absolute()), paths, labels))
     if not outcome.ok:
-        raise CampaignFailedError(f"scores of '{run}': {outcome.error}")
+        raise CampaignFailedError(f"scores of '{run}': {outcome.failure}")
     return outcome.evaluations

@@ -12,13 +12,12 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import runs_in_process
 from workflows.campaign.events import changed_event
+from workflows.campaign.fold import advance, start
 from workflows.campaign.jobs import batches, heating_ps, reference_settings
-from workflows.campaign.reduce import advance, start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign, load_campaign
 from workflows.commands.preflight import check_campaign
-from workflows.driver.executors import accepting_s
-from workflows.driver.sites import executor_labels, load_site
+from workflows.driver.sites import accepting_s, executor_labels, load_site
 from workflows.driver.time_limits import time_limits_s
 from workflows.run_folder.checks import check_reference, check_run_folder
 from workflows.run_folder.identity import refuse_other_campaign, same_settings
@@ -64,12 +63,12 @@ def dry_run_lines(campaign: Campaign, folder: Path, site: str) -> list[str]:
     before = Snapshots(folder).restore()
     state = _resumed(before, campaign) if before else start(campaign, str(folder))[0]
     if before:
-        ps = state.walked_steps * d.timestep_fs / 1000
+        ps = state.walks.steps * d.timestep_fs / 1000
         lines.append(
             f"begun before: {len(state.ledger.accepted)} labels, {len(state.fits)} force fields, {ps:.3f} ps walked"
         )
     if state.ended:
-        return [*lines, f"nothing is left to do: {state.failure or state.reason}"]
+        return [*lines, f"nothing is left to do: {state.ending}"]
     known = ", ".join(_calculations(state))
     first = list(state.tasks)
     more = f" and {len(first) - MOST_TASKS} more" if len(first) > MOST_TASKS else ""
@@ -113,7 +112,7 @@ def _calculations(state: State) -> list[str]:
     initial, d, longest_ps = campaign.initial, campaign.dynamics, campaign.convergence.max_walk_ps
     last = round(1000 * longest_ps / d.timestep_fs)
     schedule = campaign.audit.first_ps, campaign.audit.ratio, d.timestep_fs
-    walked = [w.step if w else 0 for w in state.walkers]
+    walked = [w.step if w else 0 for w in state.walks.walkers]
     n_audits = sum(
         len(audit_steps(*schedule, step, last, walker, d.walkers, heating_ps(campaign)))
         for walker, step in enumerate(walked)

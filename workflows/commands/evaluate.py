@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dynft_core.assessment.scores import rms
 from dynft_core.force_field.force_field import ForceField
-from workflows.campaign.json_records import json_text
+from dynft_core.storage.json_values import json_text
 from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
 from workflows.user_files.structures import read_labelled_frames
 from workflows.views.fits import CONSISTENT, left_out_lines
@@ -133,9 +134,9 @@ def evaluate(force_field: ForceField, data: Path, reference: Path | None = None)
         bayesian.append(on_cell.bayesian_error(x.displacements))
         predicted = math.hypot(noise, float(np.mean(bayesian[-1])))
         matrix = x.supercell.matrix.tolist()
-        by_cell.append(CellAccuracy(x.supercell.n_atoms, matrix, len(x.forces), _rms(residuals[-1]), predicted))
-    errors, rms_force = np.concatenate(residuals), _rms(np.concatenate(forces))
-    rmse, mean_error = _rms(errors), float(np.mean(np.concatenate(bayesian)))
+        by_cell.append(CellAccuracy(x.supercell.n_atoms, matrix, len(x.forces), rms(residuals[-1]), predicted))
+    errors, rms_force = np.concatenate(residuals), rms(np.concatenate(forces))
+    rmse, mean_error = rms(errors), float(np.mean(np.concatenate(bayesian)))
     predicted = math.hypot(noise, mean_error)
     return Accuracy(
         rmse=rmse,
@@ -149,10 +150,6 @@ def evaluate(force_field: ForceField, data: Path, reference: Path | None = None)
         n_structures=sum(len(x.forces) for x in cells),
         by_cell=tuple(by_cell),
     )
-
-
-def _rms(values: Floats) -> float:
-    return float(np.sqrt(np.mean(values**2)))
 
 
 def info_command(path: Path, as_json: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynft_core.force_field.force_field import ForceField
-from dynft_core.interop.export import export
+from dynft_core.interop.export import check_format, export
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.model.images import holds_apart, shortest_vector
 from dynft_core.storage.files import making_folder
@@ -28,6 +28,7 @@ def export_command(force_field: Path, name: str, output: Path, supercell: str | 
         InputError: anything unusable among the arguments.
         OSError: the folder cannot be written to.
     """
+    check_format(name)
     before = check_folder(output)
     loaded = ForceField.load(force_field)
     cell = None if supercell is None else build_supercell(loaded, supercell, None)

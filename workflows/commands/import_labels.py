@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError, StructureError
-from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import structure_key
 from dynft_core.reference.imported import Finished, finished_files, other_settings, read_finished, write_imported_label
@@ -20,6 +21,7 @@ from dynft_core.reference.label import Label, read_label, relative_label_path
 from dynft_core.storage.files import making_folder
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import read_perfect_structure, write_structures
+from dynft_core.symmetry.space_group import primitive
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.events import imported_event, started_event
 from workflows.campaign.jobs import reference_settings
@@ -35,6 +37,9 @@ Floats = NDArray[np.float64]
 
 DUPLICATE_A = 1e-5
 """Structures that agree to this are one: files print as many digits."""
+
+KNOWN = "a structure that is a label already, or came twice:"
+"""Why the frames of a file that is imported a second time are refused."""
 
 MOST_NAMED = 3
 """Frames that are named of those refused for one reason."""
@@ -53,10 +58,11 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Import:
-    """What was found so far: what is accepted, and by reason what was refused, in words."""
+    """What was found so far: what is accepted; by reason what was refused, by supercell how much is of another one."""
 
     supercell: Supercell
     accepted: list[_Frame] = field(default_factory=list)
+    of_others: Counter[str] = field(default_factory=Counter)
     refused: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -93,7 +99,7 @@ def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_o
         accept_other_settings: take also what was computed with other settings than the campaign's.
 
     Raises:
-        InputError: no such campaign, run folder or path; or no structure that can be used.
+        InputError: no such campaign, run folder or path; no structure that can be used, or some of other supercells.
     """
     if Path(source).is_dir():
         return _take(source, Path(source).absolute(), paths, accept_other_settings)
@@ -114,13 +120,20 @@ def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settin
     known = [label.displacements for label in labels]
     for path in _files(paths):
         _read(path, found, known, state, accept_other_settings)
+    if found.of_others:
+        others = ", ".join(f"{n} of {which}" for which, n in found.of_others.items())
+        raise InputError(
+            "DIR", f"frames of the campaign's supercell, {_which(found.supercell, crystal)}", others,
+            "leave them out: a campaign learns from labels of its walkers' supercell; nothing was imported",
+        )  # fmt: skip
     if labels and found.accepted:
         _refuse_another_size(found, labels)
     lines = found.refusals
     if not found.accepted:
         raise InputError(
             "DIR", "at least one structure that can be a label", "; ".join(lines) or "no finished calculation",
-            "give folders with vasprun.xml, OUTCAR, pw.x output or labels of a run, or extended xyz with forces",
+            f"nothing is left to import; see dynft status {shlex.quote(str(run_dir))}" if set(found.refused) == {KNOWN}
+            else "give folders with vasprun.xml, OUTCAR, pw.x output or labels of a run, or extended xyz with forces",
         )
     energies = [x.energy_eV for x in found.accepted]
     refuse_unphysical("DIR", found.displacements, found.forces, crystal.atom_volume_A3)
@@ -160,14 +173,35 @@ def _read(path: Path, found: _Import, known: list[Floats], state: State, accept_
             continue
         try:
             displacements, forces, energy_eV = _checked(frame, found.supercell, settings.max_net_force_eV_A)
-        except (InputError, StructureError) as error:
+        except InputError as error:
+            other = _other_supercell(frame, found.supercell) if isinstance(error, StructureError) else ""
+            if other:
+                found.of_others[other] += 1
+                continue
             found.refuse(f"{error.argument}: expected {error.expected}, got", f"{error.got} ({where})")
             continue
         if any(np.abs(displacements - other).max() < DUPLICATE_A for other in known):
-            found.refuse("a structure that is a label already, or came twice:", where)
+            found.refuse(KNOWN, where)
             continue
         known.append(displacements)
         found.accepted.append(_Frame(displacements, forces, energy_eV, finished, where))
+
+
+def _other_supercell(frame: Atoms, supercell: Supercell) -> str:
+    """Which supercell of the same crystal a frame is, if it is another one than the campaign's; else ''."""
+    crystal = supercell.crystal
+    if strain(frame.cell[:], supercell.cell) <= CELL_TOLERANCE:
+        return ""
+    try:
+        return _which(Supercell.match(primitive(crystal), frame), crystal)
+    except StructureError:
+        return ""
+
+
+def _which(supercell: Supercell, crystal: Crystal) -> str:
+    """Its atoms, and its vectors in those of the campaign's cell; by halves or thirds if that is not primitive."""
+    matrix = np.round(supercell.cell @ np.linalg.inv(crystal.cell), 3) + 0.0
+    return f"{supercell.n_atoms} atoms ({matrix.tolist()} times the crystal's cell)"
 
 
 def _refuse_another_size(found: _Import, labels: Sequence[Label]) -> None:

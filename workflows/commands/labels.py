@@ -25,7 +25,7 @@ def list_labels(
     as_json: JsonFlag = False,
 ) -> None:
     """Print every label: where it stands, why, what it cost. Works while the campaign runs."""
-    from workflows.campaign.json_records import json_text
+    from dynft_core.storage.json_values import json_text
     from workflows.campaign.ledger import STATUSES
 
     if status is not None and status not in STATUSES:
@@ -136,7 +136,7 @@ def _record(entry: Entry) -> dict[str, Any]:
         "key": entry.structure.key,
         "role": entry.structure.role,
         "status": entry.status,
-        "cause": entry.cause,
+        "cause": entry.why,
         "reason": entry.structure.reason,
         "attempts": entry.attempts,
         "seconds": entry.seconds,
@@ -148,7 +148,7 @@ def _table(entries: Sequence[Entry], ledger: Ledger) -> list[str]:
     lines = [f"{'key':24s}  {'role':8s}  {'status':11s}  {'attempts':>8s}  {'wall s':>9s}  {'core s':>10s}  cause"]
     for e in entries:
         cost = f"{e.attempts:8d}  {e.seconds:9.2f}  {e.core_seconds:10.2f}"
-        line = f"{e.structure.key:24s}  {e.structure.role:8s}  {e.status:11s}  {cost}  {e.cause}"
+        line = f"{e.structure.key:24s}  {e.structure.role:8s}  {e.status:11s}  {cost}  {e.why}"
         lines.append(line.rstrip())
     counts = ", ".join(f"{n} {status}" for status, n in ledger.counts.items() if n)
     return [*lines, f"{len(ledger.entries)} labels: {counts or 'none chosen yet'}"]

@@ -21,7 +21,7 @@ from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, freq
 from dynft_core.phonons.harmonic import harmonic_forces
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.storage.files import making_folder, replacing
-from workflows.campaign.json_records import json_text
+from dynft_core.storage.json_values import json_text
 from workflows.user_files.outputs import check_folder, replaced
 from workflows.user_files.structures import one_supercell, read_labelled_frames
 
@@ -59,8 +59,10 @@ class _Phonons:
     files: list[str] = field(default_factory=list)
 
 
-def phonons_command(force_field: Path, output: Path, settings: PhononSettings, as_json: bool) -> str:
-    """Compute what `settings` ask for, write bands and density of states into `output`; returns what to print.
+def phonons_command(force_field: Path, output: Path | None, settings: PhononSettings, as_json: bool) -> str:
+    """Compute what `settings` ask for, write bands and density of states into `output` (default: phonons).
+
+    Returns what to print.
 
     Raises:
         InputError: anything unusable among the arguments; nothing is written then.
@@ -68,7 +70,11 @@ def phonons_command(force_field: Path, output: Path, settings: PhononSettings, a
     """
     wanted = None if settings.points is None else parse_points(settings.points)
     repeats = parse_mesh(settings.mesh)
-    before = check_folder(output) if settings.bands or settings.dos else set()
+    writes = settings.bands or settings.dos
+    if output is not None and not writes:
+        raise InputError("--output", "--bands or --dos with it", "neither", "add one of them")
+    output = output or Path("phonons")
+    before = check_folder(output) if writes else set()
     loaded = ForceField.load(force_field)
     path = band_path(loaded.basis.crystal)
     q = np.array(list(path.points.values())) if wanted is None else wanted
@@ -81,7 +87,7 @@ def phonons_command(force_field: Path, output: Path, settings: PhononSettings, a
         imaginary_modes(loaded, q, errors, settings.images),
     )
     on_path: tuple[ImaginaryMode, ...] = ()
-    if settings.bands or settings.dos:
+    if writes:
         with making_folder(output):
             on_path = _write_bands(loaded, path, output, settings, result.files) if settings.bands else ()
             if settings.dos:

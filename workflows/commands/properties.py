@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
 from dynft_core.errors import InputError
 from dynft_core.force_field.force_field import ForceField
 from dynft_core.properties.thermal import PropertySettings, Value, properties
+from dynft_core.storage.json_values import json_text
 from dynft_core.vocabulary import PROPERTY_UNITS, PropertyName
-from workflows.campaign.json_records import json_text
 
 TITLES: dict[PropertyName, str] = {
     "phonons": "phonon frequencies at the high-symmetry points (THz)",
@@ -39,9 +38,8 @@ def properties_command(force_field: Path, names: str | None, settings: PropertyS
                 raise
             missing[name] = str(error)
     if as_json:
-        values: dict[str, object] = {name: [_finite(value) for value in own] for name, own in found.items()}
-        values |= {"temperature_K": settings.temperature_K, "units": PROPERTY_UNITS, "missing": missing}
-        return json_text(values)
+        about = {"temperature_K": settings.temperature_K, "units": PROPERTY_UNITS, "missing": missing}
+        return json_text(dict(found) | about)
     lines = [
         f"at {settings.temperature_K:g} K; ± is the posterior's standard deviation: what the labels leave open,",
         "not what the expansion leaves out (higher orders, longer cutoffs)",
@@ -72,11 +70,6 @@ def parse_names(text: str) -> tuple[PropertyName, ...]:
         if name not in known:
             raise InputError("--property", f"names among {', '.join(known)}", f"'{name}'", "choose from them")
     return tuple(names)  # type: ignore[arg-type]
-
-
-def _finite(value: Value) -> dict[str, object]:
-    """For JSON, which knows no infinity: None is an error bar without bound."""
-    return {**asdict(value), "error": value.error if math.isfinite(value.error) else None}
 
 
 def _number(error: float) -> str:

@@ -25,10 +25,9 @@ from workflows.driver.driver import run_campaign
 from workflows.driver.sites import label_slots, load_site
 from workflows.run_folder.checks import check_run_folder
 from workflows.user_files.structures import read_structure
-from workflows.views.history import History
 from workflows.views.live import Display
 from workflows.views.progress import duration
-from workflows.views.status import status_of
+from workflows.views.status import Status
 from workflows.views.summary import closing_lines, exit_code
 
 MEASURED = "measured"
@@ -77,15 +76,13 @@ def rehearse(source: str, site: str, run: Path | None, settings: RehearsalSettin
         notes += check_campaign(real)
     except InputError as error:
         notes.append(f"before the real campaign, mend this: {error}")
-    journal = folder / JOURNAL
-    history = History.of(read_journal(journal)) if journal.exists() else History()
-    with Display(campaign, history, sys.stdout) as display:
+    with Display(sys.stdout) as display:
         for note in notes:
             display.say(note)
-        run_campaign(campaign, campaign_toml(campaign), folder, site, display.on_event)
-    status, events = status_of(folder), read_journal(journal)
-    print("\n".join(closing_lines(status, History.of(events), folder, _command(source, site, run, settings))))
-    if status["state"] == "complete":
+        state = run_campaign(campaign, campaign_toml(campaign), folder, site, display.on_event)
+    status, events = Status.of(state, running=False), read_journal(folder / JOURNAL)
+    print("\n".join(closing_lines(status, state, folder, _command(source, site, run, settings))))
+    if status.state == "complete":
         cost = _cost(real, folder, settings)
         print("\n".join(cost_lines(events, cost, label_slots(load_site(site, folder)), real.selection.policy)))
     return exit_code(status)
@@ -149,7 +146,7 @@ def _measured_seconds(real: Campaign, folder: Path) -> float:
     proposed = propose(replace(harmonic_job(real, str(own)), n_structures=1))
     outcome = label(LabelJob(str(own), proposed.structures[0], reference_settings(real)))
     if not outcome.ok:
-        raise InputError("--measure-label", "a label by the real reference", outcome.error, "mend it")
+        raise InputError("--measure-label", "a label by the real reference", str(outcome.failure), "mend it")
     return read_label(own / outcome.path).seconds
 
 

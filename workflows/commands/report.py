@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from dynft_core.errors import RunFolderError
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import read_journal
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign_file.schema import load_run_campaign
+from workflows.campaign.state import State
+from workflows.run_folder.folder import state_of
+from workflows.run_folder.lease import is_held
 from workflows.user_files.outputs import check_output
 from workflows.views.campaign_figures import data_uri
-from workflows.views.history import History
 from workflows.views.progress import duration
 from workflows.views.report_tables import (
     error_traces,
@@ -26,9 +26,10 @@ from workflows.views.report_tables import (
     validation_errors,
     versions,
     walk_reports,
+    walked_steps,
     working_seconds,
 )
-from workflows.views.status import status_of
+from workflows.views.status import Status
 from workflows.views.summary import headline, number_text, recalibration_text, unmet_text
 
 TEMPLATE = Path(__file__).parents[1] / "views" / "report_template.html"
@@ -53,7 +54,8 @@ def write_report(run: Path, output: Path | None) -> tuple[Path, bool]:
         raise RunFolderError("RUN", "a run folder with a campaign", f"'{run}'", "give the folder of dynft train --run")
     path = output or run / "report.html"
     before = check_output(path, "report")
-    page, pictures = render(run.absolute(), status_of(run.absolute()))
+    state = state_of(run.absolute())
+    page, pictures = render(state, Status.of(state, is_held(run)))
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     for name, figure in pictures.items():
@@ -62,22 +64,20 @@ def write_report(run: Path, output: Path | None) -> tuple[Path, bool]:
     return path, before
 
 
-def render(run: Path, status: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The report's HTML text and its figures by name; `status` as `dynft status --json` gives it."""
-    campaign = load_run_campaign(run)
+def render(state: State, status: Status) -> tuple[str, dict[str, Any]]:
+    """The report's HTML text and its figures by name."""
+    run = Path(state.run_dir)
     events = read_journal(run / JOURNAL)
-    history = History.of(events)
-    step_ps = campaign.dynamics.timestep_fs / 1000
-    walks = walk_reports(run, history)
-    traces = error_traces(walks, step_ps)
-    drawn = plots(run, campaign, history, traces, validation_errors(run, events))
-    rows = ledger(walks, history, events, step_ps)
+    walks = walk_reports(state)
+    traces = error_traces(walks, state.campaign.dynamics.timestep_fs / 1000)
+    drawn = plots(state, traces, walked_steps(events), validation_errors(run, events))
+    rows = ledger(walks, state)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"meV": _in_meV, "number": _number, "significant": number_text}
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        campaign=campaign,
+        campaign=state.campaign,
         campaign_text=(run / "campaign.toml").read_text(encoding="utf-8"),
         status=status,
         headline=headline(status).partition(":"),
@@ -86,20 +86,20 @@ def render(run: Path, status: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         seconds=duration(working_seconds(events)),
         label_seconds=duration(sum(row.seconds for row in rows if math.isfinite(row.seconds))),
         plots=[(plot, data_uri(plot.figure)) for plot in drawn],
-        calibration=calibrations(list(history.scores.values())),
+        calibration=calibrations([score for fit in state.fits for score in fit.scores]),
         rows=rows[-MAX_ROWS:],
         hidden=max(len(rows) - MAX_ROWS, 0),
-        evaluations=sorted(history.evaluations, key=lambda e: e.force_field)[-MAX_ROWS:],
-        failed=history.failed[-MAX_ROWS:],
+        evaluations=sorted(state.evaluations, key=lambda e: e.force_field)[-MAX_ROWS:],
+        failed=list(state.ledger.failed.items())[-MAX_ROWS:],
         sites=sorted({str(e["site"]) for e in events if e["event"] == "driver_started" and "site" in e}),
         versions=versions(),
     )
     return page, {plot.name: plot.figure for plot in drawn}
 
 
-def _in_meV(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{1e3 * value:.3f}"
+def _in_meV(value: float) -> str:
+    return f"{1e3 * value:.3f}" if math.isfinite(value) else "–"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"

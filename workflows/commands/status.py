@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from dynft_core.errors import RunFolderError
-from workflows.campaign.json_records import json_text
+from dynft_core.storage.json_values import json_text
 from workflows.campaign.paths import JOURNAL
 from workflows.run_folder.lease import LOCK
 from workflows.views.status import status_of
@@ -27,6 +27,6 @@ def show_status(run: Path, as_json: bool, watch: bool = False, interval_s: float
         if watch and sys.stdout.isatty():
             print("\x1b[H\x1b[J", end="")
         print(json_text(status) if as_json else "\n".join(status_lines(status)), flush=True)
-        if not watch or status["state"] != "running":
+        if not watch or status.state != "running":
             return
         time.sleep(interval_s)

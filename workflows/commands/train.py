@@ -7,16 +7,13 @@ import sys
 from pathlib import Path
 
 from dynft_core.models.registry import load_model
-from dynft_core.storage.journal import read_journal
-from workflows.campaign.jobs import FORCE_FIELD
-from workflows.campaign.paths import JOURNAL, force_field_path
+from workflows.campaign.paths import FORCE_FIELD
 from workflows.campaign_file.schema import load_campaign
 from workflows.commands.preflight import check_campaign
 from workflows.driver.driver import run_campaign
 from workflows.run_folder.checks import check_reference, check_run_folder
-from workflows.views.history import History
 from workflows.views.live import Display
-from workflows.views.status import status_of
+from workflows.views.status import Status
 from workflows.views.summary import closing_lines, exit_code
 
 
@@ -36,17 +33,15 @@ def train_campaign(source: str, site: str, run: Path | None) -> int:
     folder = (run or Path("runs") / campaign.name).absolute()
     check_run_folder(folder)
     check_reference(campaign, folder)
-    journal = folder / JOURNAL
-    history = History.of(read_journal(journal)) if journal.exists() else History()
-    with Display(campaign, history, sys.stdout) as display:
+    with Display(sys.stdout) as display:
         display.say(f"campaign {campaign.name}: run folder {folder}")
         for note in notes:
             display.say(note)
-        run_campaign(campaign, text, folder, site, display.on_event)
-    status, history = status_of(folder), History.of(read_journal(journal))
-    if status["state"] == "complete" and history.fits:
-        load_model(folder / force_field_path(history.fits[-1].version)).save(folder / FORCE_FIELD)
-    print("\n".join(closing_lines(status, history, folder, _command(source, site, run))))
+        state = run_campaign(campaign, text, folder, site, display.on_event)
+    status = Status.of(state, running=False)
+    if status.state == "complete" and state.fits:
+        load_model(folder / state.force_field).save(folder / FORCE_FIELD)
+    print("\n".join(closing_lines(status, state, folder, _command(source, site, run))))
     return exit_code(status)
 
 

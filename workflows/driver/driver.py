@@ -16,9 +16,9 @@ import dynft_core.tasks.tasks
 from dynft_core.errors import CampaignFailedError, RunFolderError
 from dynft_core.storage.journal import Journal
 from workflows.campaign.events import changed_event, started_event
+from workflows.campaign.fold import advance, start
 from workflows.campaign.paths import JOURNAL
 from workflows.campaign.plan import rebuild_job
-from workflows.campaign.reduce import advance, start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign
 from workflows.driver.event_loop import EventLoop, OnEvent
@@ -106,7 +106,7 @@ def _rebuilt(state: State, tasks: ModuleType) -> dict[str, Any]:
     """
     outcome = tasks.fit_labels(rebuild_job(state))
     if not outcome.ok:
-        raise CampaignFailedError(f"{state.force_field} is gone and cannot be fitted again: {outcome.error}")
+        raise CampaignFailedError(f"{state.force_field} is gone and cannot be fitted again: {outcome.failure}")
     return {"event": "force_field_rebuilt", "version": outcome.version, "n_labels": outcome.n_labels}
 
 

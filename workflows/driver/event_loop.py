@@ -26,14 +26,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dynft_core.errors import STORAGE, CampaignFailedError, InputError
+from dynft_core.errors import CampaignFailedError, InputError
+from dynft_core.reference.failures import STORAGE
 from dynft_core.storage.journal import Journal
 from dynft_core.tasks.jobs import Outcome
 from workflows.campaign.actions import TASKS, Action
-from workflows.campaign.events import lost_event, outcome_event
-from workflows.campaign.reduce import advance
+from workflows.campaign.events import failure_of, lost_event, outcome_event
+from workflows.campaign.fold import advance
 from workflows.campaign.state import Setbacks, State
-from workflows.driver.executors import Executors, Trouble, loss_cost
+from workflows.driver.executors import Executors
+from workflows.driver.parsl_adapter import Trouble, loss_cost
 from workflows.driver.time_limits import KEYS, time_limits_s
 from workflows.run_folder.requests import requests
 from workflows.run_folder.snapshot import EVERY, Snapshots
@@ -141,7 +143,7 @@ class EventLoop:
         self._inbox.put(_Stop(reason))
 
     def _last_words(self, reason: str) -> str:
-        return self.state.failure or self.state.reason if self.state.ended else reason or "an error of the driver"
+        return self.state.ending if self.state.ended else reason or "an error of the driver"
 
     def _turn(self) -> str:
         """Take what has come, and now and then look around; returns why to stop, "" to go on."""
@@ -213,7 +215,7 @@ class EventLoop:
             return
         self._outages.pop(label, None)
         self._answered_labels.add(label)
-        if outcome.failure in STORAGE:
+        if outcome.failure is not None and outcome.failure.kind in STORAGE:
             pause_s = FIRST_PAUSE_S * 4 ** self.state.setbacks.get(name, Setbacks()).failed
             self._paused[name] = time.monotonic() + pause_s
         self._received.append(outcome_event(action, outcome))
@@ -241,7 +243,7 @@ class EventLoop:
         return tuple(action for action in possible.values() if action.id in self.state.tasks)
 
     def _tell(self, event: Mapping[str, Any]) -> None:
-        what = (event.get("outcome") or {}).get("error") or event.get("reason") or ""
+        what = failure_of(event) or event.get("reason") or ""
         logger.info(" ".join(f"{event['event']} {event.get('id', '')} {what}".split()))
         try:
             self._on_event(self.state, event)

@@ -8,7 +8,7 @@ import pkgutil
 import platform
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +21,8 @@ from parsl.executors.status_handling import BlockProviderExecutor
 from parsl.providers import GridEngineProvider, LSFProvider, PBSProProvider, SlurmProvider
 
 import site_configs
-from dynft_core.errors import InputError, nearest
+from dynft_core.errors import CampaignFailedError, InputError, nearest
+from workflows.driver.time_limits import KEYS
 
 MAIN_EXECUTOR = "walkers"
 EXECUTORS = {
@@ -139,6 +140,28 @@ def walltime_s(executor: ParslExecutor) -> float | None:
         return None
     hours, minutes, seconds = (int(part) for part in walltime.split(":"))
     return 3600.0 * hours + 60.0 * minutes + seconds
+
+
+def accepting_s(executor: ParslExecutor, limits_s: Mapping[str, float]) -> float | None:
+    """How long (s) a new block takes tasks: none that might not end before its walltime. None: as long as it lives.
+
+    `limits_s`: how long the executor's tasks may take, by their names. A site may decide it, by `drain_period`.
+
+    Raises:
+        CampaignFailedError: a block is shorter than one of the tasks.
+    """
+    if (decided := getattr(executor, "drain_period", None)) is not None:
+        return float(decided)
+    walltime, task = walltime_s(executor), max(limits_s, key=lambda task: limits_s[task], default="")
+    if walltime is None or not task:
+        return None
+    if walltime <= limits_s[task]:
+        twice = " twice" if task == "label" else ""
+        raise CampaignFailedError(
+            f"a {task} task of '{executor.label}' may take {limits_s[task]:.0f} s (by {KEYS[task]}{twice}), its blocks "
+            f"end after {walltime:.0f} s; raise the site's walltime, or lower {KEYS[task]}"
+        )
+    return walltime - limits_s[task]
 
 
 def _line(error: Exception) -> str:

@@ -21,12 +21,13 @@ from typing import Any
 from dynft_core.errors import FileFormatError
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Event, iter_journal
+from dynft_core.storage.json_values import to_json
 from dynft_core.tasks.jobs import Job
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign.actions import TASKS, Action
-from workflows.campaign.json_records import from_json, to_json
+from workflows.campaign.fold import advance, replay
+from workflows.campaign.json_records import from_json
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign.reduce import advance, replay
 from workflows.campaign.state import State
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ MODULES = (
     "dynft_core.models.trial",
     "dynft_core.reference.failures",
     "dynft_core.reference.label_job",
+    "dynft_core.storage.json_values",
     "dynft_core.tasks.jobs",
     "dynft_core.vocabulary",
 )
@@ -126,7 +128,9 @@ class Snapshots:
 
 def state_to_json(state: State) -> dict[str, Any]:
     """A state as plain data. Structures of the ledger stand in tasks by their keys alone: walks share most of them."""
-    plain: dict[str, Any] = {f.name: to_json(getattr(state, f.name)) for f in fields(state) if f.name != "tasks"}
+    apart = ("campaign", "tasks", "judged")
+    plain = {f.name: to_json(getattr(state, f.name)) for f in fields(state) if f.name not in apart}
+    plain["campaign"] = state.campaign.model_dump(mode="json")
     return {**plain, "tasks": {name: [action.kind, _short(action.job)] for name, action in state.tasks.items()}}
 
 

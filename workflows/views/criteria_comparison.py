@@ -176,13 +176,10 @@ def _cell(spread: Spread, scale: float) -> str:
 
 
 def as_values(curves: Sequence[Curve], found: dict[str, dict[str, Spread]]) -> dict[str, Any]:
-    """All of it for JSON; nan becomes None."""
+    """All of it for JSON."""
 
-    def plain(value: float) -> float | None:
-        return float(value) if np.isfinite(value) else None
-
-    def spread(own: Spread) -> dict[str, float | int | None]:
-        return {"mean": plain(own.mean), "standard_error": plain(own.error), "seeds": own.count}
+    def spread(own: Spread) -> dict[str, float]:
+        return {"mean": own.mean, "standard_error": own.error, "seeds": own.count}
 
     return {
         "summary": {name: {key: spread(own) for key, own in row.items()} for name, row in found.items()},
@@ -191,7 +188,7 @@ def as_values(curves: Sequence[Curve], found: dict[str, dict[str, Spread]]) -> d
                 "criterion": curve.criterion, "seed": curve.seed, "n_labels": curve.n_labels.astype(int).tolist(),
                 "rmse_eV_A": curve.rmse_eV_A.tolist(), "bayesian_error_eV_A": curve.bayesian_error_eV_A.tolist(),
                 "beta_inv_sqrt_eV_A": curve.beta_inv_sqrt_eV_A.tolist(),
-                "predicted_eV_A": [plain(p) for p in curve.predicted_eV_A],
+                "predicted_eV_A": curve.predicted_eV_A,
             }
             for curve in curves
         ],

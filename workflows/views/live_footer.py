@@ -27,8 +27,9 @@ def panel_lines(state: State) -> list[str]:
 
 
 def _walker_lines(state: State) -> list[str]:
-    known = [walk for walk in state.walkers if walk is not None]
-    shown = sorted(known, key=lambda walk: (-_finite(walk.mean_error_eV_A), walk.walker))[:MAX_WALKERS]
+    known = [walk for walk in state.walks.walkers if walk is not None]
+    judged = sorted(known, key=lambda w: (math.isnan(w.mean_error_eV_A), -w.mean_error_eV_A, w.walker))
+    shown = judged[:MAX_WALKERS]
     lines = [_walker_line(walk, state) for walk in sorted(shown, key=lambda walk: walk.walker)]
     if len(known) > len(shown):
         lines.append(f"          and {len(known) - len(shown)} walkers with smaller μ_k")
@@ -56,7 +57,3 @@ def _interval(state: State) -> str:
     if math.isnan(high):
         return f"at least {error_text(low)}, by β^(-1/2)"
     return f"between {1e3 * low:.2f} and {error_text(high)}, by β^(-1/2) and μ_k"
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else 0.0

@@ -24,7 +24,10 @@ from dynft_core.phonons.bands import band_path
 from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
 from dynft_core.reference.label import read_frame
 from dynft_core.vocabulary import StructureRef
-from workflows.campaign_file.schema import Campaign
+from workflows.campaign import jobs, paths
+from workflows.campaign.ledger import Entry
+from workflows.campaign.state import State
+from workflows.run_folder.folder import lost_force_field
 from workflows.views.campaign_figures import (
     ErrorTrace,
     bayesian_error_figure,
@@ -34,7 +37,6 @@ from workflows.views.campaign_figures import (
     parity_figure,
     standardised_error_figure,
 )
-from workflows.views.history import History
 from workflows.views.phonon_figures import bands_figure
 
 Floats = NDArray[np.float64]
@@ -71,9 +73,14 @@ class LedgerRow:
     reason: str
 
 
-def walk_reports(run: Path, history: History) -> list[WalkReport]:
+def walk_reports(state: State) -> list[WalkReport]:
     """What every walk so far met."""
-    return [load_report(run / walk.output) for walk in history.walks]
+    return [
+        load_report(Path(state.run_dir, paths.walk_path(walker, number)))
+        for batch, n_walks in zip(jobs.batches(state.campaign), state.walks.finished, strict=True)
+        for number in range(n_walks)
+        for walker in batch
+    ]
 
 
 def error_traces(walks: Sequence[WalkReport], step_ps: float) -> list[ErrorTrace]:
@@ -95,18 +102,17 @@ def _joined(walker: int, walks: Sequence[WalkReport], step_ps: float) -> ErrorTr
     return ErrorTrace(walker, steps[known] * step_ps, errors[known], met["flagged"], met["audit"])
 
 
-def ledger(
-    walks: Sequence[WalkReport], history: History, events: Sequence[Mapping[str, Any]], step_ps: float
-) -> list[LedgerRow]:
+def ledger(walks: Sequence[WalkReport], state: State) -> list[LedgerRow]:
     """Every structure chosen for a label, in the order of the campaign."""
+    step_ps = state.campaign.dynamics.timestep_fs / 1000
     met: dict[str, tuple[int, ChosenStructure]] = {}
     for walk in walks:
         for choice in walk.choices:
             met.setdefault(choice.key, (walk.walker, choice))
-    costs = {e["key"]: float((e.get("outcome") or {}).get("seconds") or math.nan) for e in events if "key" in e}
-    failed, scores = dict(history.failed), history.scores
+    scores = {score.key: score for fit in state.fits for score in fit.scores}
 
-    def row(ref: StructureRef) -> LedgerRow:
+    def row(entry: Entry) -> LedgerRow:
+        ref = entry.structure
         walker, choice = met.get(ref.key, (None, None))
         score = scores.get(ref.key)
         return LedgerRow(
@@ -117,12 +123,26 @@ def ledger(
             bayesian_error_eV_A=ref.bayesian_error_eV_A,
             predicted_eV_A=score.predicted_eV_A if score else math.nan,
             actual_eV_A=score.rmse_eV_A if score else math.nan,
-            seconds=costs.get(ref.key, math.nan),
-            outcome=failed.get(ref.key, "labelled" if ref.key in history.labelled else "waiting"),
+            seconds=entry.seconds or math.nan,
+            outcome=entry.why or _OUTCOMES.get(entry.status, entry.status),
             reason=ref.reason,
         )
 
-    return [row(ref) for ref in history.chosen]
+    return [row(entry) for entry in state.ledger.entries.values()]
+
+
+_OUTCOMES = {"accepted": "labelled", "queued": "waiting", "candidate": "waiting"}
+
+
+def walked_steps(events: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """MD steps that all walkers together had walked before each fit, by its version."""
+    found, walked = {}, 0
+    for event in events:
+        if event["event"] == "walk_finished":
+            walked += sum(walk["steps_walked"] for walk in event["outcome"]["walks"])
+        if event["event"] == "fit_finished":
+            found[event["outcome"]["version"]] = walked
+    return found
 
 
 def validation_errors(run: Path, events: Sequence[Mapping[str, Any]]) -> Floats:
@@ -138,11 +158,11 @@ def validation_errors(run: Path, events: Sequence[Mapping[str, Any]]) -> Floats:
 
 
 def plots(
-    run: Path, campaign: Campaign, history: History, traces: Sequence[ErrorTrace], validation: Floats
+    state: State, traces: Sequence[ErrorTrace], walked: Mapping[int, int], validation: Floats
 ) -> list[Plot]:
-    """All figures for which there are data; `validation`: ε_B (T,) along the validation walks."""
+    """All figures for which there are data; `walked`: as `walked_steps`; `validation`: ε_B (T,) along those walks."""
+    campaign, fits = state.campaign, state.fits
     step_ps = campaign.dynamics.timestep_fs / 1000
-    fits = [fit for fit in history.fits if fit.version > 0]
     found = []
     if traces:
         found.append(Plot(
@@ -151,7 +171,7 @@ def plots(
             bayesian_error_figure(traces, campaign.selection.window_steps),
         ))  # fmt: skip
     if fits:
-        tested = sorted(history.evaluations, key=lambda e: e.force_field)
+        tested = sorted(state.evaluations, key=lambda e: e.force_field)
         found.append(Plot(
             "learning", "Error against the number of labels",
             "Fitting error of every force field and, where there is a test set, its RMSE there.",
@@ -161,10 +181,9 @@ def plots(
             ),
         ))  # fmt: skip
     if fits and traces:
-        walked = [fit.walked_steps * step_ps for fit in fits]
         found.append(Plot(
             "labels", "Labels against walked time", "Labels in the fit.",
-            labels_figure(walked, [fit.n_labels for fit in fits]),
+            labels_figure([walked[fit.version] * step_ps for fit in fits], [fit.n_labels for fit in fits]),
         ))  # fmt: skip
     window = campaign.selection.window_steps
     latest = np.concatenate([trace.errors_eV_A[-window:] for trace in traces]) if traces else np.zeros(0)
@@ -174,7 +193,7 @@ def plots(
             "standardised_error", "Distribution of the Bayesian error", f"z_B over {where} of each walker.",
             standardised_error_figure(errors),
         ))  # fmt: skip
-    scores = list(history.scores.values())
+    scores = [score for fit in fits for score in fit.scores]
     if scores:
         found.append(Plot(
             "calibration", "Was the predicted error right?",
@@ -183,18 +202,17 @@ def plots(
                 [s.predicted_eV_A for s in scores], [s.rmse_eV_A for s in scores], [s.role for s in scores]
             ),
         ))  # fmt: skip
-    return found + _force_field_plots(run, history)
+    return found + _force_field_plots(state)
 
 
-def _force_field_plots(run: Path, history: History) -> list[Plot]:
+def _force_field_plots(state: State) -> list[Plot]:
     """Parity of forces and phonons of the newest force field; nothing where its file is not there."""
-    versions = [fit.version for fit in history.fits if fit.version > 0]
-    path = run / f"force_fields/{max(versions, default=0):06d}.h5"
-    if not versions or not path.is_file():
+    if not state.fits or lost_force_field(state):
         return []
-    model = load_model(path)
+    run = Path(state.run_dir)
+    model = load_model(run / state.force_field)
     found = _phonon_plots(model) if isinstance(model, ForceField) and model.baseline is None else []
-    labelled = [ref for ref in history.chosen if ref.key in history.labelled]
+    labelled = [entry.structure for entry in state.ledger.entries.values() if entry.status == "accepted"]
     test = [ref for ref in labelled if ref.role == "test"]
     shown = test or [ref for ref in labelled if ref.role != "harmonic"]
     pairs = _forces(run, model, shown[:: math.ceil(len(shown) / PARITY_LABELS) or 1])

@@ -1,25 +1,29 @@
-"""Where a campaign stands, as plain values: what `dynft status --json` prints."""
+"""Where a campaign stands: what `dynft status --json` prints."""
 
 from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from dynft_core.assessment.audits import audits_needed
-from dynft_core.assessment.calibration import calibrations
+from dynft_core.assessment.calibration import Calibration, calibrations
 from dynft_core.assessment.convergence import (
+    Check,
     audited_rmse,
     audits_test,
     error_interval,
     recalibration,
     recalibration_test,
 )
+from dynft_core.assessment.validation import Validation
 from dynft_core.dynamics.walk_records import WalkJob
+from dynft_core.reference.failures import FailureKind
 from dynft_core.reference.label_job import LabelJob
 from workflows.campaign.jobs import convergence_settings
-from workflows.campaign.json_records import to_json
 from workflows.campaign.paths import JOURNAL
 from workflows.campaign.state import State
 from workflows.run_folder.folder import lost_force_field
@@ -27,73 +31,156 @@ from workflows.run_folder.identity import left_without_journal
 from workflows.run_folder.lease import is_held
 from workflows.run_folder.snapshot import Snapshots
 
+Interval = tuple[float, float]
 
-def status_of(run_dir: Path) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Recalibration:
+    """The scale that the audits found.
+
+    Attributes:
+        scale: what predicted errors are to be multiplied by, with its standard_error.
+        interval: where it lies with the `certainty`, as far as the audits tell.
+        highest: what it may be if `unmet_share` of the structures is of a worse kind that the audits have missed.
+        n_audits: their number; applied: whether the scale is in `predicted_rmse` and `error_interval`.
+    """
+
+    scale: float = math.nan
+    standard_error: float = math.nan
+    interval: Interval = (math.nan, math.nan)
+    certainty: float = math.nan
+    highest: float = math.nan
+    unmet_share: float = math.nan
+    n_audits: int = 0
+    applied: bool = False
+
+
+@dataclass(frozen=True)
+class Audits:
+    """Whether predicted errors are true: (true error) / (predicted error), and how many more audits are needed."""
+
+    count: int = 0
+    ratio: float = math.nan
+    interval: Interval = (math.nan, math.nan)
+    certainty: float = math.nan
+    needed: float = math.nan
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a campaign stands. Errors in eV/Å; what is not known yet is nan or None, both null in JSON.
+
+    Attributes:
+        state: whether it is at work or how it ended; reason: why, in a sentence; failure: the class of the failure.
+        converged: true for a complete campaign that has converged: one that stopped at its longest walk is complete,
+            too.
+        go_on: how it goes on, when it failed or is paused.
+        n_labels: labels to train on; n_pending: under way; n_failed; labels: number of all labels by status.
+        set_aside: labels of the start that the audits contradict.
+        n_force_fields: force fields; n_walkers, n_walking: walkers, and those that walk now.
+        walked_ps: time walked, all walkers together.
+        beta_inv_sqrt: fitting error; mu_k: μ_k[ε_B], mean over the walkers; audited_rmse: what the audits found.
+        predicted_rmse, error_interval: expected test error; rmse: that on the test set.
+        checks: of convergence; audits, recalibration: what the audits say of predicted errors.
+        calibration: of labels 'before' they were fitted and, each left out, 'now'.
+        diagnosis: what limits the error, in a sentence; validation: what the walk with training off found.
+        labels_per_day: over the wall time in which drivers trained: neither pauses, nor start, nor test set.
+        core_hours: by kind of task; seconds_left: to the shortest walk asked for.
+    """
+
+    state: Literal["running", "paused", "complete", "failed"]
+    reason: str = ""
+    failure: FailureKind | None = None
+    converged: bool = False
+    go_on: str = ""
+    n_labels: int = 0
+    n_pending: int = 0
+    n_failed: int = 0
+    labels: Mapping[str, int] = field(default_factory=dict)
+    set_aside: int = 0
+    n_force_fields: int = 0
+    n_walkers: int = 0
+    n_walking: int = 0
+    walked_ps: float = 0.0
+    beta_inv_sqrt: float = math.nan
+    mu_k: float = math.nan
+    predicted_rmse: float = math.nan
+    error_interval: Interval = (math.nan, math.nan)
+    audited_rmse: float = math.nan
+    rmse: float = math.nan
+    checks: tuple[Check, ...] = ()
+    audits: Audits = Audits()
+    recalibration: Recalibration = Recalibration()
+    calibration: Mapping[str, tuple[Calibration, ...]] = field(default_factory=dict)
+    diagnosis: str = ""
+    validation: Validation | None = None
+    labels_per_day: float = math.nan
+    core_hours: Mapping[str, float] = field(default_factory=dict)
+    seconds_left: float = math.nan
+
+    @classmethod
+    def of(cls, state: State, running: bool) -> Status:
+        """Of a campaign that has begun; `running`: a driver is at work."""
+        lost = lost_force_field(state) and not running
+        ended: Literal["failed", "complete"] | None = None
+        if state.ended and not lost:
+            ended = "failed" if state.failure else "complete"
+        record, settings = state.record, convergence_settings(state.campaign)
+        test, tested = audits_test(record, settings), state.fits[-1].left_out if state.fits else ()
+        mu = [w.mean_error_eV_A for w in record.walkers if math.isfinite(w.mean_error_eV_A)]
+        low, high = error_interval(record, settings)
+        return cls(
+            state=ended or ("running" if running else "paused"),
+            reason=f"{state.force_field} is gone: dynft train fits it again to its labels" if lost else _reason(state),
+            failure=state.failure.kind if state.failure else None,
+            converged=ended == "complete" and state.converged,
+            go_on=_go_on(state) if state.failure or not (running or ended) else "",
+            n_labels=state.n_labels,
+            n_pending=sum(isinstance(a.job, LabelJob) for a in state.tasks.values()),
+            n_failed=state.ledger.n_failed,
+            labels={name: n for name, n in state.ledger.counts.items() if n},
+            set_aside=sum(len(fit.set_aside) for fit in state.fits),
+            n_force_fields=len(state.fits),
+            n_walkers=len(state.walks.walkers),
+            n_walking=sum(len(a.job.walkers) for a in state.tasks.values() if isinstance(a.job, WalkJob)),
+            walked_ps=state.walks.steps * state.campaign.dynamics.timestep_fs / 1000,
+            beta_inv_sqrt=state.fits[-1].beta_inv_sqrt_eV_A if state.fits else math.nan,
+            mu_k=sum(mu) / len(mu) if mu else math.nan,
+            predicted_rmse=high,
+            error_interval=(low, high),
+            audited_rmse=audited_rmse(record),
+            rmse=state.final_evaluation.rmse_eV_A if state.final_evaluation else math.nan,
+            checks=state.verdict.checks,
+            audits=Audits(
+                test.n_audits, test.ratio, test.interval(), test.certainty,
+                audits_needed(test, settings.audit_ratio, settings.certainty),
+            ),
+            recalibration=_recalibration(state),
+            calibration={
+                "before": calibrations([s for fit in state.fits for s in fit.scores]),
+                "now": calibrations(tested, recalibration(record)),
+            },
+            diagnosis=state.diagnosis,
+            validation=state.validation,
+            labels_per_day=state.pace.labels_per_day,
+            core_hours={kind: seconds / 3600 for kind, seconds in state.pace.core_seconds.items()},
+            seconds_left=_seconds_left(state),
+        )  # fmt: skip
+
+
+def status_of(run_dir: Path) -> Status:
     """Where the campaign in `run_dir` stands, from its files alone. Changes nothing.
-
-    Keys: "state" (running, paused, complete, failed), "reason", "converged" (true for a complete campaign that has
-    converged: one that stopped at its longest walk is complete, too); counts "n_labels" (to train on), "n_pending"
-    (labels under way), "n_failed", "n_force_fields"; "walked_ps", all walkers together; in eV/Å "beta_inv_sqrt",
-    "mu_k", "predicted_rmse", "audited_rmse", "error_interval" and "rmse" if there is a test set. "checks" of
-    convergence; "audits" and how many are "needed"; "calibration" of labels before they were fitted and, each left out,
-    now; "recalibration", the "scale" that the audits found with its "standard_error", the "interval" where it lies as
-    far as they tell, the "highest" it may be if the "unmet_share" of the structures is of a worse kind that they have
-    missed, their number "n_audits" and whether it is "applied" to "predicted_rmse" and "error_interval"; "validation".
-    What is not known yet is None. Of a
-    campaign that has begun also "go_on" (how, when it failed or is paused), "n_walkers", "n_walking", "labels" (by
-    status), "labels_per_day" (over the wall time in which drivers trained: neither pauses, nor start, nor test set),
-    "core_hours" (by kind of task) and "seconds_left" (to the shortest walk asked for).
 
     Raises:
         FileFormatError: the journal cannot be read.
     """
     running = is_held(run_dir)
     state = Snapshots(run_dir).restore()
-    if state is None:
-        left = "" if running else left_without_journal(run_dir)
-        reason = f"{JOURNAL} is gone, {left} are left: restore it from a copy" if left else ""
-        return {**_NOTHING, "state": "running" if running else "paused", "reason": reason}
-    return _status(state, running)
-
-
-_NOTHING = {
-    "state": "paused", "converged": False, "n_labels": 0, "n_pending": 0, "n_failed": 0, "n_force_fields": 0,
-    "walked_ps": 0.0, "beta_inv_sqrt": None, "mu_k": None, "predicted_rmse": None, "audited_rmse": None, "reason": "",
-}  # fmt: skip
-
-
-def _status(state: State, running: bool) -> dict[str, Any]:
-    lost = lost_force_field(state) and not running
-    settled = "failed" if state.failure else "complete" if state.ended and not lost else ""
-    record, settings = state.record, convergence_settings(state.campaign)
-    interval = error_interval(record, settings)
-    mu = [w.mean_error_eV_A for w in record.walkers if math.isfinite(w.mean_error_eV_A)]
-    status: dict[str, Any] = {
-        "state": settled or ("running" if running else "paused"),
-        "converged": settled == "complete" and state.converged,
-        "n_labels": state.n_labels,
-        "n_pending": sum(isinstance(a.job, LabelJob) for a in state.tasks.values()),
-        "n_failed": state.ledger.n_failed,
-        "n_force_fields": len(state.fits),
-        "walked_ps": state.walked_steps * state.campaign.dynamics.timestep_fs / 1000,
-        "beta_inv_sqrt": _known(state.fits[-1].beta_inv_sqrt_eV_A) if state.fits else None,
-        "mu_k": sum(mu) / len(mu) if mu else None,
-        "predicted_rmse": _known(interval[1]),
-        "audited_rmse": _known(audited_rmse(record)),
-        "reason": f"{state.force_field} is gone: dynft train fits it again to its labels" if lost else _reason(state),
-        **_convergence(state),
-        "go_on": _go_on(state) if state.failure or not (running or settled) else "",
-        "n_walkers": len(state.walkers),
-        "n_walking": sum(len(a.job.walkers) for a in state.tasks.values() if isinstance(a.job, WalkJob)),
-        "labels": {name: n for name, n in state.ledger.counts.items() if n},
-        "labels_per_day": _known(state.pace.labels_per_day),
-        "core_hours": {kind: seconds / 3600 for kind, seconds in state.pace.core_seconds.items()},
-        "seconds_left": _known(_seconds_left(state)),
-    }
-    if state.evaluations:
-        newest = max(state.evaluations, key=lambda e: e.force_field)
-        status["rmse"] = _known(newest.rmse_eV_A)
-    return status
+    if state is not None:
+        return Status.of(state, running)
+    left = "" if running else left_without_journal(run_dir)
+    reason = f"{JOURNAL} is gone, {left} are left: restore it from a copy" if left else ""
+    return Status("running" if running else "paused", reason)
 
 
 _AFTER_TRAINING = {
@@ -105,7 +192,7 @@ _AFTER_TRAINING = {
 def _reason(state: State) -> str:
     """Why the campaign has ended, or is not at work, or what it does that needs saying."""
     if state.ended:
-        return state.failure or state.reason
+        return state.ending
     return state.stopped or _AFTER_TRAINING.get(state.phase, "")
 
 
@@ -117,45 +204,17 @@ def _go_on(state: State) -> str:
     return f"{first}dynft train CAMPAIGN --run {shlex.quote(state.run_dir)}{again}{causes}"
 
 
-def _convergence(state: State) -> dict[str, Any]:
-    """What convergence is judged by: the error's interval, checks, audits, calibration, validation."""
-    record, settings = state.record, convergence_settings(state.campaign)
-    test = audits_test(record, settings)
-    found = recalibration_test(record)
-    tested = state.fits[-1].left_out if state.fits else ()
-    low, high = error_interval(record, settings)
-    return {
-        "error_interval": [_known(low), _known(high)],
-        "recalibration": {
-            "scale": _known(found.ratio), "standard_error": _known(found.standard_error),
-            "interval": [_known(x) for x in found.interval(settings.certainty)], "certainty": settings.certainty,
-            "highest": _known(found.highest(settings.certainty)), "unmet_share": found.unmet_share,
-            "n_audits": found.n_audits, "applied": settings.recalibrate and found.n_audits > 0,
-        },
-        "audits": {
-            "count": test.n_audits, "ratio": _known(test.ratio), "interval": [_known(x) for x in test.interval()],
-            "certainty": _known(test.certainty),
-            "needed": _known(audits_needed(test, settings.audit_ratio, settings.certainty)),
-        },
-        "set_aside": sum(len(fit.set_aside) for fit in state.fits),
-        "checks": [
-            {"name": c.name, "value": _known(c.value), "bound": c.bound, "held": c.held} for c in state.verdict.checks
-        ],
-        "calibration": {
-            "before": to_json(calibrations([s for fit in state.fits for s in fit.scores])),
-            "now": to_json(calibrations(tested, recalibration(record))),
-        },
-        "diagnosis": state.diagnosis,
-        "validation": to_json(state.validation),
-    }  # fmt: skip
+def _recalibration(state: State) -> Recalibration:
+    found, settings = recalibration_test(state.record), convergence_settings(state.campaign)
+    return Recalibration(
+        found.ratio, found.standard_error, found.interval(settings.certainty), settings.certainty,
+        found.highest(settings.certainty), found.unmet_share, found.n_audits,
+        settings.recalibrate and found.n_audits > 0,
+    )  # fmt: skip
 
 
 def _seconds_left(state: State) -> float:
     """Wall time to the shortest walk that is asked for, at the pace so far; nan: not known, or beyond it."""
     least = state.campaign.convergence.min_walk_ps * 1000 / state.campaign.dynamics.timestep_fs
-    missing = sum(max(0.0, least - (w.step if w else 0)) for w in state.walkers)
-    return missing * state.pace.walking_s / state.walked_steps if missing and state.walked_steps else math.nan
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    missing = sum(max(0.0, least - (w.step if w else 0)) for w in state.walks.walkers)
+    return missing * state.pace.walking_s / state.walks.steps if missing and state.walks.steps else math.nan

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 from dynft_core.assessment.audits import RARE_FACTOR
-from dynft_core.errors import FILES
+from dynft_core.reference.failures import MENDABLE
 from dynft_core.tasks.jobs import Evaluation
-from workflows.campaign.jobs import FORCE_FIELD
-from workflows.campaign.paths import force_field_path
-from workflows.views.history import History
+from dynft_core.vocabulary import Role
+from workflows.campaign.ledger import Ledger
+from workflows.campaign.paths import FORCE_FIELD
+from workflows.campaign.state import State
 from workflows.views.progress import duration
-
-MENDABLE = (f": {FILES}", " × implausible: ")
-"""What the reason of a campaign says that failed of something the user can mend, as an `InputError`: trouble with files
-or disk, or a reference whose numbers contradict each other (other units)."""
+from workflows.views.status import Status
 
 
 def table_ii(evaluation: Evaluation) -> list[str]:
@@ -33,163 +30,151 @@ def table_ii(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def exit_code(status: Mapping[str, Any]) -> int:
-    """0 for a converged campaign, 130 for an interrupted one, 2 for one that failed of input (MENDABLE), else 1."""
-    if status["state"] == "paused":
+def exit_code(status: Status) -> int:
+    """0 for a converged campaign, 130 for an interrupted one, 2 where it failed of what the user can change, else 1."""
+    if status.state == "paused":
         return 130
-    if status["state"] == "failed" and any(words in status["reason"] for words in MENDABLE):
-        return 2
-    return 0 if status["state"] == "complete" and status["converged"] else 1
+    if status.state == "failed":
+        return 2 if status.failure in MENDABLE else 1
+    return 0 if status.state == "complete" and status.converged else 1
 
 
-def headline(status: Mapping[str, Any]) -> str:
+def headline(status: Status) -> str:
     """State and reason; of a campaign that is complete the reason begins with whether it has converged."""
-    reason = status.get("reason")
-    return f"{status['state']}{', ' if status['state'] == 'complete' else ': '}{reason}" if reason else status["state"]
+    between = ", " if status.state == "complete" else ": "
+    return f"{status.state}{between}{status.reason}" if status.reason else status.state
 
 
-def recalibration_text(status: Mapping[str, Any]) -> str:
+def recalibration_text(status: Status) -> str:
     """Whether the audits' correction is in the predicted error, how large it is, and how well it is known."""
-    found = status.get("recalibration")
-    if not found or found["scale"] is None:
+    found = status.recalibration
+    if not found.n_audits:
         return "not recalibrated: no audit yet"
-    low, high = (100 * (x / found["scale"] - 1) for x in found["interval"])
-    scale = f"× {found['scale']:.3f} by {found['n_audits']} audits, known to {low:+.0f} and {high:+.0f} %"
-    return f"recalibrated: {scale}" if found["applied"] else f"not recalibrated ({scale})"
+    low, high = (100 * (x / found.scale - 1) for x in found.interval)
+    scale = f"× {found.scale:.3f} by {found.n_audits} audits, known to {low:+.0f} and {high:+.0f} %"
+    return f"recalibrated: {scale}" if found.applied else f"not recalibrated ({scale})"
 
 
-def unmet_text(status: Mapping[str, Any]) -> str:
+def unmet_text(status: Status) -> str:
     """What so few audits cannot exclude, as they may not have met every kind of structures; "" before the first."""
-    found, predicted = status.get("recalibration"), status.get("predicted_rmse")
-    if not found or found["scale"] is None or predicted is None:
+    found = status.recalibration
+    if not found.n_audits or math.isnan(status.predicted_rmse):
         return ""
-    most = predicted * found["highest"] / (found["scale"] if found["applied"] else 1.0)
+    most = status.predicted_rmse * found.highest / (found.scale if found.applied else 1.0)
     return (
-        f"at most {error_text(most)} ({found['certainty']:.0%}): {found['n_audits']} audits may have missed a kind of "
-        f"structures that is rarer than {found['unmet_share']:.0%}, allowed to be {RARE_FACTOR:g} times as wrong"
+        f"at most {error_text(most)} ({found.certainty:.0%}): {found.n_audits} audits may have missed a kind of "
+        f"structures that is rarer than {found.unmet_share:.0%}, allowed to be {RARE_FACTOR:g} times as wrong"
     )
 
 
-def closing_lines(status: Mapping[str, Any], history: History, folder: Path, command: str) -> list[str]:
+def closing_lines(status: Status, state: State, folder: Path, command: str) -> list[str]:
     """What to print once the driver has stopped."""
     lines = [headline(status)]
-    if status["state"] == "complete":
+    if status.state == "complete":
         lines += check_lines(status) + predicted_lines(status)
-    final = final_evaluation(history)
-    if final is not None:
-        lines += table_ii(final)
-    lines.append(reference_calculations(history))
-    if status["state"] == "paused":
+    if state.final_evaluation is not None:
+        lines += table_ii(state.final_evaluation)
+    lines.append(reference_calculations(state.ledger))
+    if status.state == "paused":
         lines.append(f"go on with: {command}")
-    if status["state"] == "failed":
+    if status.state == "failed":
         lines.append(f"mend the cause, then go on with: {command}")
-    if status["state"] == "complete" and history.fits:
-        whole, newest = folder / FORCE_FIELD, folder / force_field_path(history.fits[-1].version)
+    if status.state == "complete" and state.fits:
+        whole, newest = folder / FORCE_FIELD, folder / state.force_field
         lines.append(f"force field: {whole if whole.exists() else newest}")  # older campaigns have the second alone
         lines.append(f"report: {shlex.join(['dynft', 'report', str(folder)])}")
     return lines
 
 
-def reference_calculations(history: History) -> str:
-    """What the campaign cost, by what it was for."""
-    counts = {role: history.count(role)[0] for role in ("harmonic", "initial", "flagged", "audit", "test")}
+def reference_calculations(ledger: Ledger) -> str:
+    """What the campaign cost, by what it was for; imported labels cost nothing."""
+    computed = [e.structure.role for e in ledger.entries.values() if e.status == "accepted" and e.attempts]
+    counts = {role: computed.count(role) for role in get_args(Role)}
     parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return f"reference calculations: {len(history.labelled)}{f' ({parts})' if parts else ''}"
+    return f"reference calculations: {len(computed)}{f' ({parts})' if parts else ''}"
 
 
-def final_evaluation(history: History) -> Evaluation | None:
-    """The last force field's score on the test set, if there is one."""
-    return max(history.evaluations, key=lambda e: e.force_field, default=None)
-
-
-def status_lines(status: Mapping[str, Any]) -> list[str]:
+def status_lines(status: Status) -> list[str]:
     """The status for people, every number with its unit."""
     lines = [f"state               {headline(status)}"]
-    if status.get("go_on"):
-        lines.append(f"go on with          {status['go_on']}")
-    lines.append(
-        f"labels              {status['n_labels']}, pending {status['n_pending']}, failed {status['n_failed']}"
-    )
-    lines.append(f"force fields        {status['n_force_fields']}")
-    lines.append(f"walked              {status['walked_ps']:.3f} ps")
-    names = {
-        "beta_inv_sqrt": "β^(-1/2)", "mu_k": "μ_k", "predicted_rmse": "predicted RMSE",
-        "audited_rmse": "audited RMSE", "rmse": "RMSE, test set",
-    }
-    for key, name in names.items():
-        if key == "predicted_rmse":
-            lines += predicted_lines(status)
-        elif status.get(key) is not None:
-            lines.append(f"{name:20s}{error_text(status[key], 3)}")
-    if "n_walkers" in status:
+    if status.go_on:
+        lines.append(f"go on with          {status.go_on}")
+    lines += [
+        f"labels              {status.n_labels}, pending {status.n_pending}, failed {status.n_failed}",
+        f"force fields        {status.n_force_fields}",
+        f"walked              {status.walked_ps:.3f} ps",
+        *_error_line("β^(-1/2)", status.beta_inv_sqrt),
+        *_error_line("μ_k", status.mu_k),
+        *predicted_lines(status),
+        *_error_line("audited RMSE", status.audited_rmse),
+        *_error_line("RMSE, test set", status.rmse),
+    ]
+    if status.n_walkers:
         lines += course_lines(status)
     return lines + convergence_lines(status)
 
 
-def predicted_lines(status: Mapping[str, Any]) -> list[str]:
+def _error_line(name: str, value_eV_A: float) -> list[str]:
+    """Nothing while it is not known."""
+    return [f"{name:20s}{error_text(value_eV_A, 3)}"] if math.isfinite(value_eV_A) else []
+
+
+def predicted_lines(status: Status) -> list[str]:
     """The predicted error, and what the audits have to do with it; nothing before there is one."""
-    predicted = status.get("predicted_rmse")
-    if predicted is None:
+    if math.isnan(status.predicted_rmse):
         return []
-    lines = [f"{'predicted RMSE':20s}{error_text(predicted, 3)}, {recalibration_text(status)}"]
+    lines = [f"{'predicted RMSE':20s}{error_text(status.predicted_rmse, 3)}, {recalibration_text(status)}"]
     unmet = unmet_text(status)
     return [*lines, f"{'':20s}{unmet}"] if unmet else lines
 
 
-def course_lines(status: Mapping[str, Any]) -> list[str]:
+def course_lines(status: Status) -> list[str]:
     """Walkers, ledger, pace, cost, and what is left."""
-    ledger = ", ".join(f"{n} {name}" for name, n in status["labels"].items())
-    hours = status["core_hours"]
+    ledger = ", ".join(f"{n} {name}" for name, n in status.labels.items())
+    hours = status.core_hours
     parts = ", ".join(f"{kind} {value:.2f}" for kind, value in hours.items() if value >= 0.005)
     lines = [
-        f"walkers             {status['n_walkers']}, walking {status['n_walking']}",
+        f"walkers             {status.n_walkers}, walking {status.n_walking}",
         f"ledger              {ledger or 'empty'}",
         f"core-hours          {sum(hours.values()):.2f}{f' ({parts})' if parts else ''}",
     ]
-    if status["labels_per_day"] is not None:
-        lines.append(f"pace                {status['labels_per_day']:.0f} labels a day of training")
-    if status["seconds_left"] is not None and status["state"] == "running":
-        lines.append(f"left                {duration(status['seconds_left'])} at least")
+    if math.isfinite(status.labels_per_day):
+        lines.append(f"pace                {status.labels_per_day:.0f} labels a day of training")
+    if math.isfinite(status.seconds_left) and status.state == "running":
+        lines.append(f"left                {duration(status.seconds_left)} at least")
     return lines
 
 
-def convergence_lines(status: Mapping[str, Any]) -> list[str]:
+def convergence_lines(status: Status) -> list[str]:
     """The checks, what the labels say of the predicted errors, and the validation walk."""
-    lines = check_lines(status)
-    tables = status.get("calibration") or {}
+    lines, tables = check_lines(status), status.calibration
     if any(tables.values()):
         lines.append(f"{'calibration':20s}{'labels':>8s}{'scale':>8s}{'68 %':>8s}{'95 %':>8s}{'recalibrated':>18s}")
     for title, key in (("when included", "before"), ("left out, now", "now")):
         for row in tables.get(key, ()):
-            shares = "".join(f"{100 * x:8.1f}" for x in row["coverage"])
-            after = "".join(f"{100 * x:9.1f}" for x in row["recalibrated"]) if key == "now" else ""
-            lines.append(f"  {title + ', ' + row['name']:18s}{row['n_labels']:8d}{row['scale']:8.2f}{shares}{after}")
-    if (v := status.get("validation")) is not None:
-        own, training = v["validation"], v["training"]
+            shares = "".join(f"{100 * x:8.1f}" for x in row.coverage)
+            after = "".join(f"{100 * x:9.1f}" for x in row.recalibrated) if key == "now" else ""
+            lines.append(f"  {title + ', ' + row.name:18s}{row.n_labels:8d}{row.scale:8.2f}{shares}{after}")
+    if (v := status.validation) is not None:
+        own, training = v.validation, v.training
         lines.append(
-            f"{'validation walk':20s}{v['walked_ps']:.3g} ps: mean ε_B {error_text(_value(own['mean_eV_A']))} "
-            f"(training {error_text(_value(training['mean_eV_A']))}), skewness of z_B {number_text(own['skewness'])} "
-            f"({number_text(training['skewness'])}), z_B > 3: {number_text(own['far'])} "
-            f"({number_text(training['far'])})"
+            f"{'validation walk':20s}{v.walked_ps:.3g} ps: mean ε_B {error_text(own.mean_eV_A)} "
+            f"(training {error_text(training.mean_eV_A)}), skewness of z_B {number_text(own.skewness)} "
+            f"({number_text(training.skewness)}), z_B > 3: {number_text(own.far)} ({number_text(training.far)})"
         )
     return lines
 
 
-def check_lines(status: Mapping[str, Any]) -> list[str]:
+def check_lines(status: Status) -> list[str]:
     """What convergence asks for and what came, a line a check."""
     return [
-        f"{'held' if c['held'] else 'missing':20s}{c['name']}: {number_text(c['value'])} ({c['bound']})"
-        for c in status.get("checks", ())
+        f"{'held' if c.held else 'missing':20s}{c.name}: {number_text(c.value)} ({c.bound})" for c in status.checks
     ]
 
 
-def _value(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def number_text(value: float | None) -> str:
+def number_text(value: float) -> str:
     """To three digits, integers whole; a dash for what is not known."""
-    if value is None:
+    if not math.isfinite(value):
         return "–"
     return f"{value:.0f}" if value == round(value) else f"{value:.3g}"
 

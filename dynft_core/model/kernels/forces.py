@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from itertools import product
 from typing import Any
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
@@ -16,7 +14,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from dynft_core.model.cell_energy import KINDS, CellEnergy
-from dynft_core.model.kernels.vectors import INT64, Vectors, lanes_of, type_of
+from dynft_core.model.kernels.vectors import INT64, Vectors, lanes_of, type_of, vector_width
 from dynft_core.symmetry.eigentensors import monomials
 
 Floats = NDArray[np.floating]
@@ -224,12 +222,6 @@ def subtract(typingctx, lanes, source, target):  # type: ignore[no-untyped-def]
     return types.void(lanes, source, target), codegen
 
 
-@cache
-def vector_width() -> int:
-    """Doubles in this processor's vector registers."""
-    return 8 if llvm.get_host_cpu_features().get("avx512f", False) else 4
-
-
 @numba.njit(cache=True, nogil=True)
 def _rows(count, n_lanes, dtype):  # type: ignore[no-untyped-def]
     """Zeros (count, lanes), a cache line's beginning where a row's is: vectors across two lines take twice as long."""
@@ -337,20 +329,7 @@ def forces_and_energies(
     forces, energies = np.zeros_like(displacements), np.zeros(displacements.shape[2])
     vector = lanes_of(lanes or vector_width() * 8 // dtype.itemsize, coefficients)
     _evaluate(
-        vector,
-        vector[: len(vector) // 2],
-        VERSIONS,
-        index,
-        cell.n_rows,
-        cell.pairs,
-        cell.triples,
-        cell.sums,
-        cell.parts,
-        cell.tops,
-        cell.columns,
-        coefficients,
-        displacements,
-        forces,
-        energies,
-    )
+        vector, vector[: len(vector) // 2], VERSIONS, index, cell.n_rows, cell.pairs, cell.triples, cell.sums,
+        cell.parts, cell.tops, cell.columns, coefficients, displacements, forces, energies,
+    )  # fmt: skip
     return forces, energies

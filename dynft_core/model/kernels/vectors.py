@@ -8,8 +8,10 @@ kernel is one file, intrinsics and loops, and what all share is here.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
@@ -28,6 +30,12 @@ def type_of(shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 def lanes_of(count: int, like: NDArray[np.floating]) -> tuple[np.floating, ...]:
     """`count` lanes of the precision of an array."""
     return (like.dtype.type(0),) * count
+
+
+@cache
+def vector_width() -> int:
+    """Doubles in this processor's vector registers."""
+    return 8 if llvm.get_host_cpu_features().get("avx512f", False) else 4
 
 
 class Vectors:
