@@ -191,7 +191,7 @@ def test_a_good_label_holds_what_vasp_computed(run_dir: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", ["vasprun.xml", "OUTCAR"])
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1))
 def test_a_file_cut_at_any_byte_gives_the_right_forces_or_none(
     name: str, share: float, run_dir: Path, monkeypatch: pytest.MonkeyPatch
