@@ -10,6 +10,7 @@ from pathlib import Path
 # Kernels are compiled once for all processes: before numba is imported, the cache is where campaigns' workers look.
 os.environ["NUMBA_CACHE_DIR"] = f"{tempfile.gettempdir()}/dynft-numba-{os.getuid()}"
 
+import hypothesis
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -23,6 +24,10 @@ from dynft_core.model.potential import Potential
 Floats = NDArray[np.float64]
 
 NOISE_EV_A = 0.02
+
+# A busy machine is no fault of what is tested.
+hypothesis.settings.register_profile("any load", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any load")
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,8 +33,6 @@ from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis
 from dynft_core.symmetry.size import basis_sizes
-
-Floats = NDArray[np.float64]
 
 
 def try_larger(
@@ -129,8 +127,8 @@ class _Part:
 
     def prior_classes(self) -> tuple[OrderClasses, ...]:
         """As ForceConstantBasis.prior_classes."""
-        basis, turns = self.pool.basis, self.pool.turns
-        return tuple(basis.prior_classes_of(n, turns[n][:, :m]) for n, m in self.sizes.items())
+        basis = self.pool.basis
+        return tuple(basis.prior_classes_of(n, np.eye(basis.n_parameters[n], m)) for n, m in self.sizes.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,14 +136,12 @@ class _Pool:
     """The expansion that holds all trials.
 
     Attributes:
-        basis: it; baseline: what it is fitted on top of.
-        turns: (M_n, M_n) orthonormal of each order, its parameters are φ = turn ψ.
-        present: cutoff of each order of the present expansion; n_present: its parameters, the first of ψ.
+        basis: it, its parameters turned; baseline: what it is fitted on top of.
+        present: cutoff of each order of the present expansion; n_present: its parameters, the first of the order's.
     """
 
     basis: ForceConstantBasis
     baseline: Baseline | None
-    turns: dict[int, Floats]
     present: dict[int, float]
     n_present: dict[int, int]
 
@@ -156,18 +152,19 @@ class _Pool:
         between = range(max(cutoffs) + 1, max(tried) + 1)  # two orders that are tried have one cutoff
         largest = {**cutoffs, **{n: tried[max(tried)] for n in between}, **tried}
         basis = ForceConstantBasis.cached(force_field.basis.crystal, largest)
-        turns = {n: np.eye(m) for n, m in basis.n_parameters.items()}
-        n_present = {}
-        for n, cutoff_A in cutoffs.items():
-            inner = basis.truncation(n, cutoff_A)
-            turns[n] = np.linalg.qr(inner, mode="complete")[0]
-            n_present[n] = inner.shape[1]
-        return cls(basis, force_field.baseline, turns, cutoffs, n_present)
+        orders, n_present = [], {}
+        for order in basis.orders:
+            if order.order in cutoffs:
+                inner = basis.truncation(order.order, cutoffs[order.order])
+                n_present[order.order] = inner.shape[1]
+                turned = order.null_space @ np.linalg.qr(inner, mode="complete")[0]  # orthonormal, as before
+                order = replace(order, null_space=np.ascontiguousarray(turned))
+            orders.append(order)
+        return cls(replace(basis, orders=tuple(orders)), force_field.baseline, cutoffs, n_present)
 
     def sums(self, cells: Sequence[CellLabels]) -> Statistics:
-        """Sums over labels, of the parameters ψ."""
-        found = statistics_of_cells(self.basis, cells, self.baseline, Ranks())
-        return found.transformed(tuple(self.turns.values()))
+        """Sums over labels."""
+        return statistics_of_cells(self.basis, cells, self.baseline, Ranks())
 
     def part(self, order: int) -> _Part:
         """The present expansion with all there is of one order, and of those between."""

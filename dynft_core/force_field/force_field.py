@@ -170,7 +170,10 @@ class ForceField:
             StructureError: it is no supercell of the crystal.
         """
         supercell = matched(self.basis.crystal, cell) if isinstance(cell, ReferenceCell) else cell
-        return self if supercell is self.supercell else replace(self, supercell=supercell)
+        new, own = supercell.describe(), self.supercell.describe()
+        if supercell is self.supercell or all(np.array_equal(new[name], own[name]) for name in own):
+            return self  # and what it has computed there is kept
+        return replace(self, supercell=supercell)
 
     def on_structure(self, reference: Atoms) -> ForceField:
         """The same on the supercell that `reference` is, in its order of atoms.

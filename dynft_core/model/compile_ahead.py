@@ -1,7 +1,8 @@
 """Compile the kernels that campaigns of orders 2-4 need: `python -m dynft_core.model.compile_ahead`.
 
 A site runs it beside the first tasks, on a core that has nothing to do yet; all of them find the kernels in numba's
-cache. Those of the walks come first: by then nothing else has needed them.
+cache. They are compiled in the order in which a campaign meets them, but for the forces in double precision: the first
+task but one needs these at once.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ def main() -> None:
     """Call each kernel once, on a crystal whose neighbours form clusters of every shape."""
     basis = ForceConstantBasis.build(Crystal(bulk("Si")), dict.fromkeys((2, 3, 4), 4.0))
     folded = fold(basis, Supercell.build(basis.crystal, (2, 2, 2)))
-    still, potential = np.zeros((folded.supercell.n_atoms, 3)), Potential(folded, np.zeros(basis.size))
-    for dtype in (np.float32, np.float64):
-        potential.in_precision(dtype).batch(still[:, :, None])
+    still = np.zeros((folded.supercell.n_atoms, 3))
+    Potential(folded, np.zeros(basis.size), np.float32).batch(still[:, :, None])
+    for dtype in (np.float64, np.float32):
         eigentensor_matrix(folded.in_precision(dtype), still)
 
 

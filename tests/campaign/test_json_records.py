@@ -63,7 +63,8 @@ outcomes = st.one_of(
     st.builds(SelectOutcome, st.booleans(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
     st.builds(
         FitOutcome, st.booleans(), count, st.text(), count, count, number, number,
-        st.tuples(score), st.tuples(score, score), st.dictionaries(st.text(), st.tuples(number, number)), st.tuples(key),
+        st.tuples(score), st.tuples(score, score), st.dictionaries(st.text(), st.tuples(number, number)),
+        st.tuples(key),
         st.sampled_from([None, "phonons"]), number, number,
     ),
     st.builds(EvaluateOutcome, st.booleans(),

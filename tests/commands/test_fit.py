@@ -184,7 +184,7 @@ def test_a_cutoff_on_a_shell_is_said_and_the_shell_left_out(
     for cutoff in (f"{5.432 / np.sqrt(2):.15f}", "3.8"):
         assert main([*arguments, str(tmp_path / "ff.h5"), "--cutoffs", cutoff]) == 0
         said = capsys.readouterr().out
-        assert ("lies on a shell of neighbours, which is left out" in said) == (cutoff != "3.8")
+        assert ("shell of neighbours" in said) == (cutoff != "3.8")
         assert "2 parameters (order 2: 2)" in said
 
 
@@ -245,7 +245,7 @@ def test_an_underdetermined_fit_is_made_and_said(
     least = loaded.basis.size - 45  # 48 force components, three of them fixed by the net force
     assert least > 0
     size = loaded.basis.size
-    assert f"48 force components for {size} parameters: the data leave" in said
+    assert f"48 force components for {size} parameters" in said
     assert ("underdetermined: " in said, "more structures" in said) == (prior == "shared",) * 2
     count = int(said.split("the data leave ")[1].split()[0])
     assert least <= count < loaded.basis.size
@@ -269,11 +269,11 @@ def test_automatic_cutoffs_show_their_steps(
     said = capsys.readouterr().out
     loaded = ForceField.load(tmp_path / "ff.h5")
     assert set(loaded.basis.cutoffs) <= {2, 3}
-    assert "stopped: no further shell or order" in said
+    assert "stopped: " in said
     last = next(line for line in reversed(said.split("stopped:")[0].splitlines()) if line)
     assert last.startswith(", ".join(f"{c:g}" for c in loaded.basis.cutoffs.values()))
     assert main(["evaluate", str(tmp_path / "ff.h5"), str(silicon_files / "test.xyz")]) == 0
-    assert "consistent: the prediction is" in capsys.readouterr().out
+    assert "consistent: " in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def rydberg(silicon_files: Path, tmp_path: Path) -> Path:
 
 
 def test_evaluate_refuses_forces_in_other_units(force_field: Path, rydberg: Path, refused: Refused) -> None:
-    assert "got 0.0389 times as large ones; give eV/Å" in refused(["evaluate", str(force_field), str(rydberg)])
+    assert "0.0389 times" in refused(["evaluate", str(force_field), str(rydberg)])
 
 
 def test_fit_warns_of_forces_in_other_units(
@@ -297,7 +297,7 @@ def test_fit_warns_of_forces_in_other_units(
     arguments = ["fit", str(rydberg), "--primitive", str(silicon_files / "prim.xyz"), "--cutoffs", "4"]
     assert main([*arguments, "-o", str(tmp_path / "ff.h5")]) == 0
     (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
-    assert "are the forces in eV/Å? (from Ry/bohr × 25.71: " in warning
+    assert "Ry/bohr × 25.71" in warning
 
 
 def test_evaluate_says_where_the_expansion_is_misspecified(
@@ -328,7 +328,7 @@ def test_forces_that_test_nothing_are_named(
     assert main([*md, "--temperature", "100"]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(force_field), str(own)]) == 0
-    assert "these are the force field's own forces" in capsys.readouterr().out
+    assert "own forces" in capsys.readouterr().out
     frames = read_frames(own, "frames")
     ase.io.write(own, [frame.copy() for frame in frames], format="extxyz", columns=["symbols", "positions"])
     assert "forces (eV/Å) for every atom, got none" in refused(["evaluate", str(force_field), str(own)])

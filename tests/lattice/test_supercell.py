@@ -77,7 +77,7 @@ def test_a_matrix_that_makes_no_supercell_is_refused(matrix: list[object]) -> No
         Supercell.build(CRYSTAL, matrix)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     amplitude_A=st.floats(0.0, 0.15),

@@ -87,7 +87,7 @@ def test_the_perfect_crystal_has_no_error(force_field: ForceField) -> None:
     assert float(force_field.bayesian_error(np.zeros((force_field.supercell.n_atoms, 3)))) == 0.0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), exponent=st.floats(-8, 1))
 def test_error_is_the_dense_trace_at_any_amplitude(force_field: ForceField, seed: int, exponent: float) -> None:
     u = displaced(force_field, seed, 10**exponent)

@@ -191,7 +191,7 @@ def test_a_good_label_holds_what_vasp_computed(run_dir: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", ["vasprun.xml", "OUTCAR"])
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1))
 def test_a_file_cut_at_any_byte_gives_the_right_forces_or_none(
     name: str, share: float, run_dir: Path, monkeypatch: pytest.MonkeyPatch
@@ -220,7 +220,7 @@ def test_a_wrong_first_label_does_not_become_the_measure_of_all(
     in_this_process(monkeypatch)
     monkeypatch.setitem(FAULTS, "once", unless_all(FAULTS[fault]))
     outcome = labelled(vasp_job(tmp_path), "once", monkeypatch)
-    assert str(outcome.failure).startswith("implausible: the campaign's first label in this cell; computed twice, ")
+    assert str(outcome.failure).startswith("implausible: the campaign's first label"), outcome.failure
     assert not (tmp_path / FIRST).exists()
     for index in (1, 2, 0):
         good = labelled(vasp_job(tmp_path, index), "", monkeypatch)

@@ -31,7 +31,7 @@ def test_sums_are_those_of_the_stacked_data() -> None:
     assert_same(found, Statistics(matrix.T @ matrix, matrix.T @ forces, float(forces @ forces), 72, 6))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(order=st.permutations(range(6)), cut=st.integers(0, 6))
 def test_order_and_grouping_do_not_matter(order: list[int], cut: int) -> None:
     parts = [Statistics.of(a, f) for a, f in structures(6)]

@@ -51,7 +51,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=JSON)
 def test_what_append_returns_is_what_a_replay_reads(tmp_path_factory: pytest.TempPathFactory, data: object) -> None:
     path = tmp_path_factory.mktemp("j") / "j"

@@ -53,7 +53,7 @@ def test_round_trip(tmp_path: Path, compress: bool) -> None:
     assert digest == hashlib.sha256((tmp_path / "a.h5").read_bytes()).hexdigest()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     array=hnp.arrays(DTYPES, hnp.array_shapes(min_dims=0, min_side=0)),
     keys=st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), max_size=5),

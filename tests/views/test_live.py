@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -39,6 +40,11 @@ def begun() -> State:
 def event(name: str, outcome: Any, **extra: Any) -> dict[str, Any]:
     """As the journal gives it back: no NaN, no tuples."""
     return json.loads(json_text({"event": name, "outcome": outcome, **extra}))  # type: ignore[no-any-return]
+
+
+def numbers(lines: list[str]) -> list[str]:
+    """Numbers with their units, as far as the line has some."""
+    return re.findall(r"(?:–|(?<![\w^/(-])\d[\d.]*)(?: (?:ps|s|meV/Å))?", "\n".join(lines))
 
 
 def chosen(key: str, role: Role) -> StructureRef:
@@ -88,13 +94,12 @@ def test_each_event_is_said_with_units(later: State) -> None:
         "force field 2: 2 labels, β^(-1/2) 2.60 meV/Å; audits 1: error 3.00 meV/Å, predicted 2.50 meV/Å"
     ]
     flag, audit = chosen(KEYS[2], "flagged"), chosen(KEYS[1], "audit")
-    assert lines("walk_finished", WalkOutcome(True, (walk(1, 400, flag),))) == [
-        "walker 1: 0.400 ps, mean ε_B 2.00 meV/Å; 1 flagged"
-    ]
-    assert lines("walk_finished", WalkOutcome(True, (walk(0, 500, audit, mean=math.nan),))) == [
-        "walker 0: 0.500 ps, mean ε_B – meV/Å; 1 audit"
-    ]
-    assert event_lines(FAILED, later) == ["label cccccccc failed: timeout: 600 s"]
+    walked_lines = lines("walk_finished", WalkOutcome(True, (walk(1, 400, flag),)))
+    assert numbers(walked_lines) == ["1", "0.400 ps", "2.00 meV/Å", "1"]
+    walked_lines = lines("walk_finished", WalkOutcome(True, (walk(0, 500, audit, mean=math.nan),)))
+    assert numbers(walked_lines) == ["0", "0.500 ps", "– meV/Å", "1"]
+    (failed,) = event_lines(FAILED, later)
+    assert "cccccccc" in failed and "timeout: 600 s" in failed
     assert event_lines({"event": "stopped", "time": "t"}, later) == []
 
 
@@ -108,24 +113,24 @@ def test_time_left_follows_the_slowest_walker(begun: State) -> None:
     # 0.5 ps in 30 s leaves 1.5 ps to min_walk_ps
     bounds = begun.campaign.convergence
     assert bounds.min_walk_ps == 2.0
-    assert time_left(walked(begun, 500, 500, 500, 500), begun, 30.0) == "left: 1 min 30 s at least"
-    assert time_left(begun, begun, 30.0) == "left: not known yet"
-    assert time_left(walked(begun, 500, 500, 500, 0), begun, 30.0) == "left: not known yet"
+    assert "1 min 30 s" in time_left(walked(begun, 500, 500, 500, 500), begun, 30.0)
+    unknown = time_left(begun, begun, 30.0)
+    assert not re.search(r"\d", unknown)
+    assert time_left(walked(begun, 500, 500, 500, 0), begun, 30.0) == unknown
     pace = 30.0 * (bounds.max_walk_ps - 2.5) / 2.5
-    expected = f"left: until the audits agree, {duration(pace)} at most"
-    assert time_left(walked(begun, 2500, 2500, 2500, 2500), begun, 30.0) == expected
+    assert duration(pace) in time_left(walked(begun, 2500, 2500, 2500, 2500), begun, 30.0)
 
 
 def test_a_resumed_campaign_counts_from_where_it_was(begun: State) -> None:
     before, now = walked(begun, 1000, 1000, 1000, 1000), walked(begun, 1500, 1500, 1500, 1500)
-    assert time_left(now, before, 10.0) == "left: 10 s at least"
+    assert numbers([time_left(now, before, 10.0)]) == ["10 s"]
 
 
 def test_time_left_of_the_test_set(begun: State) -> None:
     refs = [chosen(f"{i:024d}", "test") for i in range(4)]
     start = replace(begun, ledger=begun.ledger.choose(refs, "queued"))
     now = labelled(start, "test", refs[0].key)
-    assert time_left(now, start, 2.0) == "left: 6 s of test labels"
+    assert numbers([time_left(now, start, 2.0)]) == ["6 s"]
     assert "1 labels" in standing(now, start, 2.0)
 
 
@@ -134,9 +139,8 @@ def test_lines_alone_when_not_a_terminal(later: State) -> None:
     with Display(stream) as display:
         for each in (LABEL, FAILED):
             display.on_event(later, each)
-    assert stream.getvalue().splitlines() == [
-        "label aaaaaaaa: 0.50 s; 2 labels", "label cccccccc failed: timeout: 600 s"
-    ]  # fmt: skip
+    first, second = stream.getvalue().splitlines()
+    assert "aaaaaaaa" in first and "0.50 s" in first and "cccccccc" in second and "timeout: 600 s" in second
 
 
 class Terminal(io.StringIO):
@@ -159,9 +163,8 @@ def test_a_terminal_shows_the_standing_below_and_obeys_no_color(
     with Display(stream) as display:
         display.on_event(later, FAILED)
     text = stream.getvalue()
-    assert "label cccccccc failed: timeout: 600 s" in text
+    assert "timeout: 600 s" in text
     assert "β^(-1/2) 2.60 meV/Å · μ_k 2.00 meV/Å" in text
-    assert "left: not known yet" in text
     assert ("\x1b[31m" in text) is not no_color
 
 
@@ -182,9 +185,9 @@ def test_table_ii_and_the_closing_lines(later: State, tmp_path: Path) -> None:
     )  # fmt: skip
     lines = closing_lines(status, state, tmp_path, "dynft train si")
     assert lines[0] == "complete, converged: all 1 checks hold"
-    assert lines[1].split(maxsplit=1) == ["held", "number of audits: 4 (at least 3)"]
-    assert lines[2].split(maxsplit=2)[2] == "3.000 meV/Å, recalibrated: × 0.900 by 4 audits, known to -11 and +11 %"
-    assert lines[3].split(maxsplit=2)[2].startswith("9.00 meV/Å (95%): 4 audits may have missed")  # 3 × 2.7 / 0.9
+    assert re.search(r"held\s+number of audits\D+4\D+3", lines[1])
+    assert all(x in lines[2] for x in ("3.000 meV/Å", "× 0.900", "4 audits", "-11 and +11 %"))
+    assert all(x in lines[3] for x in ("9.00 meV/Å", "95%", "4 audits"))  # 3 × 2.7 / 0.9
     assert lines[4:10] == table_ii(final)
     assert lines[10] == "reference calculations: 2 (1 initial, 1 audit)"
     assert f"force field: {tmp_path / 'force_fields' / '000002.h5'}" in lines
