@@ -206,17 +206,18 @@ def contradicting(audits: Sequence[float], others: Sequence[float]) -> list[int]
 
 
 def audit_steps(
-    first_ps: float, ratio: float, timestep_fs: float, from_step: int, to_step: int, walker: int, n_walkers: int,
-    heating_ps: float = 0.0,
+    first_ps: float, ratio: float, timestep_fs: float, from_step: int, to_step: int, walker: int,
+    turns: Sequence[int], heating_ps: float = 0.0,
 ) -> tuple[int, ...]:  # fmt: skip
     """Steps in (from_step, to_step] at which `walker` is audited, ascending.
 
-    Audit j lies first_ps · ratio^(j/s) after the walkers were heated and is taken by walker j mod n_walkers, with
+    Audit j lies first_ps · ratio^(j/s) after the walkers were heated and is taken by the walker whose turn it is, with
     s = 2, or 1 for a single walker. So several walkers share two audits for each factor `ratio` of time, taken in turn,
     however many they are: four walkers with 0.2 ps and ratio 2 take seven in the first 2 ps, and 23 in 500 ps.
 
     Args:
         first_ps: time of the first audit, after `heating_ps` of the walk.
+        turns: the walkers in the order in which they take audits, over and over.
         from_step, to_step: absolute MD steps of the walk that is planned.
 
     Raises:
@@ -226,11 +227,11 @@ def audit_steps(
         raise InputError("first_ps", "a time above 0 ps", repr(first_ps), "use 0.2")
     if not ratio > 1:
         raise InputError("ratio", "a number above 1", repr(ratio), "use 2")
-    growth = ratio ** (1 / min(2, n_walkers))
+    growth = ratio ** (1 / min(2, len(set(turns))))
     steps: set[int] = set()
     number, time_fs = 0, 1000 * (heating_ps + first_ps)
     while (step := round(time_fs / timestep_fs)) <= to_step:
-        if number % n_walkers == walker and step > from_step:
+        if turns[number % len(turns)] == walker and step > from_step:
             steps.add(step)
         number += 1
         time_fs = 1000 * (heating_ps + first_ps * growth**number)

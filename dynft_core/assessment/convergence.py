@@ -129,8 +129,14 @@ class Verdict:
     audits_wanted: tuple[int, ...]
 
 
-def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
-    """Judge a campaign by its record. What is not known yet does not hold."""
+def assess(
+    record: ConvergenceRecord, settings: ConvergenceSettings, whole: ConvergenceRecord | None = None
+) -> Verdict:
+    """Judge a campaign by its record. What is not known yet does not hold.
+
+    `whole`: the record of all groups of walkers, where `record` is of one. The scale of the predicted errors must be
+    sound over all of them; that of one group says how its temperature differs from the others, as β is one for all.
+    """
     test = audits_test(record, settings)
     waits = (
         _check("walked time of each walker, ps", shortest_walk_ps(record), low=settings.min_walk_ps),
@@ -138,7 +144,7 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings) -> Verdict:
     )
     labels = (
         _check("number of audits", float(len(record.audits)), low=settings.audits),
-        *_scale_check(record, settings),
+        *_scale_check(whole or record, settings),
         _audit_check(test, record, settings),
         *_enough_labels(record, settings),
         *_small_enough(record, settings),

@@ -20,13 +20,13 @@ def all_audits(first_ps: float, ratio: float, to_step: int, n_walkers: int, time
     return sorted(
         (step, walker)
         for walker in range(n_walkers)
-        for step in audit_steps(first_ps, ratio, timestep_fs, 0, to_step, walker, n_walkers)
+        for step in audit_steps(first_ps, ratio, timestep_fs, 0, to_step, walker, range(n_walkers))
     )
 
 
 def test_one_walker_follows_the_ratio():
-    assert audit_steps(0.2, 2.0, 1.0, 0, 3200, 0, 1) == (200, 400, 800, 1600, 3200)
-    assert audit_steps(0.2, 2.0, 2.0, 0, 800, 0, 1) == (100, 200, 400, 800)
+    assert audit_steps(0.2, 2.0, 1.0, 0, 3200, 0, range(1)) == (200, 400, 800, 1600, 3200)
+    assert audit_steps(0.2, 2.0, 2.0, 0, 800, 0, range(1)) == (100, 200, 400, 800)
 
 
 def test_four_walkers_share_seven_audits_in_two_picoseconds_and_few_in_500():
@@ -44,11 +44,11 @@ def test_cutting_a_walk_into_pieces_neither_loses_nor_repeats_an_audit(case, cut
     first_ps, ratio, n_walkers = case
     edges = sorted({0, 5000, *cuts})
     for walker in range(n_walkers):
-        whole = audit_steps(first_ps, ratio, 1.0, 0, 5000, walker, n_walkers)
+        whole = audit_steps(first_ps, ratio, 1.0, 0, 5000, walker, range(n_walkers))
         pieces = [
             step
             for a, b in itertools.pairwise(edges)
-            for step in audit_steps(first_ps, ratio, 1.0, a, b, walker, n_walkers)
+            for step in audit_steps(first_ps, ratio, 1.0, a, b, walker, range(n_walkers))
         ]
         assert pieces == list(whole)
 
@@ -67,7 +67,7 @@ def test_their_number_grows_with_the_logarithm_of_the_time(case):
 @pytest.mark.parametrize(("first_ps", "ratio"), [(0.0, 2.0), (math.nan, 2.0), (0.2, 1.0), (0.2, math.nan)])
 def test_a_schedule_without_end_is_refused(first_ps, ratio):
     with pytest.raises(InputError):
-        audit_steps(first_ps, ratio, 1.0, 0, 1000, 0, 4)
+        audit_steps(first_ps, ratio, 1.0, 0, 1000, 0, range(4))
 
 
 def drawn(rng: np.random.Generator, ratio: float, degrees: float, n: int) -> list[float]:
@@ -194,7 +194,7 @@ def test_few_walks_make_the_mean_less_certain() -> None:
 
 
 def test_cold_walkers_are_not_audited() -> None:
-    assert audit_steps(0.2, 2.0, 1.0, 0, 2000, 0, 1, heating_ps=0.4) == (600, 800, 1200, 2000)
+    assert audit_steps(0.2, 2.0, 1.0, 0, 2000, 0, range(1), heating_ps=0.4) == (600, 800, 1200, 2000)
 
 
 def test_the_standard_error_is_the_scatter_of_the_ratio() -> None:

@@ -132,14 +132,14 @@ def test_the_temperature_with_the_worst_prediction_decides():
 def test_audits_are_wanted_when_labels_alone_are_missing_and_as_many_as_the_test_needs():
     scattered = tuple(AuditScore(error, 0.0026) for error in (0.0021, 0.0030, 0.0030, 0.0021))
     few = replace(GOOD, audits=scattered)
-    assert 1 <= assess(few, SETTINGS).audits_wanted <= 8
-    enough = replace(GOOD, audits=scattered + GOOD.audits[: assess(few, SETTINGS).audits_wanted])
+    assert 1 <= assess(few, SETTINGS).audits_wanted[0] <= 8
+    enough = replace(GOOD, audits=scattered + GOOD.audits[: assess(few, SETTINGS).audits_wanted[0]])
     assert assess(enough, SETTINGS).converged
     early = replace(few, walkers=tuple(WalkerProgress(w, 1.0, 0.0006, 1.0) for w in range(4)))
-    assert assess(early, SETTINGS).audits_wanted == 0
-    assert assess(GOOD, SETTINGS).audits_wanted == 0
+    assert assess(early, SETTINGS).audits_wanted == (0,)
+    assert assess(GOOD, SETTINGS).audits_wanted == (0,)
     endless = replace(GOOD, audits=tuple(AuditScore(0.1, 0.0026) for _ in range(40)))
-    assert assess(endless, SETTINGS).audits_wanted == 0
+    assert assess(endless, SETTINGS).audits_wanted == (0,)
 
 
 def test_only_the_labels_since_matter_for_the_change():

@@ -78,12 +78,15 @@ def _batch_of(batches: tuple[tuple[int, ...], ...]) -> dict[int, int]:
     return {walker: number for number, batch in enumerate(batches) for walker in batch}
 
 
+def audit_turns(campaign: Campaign) -> tuple[int, ...]:
+    """The order in which walkers take audits, over and over: groups in turn, and in each group its walkers."""
+    return _turns(tuple(group.walkers for group in campaign.groups))
+
+
 @cache
-def _turns(groups: tuple[int, ...]) -> dict[int, int]:
-    """The order in which walkers take audits: the first of each group, then the second of each, …"""
-    starts = list(accumulate(groups, initial=0))
-    places = sorted((i, g, starts[g] + i) for g, n in enumerate(groups) for i in range(n))
-    return {walker: turn for turn, (_, _, walker) in enumerate(places)}
+def _turns(groups: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    rounds = math.lcm(*map(len, groups))
+    return tuple(group[i % len(group)] for i in range(rounds) for group in groups)
 
 
 def reference_settings(campaign: Campaign) -> ReferenceSettings:
@@ -210,13 +213,12 @@ def walk_job(
     the schedule; `flags`: structures are chosen by the criterion, too.
     """
     dynamics, audit, group = campaign.dynamics, campaign.audit, group_of(campaign, walkers[0][0])
-    turns = _turns(tuple(len(group.walkers) for group in campaign.groups))
     n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
     starts, audits = [], []
     for w, last in walkers:
         starts.append(WalkerStart(w, last.output if last else None, walk_path(w, number)))
         step = last.step if last else 0
-        schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, turns[w], len(turns))
+        schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, audit_turns(campaign))
         chosen = {*audit_steps(*schedule, heating_ps(campaign))}
         chosen |= set(_random_steps(campaign, w, step, step + n_steps) if flags else ())
         chosen |= {step + n_steps} if w in audited else set()

@@ -284,8 +284,10 @@ class State:
     def verdict(self) -> Verdict:
         """What the checks say."""
         settings = jobs.convergence_settings(self.campaign)
-        groups = self.campaign.groups
-        return self.judged or together({g.name: assess(self.record_of(g), settings) for g in groups}, settings)
+        if self.judged:
+            return self.judged
+        whole, groups = self.record, self.campaign.groups
+        return together({g.name: assess(self.record_of(g), settings, whole) for g in groups}, settings)
 
     def judge(self) -> tuple[State, Verdict]:
         """The state that keeps its verdict, and the verdict."""

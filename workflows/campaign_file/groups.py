@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from dynft_core.vocabulary import SUPERCELL
 
@@ -37,7 +38,17 @@ def matrix_of(supercell: Sequence[int] | Sequence[Sequence[int]]) -> Matrix:
     return tuple(tuple(row) for row in supercell)  # type: ignore[arg-type]
 
 
-def cell_names(matrices: Sequence[Matrix]) -> dict[Matrix, str]:
-    """The file of each different cell in the run folder, the first one's being that of the campaign's supercell."""
-    different = list(dict.fromkeys(matrices))
-    return {m: f"cells/{i:06d}.xyz" if i else SUPERCELL for i, m in enumerate(different)}
+@cache
+def walker_groups(own: Matrix, sections: tuple[tuple[str, int, float, Matrix], ...]) -> tuple[WalkerGroup, ...]:
+    """The groups of sections (name, number of walkers, temperature in K, supercell); `own`: the campaign's supercell.
+
+    Each different cell has a file of its own in the run folder.
+    """
+    different = list(dict.fromkeys([own, *(matrix for *_, matrix in sections)]))
+    found, first = [], 0
+    for name, count, temperature_K, matrix in sections:
+        number = different.index(matrix)
+        cell = f"cells/{number:06d}.xyz" if number else SUPERCELL
+        found.append(WalkerGroup(name, tuple(range(first, first + count)), temperature_K, matrix, cell))
+        first += count
+    return tuple(found)

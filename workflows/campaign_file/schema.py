@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dynft_core.models.settings import ModelSettings, force_constants
-from dynft_core.vocabulary import SUPERCELL, MonitorName, Policy, Precision, Prior, PropertyName
-from workflows.campaign_file.groups import WalkerGroup, cell_names, matrix_of
+from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName
+from workflows.campaign_file.groups import WalkerGroup, matrix_of, walker_groups
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -196,19 +195,15 @@ class Campaign(_Section):
     limits: LimitsSection = LimitsSection()
     test: TestSection = TestSection()
 
-    @cached_property
+    @property
     def groups(self) -> tuple[WalkerGroup, ...]:
         """The walkers, group by group."""
         own, dynamics = matrix_of(self.crystal.supercell), self.dynamics
-        if not self.walkers:
-            return (WalkerGroup("all", tuple(range(dynamics.walkers)), dynamics.temperature_K, own, SUPERCELL),)
-        matrices = [own if w.supercell is None else matrix_of(w.supercell) for w in self.walkers]
-        names, first, found = cell_names([own, *matrices]), 0, []
-        for w, matrix in zip(self.walkers, matrices, strict=True):
-            numbers, temperature_K = tuple(range(first, first + w.count)), w.temperature_K or dynamics.temperature_K
-            found.append(WalkerGroup(w.name, numbers, temperature_K, matrix, names[matrix]))
-            first += w.count
-        return tuple(found)
+        sections = self.walkers or [WalkersSection(name="all", count=dynamics.walkers)]
+        return walker_groups(own, tuple(
+            (w.name, w.count, w.temperature_K or dynamics.temperature_K, matrix_of(w.supercell) if w.supercell else own)
+            for w in sections
+        ))  # fmt: skip
 
     @property
     def n_walkers(self) -> int:

@@ -133,7 +133,7 @@ def variant(campaign: Campaign, criterion: str, seed: int, settings: CompareSett
     table["convergence"]["max_walk_ps"] = walk_ps
     table["convergence"]["min_walk_ps"] = min(walk_ps, campaign.convergence.min_walk_ps) if audited else walk_ps
     if not audited:
-        table["audit"]["first_ps"] = 2 * walk_ps * campaign.dynamics.walkers
+        table["audit"]["first_ps"] = 2 * walk_ps * campaign.n_walkers
     table["test"]["structures"] = settings.test_structures if criterion == settings.criteria[0] else 0
     return Campaign.model_validate(table)
 

@@ -13,7 +13,7 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import runs_in_process
 from workflows.campaign.events import changed_event
 from workflows.campaign.fold import advance, start
-from workflows.campaign.jobs import batches, heating_ps, reference_settings
+from workflows.campaign.jobs import audit_turns, batches, heating_ps, reference_settings
 from workflows.campaign.state import State
 from workflows.campaign_file.reading import load_campaign
 from workflows.campaign_file.schema import Campaign
@@ -54,8 +54,8 @@ def dry_run_lines(campaign: Campaign, folder: Path, site: str) -> list[str]:
     twice = "" if runs_in_process(reference_settings(campaign)) else " (twice where an attempt fails or is doubted)"
     d, s, bounds = campaign.dynamics, campaign.selection, campaign.convergence
     lines += [
-        f"walks: {d.walkers} walkers in {len(batches(campaign))} tasks at a time, {d.segment_ps:g} ps or at most"
-        f" {d.max_task_minutes:g} minutes each; {bounds.min_walk_ps:g} to {bounds.max_walk_ps:g} ps a walker",
+        f"walks: {campaign.n_walkers} walkers in {len(batches(campaign))} tasks at a time, {d.segment_ps:g} ps or at "
+        f"most {d.max_task_minutes:g} minutes each; {bounds.min_walk_ps:g} to {bounds.max_walk_ps:g} ps a walker",
         f"labels: {campaign.reference.calculator}, at most {campaign.reference.timeout_s:g} s each{twice},"
         f" {campaign.reference.max_concurrent} at a time"
         + (f", {s.max_pending} flagged structures in the queue" if s.policy == "continue" else ""),
@@ -115,7 +115,7 @@ def _calculations(state: State) -> list[str]:
     schedule = campaign.audit.first_ps, campaign.audit.ratio, d.timestep_fs
     walked = [w.step if w else 0 for w in state.walks.walkers]
     n_audits = sum(
-        len(audit_steps(*schedule, step, last, walker, d.walkers, heating_ps(campaign)))
+        len(audit_steps(*schedule, step, last, walker, audit_turns(campaign), heating_ps(campaign)))
         for walker, step in enumerate(walked)
         if state.phase in ("harmonic", "initial", "walking")
     )
@@ -123,7 +123,7 @@ def _calculations(state: State) -> list[str]:
         "harmonic": initial.harmonic_structures if state.phase == "harmonic" else 0,
         "initial": initial.structures if state.phase in ("harmonic", "initial") else 0,
         f"scheduled audits in {longest_ps:g} ps, and as many more as certainty takes": n_audits,
-        "test": campaign.test.structures if not state.evaluations else 0,
+        "test": len(campaign.groups) * campaign.test.structures if not state.evaluations else 0,
     }
     proposed = {role: len(ledger.of_role(role)) for role in ("harmonic", "initial", "test")}
     counts = {name: count for name, count in to_propose.items() if not proposed.get(name)}

@@ -240,12 +240,13 @@ def _groups(state: State) -> tuple[GroupStatus, ...]:
     found = []
     for group in state.campaign.groups:
         record = state.record_of(group)
+        converged = assess(record, settings, state.record).converged
         mu = [w.mean_error_eV_A for w in record.walkers if math.isfinite(w.mean_error_eV_A)]
         found.append(GroupStatus(
             group.name, group.temperature_K, group.supercell, _n_atoms(state, group), len(group.walkers),
             sum(w.walked_ps for w in record.walkers), sum(mu) / len(mu) if mu else math.nan,
             error_interval(record, settings)[1], recalibration_test(record).ratio, len(record.audits),
-            tested[group.name].rmse_eV_A if group.name in tested else math.nan, assess(record, settings).converged,
+            tested[group.name].rmse_eV_A if group.name in tested else math.nan, converged,
         ))  # fmt: skip
     return tuple(found)
 
