@@ -6,7 +6,9 @@ segments that the outcome names. Errors never travel as exceptions: an outcome s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import nan, sqrt
 from typing import Literal
 
 from dynft_core.assessment.scores import Score
@@ -217,6 +219,12 @@ class Evaluation:
     n_labels: int
     n_structures: int
     group: str = ""
+
+
+def pooled_rmse(evaluations: Sequence[Evaluation]) -> float:
+    """One force field's error (eV/Å) on the test structures of several groups of walkers; nan without any."""
+    n = sum(e.n_structures for e in evaluations)
+    return sqrt(sum(e.n_structures * e.rmse_eV_A**2 for e in evaluations) / n) if n else nan
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import pytest
 from fake_driver import campaign as fake_campaign
 from in_process import run
 
-from dynft_core.assessment.convergence import ConvergenceSettings, Verdict, assess, together
+from dynft_core.assessment.convergence import ConvergenceSettings, assess
+from dynft_core.assessment.verdict import Verdict, together
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.errors import InputError
 from dynft_core.models.registry import load_model
@@ -139,15 +140,15 @@ def test_a_campaign_has_converged_when_each_group_has() -> None:
     good = Verdict(True, False, tuple(replace(c, held=True) for c in checks), "", (0,))
     bad = Verdict(False, False, checks, "", (3,))
     stuck = replace(bad, stalled=True)
-    assert together({"a": good}, settings) is good
-    both = together({"a": good, "b": bad}, settings)
+    assert together({"a": good}, settings.max_walk_ps) is good
+    both = together({"a": good, "b": bad}, settings.max_walk_ps)
     assert (both.converged, both.stalled, both.audits_wanted) == (False, False, (0, 3))
-    assert together({"a": good, "b": stuck}, settings).stalled
-    assert not together({"a": bad, "b": stuck}, settings).stalled
-    assert together({"a": good, "b": good}, settings).converged
+    assert together({"a": good, "b": stuck}, settings.max_walk_ps).stalled
+    assert not together({"a": bad, "b": stuck}, settings.max_walk_ps).stalled
+    assert together({"a": good, "b": good}, settings.max_walk_ps).converged
     names = [check.name for check in both.checks]
     assert len(names) == len(set(names)) and any(name.startswith("b: ") for name in names)
-    same = together({"a": bad, "b": bad}, settings)
+    same = together({"a": bad, "b": bad}, settings.max_walk_ps)
     assert [check.name for check in same.checks] == [check.name for check in bad.checks]
 
 

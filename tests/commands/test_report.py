@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynft_core.assessment.convergence import Check
 from dynft_core.assessment.histogram import counts_of
 from dynft_core.assessment.scores import Score, SpeciesScore
+from dynft_core.assessment.verdict import Check
 from dynft_core.dynamics.state import ChosenStructure, WalkReport, WalkState, save_walk
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkOutcome
 from dynft_core.reference.failures import Failure

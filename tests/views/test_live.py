@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from dynft_core.assessment.convergence import Check
 from dynft_core.assessment.scores import Score
+from dynft_core.assessment.verdict import Check
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkOutcome
 from dynft_core.reference.failures import Failure, FailureKind
 from dynft_core.reference.label_job import LabelOutcome

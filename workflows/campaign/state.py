@@ -11,15 +11,14 @@ from dynft_core.assessment.convergence import (
     AuditScore,
     ConvergenceRecord,
     FitPoint,
-    Verdict,
     WalkerProgress,
     assess,
     bayesian_share,
-    together,
 )
 from dynft_core.assessment.diagnosis import better, diagnosis, leaving
 from dynft_core.assessment.scores import Score
 from dynft_core.assessment.validation import ErrorSummary, Validation
+from dynft_core.assessment.verdict import Verdict, together
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.failures import Failure, FailureKind
 from dynft_core.reference.label_job import LabelJob
@@ -28,6 +27,7 @@ from dynft_core.tasks.jobs import (
     FitJob,
     FitOutcome,
     TruncationOutcome,
+    pooled_rmse,
 )
 from workflows.campaign import jobs
 from workflows.campaign.actions import Action
@@ -178,8 +178,7 @@ class State:
     @property
     def test_rmse_eV_A(self) -> float:
         """The last force field's error on all test structures; nan without any."""
-        squares = [(e.n_structures, e.rmse_eV_A**2) for e in self.final_evaluations]
-        return math.sqrt(sum(n * x for n, x in squares) / sum(n for n, _ in squares)) if squares else math.nan
+        return pooled_rmse(self.final_evaluations)
 
     @property
     def least_walked_ps(self) -> float:
@@ -287,7 +286,7 @@ class State:
         if self.judged:
             return self.judged
         whole, groups = self.record, self.campaign.groups
-        return together({g.name: assess(self.record_of(g), settings, whole) for g in groups}, settings)
+        return together({g.name: assess(self.record_of(g), settings, whole) for g in groups}, settings.max_walk_ps)
 
     def judge(self) -> tuple[State, Verdict]:
         """The state that keeps its verdict, and the verdict."""

@@ -23,6 +23,7 @@ from dynft_core.models.registry import load_model
 from dynft_core.phonons.bands import band_path
 from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
 from dynft_core.reference.label import read_frame
+from dynft_core.tasks.jobs import Evaluation, pooled_rmse
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign import jobs, paths
 from workflows.campaign.ledger import Entry
@@ -171,13 +172,13 @@ def plots(
             bayesian_error_figure(traces, campaign.selection.window_steps),
         ))  # fmt: skip
     if fits:
-        tested = sorted(state.evaluations, key=lambda e: e.force_field)
+        tested = _pooled(state.evaluations)
         found.append(Plot(
             "learning", "Error against the number of labels",
             "Fitting error of every force field and, where there is a test set, its RMSE there.",
             learning_figure(
                 [fit.n_labels for fit in fits], [fit.beta_inv_sqrt_eV_A for fit in fits],
-                [e.n_labels for e in tested], [e.rmse_eV_A for e in tested],
+                *tested,
             ),
         ))  # fmt: skip
     if fits and traces:
@@ -222,6 +223,15 @@ def _force_field_plots(state: State) -> list[Plot]:
         found.append(Plot("parity", title, f"{name.capitalize()} against the newest force field.",
                           parity_figure(*pairs, name)))  # fmt: skip
     return found
+
+
+def _pooled(evaluations: Sequence[Evaluation]) -> tuple[list[int], list[float]]:
+    """Number of labels and RMSE (eV/Å) of each force field on the test structures of all groups of walkers."""
+    of_version: dict[str, list[Evaluation]] = {}
+    for evaluation in sorted(evaluations, key=lambda e: e.force_field):
+        of_version.setdefault(evaluation.force_field, []).append(evaluation)
+    labels = [own[0].n_labels for own in of_version.values()]
+    return labels, [pooled_rmse(own) for own in of_version.values()]
 
 
 def _phonon_plots(force_field: ForceField) -> list[Plot]:

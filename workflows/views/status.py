@@ -12,7 +12,6 @@ from typing import Literal
 from dynft_core.assessment.audits import audits_needed
 from dynft_core.assessment.calibration import Calibration, calibrations
 from dynft_core.assessment.convergence import (
-    Check,
     assess,
     audited_rmse,
     audits_test,
@@ -21,6 +20,7 @@ from dynft_core.assessment.convergence import (
     recalibration_test,
 )
 from dynft_core.assessment.validation import Validation
+from dynft_core.assessment.verdict import Check
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.failures import FailureKind
 from dynft_core.reference.label_job import LabelJob
