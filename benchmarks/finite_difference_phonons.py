@@ -19,7 +19,7 @@ from ase import Atoms
 from phonopy import Phonopy
 from phonopy.structure.atoms import PhonopyAtoms
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.dynamical_matrix import frequencies
 from dynft_core.reference.calculation import calculate
 from dynft_core.storage.files import replacing

@@ -20,8 +20,8 @@ from benchmarks.monitored_md import WALKERS, labelled, operations, require, walk
 from benchmarks.timing import times
 from dynft_core import ForceField
 from dynft_core.dynamics.langevin import Langevin
-from dynft_core.model import folding
-from dynft_core.model.involutions import Action
+from dynft_core.models.force_constants.expansion import folding
+from dynft_core.models.force_constants.expansion.involutions import Action
 
 Floats = NDArray[np.float64]
 ROUNDS, STEPS = 4, 200

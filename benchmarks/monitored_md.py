@@ -34,10 +34,10 @@ from dynft_core.dynamics.monitor import SURVEY_INTERVAL, make_monitor
 from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walker import WalkSettings
-from dynft_core.force_field.fitting import refit
 from dynft_core.interop.export import export
-from dynft_core.model.cell_energy import KINDS
-from dynft_core.model.potential import Potential
+from dynft_core.models.force_constants.expansion.cell_energy import KINDS
+from dynft_core.models.force_constants.expansion.potential import Potential
+from dynft_core.models.force_constants.fitting import refit
 from dynft_core.vocabulary import CriterionSettings, MonitorName
 from workflows.user_files.trajectory import FrameFormat
 

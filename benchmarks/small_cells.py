@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from benchmarks.crystals import Case, silicon
 from dynft_core import ForceConstantBasis, fit
-from dynft_core.force_field.fitting import fit_cells
 from dynft_core.initial.phonon_modes import thermal_displacements
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.label_sums import CellLabels, told_apart
+from dynft_core.models.force_constants.expansion.label_sums import CellLabels, told_apart
+from dynft_core.models.force_constants.fitting import fit_cells
 from dynft_core.symmetry.space_group import space_group
 from dynft_core.vocabulary import Prior
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dynft_core.force_field.fitting import fit
-    from dynft_core.force_field.force_field import ForceField
     from dynft_core.lattice.crystal import Crystal
     from dynft_core.lattice.supercell import Supercell
+    from dynft_core.models.force_constants.fitting import fit
+    from dynft_core.models.force_constants.force_field import ForceField
     from dynft_core.symmetry.basis import ForceConstantBasis
 
 __all__ = ["Crystal", "ForceConstantBasis", "ForceField", "Supercell", "fit"]
@@ -17,8 +17,8 @@ _HOMES = {
     "Crystal": "dynft_core.lattice.crystal",
     "Supercell": "dynft_core.lattice.supercell",
     "ForceConstantBasis": "dynft_core.symmetry.basis",
-    "ForceField": "dynft_core.force_field.force_field",
-    "fit": "dynft_core.force_field.fitting",
+    "ForceField": "dynft_core.models.force_constants.force_field",
+    "fit": "dynft_core.models.force_constants.fitting",
 }
 
 

@@ -49,10 +49,11 @@ def config(run_dir: str) -> Config:
 
 def _compile_ahead() -> str:
     """Shell line that compiles the kernels beside the first tasks, unless this code's were compiled before."""
-    kernels = Path(__file__).parents[1] / "dynft_core" / "model" / "kernels"
+    kernels = Path(__file__).parents[1] / "dynft_core" / "models" / "force_constants" / "expansion" / "kernels"
     stamps = [f"{path} {path.stat().st_mtime_ns}" for path in sorted(kernels.glob("*.py"))]
     done = hashlib.sha256("\n".join(stamps).encode()).hexdigest()[:16]
-    compile_ = f"{shlex.quote(sys.executable)} -m dynft_core.model.compile_ahead </dev/null >/dev/null 2>&1 &"
+    module = "dynft_core.models.force_constants.expansion.compile_ahead"
+    compile_ = f"{shlex.quote(sys.executable)} -m {module} </dev/null >/dev/null 2>&1 &"
     return f'mkdir "$cache/{done}" 2>/dev/null && {{ {compile_} }}'
 
 

@@ -18,8 +18,8 @@ from ase.spacegroup import crystal as spacegroup_crystal
 from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.model.folding import fold
-from dynft_core.model.potential import Potential
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.potential import Potential
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.dynamics.protocols import ErrorMonitor, Watched
-from dynft_core.model.sketch import PROBES
+from dynft_core.models.force_constants.expansion.sketch import PROBES
 from dynft_core.models.protocol import Model, Sketched, Uncertainty
 from dynft_core.vocabulary import MonitorName
 

@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.expansion_choice.search import Growth, Limits, Scored, Shells, grow
-from dynft_core.force_field.learning import NOISE_FLOOR_EV_A
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.folding import fold
-from dynft_core.model.label_sums import statistics_of
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.label_sums import statistics_of
+from dynft_core.models.force_constants.learning import NOISE_FLOOR_EV_A
 from dynft_core.regression.decaying_prior import OrderClasses, learn_decay
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
 from dynft_core.regression.statistics import Statistics

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.expansion_choice.scan import MAX_PARAMETERS, shell_cutoffs
-from dynft_core.force_field.family import ForceConstants, labels_of
-from dynft_core.force_field.fitting import statistics_of_cells
-from dynft_core.force_field.force_field import ForceField
-from dynft_core.force_field.learning import NOISE_FLOOR_EV_A, learn
 from dynft_core.lattice.cells import Frame
-from dynft_core.model.label_sums import CellLabels
+from dynft_core.models.force_constants.expansion.label_sums import CellLabels
+from dynft_core.models.force_constants.family import ForceConstants, labels_of
+from dynft_core.models.force_constants.fitting import statistics_of_cells
+from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.models.force_constants.learning import NOISE_FLOOR_EV_A, learn
 from dynft_core.models.protocol import Baseline
 from dynft_core.models.trial import Trial
 from dynft_core.regression.decaying_prior import OrderClasses

@@ -9,11 +9,11 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.force_constants import ClusterTensors, all_orderings, force_constants
-from dynft_core.model.images import holds_apart, on_shortest_images
+from dynft_core.models.force_constants.expansion.force_constants import ClusterTensors, all_orderings, force_constants
+from dynft_core.models.force_constants.expansion.images import holds_apart, on_shortest_images
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.storage.files import replacing
 
 Floats = NDArray[np.float64]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynft_core.errors import InputError, nearest
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.gpumd import write_gpumd
 from dynft_core.interop.hiphive import write_hiphive
 from dynft_core.interop.phonopy import write_phono3py, write_phonopy
 from dynft_core.interop.shengbte import write_shengbte
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.force_constants.force_field import ForceField
 
 _ON_A_SUPERCELL = {
     "phonopy": write_phonopy,

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.common import constants, symbols, write_text
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.images import folded_clusters
+from dynft_core.models.force_constants.expansion.images import folded_clusters
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.storage.files import replacing
 
 Floats = NDArray[np.float64]

@@ -11,10 +11,10 @@ import ase.io
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.common import constants
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.images import folded_clusters
+from dynft_core.models.force_constants.expansion.images import folded_clusters
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.storage.files import replacing
 
 FILE = "force_constants.fcs"

@@ -9,10 +9,10 @@ import numpy as np
 from ase.data import atomic_masses
 from numpy.typing import NDArray
 
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.common import constants_on_shortest_images, phonopy_supercell, symbols, write_text
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.images import folded_dense
+from dynft_core.models.force_constants.expansion.images import folded_dense
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.storage.segments import write_foreign_hdf5
 
 Floats = NDArray[np.float64]

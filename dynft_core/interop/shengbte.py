@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.common import constants_on_shortest_images, phonopy_supercell, symbols, write_text
 from dynft_core.interop.phonopy import force_constants_lines
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.force_constants import ClusterTensors
-from dynft_core.model.images import folded_dense, smallest_supercell
+from dynft_core.models.force_constants.expansion.force_constants import ClusterTensors
+from dynft_core.models.force_constants.expansion.images import folded_dense, smallest_supercell
+from dynft_core.models.force_constants.force_field import ForceField
 
 Ints = NDArray[np.int64]
 

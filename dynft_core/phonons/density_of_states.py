@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.dynamical_matrix import Images, frequencies
 
 Floats = NDArray[np.float64]

@@ -10,9 +10,9 @@ from ase.data import atomic_masses
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
-from dynft_core.model.force_constants import ClusterTensors, all_orderings, force_constants
-from dynft_core.model.images import holds_apart, on_shortest_images
+from dynft_core.models.force_constants.expansion.force_constants import ClusterTensors, all_orderings, force_constants
+from dynft_core.models.force_constants.expansion.images import holds_apart, on_shortest_images
+from dynft_core.models.force_constants.force_field import ForceField
 
 Floats = NDArray[np.float64]
 Images = Literal["shortest", "all"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 
 Floats = NDArray[np.float64]
 

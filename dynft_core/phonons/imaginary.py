@@ -8,7 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.bands import band_path, point_name
 from dynft_core.phonons.dynamical_matrix import Images, eigenvectors
 

@@ -14,8 +14,8 @@ from ase.data import atomic_masses, chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.initial.phonon_modes import thermal_displacements
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.bands import band_path, point_name
 from dynft_core.phonons.density_of_states import mesh
 from dynft_core.phonons.dynamical_matrix import THZ, dynamical_matrices, frequencies, harmonic_constants, to_frequencies

@@ -53,7 +53,7 @@ def embedded_potentials() -> Mapping[str, EmbeddedPotential]:
 
 
 def _force_field(path: str) -> Any:
-    from dynft_core.force_field.force_field import ForceField  # not at the top: numba comes with it
+    from dynft_core.models.force_constants.force_field import ForceField  # not at the top: numba comes with it
 
     return ForceField.load(path).calculator()
 

@@ -16,8 +16,8 @@ from test_fold import force_field, run
 
 from dynft_core import ForceConstantBasis, Supercell, fit
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
-from dynft_core.force_field.fitting import refit
-from dynft_core.force_field.force_field import Prior
+from dynft_core.models.force_constants.fitting import refit
+from dynft_core.models.force_constants.force_field import Prior
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.tasks.jobs import SelectJob
 from dynft_core.vocabulary import StructureRef

@@ -14,7 +14,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from dynft_core import Crystal, Supercell
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.storage.segments import write_segment
 from dynft_core.vocabulary import ReferenceSettings

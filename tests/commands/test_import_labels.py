@@ -17,9 +17,9 @@ from ase.units import Bohr, Ry
 from small_campaign import check_ended
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label

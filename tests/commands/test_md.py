@@ -9,8 +9,8 @@ import ase.io
 import numpy as np
 import pytest
 
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.force_constants.force_field import ForceField
 from workflows.commands.app import main
 from workflows.user_files.structures import read_frames
 

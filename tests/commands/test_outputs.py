@@ -9,7 +9,7 @@ from pathlib import Path
 import ase.io
 import pytest
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from workflows.commands.app import main
 from workflows.user_files.outputs import check_output
 

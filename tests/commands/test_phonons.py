@@ -9,8 +9,8 @@ import ase.io
 import numpy as np
 import pytest
 
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.export import FORMATS
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.anharmonicity import anharmonicity
 from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
 from dynft_core.phonons.harmonic import harmonic_forces

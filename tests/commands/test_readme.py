@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign_file.reading import load_campaign

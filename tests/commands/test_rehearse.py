@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk
 from small_campaign import check_ended
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.structures import read_perfect_structure

@@ -13,10 +13,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField
-from dynft_core.force_field.fitting import fit_cells
-from dynft_core.force_field.learning import learn
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.label_sums import CellLabels, told_apart
+from dynft_core.models.force_constants.expansion.label_sums import CellLabels, told_apart
+from dynft_core.models.force_constants.fitting import fit_cells
+from dynft_core.models.force_constants.learning import learn
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.regression.statistics import Statistics
 from dynft_core.vocabulary import ReferenceSettings

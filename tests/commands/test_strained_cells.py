@@ -18,7 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from small_campaign import SMALL, write_campaign
 
 from dynft_core.errors import StructureError
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.vocabulary import ReferenceSettings

@@ -20,7 +20,7 @@ from ase.build import bulk
 from phonopy.structure.atoms import PhonopyAtoms
 from small_campaign import SMALL, check_ended, refused, write_campaign
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal

@@ -13,7 +13,7 @@ from ase import units
 from ase.build import bulk
 from small_campaign import check_ended
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.dynamical_matrix import frequencies
 from dynft_core.reference.calculation import calculate
 from dynft_core.reference.espresso import DEBIAN_PSEUDOPOTENTIALS

@@ -8,8 +8,8 @@ import pytest
 from dynft_core import Crystal, ForceConstantBasis, Supercell, fit
 from dynft_core.errors import InputError
 from dynft_core.expansion_choice.scan import ScanStep, scan_cutoffs, shell_cutoffs
-from dynft_core.model.folding import fold
-from dynft_core.model.potential import Potential
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.potential import Potential
 
 NOISE_EV_A = 0.002
 

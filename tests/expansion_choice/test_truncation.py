@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from dynft_core import Crystal, ForceConstantBasis, Supercell, fit
 from dynft_core.expansion_choice.truncation import try_larger
 from dynft_core.lattice.cells import Frame, ReferenceCell
-from dynft_core.model.folding import fold
-from dynft_core.model.potential import Potential
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.potential import Potential
 from dynft_core.regression.left_out import leave_one_out
 from dynft_core.vocabulary import Prior
 

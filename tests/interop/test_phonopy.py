@@ -12,7 +12,7 @@ from dynft_core import ForceField, Supercell
 from dynft_core.errors import InputError
 from dynft_core.interop.common import constants, phonopy_supercell
 from dynft_core.interop.export import export
-from dynft_core.model.images import folded_clusters
+from dynft_core.models.force_constants.expansion.images import folded_clusters
 from dynft_core.phonons.dynamical_matrix import frequencies
 
 phonopy = pytest.importorskip("phonopy", reason="phonopy is not installed (extra `test`)")

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import special_ortho_group
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.model.potential import sensing_matrix
+from dynft_core.models.force_constants.expansion.potential import sensing_matrix
 from dynft_core.symmetry.space_group import space_group
 
 SEEDS = st.integers(0, 2**32 - 1)

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.model.folding import fold
-from dynft_core.model.potential import Potential
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.potential import Potential
 
 Floats = NDArray[np.float64]
 

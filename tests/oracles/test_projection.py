@@ -16,8 +16,8 @@ from ase.build import bulk
 from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, Supercell
-from dynft_core.model.folding import fold
-from dynft_core.model.potential import sensing_matrix
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.potential import sensing_matrix
 from dynft_core.symmetry.basis import LENGTH_SCALE_A
 
 Floats = NDArray[np.float64]

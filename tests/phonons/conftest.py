@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.model.folding import fold
-from dynft_core.model.potential import Potential
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.potential import Potential
 
 
 @pytest.fixture(scope="session")

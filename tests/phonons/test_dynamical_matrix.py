@@ -9,8 +9,8 @@ import pytest
 
 from dynft_core import Crystal, ForceField, Supercell
 from dynft_core.errors import InputError
-from dynft_core.model.force_constants import all_orderings, force_constants
-from dynft_core.model.images import holds_apart, on_shortest_images, smallest_supercell
+from dynft_core.models.force_constants.expansion.force_constants import all_orderings, force_constants
+from dynft_core.models.force_constants.expansion.images import holds_apart, on_shortest_images, smallest_supercell
 from dynft_core.phonons.dynamical_matrix import eigenvectors, folds, frequencies, frequency_errors, to_frequencies
 from dynft_core.symmetry.space_group import space_group
 

@@ -24,8 +24,8 @@ from dynft_core.dynamics.sampling import sample
 from dynft_core.dynamics.state import WalkState
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walker import WalkSettings
-from dynft_core.force_field.fitting import refit
 from dynft_core.initial.rattled import rattled
+from dynft_core.models.force_constants.fitting import refit
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import CriterionSettings, ReferenceSettings
 from workflows.campaign.jobs import convergence_settings

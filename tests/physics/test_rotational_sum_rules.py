@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.force_field.fitting import refit
-from dynft_core.force_field.force_field import Prior
-from dynft_core.model.force_constants import all_orderings, force_constants
-from dynft_core.model.rotational_conditions import rotational_conditions, sums_of
+from dynft_core.models.force_constants.expansion.force_constants import all_orderings, force_constants
+from dynft_core.models.force_constants.expansion.rotational_conditions import rotational_conditions, sums_of
+from dynft_core.models.force_constants.fitting import refit
+from dynft_core.models.force_constants.force_field import Prior
 from dynft_core.phonons.dynamical_matrix import Images, eigenvectors, folds, frequencies
 from dynft_core.symmetry.rotational import rotational_sums
 

@@ -12,9 +12,9 @@ from ase.neighborlist import neighbor_list
 from ase.spacegroup import crystal as spacegroup_crystal
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.fitting import fit
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.force_constants.fitting import fit
 from dynft_core.reference.bonds import REACH, STIFFNESS_EV_A2
 from dynft_core.reference.calculators import check_calculator, make_calculator, runs_in_process
 from dynft_core.symmetry.basis import ForceConstantBasis

@@ -14,11 +14,11 @@ from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
 from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.force_field.fitting import refit
-from dynft_core.force_field.force_field import Prior
 from dynft_core.lattice.crystal import Crystal
-from dynft_core.model.folding import fold
-from dynft_core.model.potential import Potential
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.potential import Potential
+from dynft_core.models.force_constants.fitting import refit
+from dynft_core.models.force_constants.force_field import Prior
 from dynft_core.regression import decaying_prior
 from dynft_core.regression.decaying_prior import DecayingPrior, OrderClasses, learn_decay, whitening
 from dynft_core.regression.evidence import ORDER_SPREAD, Decay, Hyperparameters, Profile, order_prior

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
-from dynft_core.force_field.fitting import widened
-from dynft_core.model.folding import fold
-from dynft_core.model.label_sums import CellLabels
-from dynft_core.model.potential import Potential
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.label_sums import CellLabels
+from dynft_core.models.force_constants.expansion.potential import Potential
+from dynft_core.models.force_constants.fitting import widened
 from dynft_core.regression.evidence import Hyperparameters
 from dynft_core.regression.left_out import leave_one_out, square_left_out
 from dynft_core.regression.posterior import Posterior

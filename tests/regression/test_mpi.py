@@ -14,7 +14,7 @@ from ase.build import bulk
 
 import dynft
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.regression.mpi import Ranks, _sendable
 from dynft_core.regression.statistics import Statistics
 

@@ -15,7 +15,7 @@ from ase.build import bulk
 from cluster import Cluster, Site
 
 import dynft_core.tasks.tasks
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.settings import force_constants
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dynft_core import Crystal, ForceConstantBasis, Supercell
-from dynft_core.model import label_sums
-from dynft_core.model.folding import fold
-from dynft_core.model.label_sums import statistics_of
+from dynft_core.models.force_constants.expansion import label_sums
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.label_sums import statistics_of
 from dynft_core.regression.statistics import Statistics
 from dynft_core.storage import cache
 from dynft_core.storage.cache import cache_folder, code_of, keep, key_of, known, recall
@@ -104,7 +104,7 @@ def test_other_code_has_other_entries(tmp_path: Path, monkeypatch: pytest.Monkey
     code_of.cache_clear()
 
 
-@pytest.mark.parametrize("package", ["symmetry", "lattice", "model", "regression"])
+@pytest.mark.parametrize("package", ["symmetry", "lattice", "models", "regression"])
 def test_sums_are_of_the_code_that_made_them(
     package: str, basis: ForceConstantBasis, supercell: Supercell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, Supercell
 from dynft_core.errors import FileFormatError, InputError
-from dynft_core.model.folding import fold
-from dynft_core.model.potential import sensing_matrix
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.potential import sensing_matrix
 from dynft_core.symmetry.basis import LENGTH_SCALE_A
 from dynft_core.symmetry.space_group import space_group
 

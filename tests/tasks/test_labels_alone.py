@@ -10,7 +10,7 @@ import pytest
 from ase.build import bulk
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.settings import force_constants
 from dynft_core.reference.label import Label, read_label, relative_label_path
 from dynft_core.reference.label_job import LabelJob

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.settings import force_constants
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.storage.structures import write_perfect_structure

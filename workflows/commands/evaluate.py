@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.assessment.scores import rms
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.storage.json_values import json_text
 from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
 from workflows.user_files.structures import read_labelled_frames

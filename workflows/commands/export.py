@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.interop.export import check_format, export
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.images import holds_apart, shortest_vector
+from dynft_core.models.force_constants.expansion.images import holds_apart, shortest_vector
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.storage.files import making_folder
 from workflows.user_files.outputs import check_folder, replaced
 from workflows.user_files.supercells import build_supercell

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import DynftError, InputError
 from dynft_core.expansion_choice.scan import ALLOWED_S, ScanStep, scan_cutoffs
-from dynft_core.force_field.fitting import fit_cells, widened, with_rotational_sum_rules
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.rotational_conditions import sums_of
+from dynft_core.models.force_constants.expansion.rotational_conditions import sums_of
+from dynft_core.models.force_constants.fitting import fit_cells, widened, with_rotational_sum_rules
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.regression.mpi import Ranks
 from dynft_core.regression.posterior import Posterior
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs

@@ -16,8 +16,8 @@ from dynft_core.dynamics.langevin import ACCELERATION, Langevin, Thermostat, kin
 from dynft_core.dynamics.monitor import make_monitor
 from dynft_core.dynamics.protocols import ErrorMonitor
 from dynft_core.errors import DynftError, InputError
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.vocabulary import MonitorName
 from workflows.user_files.outputs import check_output, replaced
 from workflows.user_files.supercells import build_supercell

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
-from dynft_core.model.images import shortest_vector
+from dynft_core.models.force_constants.expansion.images import shortest_vector
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.anharmonicity import Anharmonicity, ModeAnharmonicity, anharmonicity, mode_anharmonicity
 from dynft_core.phonons.bands import BandPath, band_path, point_name
 from dynft_core.phonons.density_of_states import density_of_states

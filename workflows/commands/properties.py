@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.properties.thermal import PropertySettings, Value, properties
 from dynft_core.storage.json_values import json_text
 from dynft_core.vocabulary import PROPERTY_UNITS, PropertyName

@@ -8,7 +8,7 @@ import numpy as np
 
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.label_sums import told_apart
+from dynft_core.models.force_constants.expansion.label_sums import told_apart
 from dynft_core.symmetry.basis import ForceConstantBasis
 from dynft_core.symmetry.clusters import between_shells
 from dynft_core.vocabulary import Prior

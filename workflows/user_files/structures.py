@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dynft_core.errors import FileFormatError, InputError, StructureError
 from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.label_sums import CellLabels
+from dynft_core.models.force_constants.expansion.label_sums import CellLabels
 
 Floats = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from dynft_core.errors import InputError
-from dynft_core.force_field.force_field import ForceField
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.force_constants.force_field import ForceField
 from workflows.user_files.structures import read_structure
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dynft_core.dynamics.state import ChosenStructure, WalkReport, load_report
 from dynft_core.errors import DynftError
-from dynft_core.force_field.force_field import ForceField
+from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.protocol import Model
 from dynft_core.models.registry import load_model
 from dynft_core.phonons.bands import band_path

@@ -1,0 +1,79 @@
+"""Force-constant expansions as a family of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from dynft_core.lattice.cells import Frame, by_cell
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.models.force_constants.expansion.label_sums import CellLabels
+from dynft_core.models.force_constants.fitting import fit_cells, refit_cells, without_labels
+from dynft_core.models.force_constants.force_field import ForceField, matched
+from dynft_core.models.settings import ModelSettings
+from dynft_core.regression.mpi import Ranks
+from dynft_core.symmetry.basis import ForceConstantBasis
+
+Floats = NDArray[np.float64]
+
+
+class ForceConstants:
+    """The family: see `models.protocol.Family`."""
+
+    def fit(
+        self, settings: ModelSettings, primitive: Atoms, frames: Sequence[Frame], base: ForceField | None,
+        ranks: Ranks,
+    ) -> ForceField:  # fmt: skip
+        """The force field of the labels of `base` and of `frames`.
+
+        Raises:
+            StructureError: a cell that is no supercell of the crystal.
+            InputError: labels that do not fit it.
+        """
+        keys, own = [frame.key for group in by_cell(frames) for frame in group], settings.parameters
+        cutoffs_A = dict(enumerate(own["cutoffs_A"], start=2))
+        if base is not None and base.basis.cutoffs == cutoffs_A:
+            cells = labels_of(base.basis.crystal, frames)
+            return refit_cells(base, cells, keys, own["noise_floor_eV_A"], ranks) if frames else base
+        basis = ForceConstantBasis.cached(Crystal(primitive), cutoffs_A)
+        return fit_cells(basis, labels_of(basis.crystal, frames), keys, own["prior"], own["noise_floor_eV_A"], ranks)
+
+    def without(self, model: ForceField, frames: Sequence[Frame], settings: ModelSettings) -> ForceField:
+        """The force field of its other labels; nothing is pending."""
+        cells, keys = labels_of(model.basis.crystal, frames), [frame.key for frame in frames]
+        return without_labels(model, cells, keys, settings.parameters["noise_floor_eV_A"])
+
+    def load(self, path: Path, pending: bool = False) -> ForceField:
+        """See `ForceField.load`."""
+        return ForceField.load(path, pending)
+
+    def errors(self, models: Sequence[ForceField], frame: Frame) -> tuple[tuple[Floats, float], ...]:
+        """As the protocol says: the sensing matrix is computed once for all, and ε_B² is tr(Σ AᵀA) / 3N."""
+        own = models[0].on(frame.cell)
+        matrix = own.sensing_matrix(frame.displacements)
+        forces, gram = frame.labelled_forces - own.baseline_forces(frame.displacements), matrix.T @ matrix
+        return tuple(
+            ((matrix @ p.mean).reshape(-1, 3) - forces, float(np.sqrt(np.vdot(gram, p.covariance) / len(matrix))))
+            for p in (model.posterior for model in models)
+        )
+
+
+def labels_of(crystal: Crystal, frames: Sequence[Frame]) -> list[CellLabels]:
+    """Labelled frames by the supercells of a crystal that their cells are.
+
+    Raises:
+        StructureError: a cell that is none.
+    """
+    return [
+        CellLabels(
+            matched(crystal, own[0].cell),
+            np.array([frame.displacements for frame in own]),
+            np.array([frame.labelled_forces for frame in own]),
+        )
+        for own in by_cell(frames)
+    ]
+

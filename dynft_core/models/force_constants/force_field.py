@@ -1,0 +1,337 @@
+"""A force field: basis, supercell and posterior. What everyone outside the core talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import ArrayLike, NDArray
+
+from dynft_core.errors import FileFormatError, InputError
+from dynft_core.lattice.cells import Frame, ReferenceCell, by_cell
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.baseline import OnBaseline, load_baseline
+from dynft_core.models.force_constants.calculator import ForceFieldCalculator
+from dynft_core.models.force_constants.expansion.bayesian_error import BayesianError
+from dynft_core.models.force_constants.expansion.folding import FoldedBasis, fold
+from dynft_core.models.force_constants.expansion.potential import Potential as Expansion
+from dynft_core.models.force_constants.expansion.potential import sensing_matrix
+from dynft_core.models.force_constants.expansion.sketch import Sketch
+from dynft_core.models.force_constants.files import (
+    basis_beside,
+    basis_path,
+    keep_basis,
+    left_out_of,
+    posterior_contents,
+    posterior_of,
+    under,
+)
+from dynft_core.models.protocol import Baseline, Potential, Prediction
+from dynft_core.models.registry import KIND
+from dynft_core.regression.left_out import LeftOut, left_out
+from dynft_core.regression.posterior import Posterior
+from dynft_core.storage.segments import read_segment, write_segment
+from dynft_core.symmetry.basis import ForceConstantBasis
+from dynft_core.vocabulary import Prior
+
+Floats = NDArray[np.float64]
+POSTERIOR_STREAM = 5 << 32
+"""Second word of the random generator's key, for samples of the posterior."""
+
+
+@dataclass(frozen=True, eq=False)
+class ForceField:
+    """Posterior of the force constants of a crystal, on one supercell.
+
+    Attributes:
+        basis: the symmetry-reduced expansion.
+        supercell: the perfect structure that displacements (…, N, 3) refer to; `on` changes it.
+        posterior: of the parameters.
+        prior, rotational: how refits learn it (see `fit`).
+        labels: keys of the structures fitted; pending: of those in the covariance alone.
+        left_out: leave-one-structure-out errors that the posterior was widened by, if it was.
+        baseline: forces that it was fitted on top of, if it was.
+    """
+
+    family: ClassVar[str] = "force_constants"
+
+    basis: ForceConstantBasis
+    supercell: Supercell
+    posterior: Posterior
+    prior: Prior = "shared"
+    rotational: bool = False
+    labels: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    left_out: LeftOut | None = None
+    baseline: Baseline | None = None
+
+    @property
+    def noise_eV_A(self) -> float:
+        """β^(-1/2), eV/Å."""
+        return self.posterior.beta_inv_sqrt
+
+    @property
+    def log_evidence(self) -> float:
+        """Log evidence of the labels."""
+        return self.posterior.log_evidence
+
+    @property
+    def max_displacement_A(self) -> float:
+        """Half the nearest-neighbour distance: an expansion knows nothing of what lies beyond."""
+        return self.supercell.max_displacement_A
+
+    @property
+    def n_labels(self) -> int:
+        """Number of structures fitted."""
+        return self.posterior.statistics.n_structures
+
+    @cached_property
+    def folded(self) -> FoldedBasis:
+        """The basis on the supercell."""
+        return fold(self.basis, self.supercell)
+
+    @cached_property
+    def expansion(self) -> Expansion:
+        """The mean expansion on the supercell, without a baseline."""
+        return Expansion(self.folded, self.posterior.mean)
+
+    @cached_property
+    def potential(self) -> Potential:
+        """The mean force field on the supercell."""
+        if self.baseline is None:
+            return self.expansion
+        return OnBaseline(self.expansion, self.baseline.on(self._cell))
+
+    @property
+    def _cell(self) -> ReferenceCell:
+        return ReferenceCell.of(self.supercell.atoms())
+
+    @cached_property
+    def highest_order(self) -> Expansion:
+        """Its highest order alone: what an expansion leaves out grows with the last that it keeps."""
+        last = [part for part in self.basis.slices.values() if part.stop > part.start][-1]
+        parameters = np.zeros(self.basis.size)
+        parameters[last] = self.posterior.mean[last]
+        return Expansion(self.folded, parameters)
+
+    def difficulty(self, displacements: Floats) -> float:
+        """RMS force (eV/Å) of the highest order in a structure (N, 3) Å."""
+        return float(np.sqrt(np.mean(self.highest_order.forces(displacements) ** 2)))
+
+    def hessian(self) -> Floats:
+        """Second-order force constants (3N, 3N) of the supercell, eV/Å², from the forces of unit displacements.
+
+        Raises:
+            InputError: a baseline whose force constants are not known.
+        """
+        self.refuse_baseline("force constants")
+        n = self.supercell.n_atoms
+        unit = np.ascontiguousarray(np.eye(3 * n).reshape(3 * n, n, 3).transpose(1, 2, 0))
+        hessian = -self.expansion.batch_forces(unit, (2,)).reshape(3 * n, 3 * n)
+        return np.asarray((hessian + hessian.T) / 2)
+
+    def refuse_baseline(self, wanted: str) -> None:
+        """Refuse what the expansion alone would get wrong.
+
+        Raises:
+            InputError: there is a baseline.
+        """
+        if self.baseline is not None:
+            raise InputError(
+                "force field", f"one without a baseline for {wanted}", f"a fit on top of {self.baseline.describe()}",
+                "fit without a baseline",
+            )
+
+    @cached_property
+    def error(self) -> BayesianError:
+        """Its Bayesian error on the supercell."""
+        return BayesianError(self.folded, self.posterior.half)
+
+    @cached_property
+    def quick_error(self) -> BayesianError:
+        """The same in single precision: half the time, right to about 1e-6."""
+        return BayesianError(self.folded.in_precision(np.float32), self.posterior.half)
+
+    @cached_property
+    def sketch(self) -> Sketch:
+        """Its Bayesian error, estimated."""
+        return Sketch(self.folded, self.posterior.half)
+
+    def on(self, cell: Supercell | ReferenceCell) -> ForceField:
+        """The same force field on another supercell of the crystal.
+
+        Raises:
+            StructureError: it is no supercell of the crystal.
+        """
+        supercell = matched(self.basis.crystal, cell) if isinstance(cell, ReferenceCell) else cell
+        new, own = supercell.describe(), self.supercell.describe()
+        if supercell is self.supercell or all(np.array_equal(new[name], own[name]) for name in own):
+            return self  # and what it has computed there is kept
+        return replace(self, supercell=supercell)
+
+    def on_structure(self, reference: Atoms) -> ForceField:
+        """The same on the supercell that `reference` is, in its order of atoms.
+
+        Raises:
+            StructureError: `reference` is no supercell of the crystal.
+        """
+        return self.on(Supercell.match(self.basis.crystal, reference))
+
+    def forces(self, displacements: ArrayLike) -> Floats:
+        """Forces (…, N, 3) eV/Å at displacements (…, N, 3) Å."""
+        return self.potential.forces_and_energies(self.supercell.check_displacements(displacements))[0]
+
+    def energy(self, displacements: ArrayLike) -> Floats:
+        """Energies (…) eV relative to the perfect crystal."""
+        return self.potential.forces_and_energies(self.supercell.check_displacements(displacements))[1]
+
+    def predict(self, displacements: Floats) -> Prediction:
+        """The forces of a structure (N, 3) Å and the variances of their errors."""
+        variances = self.error.per_component(displacements) + 1 / self.posterior.beta
+        return Prediction(self.forces(displacements), variances)
+
+    def left_out_predictions(self, frames: Sequence[Frame]) -> tuple[Prediction, ...]:
+        """Frames among the labels, each predicted by the fit to the others."""
+        found = []
+        for frame in frames:
+            own = self.on(frame.cell)
+            forces = frame.labelled_forces - own.baseline_forces(frame.displacements)
+            matrix = own.sensing_matrix(frame.displacements)
+            residual, variance = left_out(self.posterior, matrix, forces.ravel())
+            found.append(Prediction(frame.labelled_forces + residual.reshape(-1, 3), variance.reshape(-1, 3)))
+        return tuple(found)
+
+    def baseline_forces(self, displacements: Floats) -> Floats:
+        """f₀ (…, N, 3) eV/Å at displacements (…, N, 3) Å; zeros without a baseline."""
+        if self.baseline is None:
+            return np.zeros_like(displacements)
+        return self.baseline.on(self._cell).forces_and_energies(displacements)[0]
+
+    def bayesian_error(self, displacements: ArrayLike, per_atom: bool = False) -> Floats:
+        """ε_B (…) eV/Å of structures (…, N, 3), or (…, N) per atom (paper eq. 4, second term)."""
+        u = self.supercell.check_displacements(displacements)
+        flat = u.reshape(-1, *u.shape[-2:])
+        if per_atom:
+            return np.array([self.error.per_atom(x) for x in flat]).reshape(u.shape[:-1])
+        return np.array([self.error.structure(x) for x in flat]).reshape(u.shape[:-2])
+
+    def samples(self, count: int, seed: int = 0) -> Floats:
+        """Parameters (count, M') drawn from the posterior: whoever asks for as many by one seed gets the same ones."""
+        return self.posterior.sample(np.random.Generator(np.random.Philox(key=[seed, POSTERIOR_STREAM])), count)
+
+    def sensing_matrix(self, displacements: ArrayLike) -> Floats:
+        """A(u) (3N, M') of one structure (N, 3): forces are A φ (paper eq. 2)."""
+        return sensing_matrix(self.folded, self.supercell.check_displacements(displacements))
+
+    def condition(self, displacements: ArrayLike, keys: Sequence[str]) -> ForceField:
+        """With structures (S, N, 3) pending: the covariance knows them, the mean does not."""
+        u = self.supercell.check_displacements(displacements).reshape(-1, self.supercell.n_atoms, 3)
+        gram = np.zeros((self.basis.size, self.basis.size))
+        for x in u:
+            matrix = sensing_matrix(self.folded, x)
+            gram += matrix.T @ matrix
+        return replace(self, posterior=self.posterior.condition(gram), pending=(*self.pending, *keys))
+
+    def with_pending(self, frames: Sequence[Frame]) -> ForceField:
+        """With frames of any supercells of the crystal pending."""
+        found = self
+        for own in by_cell(frames):
+            u = np.array([frame.displacements for frame in own])
+            found = found.on(own[0].cell).condition(u, [frame.key for frame in own])
+        return found.on(self.supercell)
+
+    def without_pending(self) -> ForceField:
+        """With nothing but the labels in its covariance."""
+        if self.posterior.pending is None:
+            return self
+        return replace(self, posterior=replace(self.posterior, pending=None), pending=())
+
+    def calculator(self, reference: Atoms | None = None) -> ForceFieldCalculator:
+        """ASE calculator for any supercell, made ready for the one that `reference` is (default: the own one)."""
+        return ForceFieldCalculator(self if reference is None else self.on_structure(reference))
+
+    def describe(self) -> dict[str, Any]:
+        """The facts of a force field as plain values: lengths Å, β^(-1/2) eV/Å, α 1/eV²."""
+        basis, posterior = self.basis, self.posterior
+        return {
+            "formula": basis.crystal.formula,
+            "space_group": basis.symbol,
+            "n_atoms": self.supercell.n_atoms,
+            "supercell_A": self.supercell.cell.tolist(),
+            "cutoffs": {str(n): float(c) for n, c in basis.cutoffs.items()},
+            "n_parameters": {str(n): int(m) for n, m in basis.n_parameters.items()},
+            "n_parameters_total": int(basis.size),
+            "n_labels": int(self.n_labels),
+            "n_pending": len(self.pending),
+            "beta_inv_sqrt": float(posterior.beta_inv_sqrt),
+            "left_out_rmse": None if self.left_out is None else self.left_out.rmse,
+            "left_out_ratio": None if self.left_out is None else self.left_out.ratio,
+            "prior": self.prior,
+            "rotational": self.rotational,
+            "alpha": [float(a) for a in posterior.alpha],
+            "log_evidence": float(posterior.log_evidence),
+        }
+
+    def save(self, path: str | Path, apart: bool = False) -> str:
+        """Write the force field, whole and at once. Returns its hash.
+
+        The file stands alone, or with `apart` it names the basis, which all versions of a campaign share: that
+        lies in the folder `basis` beside the file, written once under its hash.
+        """
+        arrays, attributes = posterior_contents(self.posterior, self.basis, self.rotational)
+        if apart:
+            keep_basis(self.basis, basis_path(Path(path), self.basis.content_hash))
+        else:
+            arrays |= {f"basis.{name}": value for name, value in self.basis.arrays().items()}
+        arrays |= {f"supercell.{name}": value for name, value in self.supercell.describe().items()}
+        if self.left_out is not None:
+            arrays["left_out"] = np.array([self.left_out.square, self.left_out.expected, self.left_out.n_rows])
+        attributes |= {
+            "kind": KIND,
+            "family": self.family,
+            "prior": self.prior,
+            "rotational": self.rotational,
+            "labels": list(self.labels),
+            "pending": list(self.pending),
+            "basis_hash": self.basis.content_hash,
+            "baseline": "" if self.baseline is None else self.baseline.describe(),
+        }
+        return write_segment(Path(path), arrays, attributes)
+
+    @classmethod
+    def load(cls, path: str | Path, pending: bool = False) -> ForceField:
+        """Read a force field, by default with nothing but its labels in the covariance.
+
+        `pending`: also with the structures that waited for their labels when it was written. Walkers need that, to
+        choose nothing twice; an error that is told must not contain it, as labels may fail.
+
+        Raises:
+            FileFormatError: the file, or the basis that it names, is missing, damaged, of another kind or newer format.
+        """
+        segment = read_segment(Path(path), KIND)
+        attributes, beside = segment.attributes, basis_beside(segment, Path(path))
+        try:
+            basis = beside or ForceConstantBasis.from_arrays(under(segment.arrays, "basis."))
+            cell = under(segment.arrays, "supercell.")
+            return cls(
+                basis, Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"]),
+                posterior_of(segment, basis, pending), attributes["prior"], bool(attributes["rotational"]),
+                tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()),
+                left_out_of(segment.arrays), load_baseline(attributes.get("baseline", "")),
+            )
+        except (FileFormatError, KeyError, ValueError, IndexError) as error:
+            raise FileFormatError(
+                str(path), "a complete force-field file", f"one that lacks something ({error})", "fit or copy it again"
+            ) from error
+
+
+@lru_cache(maxsize=16)
+def matched(crystal: Crystal, cell: ReferenceCell) -> Supercell:
+    """The supercell that a reference cell is; kept, as this is asked whenever a force field is read."""
+    return Supercell.match(crystal, cell.atoms())
