@@ -14,12 +14,12 @@ import standin_vasp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from standin_faults import FAULTS, unless_all
-from vasp_jobs import SETTINGS, in_this_process, structure, use_potcars, vasp_job
+from vasp_jobs import PERFECT, SETTINGS, in_this_process, job_in, structure, use_potcars, vasp_job
 
 from dynft_core.reference.calculation import compute
 from dynft_core.reference.failures import LabelError
 from dynft_core.reference.guard import FIRST, Expectation
-from dynft_core.reference.label import read_label, run_label
+from dynft_core.reference.label import read_frame, read_label, run_label
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.storage.journal import read_journal
 
@@ -226,6 +226,28 @@ def test_a_wrong_first_label_does_not_become_the_measure_of_all(
         good = labelled(vasp_job(tmp_path, index), "", monkeypatch)
         assert good.ok, good.failure
     assert n_attempts(vasp_job(tmp_path, 0)) == 1
+
+
+def test_labels_are_compared_with_the_first_one_of_their_own_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of each cell is computed twice; energies in another unit are refused in each."""
+    use_potcars(tmp_path, monkeypatch)
+    in_this_process(monkeypatch)
+    large = PERFECT * (1, 1, 2)
+    u = np.random.default_rng(2).normal(0, 0.03, (3, len(large), 3))
+
+    def in_large(index: int) -> LabelJob:
+        return job_in(tmp_path, "cells/000001.xyz", large, u, index)
+
+    for job, n in ((vasp_job(tmp_path, 0), 2), (in_large(0), 2), (vasp_job(tmp_path, 1), 1), (in_large(1), 1)):
+        good = labelled(job, "", monkeypatch)
+        assert good.ok, good.failure
+        assert n_attempts(job) == n
+    assert read_frame(tmp_path, in_large(1).structure.key).cell.n_atoms == len(large)
+    for job in (vasp_job(tmp_path, 2), in_large(2)):
+        wrong = labelled(job, "energy of another cycle", monkeypatch)
+        assert wrong.failure is not None and wrong.failure.kind == "implausible"
 
 
 def test_a_second_attempt_goes_another_way_to_the_same_label(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

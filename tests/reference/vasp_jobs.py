@@ -65,11 +65,19 @@ def in_this_process(patch: pytest.MonkeyPatch) -> None:
 
 def vasp_job(run_dir: Path, index: int = 1, settings: ReferenceSettings = SETTINGS) -> LabelJob:
     """The label job of one of the structures."""
-    write_perfect_structure(run_dir / "supercell.xyz", PERFECT)
-    keys = [structure_key(PERFECT.numbers, PERFECT.cell[:], PERFECT.positions + u, settings) for u in DISPLACEMENTS]
-    write_structures(run_dir / "structures" / "a.h5", DISPLACEMENTS, keys)
-    ref = StructureRef(keys[index], "structures/a.h5", index, "flagged")
-    return LabelJob(str(run_dir), ref, settings)
+    return job_in(run_dir, "supercell.xyz", PERFECT, DISPLACEMENTS, index, settings)
+
+
+def job_in(
+    run_dir: Path, cell: str, perfect: Atoms, displacements: np.ndarray, index: int,
+    settings: ReferenceSettings = SETTINGS,
+) -> LabelJob:  # fmt: skip
+    """The label job of one of several structures of a reference cell."""
+    write_perfect_structure(run_dir / cell, perfect)
+    segment = f"structures/{Path(cell).stem}.h5"
+    keys = [structure_key(perfect.numbers, perfect.cell[:], perfect.positions + u, settings) for u in displacements]
+    write_structures(run_dir / segment, displacements, keys)
+    return LabelJob(str(run_dir), StructureRef(keys[index], segment, index, "flagged", cell=cell), settings)
 
 
 def structure(index: int) -> Atoms:
