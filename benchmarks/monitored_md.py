@@ -252,7 +252,7 @@ def silicon_rows(steps: int) -> None:
     watched_row(case, force_field, "sketch", steps, plain, ase_step)
     watched_row(case, force_field, "exact", 10, plain, ase_step)
     layout, zero = FrameFormat(force_field.supercell), np.zeros_like(u)
-    frame = times(lambda: layout.frame(u, zero, zero, {"energy": force_field.potential.energy(u)}), 20)
+    frame = times(lambda: layout.frame(u, zero, zero, {"energy": force_field.expansion.energy(u)}), 20)
     line("frame of a trajectory", frame)
     print(f"{'    part of 100 walker-steps':58} {frame.best / (100 * plain.best):.1%}")
     refit_row(case, force_field)

@@ -78,7 +78,7 @@ def labelled(case: Case, basis: ForceConstantBasis, cell: Supercell, count: int,
     u, f = case.labels(large, 1)
     rough = fit(harmonic, large, u, f, prior="decaying")
     rng = np.random.default_rng(seed)
-    found = thermal_displacements(rough.on(cell), count, TEMPERATURE_K, rng)
+    found = thermal_displacements(rough.on(cell), rough.on(cell).supercell.masses, count, TEMPERATURE_K, rng)
     return CellLabels(cell, found, case.forces(cell, found))
 
 
