@@ -14,16 +14,20 @@ from workflows.campaign.fold import advance, start
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign
 from workflows.driver.executors import FUNCTIONS
-from workflows.run_folder.folder import prepared
+from workflows.run_folder.folder import prepared, state_of
+from workflows.run_folder.identity import first_event
 
 
 def run(campaign: Campaign, folder: Path, duration: Callable[[Action], float] = lambda action: 0.0) -> State:
-    """From start to end, each answer through JSON, tasks in the order in which they would end.
+    """To its end, from its start or from where its journal leads, each answer through JSON.
+
+    Tasks end in the order in which they would.
 
     `duration`: how long one would take on a site with room for all; by default they end in the order asked for.
     """
     with prepared(campaign, "", folder):
-        state, actions = start(campaign, str(folder))
+        state = state_of(folder) if first_event(folder) else start(campaign, str(folder))[0]
+        actions = tuple(state.tasks.values())
         under_way: list[tuple[float, int, Action]] = []  # when it ends, in which order it began
         now, begun = 0.0, 0
         while actions or under_way:

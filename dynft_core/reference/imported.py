@@ -19,15 +19,13 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError
+from dynft_core.lattice.cells import Frame
 from dynft_core.reference.calculators import calculator_name, complete_parameters, settings_hash
 from dynft_core.reference.label import IMPORTED, KIND, read_label, relative_label_path
 from dynft_core.storage.segments import Attribute, write_segment
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
-
-Floats = NDArray[np.float64]
 
 LABEL = Path(relative_label_path("")).name
 _SETTINGS_HASH = "hash of the settings"
@@ -106,24 +104,21 @@ def other_settings(found: Finished, settings: ReferenceSettings) -> str:
     return "; ".join(different)
 
 
-def write_imported_label(
-    run_dir: Path, ref: StructureRef, perfect: Atoms, displacements: Floats, forces: Floats, energy_eV: float,
-    found: Finished,
-) -> None:  # fmt: skip
-    """Write labels/<key>/label.h5 of a structure (N, 3) Å with forces (N, 3) eV/Å that were computed elsewhere.
+def write_imported_label(run_dir: Path, frame: Frame, ref: StructureRef, found: Finished) -> None:
+    """Write labels/<key>/label.h5 of a frame with forces that were computed elsewhere, in the file `found`.
 
     In the place of the settings' hash stands 'imported:' and the hash of what the file tells of its settings.
     """
     told = json.dumps({"code": found.code, **found.declared}, sort_keys=True)
     arrays = {
-        "displacements": displacements, "positions": perfect.positions + displacements, "cell": perfect.cell[:],
-        "numbers": np.asarray(perfect.numbers, dtype=np.int64), "forces": forces,
+        "displacements": frame.displacements, "positions": frame.cell.sites + frame.displacements,
+        "cell": frame.cell.cell, "numbers": frame.cell.numbers, "forces": frame.labelled_forces,
     }  # fmt: skip
     path = run_dir / relative_label_path(ref.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     attributes: dict[str, Attribute] = {
-        "kind": KIND, "key": ref.key, "role": ref.role, "energy_eV": energy_eV, "calculator": found.code or "unknown",
-        "reference_cell": ref.cell,
+        "kind": KIND, "key": ref.key, "role": ref.role, "energy_eV": frame.energy_eV,
+        "calculator": found.code or "unknown", "reference_cell": ref.cell,
         "settings_hash": f"{IMPORTED}{hashlib.sha256(told.encode()).hexdigest()[:16]}", "seconds": 0.0,
     }  # fmt: skip
     write_segment(path, arrays, attributes)

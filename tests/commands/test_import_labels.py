@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -59,8 +61,11 @@ def campaign(tmp_path: Path) -> Path:
     return tmp_path / "campaign.toml"
 
 
-def computed(seed: int, strain: float = 0.0) -> Atoms:
+def computed(seed: int, strain: float = 0.0, matrix: Any = None) -> Atoms:
+    """A rattled frame with its forces: of the campaign's supercell, or of another one of the primitive cell."""
     atoms = bulk("Si", a=LATTICE_A * (1 + strain), cubic=True) * (2, 2, 2)
+    if matrix is not None:
+        atoms = Supercell.build(Crystal(bulk("Si", a=LATTICE_A * (1 + strain))), matrix).atoms()
     atoms.positions += 0.03 * np.random.default_rng(seed).standard_normal((len(atoms), 3))
     atoms.calc = make_calculator(ReferenceSettings("tersoff-si"), ".")
     energy, forces = atoms.get_potential_energy(), atoms.get_forces()
@@ -138,25 +143,71 @@ def test_labels_import_on_the_command_line(
     assert "imported: 1 label" in capsys.readouterr().out
 
 
-def test_frames_of_other_supercells_are_recognised_and_nothing_is_imported(
-    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A diagonal and a non-diagonal one of the same crystal; a vacancy in the campaign's own is none of them."""
-    crystal = Crystal(bulk("Si", a=LATTICE_A))
-    small, oblique = (Supercell.build(crystal, m).atoms() for m in ([2, 2, 2], [[1, 0, 1], [0, 1, 0], [-1, 1, 2]]))
-    vacancy = computed(2)[:-1]
-    others = [changed(atoms, np.zeros((len(atoms), 3))) for atoms in (small, oblique, vacancy, oblique)]
-    ase.io.write(tmp_path / "mixed.xyz", [computed(1), *others], format="extxyz")
-    arguments = ["labels", "import", str(campaign), str(tmp_path / "mixed.xyz"), "--run", str(tmp_path / "run")]
-    assert main(arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "supercell, 64 atoms ([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]" in line
-    assert "1 of 16 atoms ([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]" in line
-    assert "2 of 6 atoms ([[0.5, 1.0, 0.5], [0.5, 0.0, 0.5], [1.5, 0.5, 0.0]]" in line and "63" not in line
-    assert not (tmp_path / "run").exists()
-    ase.io.write(tmp_path / "own.xyz", [computed(1), others[2]], format="extxyz")
-    assert main([*arguments[:3], str(tmp_path / "own.xyz"), *arguments[4:]]) == 0
-    assert "1 vacancy" in capsys.readouterr().out
+OBLIQUE = [[1, 0, 1], [0, 1, 0], [-1, 1, 2]]
+
+
+def by_other_vectors(atoms: Atoms, shuffled: bool = True) -> Atoms:
+    """The same structure, by other vectors of the same lattice, its atoms wrapped into that cell."""
+    order = np.random.default_rng(1).permutation(len(atoms)) if shuffled else np.arange(len(atoms))
+    other = atoms[order]
+    other.set_cell(np.array([[1, 0, 0], [2, 1, 0], [0, 1, -1]]) @ atoms.cell[:])
+    other.wrap()
+    return changed(other, atoms.get_forces()[order])
+
+
+def test_frames_of_other_supercells_are_labels_of_cells_of_their_own(campaign: Path, tmp_path: Path) -> None:
+    """A diagonal and a non-diagonal one; a vacancy, a strained cell and another crystal are none."""
+    run, first, second = tmp_path / "run", tmp_path / "first.xyz", tmp_path / "second.xyz"
+    small = [computed(seed, matrix=[2, 2, 2]) for seed in (1, 2)]
+    oblique = [computed(seed, matrix=OBLIQUE) for seed in (3, 4, 5, 6)]
+    none = [computed(7)[:-1], computed(8, strain=1e-3, matrix=[2, 2, 2]), computed(9, matrix=[1, 1, 1])]
+    none[2].numbers[:] = 32
+    none = [changed(atoms, np.zeros((len(atoms), 3))) for atoms in none]
+    frames = [small[0], oblique[0], none[0], computed(1), by_other_vectors(oblique[1]), *none[1:], small[1], oblique[2]]
+    ase.io.write(first, [*frames, by_other_vectors(oblique[0], shuffled=False)], format="extxyz")
+    said = import_labels(str(campaign), [first], run, accept_other_settings=False)
+    for words in (
+        "1 × structure: expected 64 atoms, got 63: 1 vacancy", "1 × cell: expected the cell of the crystal, to 0.01 %",
+        "1 × species", "1 × a structure that is a label already, or came twice",
+        "imported: 1 label of 64 atoms, supercell [[2, 0, 0], [0, 2, 0], [0, 0, 2]]",
+        "imported: 2 labels of 16 atoms, supercell [[0, 1, 1], [1, 0, 1], [1, 1, 0]]",
+        "imported: 3 labels of 6 atoms, supercell [[0.5, 1.0, 0.5], [0.5, 0.0, 0.5], [1.5, 0.5, 0.0]]",
+        "imported: 6 labels from 1 file",
+    ):
+        assert words in said
+    assert cells_of(run) == {"supercell.xyz": 1, "cells/imported-001.xyz": 2, "cells/imported-002.xyz": 3}
+
+    in_rydberg = changed(oblique[3], oblique[3].get_forces() / 25.711)
+    again = [in_rydberg, oblique[0], computed(10, matrix=OBLIQUE), computed(11, matrix=[1, 1, 1])]
+    ase.io.write(second, again, format="extxyz")
+    said = import_labels(str(run), [second], None, accept_other_settings=False)
+    assert f"eV/Å² ({second}, frame 0)" in said and f"came twice: {second}, frame 1" in said
+    assert cells_of(run) == {
+        "supercell.xyz": 1, "cells/imported-001.xyz": 2, "cells/imported-002.xyz": 4, "cells/imported-003.xyz": 1,
+    }  # fmt: skip
+    for key in state_of(run).ledger.accepted:
+        label = read_label(run / "labels" / key / "label.h5")
+        moved = Atoms(numbers=label.numbers, positions=label.positions, cell=label.cell, pbc=True)
+        moved.calc = make_calculator(ReferenceSettings("tersoff-si"), ".")
+        assert np.abs(moved.get_forces() - label.forces).max() < 1e-6
+        cell = ase.io.read(run / label.reference_cell)
+        np.testing.assert_allclose(label.positions - label.displacements, cell.positions, rtol=0, atol=1e-9)
+
+
+def cells_of(run: Path) -> Counter[str]:
+    return Counter(ref.cell for ref in state_of(run).ledger.labels("initial"))
+
+
+def test_frames_of_a_cell_that_walkers_have_go_there(campaign: Path, tmp_path: Path) -> None:
+    groups = '[[walkers]]\nname = "a"\ncount = 1\n[[walkers]]\nname = "b"\ncount = 1\nsupercell = [1, 1, 2]\n'
+    campaign.write_text(TOML.replace("walkers = 1\n", "") + groups)
+    cell = bulk("Si", a=LATTICE_A, cubic=True) * (1, 1, 2)
+    primitive = bulk("Si", a=LATTICE_A)
+    matrix = np.rint(cell.cell[:] @ np.linalg.inv(primitive.cell[:])).astype(int)
+    frames = [computed(1, matrix=matrix), by_other_vectors(computed(2, matrix=matrix)), computed(3, matrix=OBLIQUE)]
+    ase.io.write(tmp_path / "data.xyz", frames, format="extxyz")
+    import_labels(str(campaign), [tmp_path / "data.xyz"], tmp_path / "run", accept_other_settings=False)
+    assert cells_of(tmp_path / "run") == {"cells/000001.xyz": 2, "cells/imported-001.xyz": 1}
 
 
 def test_forces_in_other_units_than_those_of_the_labels_there_are_refused(campaign: Path, tmp_path: Path) -> None:

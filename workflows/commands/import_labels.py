@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from dynft_core.errors import FileFormatError, InputError, StructureError
-from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
+from dynft_core.errors import FileFormatError, InputError
+from dynft_core.lattice.cells import Frame, ReferenceCell
+from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import structure_key
 from dynft_core.reference.imported import Finished, finished_files, other_settings, read_finished, write_imported_label
-from dynft_core.reference.label import Label, read_label, relative_label_path
+from dynft_core.reference.label import read_frame
 from dynft_core.storage.files import making_folder
 from dynft_core.storage.journal import Journal
-from dynft_core.storage.structures import read_perfect_structure, write_structures
+from dynft_core.storage.structures import read_cell, read_perfect_structure, write_perfect_structure, write_structures
 from dynft_core.symmetry.space_group import primitive
-from dynft_core.vocabulary import StructureRef
+from dynft_core.vocabulary import ReferenceSettings, StructureRef
 from workflows.campaign.events import imported_event, started_event
 from workflows.campaign.jobs import reference_settings
 from workflows.campaign.paths import JOURNAL, PRIMITIVE, SUPERCELL
@@ -32,6 +34,7 @@ from workflows.run_folder.folder import RUN_MODE, prepared, state_of, take_reque
 from workflows.run_folder.identity import first_event
 from workflows.run_folder.requests import ask
 from workflows.user_files.data_checks import UNLIKE, data_warnings, of_another_size, refuse_unphysical, stiffness
+from workflows.user_files.structures import on_its_cell, supercell_of
 
 Floats = NDArray[np.float64]
 
@@ -41,12 +44,15 @@ DUPLICATE_A = 1e-5
 KNOWN = "a structure that is a label already, or came twice:"
 """Why the frames of a file that is imported a second time are refused."""
 
+CELLS = "cells"
+"""Where reference cells other than the campaign's supercell lie in the run folder."""
+
 MOST_NAMED = 3
 """Frames that are named of those refused for one reason."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Frame:
+class _Taken:
     """A frame that is accepted: (N, 3) Å, (N, 3) eV/Å, eV; its file, and its place there in words."""
 
     displacements: Floats
@@ -57,13 +63,11 @@ class _Frame:
 
 
 @dataclass(frozen=True)
-class _Import:
-    """What was found so far: what is accepted; by reason what was refused, by supercell how much is of another one."""
+class _OfCell:
+    """What there is of one reference cell: the campaign's labels, and what is accepted."""
 
-    supercell: Supercell
-    accepted: list[_Frame] = field(default_factory=list)
-    of_others: Counter[str] = field(default_factory=Counter)
-    refused: dict[str, list[str]] = field(default_factory=dict)
+    labels: list[Frame] = field(default_factory=list)
+    accepted: list[_Taken] = field(default_factory=list)
 
     @property
     def displacements(self) -> Floats:
@@ -74,6 +78,45 @@ class _Import:
     def forces(self) -> Floats:
         """Of what is accepted, (S, N, 3) eV/Å."""
         return np.array([frame.forces for frame in self.accepted])
+
+    def has(self, displacements: Floats) -> bool:
+        """Whether a structure (N, 3) Å is among them."""
+        there = [x.displacements for x in self.labels] + [x.displacements for x in self.accepted]
+        return any(np.abs(u - displacements).max() < DUPLICATE_A for u in there)
+
+
+@dataclass(frozen=True)
+class _Import:
+    """What was found so far: for each reference cell what there is of it, and by reason what was refused.
+
+    Attributes:
+        crystals: the campaign's cell, and its primitive cell; names: files of the reference cells in the run folder.
+        supercells: those of `names`, then the new ones; of_cell: what there is of each.
+    """
+
+    crystals: tuple[Crystal, ...]
+    names: list[str]
+    supercells: list[Supercell]
+    of_cell: dict[int, _OfCell]
+    refused: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def into(cls, run_dir: Path, state: State) -> _Import:
+        """Nothing yet, into a campaign."""
+        crystal = Crystal(read_perfect_structure(run_dir / PRIMITIVE))
+        found = cls((crystal, primitive(crystal)), [], [], {})
+        for path in (run_dir / SUPERCELL, *sorted((run_dir / CELLS).glob("*.xyz"))):
+            found.names.append(str(path.relative_to(run_dir)))
+            found.supercells.append(supercell_of(read_perfect_structure(path), found.crystals))
+        for key in sorted(state.ledger.accepted):
+            frame = read_frame(run_dir, key)
+            found.of_cell.setdefault(found.names.index(frame.cell.name), _OfCell()).labels.append(frame)
+        return found
+
+    @property
+    def accepted(self) -> dict[int, _OfCell]:
+        """The cells of which something is accepted."""
+        return {which: own for which, own in sorted(self.of_cell.items()) if own.accepted}
 
     def refuse(self, why: str, which: str) -> None:
         """Count one more frame, or a whole file."""
@@ -99,7 +142,7 @@ def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_o
         accept_other_settings: take also what was computed with other settings than the campaign's.
 
     Raises:
-        InputError: no such campaign, run folder or path; no structure that can be used, or some of other supercells.
+        InputError: no such campaign, run folder or path; no structure that can be used.
     """
     if Path(source).is_dir():
         return _take(source, Path(source).absolute(), paths, accept_other_settings)
@@ -114,40 +157,46 @@ def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_o
 
 def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settings: bool) -> str:
     state = state_of(run_dir)
-    crystal = Crystal(read_perfect_structure(run_dir / PRIMITIVE))
-    found = _Import(Supercell.match(crystal, read_perfect_structure(run_dir / SUPERCELL)))
-    labels = [read_label(run_dir / relative_label_path(key)) for key in sorted(state.ledger.accepted)]
-    known = [label.displacements for label in labels]
+    found = _Import.into(run_dir, state)
     for path in _files(paths):
-        _read(path, found, known, state, accept_other_settings)
-    if found.of_others:
-        others = ", ".join(f"{n} of {which}" for which, n in found.of_others.items())
-        raise InputError(
-            "DIR", f"frames of the campaign's supercell, {_which(found.supercell, crystal)}", others,
-            "leave them out: a campaign learns from labels of its walkers' supercell; nothing was imported",
-        )  # fmt: skip
-    if labels and found.accepted:
-        _refuse_another_size(found, labels)
-    lines = found.refusals
-    if not found.accepted:
+        _read(path, found, state, accept_other_settings)
+    for own in found.accepted.values():
+        _refuse_another_size(found, own)
+    lines, accepted = found.refusals, found.accepted
+    if not accepted:
         raise InputError(
             "DIR", "at least one structure that can be a label", "; ".join(lines) or "no finished calculation",
             f"nothing is left to import; see dynft status {shlex.quote(str(run_dir))}" if set(found.refused) == {KNOWN}
             else "give folders with vasprun.xml, OUTCAR, pw.x output or labels of a run, or extended xyz with forces",
         )
-    energies = [x.energy_eV for x in found.accepted]
-    refuse_unphysical("DIR", found.displacements, found.forces, crystal.atom_volume_A3)
-    lines += data_warnings(found.displacements, found.forces, energies, crystal.atom_volume_A3)
+    counted = []
+    for which, own in accepted.items():
+        cell, energies = _named(found.supercells[which], found.crystals[0]), [x.energy_eV for x in own.accepted]
+        of_cell, volume_A3 = f"{cell}: " if len(accepted) > 1 else "", found.crystals[0].atom_volume_A3
+        refuse_unphysical(f"DIR, {of_cell}".rstrip(", :"), own.displacements, own.forces, volume_A3)
+        lines += [of_cell + line for line in data_warnings(own.displacements, own.forces, energies, volume_A3)]
+        counted.append(f"imported: {_labels(len(own.accepted))} of {cell}")
     taken = _write(run_dir, state, found)
-    n = len(found.accepted)
+    frames = [x for own in accepted.values() for x in own.accepted]
     use = "in the place of the initial structures" if not state.fits else "in the next fit"
-    n_files = len({x.finished.path for x in found.accepted})
+    n_files = len({x.finished.path for x in frames})
     files = f"{n_files} file{'' if n_files == 1 else 's'}"
-    lines.append(f"imported: {n} label{'' if n == 1 else 's'} from {files}, {use}")
+    lines += [*(counted if len(counted) > 1 else []), f"imported: {_labels(len(frames))} from {files}, {use}"]
     campaign = shlex.quote(source) if Path(source).resolve() != run_dir.resolve() else "CAMPAIGN"
     go_on = f"go on with: dynft train {campaign} --run {shlex.quote(str(run_dir))}"
     lines.append(go_on if taken else "named to the running driver")
     return "\n".join(lines)
+
+
+def _labels(n: int) -> str:
+    return f"{n} label{'' if n == 1 else 's'}"
+
+
+def _named(supercell: Supercell, crystal: Crystal) -> str:
+    """Its atoms, and its vectors in those of the campaign's cell; by halves or thirds if that is not primitive."""
+    matrix = np.round(supercell.cell @ np.linalg.inv(crystal.cell), 3) + 0.0
+    whole = np.array_equal(matrix, np.rint(matrix))
+    return f"{supercell.n_atoms} atoms, supercell {(matrix.astype(int) if whole else matrix).tolist()}"
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
@@ -157,8 +206,8 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return [file for path in paths for file in finished_files(path)]
 
 
-def _read(path: Path, found: _Import, known: list[Floats], state: State, accept_other_settings: bool) -> None:
-    """Add what can be used of a file to `found`, its displacements to `known`; count the rest by reason."""
+def _read(path: Path, found: _Import, state: State, accept_other_settings: bool) -> None:
+    """Add what can be used of a file to `found`; count the rest by reason."""
     settings = reference_settings(state.campaign)
     try:
         finished = read_finished(path)
@@ -172,56 +221,38 @@ def _read(path: Path, found: _Import, known: list[Floats], state: State, accept_
             found.refuse(f"other settings ({difference}), which --other-settings takes all the same:", where)
             continue
         try:
-            displacements, forces, energy_eV = _checked(frame, found.supercell, settings.max_net_force_eV_A)
+            forces = _checked_forces(frame, settings.max_net_force_eV_A)
+            which, same = on_its_cell(frame, found.crystals, found.supercells)
+            displacements, order = found.supercells[which].frame_displacements(same)
         except InputError as error:
-            other = _other_supercell(frame, found.supercell) if isinstance(error, StructureError) else ""
-            if other:
-                found.of_others[other] += 1
-                continue
             found.refuse(f"{error.argument}: expected {error.expected}, got", f"{error.got} ({where})")
             continue
-        if any(np.abs(displacements - other).max() < DUPLICATE_A for other in known):
+        own = found.of_cell.setdefault(which, _OfCell())
+        if own.has(displacements):
             found.refuse(KNOWN, where)
             continue
-        known.append(displacements)
-        found.accepted.append(_Frame(displacements, forces, energy_eV, finished, where))
+        own.accepted.append(_Taken(displacements, forces[order], _energy_eV(frame), finished, where))
 
 
-def _other_supercell(frame: Atoms, supercell: Supercell) -> str:
-    """Which supercell of the same crystal a frame is, if it is another one than the campaign's; else ''."""
-    crystal = supercell.crystal
-    if strain(frame.cell[:], supercell.cell) <= CELL_TOLERANCE:
-        return ""
-    try:
-        return _which(Supercell.match(primitive(crystal), frame), crystal)
-    except StructureError:
-        return ""
-
-
-def _which(supercell: Supercell, crystal: Crystal) -> str:
-    """Its atoms, and its vectors in those of the campaign's cell; by halves or thirds if that is not primitive."""
-    matrix = np.round(supercell.cell @ np.linalg.inv(crystal.cell), 3) + 0.0
-    return f"{supercell.n_atoms} atoms ({matrix.tolist()} times the crystal's cell)"
-
-
-def _refuse_another_size(found: _Import, labels: Sequence[Label]) -> None:
-    """Take back frames whose forces are in other units than those of the campaign's labels."""
-    there = stiffness(np.array([x.displacements for x in labels]), np.array([x.forces for x in labels]))
-    each = stiffness(found.displacements, found.forces)
+def _refuse_another_size(found: _Import, own: _OfCell) -> None:
+    """Take back frames whose forces are in other units than those of the campaign's labels of the same cell."""
+    if not own.labels:
+        return
+    there = stiffness(np.array([x.displacements for x in own.labels]), np.array([x.forces for x in own.labels]))
+    each = stiffness(own.displacements, own.forces)
     for number in reversed(of_another_size(each, there)):
         found.refuse(
             f"stiffness: expected that of the campaign's labels, {np.nanmedian(there):.3g} eV/Å², within a factor of "
-            f"{UNLIKE:g} (other units?), got", f"{each[number]:.3g} eV/Å² ({found.accepted[number].where})",
+            f"{UNLIKE:g} (other units?), got", f"{each[number]:.3g} eV/Å² ({own.accepted[number].where})",
         )  # fmt: skip
-        del found.accepted[number]
+        del own.accepted[number]
 
 
-def _checked(frame: Atoms, supercell: Supercell, max_net_force_eV_A: float) -> tuple[Floats, Floats, float | None]:
-    """Displacements (N, 3) Å, forces (N, 3) eV/Å and energy of a frame, in the order of the supercell.
+def _checked_forces(frame: Atoms, max_net_force_eV_A: float) -> Floats:
+    """The forces (N, 3) eV/Å of a frame.
 
     Raises:
-        StructureError: another cell or crystal, or an atom that has left its site.
-        InputError: no forces, numbers that are not finite, a net force.
+        InputError: none, numbers that are not finite, a net force.
     """
     if not (np.isfinite(frame.cell[:]).all() and np.isfinite(frame.positions).all()):  # ASE gives no forces then
         raise InputError("structure", "finite cell and positions", "NaN or infinity", "leave the frame out")
@@ -234,30 +265,44 @@ def _checked(frame: Atoms, supercell: Supercell, max_net_force_eV_A: float) -> t
     net = float(np.linalg.norm(forces.sum(axis=0))) / len(frame)
     if net > max_net_force_eV_A:
         raise InputError("net force", f"at most {max_net_force_eV_A:g} eV/Å per atom", f"{net:.3g}", "compute it again")
-    displacements, order = supercell.frame_displacements(frame)
+    return forces
+
+
+def _energy_eV(frame: Atoms) -> float | None:
     try:
-        energy: float | None = float(frame.get_potential_energy(apply_constraint=False))
+        return float(frame.get_potential_energy(apply_constraint=False))
     except Exception:  # as above; forces are enough
-        energy = None
-    return displacements, forces[order], energy
+        return None
 
 
 def _write(run_dir: Path, state: State, found: _Import) -> bool:
-    """Write segment and labels, then tell the campaign; False when a running driver will take them up."""
-    perfect, settings = read_perfect_structure(run_dir / SUPERCELL), reference_settings(state.campaign)
-    keys = [
-        structure_key(perfect.numbers, perfect.cell[:], perfect.positions + x.displacements, settings)
-        for x in found.accepted
-    ]
-    number = 1 + len(list((run_dir / "structures").glob("imported-*.h5")))
-    segment = f"structures/imported-{number:03d}.h5"
-    (run_dir / "structures").mkdir(exist_ok=True)
-    write_structures(run_dir / segment, found.displacements, keys, {"method": "imported", "role": "initial"})
-    refs = []
-    for i, (key, x) in enumerate(zip(keys, found.accepted, strict=True)):
-        ref = StructureRef(key, segment, i, "initial", f"imported from {x.finished.path}")
-        energy_eV = float("nan") if x.energy_eV is None else x.energy_eV
-        write_imported_label(run_dir, ref, perfect, x.displacements, x.forces, energy_eV, x.finished)
-        refs.append(ref)
+    """Write cells, segments and labels, then tell the campaign; False when a running driver will take them up."""
+    refs: list[StructureRef] = []
+    for which, own in found.accepted.items():
+        if which < len(found.names):
+            name = found.names[which]
+        else:
+            name = _free(run_dir, f"{CELLS}/imported-{{:03d}}.xyz")
+            write_perfect_structure(run_dir / name, found.supercells[which].atoms())
+        refs += _write_cell(run_dir, read_cell(run_dir, name), own, reference_settings(state.campaign))
     ask(run_dir, imported_event(refs))
     return take_requests(run_dir)
+
+
+def _write_cell(run_dir: Path, cell: ReferenceCell, own: _OfCell, settings: ReferenceSettings) -> list[StructureRef]:
+    """Write segment and labels of one cell."""
+    keys = [structure_key(cell.numbers, cell.cell, cell.sites + x.displacements, settings) for x in own.accepted]
+    segment = _free(run_dir, "structures/imported-{:03d}.h5")
+    (run_dir / segment).parent.mkdir(exist_ok=True)
+    write_structures(run_dir / segment, own.displacements, keys, {"method": "imported", "role": "initial"})
+    refs = []
+    for i, (key, x) in enumerate(zip(keys, own.accepted, strict=True)):
+        refs.append(StructureRef(key, segment, i, "initial", f"imported from {x.finished.path}", cell=cell.name))
+        frame = Frame(cell, x.displacements, x.forces, math.nan if x.energy_eV is None else x.energy_eV, key)
+        write_imported_label(run_dir, frame, refs[-1], x.finished)
+    return refs
+
+
+def _free(run_dir: Path, pattern: str) -> str:
+    """The first of the numbered files of a run folder that is not there yet."""
+    return next(name for i in count(1) if not (run_dir / (name := pattern.format(i))).exists())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,20 +91,22 @@ def read_labelled_frames(
         path: a file with forces (extended xyz, or any that ASE reads forces from).
         crystal: the cell that the frames are supercells of.
         reference: file with the perfect supercell of all frames; None: that of each is found from its cell.
-        known: a supercell to prefer when the frames have its cell (its index maps exist already).
+        known: a supercell to prefer for the frames that are of it (its index maps exist already).
 
     Raises:
         FileFormatError: missing or unreadable file.
         InputError: a frame without forces or with values that are not finite.
         StructureError: no supercell of the crystal, other species or atom count, an atom that has left its site.
     """
-    cells = [Supercell.match(crystal, read_structure(reference, "--reference"))] if reference else []
+    cells = [known] if known is not None else []
+    if reference:
+        cells = [Supercell.match(crystal, read_structure(reference, "--reference"))]
     found: dict[int, list[tuple[Floats, Floats, float | None]]] = {}
     for i, frame in enumerate(read_frames(path, "data")):
         forces = _forces(frame, path, i)
         try:
-            which = 0 if reference else _which(frame, crystal, cells, known)
-            displacements, order = cells[which].frame_displacements(frame)
+            which, same = (0, frame) if reference else on_its_cell(frame, [crystal], cells)
+            displacements, order = cells[which].frame_displacements(same)
         except StructureError as error:
             raise _in_frame(error, path, i) from error
         found.setdefault(which, []).append((displacements, forces[order], _energy(frame)))
@@ -114,24 +117,34 @@ def read_labelled_frames(
     )  # fmt: skip
 
 
-def _which(frame: Atoms, crystal: Crystal, cells: list[Supercell], known: Supercell | None) -> int:
-    """Which of `cells` a frame belongs to; the cell of one that belongs to none, `known` if it is that, is added.
+def on_its_cell(frame: Atoms, crystals: Sequence[Crystal], cells: list[Supercell]) -> tuple[int, Atoms]:
+    """Which of `cells` a frame is of, and the frame with the lattice vectors of that cell.
+
+    The cell of a frame that is of none of them is added: see `supercell_of`.
 
     Raises:
-        StructureError: it is no supercell of the crystal.
+        StructureError: it is no supercell of these crystals.
     """
     for i, cell in enumerate(cells):
-        if strain(frame.cell[:], cell.cell) <= CELL_TOLERANCE:
-            return i  # also with an atom too few, which is a vacancy there
-    try:
-        same = known is not None and strain(frame.cell[:], known.cell) <= CELL_TOLERANCE
-        cells.append(known if same and known is not None else Supercell.match(crystal, frame))
-    except StructureError:
-        alike = [i for i, cell in enumerate(cells) if cell.n_atoms == len(frame)]
-        if not alike:
-            raise
-        return alike[0]  # which says what is wrong with it
-    return len(cells) - 1
+        change = np.rint(frame.cell[:] @ np.linalg.inv(cell.cell))
+        if round(abs(np.linalg.det(change))) == 1 and strain(frame.cell[:], change @ cell.cell) <= CELL_TOLERANCE:
+            same = frame.copy()
+            same.set_cell(np.linalg.solve(change, frame.cell[:]))
+            return i, same  # also with an atom too few, which is a vacancy there
+    cells.append(supercell_of(frame, crystals))
+    return len(cells) - 1, frame
+
+
+def supercell_of(frame: Atoms, crystals: Sequence[Crystal]) -> Supercell:
+    """The supercell that a frame is, in its order of atoms, of the first of `crystals` that can be repeated to it.
+
+    Raises:
+        StructureError: why it is none of the last.
+    """
+    for crystal in crystals[:-1]:
+        with suppress(StructureError):
+            return Supercell.match(crystal, frame)
+    return Supercell.match(crystals[-1], frame)
 
 
 def one_supercell(frames: Sequence[LabelledFrames], argument: str) -> LabelledFrames:

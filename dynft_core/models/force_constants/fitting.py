@@ -107,9 +107,11 @@ def refit_cells(
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     ranks: Ranks | None = None,
 ) -> ForceField:
-    """With further labels of several supercells; as `refit`."""
+    """With further labels of several supercells, on the largest that it has labels of; as `refit`."""
     new = statistics_of_cells(force_field.basis, cells, force_field.baseline, ranks or Ranks())
-    return _learnt(force_field, force_field.posterior.statistics + new, (*force_field.labels, *keys), noise_floor_eV_A)
+    statistics, labels = force_field.posterior.statistics + new, (*force_field.labels, *keys)
+    largest = max((force_field.supercell, *(x.supercell for x in cells)), key=lambda cell: cell.n_atoms)
+    return _learnt(force_field.on(largest), statistics, labels, noise_floor_eV_A)
 
 
 def without_labels(
