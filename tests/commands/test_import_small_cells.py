@@ -16,9 +16,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from in_process import run
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField
-from dynft_core.force_field.fitting import fit_cells
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.model.label_sums import CellLabels
+from dynft_core.models.force_constants.expansion.label_sums import CellLabels
+from dynft_core.models.force_constants.fitting import fit_cells
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import Label, read_frame, read_label
 from dynft_core.vocabulary import ReferenceSettings
