@@ -169,8 +169,8 @@ def test_a_terminal_shows_the_standing_below_and_obeys_no_color(
 
 
 def test_table_ii_and_the_closing_lines(later: State, tmp_path: Path) -> None:
-    early = Evaluation("force_fields/000001.h5", 0.005, 0.004, 0.0002, 0.002, 1, 50)
-    final = Evaluation("force_fields/000002.h5", 0.0031, 0.0024, 0.0026, 0.001, 2, 50)
+    early = Evaluation("force_fields/000001.h5", 0.005, 0.004, 0.0002, 0.002, 1, 50, "all")
+    final = Evaluation("force_fields/000002.h5", 0.0031, 0.0024, 0.0026, 0.001, 2, 50, "all")
     state = replace(later, evaluations=(final, early))
     assert [line.split() for line in table_ii(final)][1:] == [
         ["MAE", "2.400"], ["RMSE", "3.100"], ["β^(-1/2)", "2.600"], ["mean", "ε_B", "1.000"], ["labels", "2"],

@@ -173,7 +173,8 @@ class State:
     def final_evaluations(self) -> tuple[Evaluation, ...]:
         """The last force field's scores on the test sets, group by group."""
         last = max((e.force_field for e in self.evaluations), default="")
-        return tuple(e for e in self.evaluations if e.force_field == last)
+        found = {e.group: e for e in self.evaluations if e.force_field == last}
+        return tuple(found[group.name] for group in self.campaign.groups if group.name in found)
 
     @property
     def test_rmse_eV_A(self) -> float:
