@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.dynamics.protocols import ErrorMonitor, Watched
+from dynft_core.dynamics.protocols import SINGLE_PRECISION, ErrorMonitor, Watched
 from dynft_core.model.sketch import PROBES
 from dynft_core.models.protocol import Model, Sketched, Uncertainty
 from dynft_core.vocabulary import MonitorName
@@ -30,8 +30,6 @@ TARGET_ERROR = 0.06
 """Relative error of one step's sketch that decides how many probes it takes."""
 SURVEYS_AVERAGED = 4
 """Surveys, about the latest so many, over which the error of a probe is averaged."""
-SINGLE_PRECISION = 1e-5
-"""Relative error of ε_B in single precision, with room."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from numpy.typing import NDArray
 
 from dynft_core.dynamics.departure import departure
 from dynft_core.dynamics.langevin import Langevin, Thermostat, thermal_speed
-from dynft_core.dynamics.monitor import SINGLE_PRECISION
 from dynft_core.dynamics.protocols import ErrorMonitor, Watched
 from dynft_core.dynamics.state import ChosenStructure, Ending, WalkReport, WalkRole, WalkState
 from dynft_core.dynamics.window import Window
@@ -187,7 +186,7 @@ class Walker:
         return decision
 
     def _wants_exact_mean(self, watched: Watched) -> bool:
-        return self._settings.criterion.name == "trajectory_average" and watched.deviation > SINGLE_PRECISION
+        return self._settings.criterion.name == "trajectory_average" and watched.estimated
 
     def _decide(self, error: float) -> Decision | None:
         return decide(self._settings.criterion, self._memory(), error) if math.isfinite(error) else None

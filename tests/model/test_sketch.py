@@ -97,6 +97,16 @@ def test_the_watch_keeps_its_margin_and_its_mean_a_narrower_one(
     assert np.std(means) < 0.01
 
 
+def test_the_mean_over_all_turns_of_the_probes_is_the_exact_error(force_field: ForceField) -> None:
+    """Of one structure, whose survey takes out what all probes together have; a mean of roots alone would be too low."""
+    u = np.random.default_rng(5).normal(0, 0.08, (force_field.supercell.n_atoms, 3, 1))
+    monitor = SketchMonitor(force_field)
+    seen = np.array([monitor.watch(u).errors_eV_A[0] for _ in range(PROBES)])
+    exact = float(force_field.bayesian_error(u[:, :, 0]))
+    assert seen.std() > 0.03 * exact
+    assert seen.mean() == pytest.approx(exact, rel=5e-4)
+
+
 def test_more_probes_where_one_direction_dominates(force_field: ForceField) -> None:
     """A posterior of rank one, not along an axis of H: each probe sees its square of one normal variable."""
     rng = np.random.default_rng(6)
