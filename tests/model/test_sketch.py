@@ -98,7 +98,7 @@ def test_the_watch_keeps_its_margin_and_its_mean_a_narrower_one(
 
 
 def test_the_mean_over_all_turns_of_the_probes_is_the_exact_error(force_field: ForceField) -> None:
-    """Of one structure, whose survey takes out what all probes together have; a mean of roots alone would be too low."""
+    """Of one structure, whose survey takes out what all probes have in common. A mean of roots alone is too low."""
     u = np.random.default_rng(5).normal(0, 0.08, (force_field.supercell.n_atoms, 3, 1))
     monitor = SketchMonitor(force_field)
     seen = np.array([monitor.watch(u).errors_eV_A[0] for _ in range(PROBES)])
