@@ -2,13 +2,15 @@
 
 The same molecular dynamics is walked twice, watched by each monitor, with posteriors of few, some and many labels and
 for several γ, so that there are many flags to compare. A flag is missed when the exact walk has it and the other has
-none within NEAR steps; it fails when over 1 % are missed, or in excess. --walk-steps cuts walks as a campaign does.
+none within NEAR steps; it fails when over 1 % are missed, or in excess. --walk-steps cuts walks as a campaign does,
+each with a monitor of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +26,7 @@ from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.vocabulary import CriterionSettings
 
 Floats = NDArray[np.float64]
+Counts = tuple[int, int, int]
 WALKERS = 8
 NEAR = 10
 """MD steps between two flags that are one: a fraction of the fastest vibration."""
@@ -40,6 +43,7 @@ class Exact(ExactMonitor):
     def __init__(self, force_field: ForceField) -> None:
         super().__init__(force_field)
         self._known: dict[bytes, float] = {}
+        self.sketch_calls = 0
 
     def watch(self, displacements: Floats) -> Watched:
         return Watched(np.array([self.exact(u) for u in displacements.transpose(2, 0, 1)]))
@@ -52,15 +56,14 @@ class Exact(ExactMonitor):
 
 
 class Sketched(SketchMonitor):
-    """Takes its exact values from `exact`, and counts them."""
+    """Takes its exact values from `exact`, and counts them there."""
 
     def __init__(self, exact: Exact) -> None:
-        super().__init__(exact.force_field)
+        super().__init__(exact.model)
         self._exact = exact
-        self.exact_calls = 0
 
     def exact(self, displacements: Floats) -> float:
-        self.exact_calls += 1
+        self._exact.sketch_calls += 1
         return self._exact.exact(displacements)
 
 
@@ -73,7 +76,7 @@ class Walked:
 
 
 def walked(
-    case: Case, mover: ForceField, monitor: ErrorMonitor, gamma: float, n_steps: int, walk_steps: int
+    case: Case, mover: ForceField, monitor: Callable[[], ErrorMonitor], gamma: float, n_steps: int, walk_steps: int
 ) -> Walked:
     """Walk until each walker has made `n_steps`, at most `walk_steps` in one walk. After a flag the walker goes on."""
     cell = mover.supercell
@@ -85,12 +88,8 @@ def walked(
     while (first := min(state.step for state in states)) < n_steps:
         moving = [w for w, state in enumerate(states) if state.step == first]
         left = n_steps - first
-        settings = WalkSettings(
-            case.thermostat(), criterion, "wait", min(walk_steps, left), cell.max_displacement_A
-        )
-        after, reports = walk(
-            [states[w] for w in moving], forces, monitor, settings, cell.masses, str
-        )
+        settings = WalkSettings(case.thermostat(), criterion, "wait", min(walk_steps, left), cell.max_displacement_A)
+        after, reports = walk([states[w] for w in moving], forces, monitor(), settings, cell.masses, str)
         for w, state, report in zip(moving, after, reports, strict=True):
             if report.ended not in ("finished", "selected"):
                 raise SystemExit(f"{case.name}: {report.reason}")
@@ -106,9 +105,7 @@ def unmatched(flags: set[tuple[int, int]], others: set[tuple[int, int]]) -> int:
     return sum(not any(w == v and abs(s - t) <= NEAR for v, t in others) for w, s in flags)
 
 
-def compare(
-    case: Case, counts: tuple[int, ...], gammas: tuple[float, ...], n_steps: int, walk_steps: int
-) -> tuple[int, int, int]:
+def compare(case: Case, counts: tuple[int, ...], gammas: tuple[float, ...], n_steps: int, walk_steps: int) -> Counts:
     """Print a line for each posterior and γ; numbers of flags, of those missed and of those in excess."""
     basis = case.basis()
     cell = case.supercell(basis)
@@ -117,21 +114,26 @@ def compare(
     for n, force_field in zip(counts, force_fields, strict=True):
         reference = Exact(force_field)
         for gamma in gammas:
-            monitor = Sketched(reference)
-            exact = walked(case, force_fields[-1], reference, gamma, n_steps, walk_steps)
-            sketch = walked(case, force_fields[-1], monitor, gamma, n_steps, walk_steps)
-            missed, excess = unmatched(exact.flags, sketch.flags), unmatched(sketch.flags, exact.flags)
-            same = len(exact.flags & sketch.flags)
-            ratio = sketch.errors_eV_A / exact.errors_eV_A
-            print(
-                f"{case.name:6} {n:3} labels  γ {gamma:4.2f}  {exact.errors_eV_A.size:7} steps  "
-                f"flags {len(exact.flags):4}  same step {same:4}  missed {missed:2}  in excess {excess:2}  "
-                f"sketch/exact: mean {ratio.mean():.4f}, rms deviation {ratio.std():.3f}, "
-                f"{ratio.min():.2f}-{ratio.max():.2f}  exact at {monitor.exact_calls / ratio.size:.1%} of steps",
-                flush=True,
-            )
-            total += len(exact.flags), missed, excess
+            print(f"{case.name:6} {n:3} labels  γ {gamma:4.2f}", end="  ")
+            total += line(case, force_fields[-1], reference, gamma, n_steps, walk_steps)
     return int(total[0]), int(total[1]), int(total[2])
+
+
+def line(case: Case, mover: ForceField, reference: Exact, gamma: float, n_steps: int, walk_steps: int) -> Counts:
+    """Walk twice, and print how the flags compare."""
+    exact = walked(case, mover, lambda: reference, gamma, n_steps, walk_steps)
+    reference.sketch_calls = 0
+    sketch = walked(case, mover, lambda: Sketched(reference), gamma, n_steps, walk_steps)
+    missed, excess = unmatched(exact.flags, sketch.flags), unmatched(sketch.flags, exact.flags)
+    same = len(exact.flags & sketch.flags)
+    ratio = sketch.errors_eV_A / exact.errors_eV_A
+    print(
+        f"{ratio.size:7} steps  flags {len(exact.flags):4}  same step {same:4}  missed {missed:2}  "
+        f"in excess {excess:2}  sketch/exact: mean {ratio.mean():.4f}, rms deviation {ratio.std():.3f}, "
+        f"{ratio.min():.2f}-{ratio.max():.2f}  exact at {reference.sketch_calls / ratio.size:.1%} of steps",
+        flush=True,
+    )
+    return len(exact.flags), missed, excess
 
 
 def main() -> None:

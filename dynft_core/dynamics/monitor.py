@@ -1,11 +1,11 @@
 """How a walk watches ε_B: exactly, or by a sketch that is right to a few percent at a fraction of the time.
 
 The sketch evaluates a few of its probes at each step, others at the next, so that no direction of the parameters stays
-unseen and the mean over a window averages all of them. Every SURVEY_INTERVAL steps there is a survey: all probes are
-evaluated, and for one walker the exact ε_B. The scatter of the probes is the error of one, measured on the structures
+unseen and the mean over a window averages all of them. Every SURVEY_INTERVAL steps there is a survey of one walker, of
+each in turn: all probes and the exact ε_B. The scatter of the probes is the error of one, measured on the structures
 that the walkers are at; from it follow the number of probes of the steps to come, more where few directions dominate
 the posterior, and the margin within which a threshold calls for the exact value. The exact value takes out the error
-that all probes together have.
+that all probes together have where there are fewer of them than parameters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.dynamics.protocols import ErrorMonitor, Watched
+from dynft_core.dynamics.protocols import SINGLE_PRECISION, ErrorMonitor, Watched
 from dynft_core.models.force_constants.expansion.sketch import PROBES
 from dynft_core.models.protocol import Model, Sketched, Uncertainty
 from dynft_core.vocabulary import MonitorName
@@ -28,8 +28,8 @@ SURVEY_INTERVAL = 100
 """Steps between two surveys."""
 TARGET_ERROR = 0.06
 """Relative error of one step's sketch that decides how many probes it takes."""
-SINGLE_PRECISION = 1e-5
-"""Relative error of ε_B in single precision, with room."""
+SURVEYS_AVERAGED = 4
+"""Surveys, about the latest so many, over which the error of a probe is averaged."""
 
 
 @dataclass(frozen=True)
@@ -67,49 +67,53 @@ class SketchMonitor(_Decisive):
     def __init__(self, model: Any) -> None:
         super().__init__(model)
         self._sketch = model.sketch
-        self._calls = 0
+        self._steps_to_survey = 0
+        self._turn = 0
         self._next = 0
         self.probes_a_step = PROBES
+        self._surveys = 0
         self._exact_squares = self._sketched_squares = 0.0
-        self.probe_error = math.nan
-        """Relative standard error of ε_B from one probe, as last measured."""
+        self.probe_error = math.sqrt(0.5)
+        """Relative standard error of ε_B from one probe, as measured; at first that of a single direction, the most."""
 
     def watch(self, displacements: Floats) -> Watched:
         """As ErrorMonitor.watch."""
-        survey = self._calls % SURVEY_INTERVAL == 0
-        count = PROBES if survey else self.probes_a_step
+        if self._steps_to_survey == 0:
+            self._survey(displacements)
+        else:
+            self._steps_to_survey -= 1
+        count = self.probes_a_step
         probes = [(self._next + i) % PROBES for i in range(count)]
         self._next = (self._next + count) % PROBES
-        squares = self._sketch.mean_squares(displacements, probes)
-        if survey:
-            self._survey(squares, displacements)
-        self._calls += 1
-        errors = np.sqrt(self._scale * squares.mean(axis=0))
-        return Watched(errors, self.probe_error / math.sqrt(count))
+        squares = self._scale * self._sketch.mean_squares(displacements, probes).mean(axis=0)
+        # The mean of a root is lower than the root of the mean, by half the variance of the root.
+        lost = self.probe_error**2 * (1 / count - 1 / PROBES) / 2
+        return Watched(np.sqrt(squares) * (1 + lost), self.probe_error / math.sqrt(count))
 
-    def _survey(self, squares: Floats, displacements: Floats) -> None:
-        """Learn from all probes' `squares` (P, W); the walkers are compared with the exact value in turn."""
-        self.probe_error = probe_error(squares)
+    def _survey(self, displacements: Floats) -> None:
+        """Compare all probes with the exact ε_B of the walker whose turn it is; the next one's if it has exploded."""
+        walker = self._turn % displacements.shape[2]
+        self._turn += 1
+        squares = self._sketch.mean_squares(displacements[:, :, walker : walker + 1], range(PROBES))[:, 0]
+        mean = float(squares.mean())
+        if not 0 < mean < math.inf:
+            return
+        self._steps_to_survey = SURVEY_INTERVAL - 1
+        self._surveys += 1
+        self._sketched_squares += mean
+        self._exact_squares += _quick(self.model).structure(displacements[:, :, walker]) ** 2
+        change = probe_error(squares) ** 2 - self.probe_error**2
+        self.probe_error = math.sqrt(self.probe_error**2 + change / min(self._surveys, SURVEYS_AVERAGED))
         self.probes_a_step = min(PROBES, max(1, math.ceil((self.probe_error / TARGET_ERROR) ** 2)))
-        walker = self._calls // SURVEY_INTERVAL % displacements.shape[2]
-        sketched = float(squares[:, walker].mean())
-        if math.isfinite(sketched):
-            self._sketched_squares += sketched
-            self._exact_squares += _quick(self.model).structure(displacements[:, :, walker]) ** 2
 
     @property
     def _scale(self) -> float:
-        return self._exact_squares / self._sketched_squares if self._sketched_squares else 1.0
+        return self._exact_squares / self._sketched_squares if self._surveys else 1.0
 
 
 def probe_error(squares: Floats) -> float:
-    """Relative standard error of ε_B from one probe, given ε_B² by each probe for each walker (P, W)."""
-    mean = squares.mean(axis=0)
-    warm = (mean > 0) & np.isfinite(mean)
-    if not warm.any():
-        return 0.0
-    relative = squares[:, warm].std(axis=0, ddof=1) / mean[warm]
-    return float(np.sqrt(np.mean(relative**2)) / 2)
+    """Relative standard error of ε_B from one probe, given ε_B² (P,) of one structure by each probe."""
+    return float(squares.std(ddof=1) / squares.mean()) / 2
 
 
 def _quick(model: Model) -> Uncertainty:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+SINGLE_PRECISION = 1e-5
+"""Relative error of ε_B in single precision, with room."""
 SAFETY = 6.0
 """Margin of an estimate in its standard errors."""
 
@@ -38,6 +40,11 @@ class Watched:
     def margin(self) -> float:
         """The exact value lies below (1 + margin) times this one."""
         return SAFETY * self.deviation
+
+    @property
+    def estimated(self) -> bool:
+        """Whether these values are further from the exact ones than by rounding."""
+        return self.deviation > SINGLE_PRECISION
 
 
 class ErrorMonitor(Protocol):

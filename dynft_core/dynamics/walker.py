@@ -10,8 +10,9 @@ Each step: move, watch ε_B, and let the criterion judge. What can happen to a w
   Looked for before a structure can be chosen. The walker goes back as after a break.
 
 *What is decided is exact.* The monitor may watch with an estimate. Where that comes within its margin of the threshold,
-the exact ε_B is computed and compared. The threshold is a mean over a window of estimates, which is right to a percent:
-a walk selects and breaks where it would with the exact ε_B at every step, or a few steps beside.
+the exact ε_B is computed and compared, and for EXACT_STEPS steps after that, whatever their estimates, the exact values
+enter the window. Its mean is right to half a percent, and better where a walk stays near the threshold: a walk selects
+and breaks where it would with the exact ε_B at every step.
 
 *Going back without going round in circles.* The step count, and with it the noise, goes on, so that the walker takes
 another way out of the snapshot. Something is learnt each time where that is safe: the structure of the break itself
@@ -48,6 +49,8 @@ HEATED = 0.9
 """A walker has been heated once its kinetic temperature reached this part of the thermostat's."""
 CALM = 0.8
 """Part of the limits of an explosion up to which a structure may be learnt from after a break, or be a snapshot."""
+EXACT_STEPS = 5
+"""Looks at ε_B that are exact after one near the threshold."""
 MAX_BREAKS = 3
 """Breaks in a row after which a snapshot is given up."""
 
@@ -116,6 +119,7 @@ class Walker:
         self._errors: list[float] = []
         self._latest: float | None = None
         self._watched = math.nan
+        self._exact_left = 0
         self._warm_errors: list[float] = []
         self._watch_deviation = math.nan
         self._temperatures: list[tuple[int, float]] = []
@@ -170,11 +174,19 @@ class Walker:
         error = self._watched = float(watched.errors_eV_A[lane])
         highest = error * (1 + watched.margin)
         decision = self._decide(highest)
-        if decision is not None and (audit or highest > decision.threshold_eV_A):
-            error = monitor.exact(u)  # whatever is chosen or left is decided on this value
-            decision = self._decide(error)
+        if decision is not None:
+            near = highest > decision.threshold_eV_A
+            if near or audit or self._exact_left:
+                error = monitor.exact(u)  # whatever is chosen or left is decided on this value
+                decision = self._decide(error)
+            if self._exact_left:
+                self._watched = error
+            self._exact_left = EXACT_STEPS if near and self._wants_exact_mean(watched) else max(0, self._exact_left - 1)
         self._latest = error
         return decision
+
+    def _wants_exact_mean(self, watched: Watched) -> bool:
+        return self._settings.criterion.name == "trajectory_average" and watched.estimated
 
     def _decide(self, error: float) -> Decision | None:
         return decide(self._settings.criterion, self._memory(), error) if math.isfinite(error) else None
@@ -219,8 +231,8 @@ class Walker:
     def _note_latest(self) -> None:
         """The latest ε_B into the trace and, once the walker is warm, as it was watched into the window.
 
-        An exact value is computed where the estimate is high; put in its place it would leave the low ones alone, and
-        the mean would be too small.
+        An exact value that is computed because the estimate is high stays out of the window: put in the place of high
+        estimates alone it would make the mean too small.
         """
         assert self._latest is not None
         self._errors.append(self._told)

@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 class Window:
     """The ring of a walker's latest ε_B, one entry for each MD step; entry j lies at j mod k.
 
-    Estimates stay as they are: those of a monitor are unbiased, so that the mean over a window is right to a percent.
+    Estimates stay as they are: a monitor's are unbiased, so that the mean over a window is right to half a percent.
     """
 
     def __init__(self, values: Floats, count: int) -> None:

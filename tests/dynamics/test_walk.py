@@ -11,6 +11,7 @@ import pytest
 from dynft_core.dynamics.langevin import Langevin
 from dynft_core.dynamics.protocols import Watched
 from dynft_core.dynamics.state import WalkState
+from dynft_core.dynamics.walker import EXACT_STEPS
 from dynft_core.errors import InputError
 
 
@@ -308,6 +309,26 @@ def test_an_error_far_from_its_threshold_is_never_computed_exactly(bench):
 
     states, (report,) = bench.walk(bench.start(), Estimate(), 500, gamma=1.7)
     assert report.ended == "finished" and states[0].window_count > 300
+
+
+def test_after_a_look_near_the_threshold_exact_errors_enter_the_window(bench):
+    """Not that look's own: it was taken for its high estimate."""
+
+    class Estimate:
+        calls = 0
+
+        def exact(self, u):
+            return 1.1
+
+        def watch(self, u):
+            self.calls += 1
+            return Watched(np.full(u.shape[2], 1.4 if self.calls == 400 else 1.0), deviation=0.02)
+
+    states, (report,) = bench.walk(bench.start(), Estimate(), 450, gamma=1.5)
+    assert report.ended == "finished"
+    seen = states[0].window[: states[0].window_count].tolist()
+    after = [1.4] + [1.1] * EXACT_STEPS + [1.0] * (50 - EXACT_STEPS)
+    assert len(seen) > 100 and seen == [1.0] * (len(seen) - len(after)) + after
 
 
 def test_between_looks_the_latest_error_stands(bench):

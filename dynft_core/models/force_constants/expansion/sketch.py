@@ -5,6 +5,10 @@ is ε_B² on average (Hutchinson's estimator of the trace in paper eq. 4). Each 
 precision instead of a sensing matrix and its product with H. Signs rather than normal variables: they leave out the
 diagonal of Hᵀ AᵀA H / 3N, and with it a part of the scatter; what remains is 3-6 % of ε_B for one probe of a crystal of
 200 atoms.
+
+The signs of different columns of H are orthogonal over all probes (they come from a Hadamard matrix) as far as there
+are no more columns than probes: then the mean over all probes is ε_B² itself. Of more columns, those PROBES apart share
+their signs up to one drawn for each column, and the mean keeps the error that as many random probes have.
 """
 
 from __future__ import annotations
@@ -13,14 +17,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import hadamard
 
 from dynft_core.models.force_constants.expansion.folding import FoldedBasis
 from dynft_core.models.force_constants.expansion.potential import Potential
 
 Floats = NDArray[np.float64]
 
-PROBES = 16
-"""Probes drawn for each posterior."""
+PROBES = 64
+"""Probes of each posterior, a power of two."""
 
 
 class Sketch:
@@ -28,9 +33,7 @@ class Sketch:
 
     def __init__(self, folded: FoldedBasis, half: Floats) -> None:
         """`half`: (M', M') H with Σ = H Hᵀ."""
-        rng = np.random.Generator(np.random.Philox(key=PROBES))
-        signs = rng.choice((-1.0, 1.0), (PROBES, len(half)))
-        self._probes = tuple(Potential(folded, half @ row, np.float32) for row in signs)
+        self._probes = tuple(Potential(folded, probe, np.float32) for probe in signs(len(half)) @ half.T)
 
     def mean_squares(self, displacements: Floats, probes: Sequence[int]) -> Floats:
         """(P, W) mean square force (eV/Å)² of each of `probes` at displacements (N, 3, W) Å, walkers last."""
@@ -41,3 +44,9 @@ class Sketch:
                 own = np.ascontiguousarray(forces[:, :, walker]).ravel()  # one order of summation in every batch
                 found[row, walker] = own @ own / own.size
         return found
+
+
+def signs(columns: int) -> Floats:
+    """(PROBES, columns) of ±1; any PROBES successive columns are orthogonal."""
+    drawn = np.random.Generator(np.random.Philox(key=PROBES)).choice((-1.0, 1.0), columns)
+    return np.asarray(hadamard(PROBES)[:, np.arange(columns) % PROBES] * drawn)

@@ -11,7 +11,7 @@ from dynft_core.dynamics.langevin import Langevin, Thermostat
 from dynft_core.dynamics.monitor import SURVEY_INTERVAL, ExactMonitor, SketchMonitor, probe_error
 from dynft_core.dynamics.protocols import SAFETY
 from dynft_core.models.force_constants.expansion.potential import Potential
-from dynft_core.models.force_constants.expansion.sketch import PROBES, Sketch
+from dynft_core.models.force_constants.expansion.sketch import PROBES, Sketch, signs
 
 Floats = NDArray[np.float64]
 
@@ -37,10 +37,22 @@ def test_a_probe_is_a_force_field_whose_mean_square_force_it_gives(force_field: 
     rng = np.random.default_rng(3)
     u = rng.normal(0, 0.08, (force_field.supercell.n_atoms, 3, 11))
     squares = force_field.sketch.mean_squares(u, [2, 5])
-    signs = np.random.Generator(np.random.Philox(key=PROBES)).choice((-1.0, 1.0), (PROBES, force_field.basis.size))
+    drawn = signs(force_field.basis.size)
     for row, probe in enumerate((2, 5)):
-        forces = Potential(force_field.folded, force_field.posterior.half @ signs[probe]).batch_forces(u)
+        forces = Potential(force_field.folded, force_field.posterior.half @ drawn[probe]).batch_forces(u)
         np.testing.assert_allclose(squares[row], np.mean(forces**2, axis=(0, 1)), rtol=1e-5)
+
+
+def test_the_mean_over_all_probes_is_the_exact_error_of_as_many_parameters(force_field: ForceField) -> None:
+    """Σ of rank PROBES: the signs of its directions are orthogonal."""
+    rng = np.random.default_rng(8)
+    u = rng.normal(0, 0.08, (force_field.supercell.n_atoms, 3))
+    half = np.zeros_like(force_field.posterior.half)
+    half[:, :PROBES] = force_field.posterior.half[:, :PROBES]
+    squares = Sketch(force_field.folded, half).mean_squares(u[:, :, None], range(PROBES))
+    exact = np.sum((force_field.sensing_matrix(u) @ half) ** 2) / u.size
+    assert squares.mean() == pytest.approx(exact, rel=1e-5)
+    assert squares.std() > 0.02 * exact
 
 
 def test_the_mean_over_many_draws_of_signs_is_the_exact_error(force_field: ForceField) -> None:
@@ -60,7 +72,7 @@ def test_the_measured_error_is_the_true_one(keating_force_field: ForceField, the
     sketch, measured, deviations = keating_force_field.sketch, [], []
     for u in thermal[::4]:
         squares = sketch.mean_squares(u, range(PROBES))
-        measured.append(probe_error(squares))
+        measured.append(np.sqrt(np.mean([probe_error(own) ** 2 for own in squares.T])))
         exact = np.array([keating_force_field.error.structure(u[:, :, w]) for w in range(3)])
         deviations.append(np.sqrt(squares) / exact - 1)
         assert np.sqrt(squares.mean(axis=0)) == pytest.approx(exact, rel=SAFETY * measured[-1] / np.sqrt(PROBES))
@@ -70,13 +82,29 @@ def test_the_measured_error_is_the_true_one(keating_force_field: ForceField, the
 def test_the_watch_keeps_its_margin_and_its_mean_a_narrower_one(
     keating_force_field: ForceField, thermal: Floats
 ) -> None:
-    monitor, exact = SketchMonitor(keating_force_field), ExactMonitor(keating_force_field)
-    ratios = []
-    for u in thermal:
-        watched, true = monitor.watch(u), exact.watch(u)
-        assert np.all(true.errors_eV_A < watched.errors_eV_A * (1 + watched.margin))
-        ratios.append(watched.errors_eV_A / true.errors_eV_A)
-    assert np.mean(ratios) == pytest.approx(1.0, abs=0.05)
+    """Over draws of signs: a mean of 0.2 ps scatters by 0.4 % with them, in which machines may differ by rounding."""
+    exact = [ExactMonitor(keating_force_field).watch(u).errors_eV_A for u in thermal]
+    half = keating_force_field.posterior.half
+    flips = np.random.default_rng(7).choice((-1.0, 1.0), (8, len(half)))
+    means = []
+    for flip in flips:
+        monitor = SketchMonitor(keating_force_field)
+        monitor._sketch = Sketch(keating_force_field.folded, half * flip)
+        watched = [monitor.watch(u) for u in thermal]
+        assert all(np.all(x < w.errors_eV_A * (1 + w.margin)) for x, w in zip(exact, watched, strict=True))
+        means.append(np.mean([w.errors_eV_A / x for x, w in zip(exact, watched, strict=True)]))
+    assert np.mean(means) == pytest.approx(1.0, abs=0.01)
+    assert np.std(means) < 0.01
+
+
+def test_the_mean_over_all_turns_of_the_probes_is_the_exact_error(force_field: ForceField) -> None:
+    """Of one structure, whose survey takes out what all probes have in common. A mean of roots alone is too low."""
+    u = np.random.default_rng(5).normal(0, 0.08, (force_field.supercell.n_atoms, 3, 1))
+    monitor = SketchMonitor(force_field)
+    seen = np.array([monitor.watch(u).errors_eV_A[0] for _ in range(PROBES)])
+    exact = float(force_field.bayesian_error(u[:, :, 0]))
+    assert seen.std() > 0.03 * exact
+    assert seen.mean() == pytest.approx(exact, rel=5e-4)
 
 
 def test_more_probes_where_one_direction_dominates(force_field: ForceField) -> None:
@@ -110,5 +138,7 @@ def test_the_probes_are_taken_in_turn_and_all_of_them_now_and_then(force_field: 
     u = np.zeros((force_field.supercell.n_atoms, 3, 2))
     for _ in range(SURVEY_INTERVAL + 1):
         monitor.watch(u)
-    assert sorted(taken[0]) == sorted(taken[-1]) == list(range(PROBES))
-    assert [t for step in taken[1 : PROBES + 1] for t in step] == list(range(PROBES))
+    surveys = [n for n, probes in enumerate(taken) if probes == list(range(PROBES))]
+    assert surveys == [0, SURVEY_INTERVAL + 1]  # beside the steps' own
+    steps = [t for n, probes in enumerate(taken) if n not in surveys for t in probes]
+    assert steps == [n % PROBES for n in range(SURVEY_INTERVAL + 1)]
