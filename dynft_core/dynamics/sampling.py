@@ -40,7 +40,7 @@ def sample(
     md = Langevin(
         Thermostat(temperature_K, friction_per_ps, timestep_fs),
         masses,
-        model.potential.batch_forces,
+        model.potential.in_precision(np.float32).batch_forces,  # any structure will do, as it is labelled as it is
         still,
         still,
         [(seed, FIRST_STREAM + w) for w in range(n_walkers)],

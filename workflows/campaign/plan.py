@@ -24,6 +24,8 @@ MOST_WALKS = 100
 """Walks whose ends say what the walkers meet on average; more say it no better than the audits themselves."""
 MOST_CANDIDATES = 100
 """Candidates of one selection."""
+NEW_LABELS = 1.25
+"""Times as many labels as when larger expansions were last tried: fewer tell nothing new of them."""
 
 
 def plan(state: State) -> tuple[State, tuple[Action, ...]]:
@@ -140,9 +142,9 @@ def _walk_or_end(state: State, actions: list[Action]) -> Plan:
 
 
 def _trial(state: State) -> list[Action]:
-    """Larger expansions on the labels so far, unless they have been tried on these."""
+    """Larger expansions on the labels so far, unless they have been tried on these, or on nearly as many."""
     trial = f"truncation:{len(state.fits):06d}"
-    if state.tried_labels == state.fits[-1].n_labels or trial in state.tasks:
+    if state.fits[-1].n_labels < NEW_LABELS * state.tried_labels or trial in state.tasks:
         return []
     return [Action(trial, jobs.truncation_job(state.run_dir, state.force_field, state.ledger.labels("audit")))]
 
