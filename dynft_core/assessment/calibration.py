@@ -8,7 +8,7 @@ is z: normal with variance one where the prediction is right. Its distribution t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,10 +54,12 @@ def species_scores(species: Sequence[str], residual: ArrayLike, variance: ArrayL
     return tuple(SpeciesScore(str(name), counts_of(z[of == name])) for name in sorted(set(species)))
 
 
-def calibrations(scores: Sequence[Score], scale: float = 1.0) -> tuple[Calibration, ...]:
+def calibrations(
+    scores: Sequence[Score], scale_of: Callable[[Score], float] = lambda score: 1.0
+) -> tuple[Calibration, ...]:
     """All scores together, then by species, by temperature and by role, wherever there is more than one.
 
-    `scale`: what the predictions are multiplied by for `recalibrated`.
+    `scale_of`: what a score's prediction is multiplied by for `recalibrated`.
     """
     scored = [s for s in scores if s.species]
     by: list[Callable[[Score, SpeciesScore], str]] = [
@@ -72,23 +74,19 @@ def calibrations(scores: Sequence[Score], scale: float = 1.0) -> tuple[Calibrati
         if len(names) < 2 and names != ["all"]:
             continue
         for name in names:
-            group = [[own for own in s.species if name_of(s, own) == name] for s in scored]
-            found.append(_calibration(name, [own for own in group if own], scale))
+            group = [(scale_of(s), [own for own in s.species if name_of(s, own) == name]) for s in scored]
+            found.append(_calibration(name, [(scale, own) for scale, own in group if own]))
     return tuple(found)
 
 
-def _calibration(name: str, labels: Sequence[Sequence[SpeciesScore]], scale: float) -> Calibration:
-    z = Distribution(merged(_counts(labels)))
-    known = scale > 0
+def _calibration(name: str, labels: Sequence[tuple[float, Sequence[SpeciesScore]]]) -> Calibration:
+    each = [(scale, Distribution(merged(own.z_counts for own in species))) for scale, species in labels]
+    z = Distribution(merged(own.z_counts for _, species in labels for own in species))
     return Calibration(
         name,
         len(labels),
         z.size,
         math.sqrt(z.moment(2)),
         tuple(z.share_below(q) for q in QUANTILES),
-        tuple(z.share_below(q * scale) if known else math.nan for q in QUANTILES),
+        tuple(sum(own.size * own.share_below(q * scale) for scale, own in each) / z.size for q in QUANTILES),
     )
-
-
-def _counts(labels: Iterable[Iterable[SpeciesScore]]) -> Iterable[tuple[tuple[int, int], ...]]:
-    return (own.z_counts for label in labels for own in label)

@@ -13,6 +13,9 @@ from dynft_core.storage.segments import read_segment
 FAMILIES = {"force_constants": "dynft_core.expansion_choice.truncation:FORCE_CONSTANTS"}
 """Families by name. A module is imported when its family is first asked for: each brings its kernels with it."""
 
+METHODS = ("fit", "without", "load", "errors")
+"""What `models.protocol.Family` asks for."""
+
 KIND = "force_field"
 """Kind of the segments that models are kept in; the attribute 'family' tells which."""
 
@@ -29,8 +32,17 @@ def family(name: str) -> Family:
         raise InputError("model.family", f"one of {known}", f"'{name}'", nearest(name, FAMILIES, "name one"))
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InputError("model.family", "a family that can be imported", f"'{name}' ({error})", "check it") from error
+    except Exception as error:  # a user's module may raise whatever it likes while it is imported
+        raise InputError(
+            "model.family", "a family that can be imported, by this program and by its workers",
+            f"'{name}' ({type(error).__name__}: {error})", "correct it, or put its folder on PYTHONPATH",
+        ) from error
+    absent = [method for method in METHODS if not callable(getattr(found, method, None))]
+    if absent or isinstance(found, type):
+        got = "a class" if isinstance(found, type) else f"one without {', '.join(absent)}"
+        raise InputError(
+            "model.family", f"an object with {', '.join(METHODS)}", f"'{name}', {got}", "see docs/families.md"
+        )
     return found  # type: ignore[no-any-return]
 
 

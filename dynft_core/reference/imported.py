@@ -54,6 +54,8 @@ def finished_files(path: Path) -> list[Path]:
     """The files with calculations that `path` is or holds, at any depth; of one folder, those of the best kind."""
     if not path.is_dir():
         return [path]
+    if (path / "journal.jsonl").exists():  # a run folder, whose other files are no calculations
+        return finished_files(path / "labels") if (path / "labels").is_dir() else []
     found = [(p, rank) for p in sorted(path.rglob("*")) if p.is_file() and (rank := _rank(p)) is not None]
     labels = {p.parent for p, _ in found if p.name == LABEL}  # below them lie the attempts at them
     found = [(p, rank) for p, rank in found if p.name == LABEL or not labels.intersection(p.parents)]

@@ -72,7 +72,7 @@ def test_a_false_noise_level_shows_and_the_scale_mends_it() -> None:
     scores = [s for seed in range(20) for s in prequential(seed, NOISE / 3)]
     row = calibrations(scores)[0]
     assert 2.5 < row.scale < 3.1 and row.coverage[0] < 0.35
-    mended = calibrations(scores, row.scale)[0]
+    mended = calibrations(scores, lambda score: row.scale)[0]
     assert mended.recalibrated == pytest.approx(LEVELS, abs=0.03)
 
 

@@ -11,7 +11,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, make_supercell
 from ase.calculators.singlepoint import SinglePointCalculator
 from in_process import run
 
@@ -24,6 +24,7 @@ from dynft_core.reference.label import Label, read_frame, read_label
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign.state import State
 from workflows.campaign_file.reading import load_campaign
+from workflows.commands.app import main
 from workflows.commands.import_labels import import_labels
 from workflows.run_folder.folder import state_of
 from workflows.views.status import Status
@@ -183,3 +184,26 @@ def test_the_labels_of_a_run_folder_are_imported_into_the_same_cells(
 
 def label_of(run_dir: Path, key: str) -> Label:
     return read_label(run_dir / "labels" / key / "label.h5")
+
+
+def test_the_same_structures_on_other_sites_are_no_new_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cell of its own, its atoms shuffled and moved by a lattice vector: what is imported twice is taken once."""
+    atoms = make_supercell(bulk("Si", "diamond", a=5.432), [[2, 0, 0], [0, 2, 0], [0, 0, 1]])
+    rng, frames = np.random.default_rng(3), []
+    for _ in range(3):
+        frame = atoms.copy()
+        frame.positions += rng.normal(0, 0.04, frame.positions.shape)
+        frame.calc = make_calculator(ReferenceSettings("tersoff-si"), tmp_path)
+        forces, order = frame.get_forces(), rng.permutation(len(frame))
+        moved = frame[order]
+        moved.positions += 0.5 * atoms.cell[0]
+        moved.wrap()
+        moved.calc = SinglePointCalculator(moved, forces=forces[order], energy=frame.get_potential_energy())
+        frames.append(moved)
+    ase.io.write(tmp_path / "frames.xyz", frames, format="extxyz")
+    run = str(tmp_path / "run")
+    assert main(["labels", "import", "si", str(tmp_path / "frames.xyz"), "--run", run]) == 0
+    assert "imported: 3 labels of 8 atoms, supercell" in capsys.readouterr().out
+    assert main(["labels", "import", run, str(tmp_path / "frames.xyz")]) == 2

@@ -55,7 +55,7 @@ def _check_groups(campaign: Campaign) -> None:
         )
     for i, group in enumerate(campaign.groups):
         for other in campaign.groups[:i]:
-            if group.name == other.name:
+            if group.name.lower() == other.name.lower():  # files bear their names
                 again = f"'{group.name}' again"
                 raise InputError(f"walkers.{i}.name", "a name of its own", again, "choose another")
             if group.has(other.temperature_K, other.cell):

@@ -29,6 +29,8 @@ _EXPECTED = {
     "string_pattern_mismatch": "letters, digits and . _ + - alone",
     "greater_than": "more than {gt:g}",
     "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "string_too_long": "at most {max_length} characters",
     "literal_error": "{expected}",
 }
 """What was expected, by pydantic's kind of error."""

@@ -58,7 +58,7 @@ class DynamicsSection(_Section):
 class WalkersSection(_Section):
     """A group of walkers; without any, `[dynamics]` and `[crystal]` describe one."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=40)]
     count: Annotated[int, Field(ge=1, le=10_000)] = 2
     temperature_K: Positive | None = None
     """None: that of `[dynamics]`."""

@@ -53,7 +53,9 @@ def dry_run_lines(campaign: Campaign, folder: Path, site: str) -> list[str]:
         lines += _time_for_tasks(executor, {task: limits_s[task] for task in labels if labels[task] == executor.label})
     twice = "" if runs_in_process(reference_settings(campaign)) else " (twice where an attempt fails or is doubted)"
     d, s, bounds = campaign.dynamics, campaign.selection, campaign.convergence
+    groups = campaign.groups if len(campaign.groups) > 1 else ()
     lines += [
+        *(f"walkers '{g.name}': {len(g.walkers)} at {g.temperature_K:g} K, supercell {g.supercell}" for g in groups),
         f"walks: {campaign.n_walkers} walkers in {len(batches(campaign))} tasks at a time, {d.segment_ps:g} ps or at "
         f"most {d.max_task_minutes:g} minutes each; {bounds.min_walk_ps:g} to {bounds.max_walk_ps:g} ps a walker",
         f"labels: {campaign.reference.calculator}, at most {campaign.reference.timeout_s:g} s each{twice},"

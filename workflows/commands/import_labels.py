@@ -25,7 +25,7 @@ from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import read_cell, read_perfect_structure, write_perfect_structure, write_structures
 from dynft_core.symmetry.space_group import primitive
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
-from workflows.campaign.events import imported_event, started_event
+from workflows.campaign.events import imported_event, recorded_campaign, started_event
 from workflows.campaign.jobs import reference_settings
 from workflows.campaign.paths import JOURNAL, PRIMITIVE, SUPERCELL
 from workflows.campaign.state import State
@@ -79,10 +79,19 @@ class _OfCell:
         """Of what is accepted, (S, N, 3) eV/Å."""
         return np.array([frame.forces for frame in self.accepted])
 
-    def has(self, displacements: Floats) -> bool:
-        """Whether a structure (N, 3) Å is among them."""
+    def has(self, displacements: Floats, supercell: Supercell) -> bool:
+        """Whether a structure (N, 3) Å is among them, or lies on other sites by a translation of the lattice."""
         there = [x.displacements for x in self.labels] + [x.displacements for x in self.accepted]
-        return any(np.abs(u - displacements).max() < DUPLICATE_A for u in there)
+        sizes = _sizes(displacements)
+        alike = [u for u in there if np.abs(_sizes(u) - sizes).max() < DUPLICATE_A]
+        cells = np.unique(supercell.cells, axis=0)
+        moved = [supercell.site_index(supercell.basis_index, supercell.cells + cell) for cell in cells] if alike else []
+        return any(np.abs(u[order] - displacements).max() < DUPLICATE_A for order in moved for u in alike)
+
+
+def _sizes(displacements: Floats) -> Floats:
+    """How far the atoms are displaced, ascending: the same on whichever sites."""
+    return np.sort(np.linalg.norm(displacements, axis=1))
 
 
 @dataclass(frozen=True)
@@ -181,11 +190,25 @@ def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settin
     use = "in the place of the initial structures" if not state.fits else "in the next fit"
     n_files = len({x.finished.path for x in frames})
     files = f"{n_files} file{'' if n_files == 1 else 's'}"
-    lines += [*(counted if len(counted) > 1 else []), f"imported: {_labels(len(frames))} from {files}, {use}"]
+    others = len(counted) > 1 or any(accepted)  # the campaign's supercell is number 0
+    lines += [*(counted if others else []), f"imported: {_labels(len(frames))} from {files}, {use}"]
+    lines += _same_noise(state, paths)
     campaign = shlex.quote(source) if Path(source).resolve() != run_dir.resolve() else "CAMPAIGN"
     go_on = f"go on with: dynft train {campaign} --run {shlex.quote(str(run_dir))}"
     lines.append(go_on if taken else "named to the running driver")
     return "\n".join(lines)
+
+
+def _same_noise(state: State, paths: Sequence[Path]) -> list[str]:
+    """A warning where labels come of a run that walked with this campaign's random numbers."""
+    near = (folder for path in paths for folder in (path.resolve(), *path.resolve().parents))
+    seed = state.campaign.dynamics.seed
+    return [
+        f"warning: '{run}' walked with dynamics.seed = {seed}, as this campaign will: its audits and test structures "
+        "would resemble those labels; begin again with another seed"
+        for run in dict.fromkeys(near)
+        if (first := first_event(run)) is not None and recorded_campaign(first).dynamics.seed == seed
+    ]
 
 
 def _labels(n: int) -> str:
@@ -228,7 +251,7 @@ def _read(path: Path, found: _Import, state: State, accept_other_settings: bool)
             found.refuse(f"{error.argument}: expected {error.expected}, got", f"{error.got} ({where})")
             continue
         own = found.of_cell.setdefault(which, _OfCell())
-        if own.has(displacements):
+        if own.has(displacements, found.supercells[which]):
             found.refuse(KNOWN, where)
             continue
         own.accepted.append(_Taken(displacements, forces[order], _energy_eV(frame), finished, where))

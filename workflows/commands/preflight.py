@@ -7,6 +7,7 @@ from pathlib import Path
 from dynft_core.errors import InputError
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.registry import family
 from dynft_core.reference.calculators import check_calculator
 from dynft_core.symmetry.basis import check_cutoffs
 from workflows.campaign.jobs import chooses_batches, reference_settings
@@ -35,6 +36,7 @@ def check_campaign(campaign: Campaign) -> list[str]:
                 "give a larger one",
             )
     supercell = max(cells, key=lambda cell: cell.n_atoms)
+    family(campaign.model_settings().family)
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
     return [*check_calculator(reference_settings(campaign), supercell.atoms()), *(note for note in found if note)]
 

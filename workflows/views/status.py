@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from dynft_core.assessment.convergence import (
     recalibration,
     recalibration_test,
 )
+from dynft_core.assessment.scores import Score
 from dynft_core.assessment.validation import Validation
 from dynft_core.assessment.verdict import Check
 from dynft_core.dynamics.walk_records import WalkJob
@@ -189,7 +191,7 @@ class Status:
             recalibration=_recalibration(state),
             calibration={
                 "before": calibrations([s for fit in state.fits for s in fit.scores]),
-                "now": calibrations(tested, recalibration(record)),
+                "now": calibrations(tested, partial(_scale_of, state)),
             },
             diagnosis=state.diagnosis,
             validation=state.validation,
@@ -233,6 +235,13 @@ def _go_on(state: State) -> str:
     again = ", which tries again what failed" if state.failure else ""
     causes = f"; all causes: {shlex.join(['dynft', 'labels', 'list', state.run_dir])}" if state.ledger.failed else ""
     return f"{first}dynft train CAMPAIGN --run {shlex.quote(state.run_dir)}{again}{causes}"
+
+
+def _scale_of(state: State, score: Score) -> float:
+    """What the prediction of a label is multiplied by: the scale that the audits of its group of walkers found."""
+    groups = state.campaign.groups
+    own = next((g for g in groups if g.has(score.temperature_K, score.cell)), groups[0])
+    return recalibration(state.record_of(own))
 
 
 def _groups(state: State) -> tuple[GroupStatus, ...]:

@@ -315,7 +315,13 @@ class ForceField:
             FileFormatError: the file, or the basis that it names, is missing, damaged, of another kind or newer format.
         """
         segment = read_segment(Path(path), KIND)
-        attributes, beside = segment.attributes, basis_beside(segment, Path(path))
+        attributes = segment.attributes
+        if (family := attributes.get("family", cls.family)) != cls.family:
+            raise FileFormatError(
+                str(path), "a force field of force constants", f"a model of the family '{family}'",
+                "read it by dynft_core.models.registry.load_model",
+            )
+        beside = basis_beside(segment, Path(path))
         try:
             basis = beside or ForceConstantBasis.from_arrays(under(segment.arrays, "basis."))
             cell = under(segment.arrays, "supercell.")
