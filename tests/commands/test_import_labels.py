@@ -309,3 +309,16 @@ def test_nothing_that_can_be_used_is_one_line(campaign: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="at least one structure that can be a label"):
         import_labels(str(campaign), [tmp_path / "data"], tmp_path / "run", accept_other_settings=False)
     assert (tmp_path / "run" / "journal.jsonl").exists()  # a campaign that was there stays
+
+
+def test_a_run_with_the_same_seed_is_named(campaign: Path, tmp_path: Path) -> None:
+    """Its labels come from the walks that the new campaign would make; whatever the format of its journal."""
+    for seed in (load_campaign(campaign)[0].dynamics.seed, 77):
+        run = tmp_path / f"seed-{seed}"
+        (run / "frames").mkdir(parents=True)
+        first = {"event": "campaign_started", "format": 1, "campaign": {"dynamics": {"seed": seed}}}
+        with Journal.open(run / "journal.jsonl") as journal:
+            journal.append(first)
+        ase.io.write(run / "frames" / "data.xyz", computed(1), format="extxyz")
+        said = import_labels(str(campaign), [run / "frames"], tmp_path / f"to-{seed}", accept_other_settings=False)
+        assert (f"'{run}' walked with dynamics.seed = {seed}" in said) == (seed != 77)

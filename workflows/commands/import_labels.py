@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -25,7 +26,7 @@ from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import read_cell, read_perfect_structure, write_perfect_structure, write_structures
 from dynft_core.symmetry.space_group import primitive
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
-from workflows.campaign.events import imported_event, recorded_campaign, started_event
+from workflows.campaign.events import imported_event, started_event
 from workflows.campaign.jobs import reference_settings
 from workflows.campaign.paths import JOURNAL, PRIMITIVE, SUPERCELL
 from workflows.campaign.state import State
@@ -207,8 +208,16 @@ def _same_noise(state: State, paths: Sequence[Path]) -> list[str]:
         f"warning: '{run}' walked with dynamics.seed = {seed}, as this campaign will: its audits and test structures "
         "would resemble those labels; begin again with another seed"
         for run in dict.fromkeys(near)
-        if (first := first_event(run)) is not None and recorded_campaign(first).dynamics.seed == seed
+        if _seed_of(run) == seed
     ]
+
+
+def _seed_of(run_dir: Path) -> int | None:
+    """The seed of the run in a folder, whatever its format; None: no run, or one that does not tell."""
+    with suppress(FileFormatError, KeyError, TypeError):
+        if (first := first_event(run_dir)) is not None:
+            return int(first["campaign"]["dynamics"]["seed"])
+    return None
 
 
 def _labels(n: int) -> str:
