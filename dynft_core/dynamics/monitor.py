@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dynft_core.dynamics.protocols import SINGLE_PRECISION, ErrorMonitor, Watched
 from dynft_core.models.force_constants.expansion.sketch import PROBES
-from dynft_core.models.protocol import Model, Sketched, Uncertainty
+from dynft_core.models.protocol import Model, Uncertainty, is_sketched
 from dynft_core.vocabulary import MonitorName
 
 Floats = NDArray[np.float64]
@@ -117,9 +117,9 @@ def probe_error(squares: Floats) -> float:
 
 
 def _quick(model: Model) -> Uncertainty:
-    return model.quick_error if isinstance(model, Sketched) else model.error
+    return model.quick_error if is_sketched(model) else model.error
 
 
 def make_monitor(name: MonitorName, model: Model) -> ErrorMonitor:
     """The monitor called `name`; the exact one where the model has no sketch."""
-    return SketchMonitor(model) if name == "sketch" and isinstance(model, Sketched) else ExactMonitor(model)
+    return SketchMonitor(model) if name == "sketch" and is_sketched(model) else ExactMonitor(model)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeGuard, runtime_checkable
 
 import numpy as np
 from ase import Atoms
@@ -144,7 +144,6 @@ class Family(Protocol):
         """Errors (N, 3) of the forces, and ε_B (eV/Å), of models fitted with the same settings on a labelled frame."""
 
 
-@runtime_checkable
 class Sketched(Protocol):
     """A model whose error has cheaper forms: in single precision, and estimated by a few probes."""
 
@@ -155,6 +154,11 @@ class Sketched(Protocol):
     @property
     def sketch(self) -> Any:
         """The estimate (`Sketch.mean_squares`)."""
+
+
+def is_sketched(model: object) -> TypeGuard[Sketched]:
+    """Whether a model has them; asked of its class, as `isinstance` would compute both on the model."""
+    return hasattr(type(model), "sketch") and hasattr(type(model), "quick_error")
 
 
 @runtime_checkable

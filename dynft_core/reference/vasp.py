@@ -133,6 +133,7 @@ def read_potcars(parameters: Parameters, atoms: Atoms) -> dict[str, Potcar]:
     try:
         ase_calculator = make_vasp(without, Path())
     except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        # ASE raises each of these for a keyword or value that it does not take, and no class of its own.
         got = f"{type(error).__name__}: {error}"
         raise InputError("reference.parameters", "what ASE's Vasp accepts", got, "correct it") from error
     try:

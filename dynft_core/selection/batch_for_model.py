@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import scipy.linalg
@@ -22,7 +22,6 @@ ROWS_BYTES = 2**30
 """Memory for the rows of candidates: those that do not fit are computed again whenever they are looked at."""
 
 
-@runtime_checkable
 class LinearModel(Linear, Model, Protocol):
     """A model with a posterior of its parameters."""
 

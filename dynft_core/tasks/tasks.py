@@ -26,7 +26,7 @@ from dynft_core.initial.reference_md import reference_md
 from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.models.protocol import Harmonic, Larger
+from dynft_core.models.protocol import Harmonic, Larger, Linear
 from dynft_core.models.registry import family, load_model
 from dynft_core.properties.thermal import PropertySettings, largest_error
 from dynft_core.reference.calculators import make_calculator, runs_in_process, structure_key
@@ -36,7 +36,7 @@ from dynft_core.reference.guard import Expectation
 from dynft_core.reference.label import read_frame, run_label
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.regression.mpi import Ranks
-from dynft_core.selection.batch_for_model import BatchRule, LinearModel, choose
+from dynft_core.selection.batch_for_model import BatchRule, choose
 from dynft_core.storage.structures import read_cell, read_displacements, read_perfect_structure, write_structures
 from dynft_core.tasks.jobs import (
     EvaluateJob,
@@ -219,7 +219,8 @@ def select(job: SelectJob) -> SelectOutcome:
     """Choose which candidates are labelled."""
     run_dir = Path(job.run_dir)
     model = _kept(str(run_dir / job.force_field), False)
-    if not isinstance(model, LinearModel):
+    linear = isinstance(model, Linear)  # not of `LinearModel`: that would compute all that a model has
+    if not linear:
         raise InputError("selection.batch", "'all' for this family of models", f"'{job.method}'", "set it to 'all'")
     candidates, under_way = ([_structure(run_dir, ref) for ref in refs] for refs in (job.candidates, job.under_way))
     training = [read_frame(run_dir, key) for key in model.labels] if job.method == "maxvol" else []

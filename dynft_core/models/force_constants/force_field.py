@@ -104,13 +104,12 @@ class ForceField:
     @cached_property
     def potential(self) -> Potential:
         """The mean force field on the supercell."""
-        if self.baseline is None:
-            return self.expansion
-        return OnBaseline(self.expansion, self.baseline.on(self._cell))
+        return self.expansion if self._below is None else OnBaseline(self.expansion, self._below)
 
-    @property
-    def _cell(self) -> ReferenceCell:
-        return ReferenceCell.of(self.supercell.atoms())
+    @cached_property
+    def _below(self) -> Potential | None:
+        """The baseline on the supercell."""
+        return None if self.baseline is None else self.baseline.on(ReferenceCell.of(self.supercell.atoms()))
 
     @cached_property
     def highest_order(self) -> Expansion:
@@ -209,9 +208,8 @@ class ForceField:
 
     def baseline_forces(self, displacements: Floats) -> Floats:
         """f₀ (…, N, 3) eV/Å at displacements (…, N, 3) Å; zeros without a baseline."""
-        if self.baseline is None:
-            return np.zeros_like(displacements)
-        return self.baseline.on(self._cell).forces_and_energies(displacements)[0]
+        below = self._below
+        return np.zeros_like(displacements) if below is None else below.forces_and_energies(displacements)[0]
 
     def bayesian_error(self, displacements: ArrayLike, per_atom: bool = False) -> Floats:
         """ε_B (…) eV/Å of structures (…, N, 3), or (…, N) per atom (paper eq. 4, second term)."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from dynft_core import ForceField
 from dynft_core.dynamics.langevin import Langevin, Thermostat
-from dynft_core.dynamics.monitor import SURVEY_INTERVAL, ExactMonitor, SketchMonitor, probe_error
+from dynft_core.dynamics.monitor import SURVEY_INTERVAL, ExactMonitor, SketchMonitor, make_monitor, probe_error
 from dynft_core.dynamics.protocols import SAFETY
+from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.models.force_constants.expansion.potential import Potential
 from dynft_core.models.force_constants.expansion.sketch import PROBES, Sketch, signs
+from dynft_core.models.protocol import Linear, is_sketched
+from dynft_core.selection.batch_for_model import BatchRule, choose
 
 Floats = NDArray[np.float64]
 
@@ -142,3 +147,14 @@ def test_the_probes_are_taken_in_turn_and_all_of_them_now_and_then(force_field: 
     assert surveys == [0, SURVEY_INTERVAL + 1]  # beside the steps' own
     steps = [t for n, probes in enumerate(taken) if n not in surveys for t in probes]
     assert steps == [n % PROBES for n in range(SURVEY_INTERVAL + 1)]
+
+
+def test_what_a_model_can_do_is_asked_without_computing_it(force_field: ForceField) -> None:
+    """Probes and the spread of the error cost seconds where parameters are many."""
+    fresh, n_atoms = replace(force_field), force_field.supercell.n_atoms
+    make_monitor("exact", fresh).watch(np.full((n_atoms, 3, 1), 0.01))
+    frames = [Frame(ReferenceCell.of(fresh.supercell.atoms()), np.full((n_atoms, 3), 0.01))]
+    assert "sketch" not in vars(fresh) and "quick_error" in vars(fresh)
+    assert is_sketched(fresh) and isinstance(fresh, Linear)
+    choose(fresh, frames, (), BatchRule())
+    assert "sketch" not in vars(fresh) and "error" not in vars(fresh)
