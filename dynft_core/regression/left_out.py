@@ -55,11 +55,24 @@ def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floa
         InputError: structures are pending in the covariance, which the identity wants of the labels alone.
     """
     _refuse_pending(posterior)
-    spread = matrix @ posterior.half
-    factor = cholesky(np.eye(len(forces)) - posterior.beta * (spread @ spread.T))
-    inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
+    spread = np.sqrt(posterior.beta) * (matrix @ posterior.half).T
+    inverse = scipy.linalg.lapack.dtrtri(_others_share(spread), lower=1)[0]
     errors = inverse.T @ (inverse @ (matrix @ posterior.mean - forces))
     return np.asarray(errors), np.asarray(np.sum(inverse**2, axis=0) / posterior.beta)
+
+
+def errors_left_out(spread: Floats, residuals: Floats) -> Floats:
+    """Errors (R,) of R force components of one structure by the fit to all other structures.
+
+    Args:
+        spread: (M, R) of which the product with its transpose is H; residuals: (R,) errors by the fit to all.
+    """
+    return np.asarray(scipy.linalg.cho_solve((_others_share(spread), True), residuals, check_finite=False))
+
+
+def _others_share(spread: Floats) -> Floats:
+    """Lower Cholesky factor of 1 - H."""
+    return cholesky(np.eye(spread.shape[1]) - spread.T @ spread)
 
 
 def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
