@@ -1,7 +1,7 @@
 """What a larger or smaller expansion would change of the log evidence, hyperparameters kept: linear algebra on blocks.
 
 With R the prior precision over β, G the Gram matrix and L Lᵀ = G + R of an expansion, columns B added to it have the
-Schur complement S = (G + R)_BB - WᵀW, W = L⁻¹ (G + R)_·B, and T is the same of R alone. The misfit falls by r Sᵀ⁻¹ r with
+Schur complement S = (G + R)_BB - WᵀW, W = L⁻¹ (G + R)_·B, and T is the same of R alone. The misfit falls by rᵀ S⁻¹ r,
 r = m_B - WᵀL⁻¹m, and the log evidence for the best β rises by (log|T| - log|S| - n log(misfit after / before)) / 2.
 As the factor of a leading block is the leading block of the factor, one factorisation tells this of all shells of an
 order at once. Removed columns have a block of (G + R)⁻¹ in the place of S, from the last one on.
@@ -27,7 +27,7 @@ from dynft_core.regression.statistics import Statistics
 
 Floats = NDArray[np.float64]
 
-FAR_PRECISIONS = (1e-3, 1e-1, 1e1)
+FAR_PRECISIONS = (1e-2, 1.0)
 """Multiples of the prior precision of shells that are new, relative to what the present decay gives."""
 
 

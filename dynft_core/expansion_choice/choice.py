@@ -37,7 +37,7 @@ MAX_LEFT_OUT = 10
 """Structures that are left out in turn to tell the error."""
 NEARLY_AS_GOOD = 1.1
 """Times the left-out error of the last expansion that one may have which is preferred for its speed."""
-ENOUGH = 0.02
+ENOUGH = 0.1
 """Log evidence that hyperparameters may still miss while expansions are compared."""
 
 
@@ -90,8 +90,8 @@ def preferred(steps: Sequence[ChoiceStep], prefer: str) -> int:
     Raises:
         InputError: another word, or a number that no step has.
     """
-    last = steps[-1]
     if prefer == "speed":
+        last = steps[-1]
         good = [k for k, s in enumerate(steps, start=1) if s.left_out_eV_A <= NEARLY_AS_GOOD * last.left_out_eV_A]
         return min(good, key=lambda k: (steps[k - 1].terms, steps[k - 1].n_parameters))
     if prefer == "accuracy":
@@ -99,8 +99,9 @@ def preferred(steps: Sequence[ChoiceStep], prefer: str) -> int:
     if prefer.isdigit() and 1 <= int(prefer) <= len(steps):
         return int(prefer)
     raise InputError(
-        "--prefer", f"accuracy, speed or the number of a row, 1 to {len(steps)}", f"'{prefer}'", "choose one of them"
-    )
+        "--prefer", "accuracy, speed or the number of a row" + (f", 1 to {len(steps)}" if steps else ""), f"'{prefer}'",
+        "choose one of them",
+    )  # fmt: skip
 
 
 def choose_expansion(
@@ -126,6 +127,8 @@ def choose_expansion(
     """
     if not 2 <= max_order <= MAX_ORDER:
         raise InputError("max_order", f"2 to {MAX_ORDER}", str(max_order), "choose the highest order of the expansion")
+    if prefer not in ("accuracy", "speed") and not prefer.isdigit():
+        preferred((), prefer)
     stride = max(1, -(-sum(x.forces.size for x in cells) // MAX_ROWS))
     superset = Superset(crystal, [x.every(stride, slice(None)) for x in cells], on_sums)
     shells_A = shell_cutoffs(crystal, longest_distance([x.supercell for x in cells]))
@@ -140,10 +143,11 @@ def choose_expansion(
         on_step(steps)
 
     growth = grow(trials, worth, (1,), announce, ended)
-    present = trials.shells_of(growth.best.shells)
+    best = growth.best.shells
+    untried = (*trials.too_large(growth.best), *reach.untried(trials.shells_of(best), trials.sizes(best)))
     return Choice(
         tuple(steps), preferred(steps, prefer), growth.tried, {n: shells_A[k - 1] for n, k in reach.shells.items()},
-        (*trials.too_large(growth.best), *reach.untried(present, trials.sizes(growth.best.shells))), growth.interrupted, len(superset.structures),
+        untried, growth.interrupted, len(superset.structures),
     )  # fmt: skip
 
 
@@ -244,7 +248,7 @@ class _Trials:
     def terms(self, shells: Shells) -> int:
         """Terms of the energy, for each atom: each component of each cluster's tensor."""
         found = sum(self.superset.parts[n].terms[k - 1] for n, k in self.shells_of(shells).items())
-        return round(found / self.superset.crystal.n_atoms)
+        return int(found) // self.superset.crystal.n_atoms
 
     def smaller(self, of: Scored[Learnt]) -> list[Step]:
         """See `search.Trials`."""

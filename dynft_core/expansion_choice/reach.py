@@ -15,8 +15,9 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.symmetry.size import basis_sizes
 
 _SAME_SHELL_A = 0.05
-AHEAD = 2
-"""Shells beyond the present ones that are tried, at least, before the search ends."""
+AHEAD = 1
+"""Shells beyond the present ones that are tried, at least, before the search ends; and more, up to twice the
+parameters of the order."""
 SMALL = 150
 """Estimated parameters of one order that are in reach from the beginning."""
 

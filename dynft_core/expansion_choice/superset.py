@@ -59,14 +59,15 @@ class OrderPart:
     def begins(self) -> Ints:
         """(P_n,) the first parameter that each row depends on: those that fewer parameters reach come with them."""
         there = np.abs(self.rows[0]) > 1e-9
-        return np.where(there.any(axis=1), there.argmax(axis=1), there.shape[1])
+        return np.asarray(np.where(there.any(axis=1), there.argmax(axis=1), there.shape[1]), dtype=np.int64)
 
     @cached_property
     def terms(self) -> Ints:
         """(S,) terms of the energy of one cell up to each shell: the components of each cluster's tensor."""
         own = self.basis.orders[0]
         counts = np.bincount(own.orbit, [prod(comb(k + 2, 2) for k in own.patterns[o]) for o in own.orbit])
-        return np.array([counts[self.basis.orbit_diameters(own) < cutoff].sum() for cutoff in self.cutoffs_A], np.int64)
+        diameters = self.basis.orbit_diameters(own)
+        return np.asarray([counts[diameters < cutoff].sum() for cutoff in self.cutoffs_A], dtype=np.int64)
 
     def classes(self, size: int) -> OrderClasses:
         """The prior's classes of the first parameters."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.expansion_choice.scan import MAX_PARAMETERS, shell_cutoffs
+from dynft_core.expansion_choice.reach import Budget, shell_cutoffs
 from dynft_core.lattice.cells import Frame
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
 from dynft_core.models.force_constants.family import ForceConstants, labels_of
@@ -81,7 +81,7 @@ def _steps(force_field: ForceField) -> list[tuple[int, float]]:
     found = []
     for order, cutoff_A in (*nearest, *longer):
         size = force_field.basis.size + round(basis_sizes(crystal, {order: cutoff_A})[order].parameters)
-        found += [(size, order, cutoff_A)] if size <= MAX_PARAMETERS else []
+        found += [(size, order, cutoff_A)] if size <= Budget().parameters else []
     return [(order, cutoff_A) for _, order, cutoff_A in sorted(found)]
 
 
@@ -128,7 +128,7 @@ class _Part:
     def prior_classes(self) -> tuple[OrderClasses, ...]:
         """As ForceConstantBasis.prior_classes."""
         basis = self.pool.basis
-        return tuple(basis.prior_classes_of(n, np.eye(basis.n_parameters[n], m)) for n, m in self.sizes.items())
+        return tuple(basis.prior_classes_of(n, m) for n, m in self.sizes.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,15 +152,10 @@ class _Pool:
         between = range(max(cutoffs) + 1, max(tried) + 1)  # two orders that are tried have one cutoff
         largest = {**cutoffs, **{n: tried[max(tried)] for n in between}, **tried}
         basis = ForceConstantBasis.cached(force_field.basis.crystal, largest)
-        orders, n_present = [], {}
-        for order in basis.orders:
-            if order.order in cutoffs:
-                inner = basis.truncation(order.order, cutoffs[order.order])
-                n_present[order.order] = inner.shape[1]
-                turned = order.null_space @ np.linalg.qr(inner, mode="complete")[0]  # orthonormal, as before
-                order = replace(order, null_space=np.ascontiguousarray(turned))
-            orders.append(order)
-        return cls(replace(basis, orders=tuple(orders)), force_field.baseline, cutoffs, n_present)
+        n_present = {}
+        for order, cutoff_A in cutoffs.items():
+            basis, (n_present[order],) = basis.nested(order, [cutoff_A])
+        return cls(basis, force_field.baseline, cutoffs, n_present)
 
     def sums(self, cells: Sequence[CellLabels]) -> Statistics:
         """Sums over labels."""

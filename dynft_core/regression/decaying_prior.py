@@ -8,9 +8,9 @@ of each order is a multiple of unity again.
 
 Orbits of one order, one number of bodies and (nearly) one diameter share g: they are a class c, and the prior precision
 of order n is Σ_c g_c S_c with S_c = N_cᵀ w² N_c, N_c being the rows of N that belong to c. An evaluation of the
-evidence and its gradient then takes one factorisation and one inverse of M × M, and products with N. The traces in the second derivatives
-are estimated from random signs (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)): Newton's method with a
-curvature right to a percent arrives as fast, at the maximum of the exact gradient.
+evidence and its gradient then takes one factorisation and one inverse of M × M, and products with N. The traces in the
+second derivatives are estimated from random signs (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)): Newton's
+method with a curvature right to a percent arrives as fast, at the maximum of the exact gradient.
 """
 
 from __future__ import annotations

@@ -8,10 +8,13 @@ than expected the expansion cannot represent the forces, and what is missing is 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import exp, inf, sqrt
+from typing import Self
 
 import numpy as np
 import scipy.linalg
+import scipy.stats
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
@@ -22,27 +25,70 @@ from dynft_core.regression.statistics import Statistics
 Floats = NDArray[np.float64]
 
 
+CERTAINTY = 0.95
+"""Of the limits within which structures say that a ratio of errors lies."""
+
+
 @dataclass(frozen=True)
-class LeftOut:
-    """Sums over the force components of structures, each predicted without itself.
+class ErrorRatio:
+    """Actual over expected error of structures: sums over them of squares and products, which add up.
 
     Attributes:
-        square, expected: Σ errors² and what the posteriors expect of it, (eV/Å)²; n_rows: force components.
+        square, expected: Σ q_s and Σ e_s over structures s, q_s = Σ errors² and e_s what is expected of it, (eV/Å)².
+        square_2, product, expected_2: Σ q_s², Σ q_s e_s and Σ e_s².
+        n_structures: how many.
     """
 
     square: float = 0.0
     expected: float = 0.0
-    n_rows: int = 0
+    square_2: float = 0.0
+    product: float = 0.0
+    expected_2: float = 0.0
+    n_structures: int = 0
 
-    @property
-    def rmse(self) -> float:
-        """Leave-one-structure-out error, eV/Å."""
-        return float(np.sqrt(self.square / self.n_rows))
+    def and_structure(self, square: float, expected: float) -> Self:
+        """With one more structure."""
+        return replace(
+            self, square=self.square + square, expected=self.expected + expected, square_2=self.square_2 + square**2,
+            product=self.product + square * expected, expected_2=self.expected_2 + expected**2,
+            n_structures=self.n_structures + 1,
+        )  # fmt: skip
 
     @property
     def ratio(self) -> float:
         """Actual over expected error."""
-        return float(np.sqrt(self.square / self.expected))
+        return sqrt(self.square / self.expected)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Between which the ratio of all structures of this kind lies with CERTAINTY, by their scatter: Student's t.
+
+        (0, inf) of a single structure, which has none.
+        """
+        n, r2 = self.n_structures, self.ratio**2
+        if n < 2:
+            return 0.0, inf
+        scatter = max(self.square_2 - 2 * r2 * self.product + r2**2 * self.expected_2, 0.0)  # Σ (q_s - r² e_s)²
+        relative = sqrt(scatter * n / (n - 1)) / max(self.square, 1e-300)
+        reach = exp(0.5 * relative * float(scipy.stats.t.ppf((1 + CERTAINTY) / 2, n - 1)))
+        return self.ratio / reach, self.ratio * reach
+
+
+@dataclass(frozen=True)
+class LeftOut(ErrorRatio):
+    """Errors of structures, each predicted without itself, and what the posteriors expect of them.
+
+    Attributes:
+        n_rows: force components; factor: what standard deviations have been multiplied by for it.
+    """
+
+    n_rows: int = 0
+    factor: float = 1.0
+
+    @property
+    def rmse(self) -> float:
+        """Leave-one-structure-out error, eV/Å."""
+        return sqrt(self.square / self.n_rows)
 
 
 def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floats, Floats]:
@@ -81,11 +127,12 @@ def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Float
     Raises:
         InputError: structures are pending in the covariance.
     """
-    square, expected, rows = 0.0, 0.0, 0
+    found = LeftOut()
     for matrix, forces in structures:
         errors, variances = left_out(posterior, matrix, forces)
-        square, expected, rows = square + float(errors @ errors), expected + float(variances.sum()), rows + len(errors)
-    return LeftOut(square, expected, rows)
+        found = found.and_structure(float(errors @ errors), float(variances.sum()))
+        found = replace(found, n_rows=found.n_rows + len(errors))
+    return found
 
 
 def square_left_out(posterior: Posterior, own: Statistics) -> float:

@@ -303,7 +303,7 @@ def _orbit_weights(orbit: Ints, patterns: Sequence[Pattern]) -> Floats:
 
 
 def _inner_first(null_space: Floats, outer: Floats, size: int) -> tuple[Floats, int]:
-    """The first `size` columns turned among themselves: those that the rows `outer` (R, size) see nothing of come first.
+    """The first `size` columns turned among themselves: those that the rows `outer` (R, size) do not see come first.
 
     Returns:
         The null space, and how many columns these are.

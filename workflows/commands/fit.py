@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ class AutoSettings:
     """What bounds `--cutoffs auto`: the highest order, what it may cost, minutes if any; and which row is taken."""
 
     max_order: int = MAX_ORDER
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
     at_most_s: float = math.inf
     prefer: str = "accuracy"
 
@@ -91,7 +91,7 @@ class FitSettings:
 
     cutoffs: str
     prior: Prior = "decaying"
-    auto: AutoSettings = AutoSettings()
+    auto: AutoSettings = field(default_factory=AutoSettings)
     rotational: bool = False
 
     @property

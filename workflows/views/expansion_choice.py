@@ -57,9 +57,12 @@ def row(number: int, step: ChoiceStep, before: ChoiceStep | None) -> str:
 def ending(choice: Choice, n_structures: int) -> list[str]:
     """Why the search ended, what it did not try, and what was chosen."""
     seen = "" if choice.n_structures == n_structures else f", on {choice.n_structures} of the structures"
-    end = "unfinished: the time given with --at-most is over" if choice.interrupted else (
-        f"finished: no larger expansion up to {cutoffs_text(choice.reach_A)} Å is worth its parameters"
-    )
+    if choice.interrupted:
+        end = "unfinished: the time given with --at-most is over"
+    elif choice.untried:
+        end = "finished: no larger expansion within the budget is worth its parameters"
+    else:
+        end = f"finished: no larger expansion up to {cutoffs_text(choice.reach_A)} Å is worth its parameters"
     lines = [f"{end}; {choice.tried} expansions fitted{seen}"]
     lines += [f"not tried: {untried_text(each)}" for each in choice.untried]
     if choice.preferred != len(choice.steps):

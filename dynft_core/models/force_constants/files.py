@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,12 @@ def left_out_of(arrays: Mapping[str, Floats]) -> LeftOut | None:
     """The leave-one-out errors that a posterior was widened by, if it was."""
     if "left_out" not in arrays:
         return None
-    square, expected, rows = arrays["left_out"]
-    return LeftOut(float(square), float(expected), int(rows))
+    values = [float(x) for x in arrays["left_out"]]
+    if len(values) == 3:  # of a file that does not tell how many structures there were
+        found = LeftOut(values[0], values[1], n_rows=round(values[2]))
+        return replace(found, factor=found.ratio)
+    *sums, structures, rows, factor = values
+    return LeftOut(*sums, round(structures), round(rows), factor)
 
 
 def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -141,7 +141,9 @@ def widened(
     """With β^(-1/2) and ε_B multiplied by what its labels' leave-one-structure-out errors exceed them by.
 
     The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many labels an
-    even choice, the same of each cell, is left out in turn. β^(-1/2) stays above the noise floor.
+    even choice, the same of each cell, is left out in turn. Errors become smaller only as far as the scatter of the
+    structures supports it: a single one, left out, tells what the prior knows, and nothing of the error. β^(-1/2)
+    stays above the training RMSE, and above the noise floor.
     """
     processes, size, count = ranks or Ranks(), force_field.basis.size, sum(len(x.forces) for x in cells)
     rows = -(-sum(x.forces.size for x in cells) // max(count, 1))
@@ -149,10 +151,16 @@ def widened(
     step = -(-count // affordable)
     with processes.together():
         own = leave_one_out(force_field.posterior, _rows(force_field, (x.every(step, processes.own) for x in cells)))
-    total = processes.add(np.array([own.square, own.expected, own.n_rows]))
-    found = LeftOut(float(total[0]), float(total[1]), round(total[2]))
-    factor = max(found.ratio, noise_floor_eV_A / force_field.posterior.beta_inv_sqrt)
-    return replace(force_field, posterior=force_field.posterior.scaled(factor), left_out=found)
+    names = [f.name for f in fields(LeftOut) if f.name != "factor"]
+    total = processes.add(np.array([getattr(own, name) for name in names], dtype=np.float64))
+    found = LeftOut(**dict(zip(names, map(float, total), strict=True)))  # type: ignore[arg-type]
+    found = replace(found, n_rows=round(found.n_rows), n_structures=round(found.n_structures))
+    posterior = force_field.posterior
+    training = posterior.statistics.squared_residual(posterior.mean) / posterior.statistics.n_rows
+    least = max(noise_floor_eV_A, training**0.5) / posterior.beta_inv_sqrt
+    borne_out = found.ratio if found.ratio > 1 and found.n_structures > 1 else min(1.0, found.limits[1])
+    factor = max(borne_out, least)
+    return replace(force_field, posterior=posterior.scaled(factor), left_out=replace(found, factor=factor))
 
 
 def _rows(force_field: ForceField, cells: Iterable[CellLabels]) -> Iterator[tuple[Floats, Floats]]:
