@@ -5,7 +5,7 @@ The choice follows from the data alone: neither the clock nor the machine decide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,6 +111,7 @@ def choose_expansion(
     budget: Budget | None = None,
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     prefer: str = "accuracy",
+    start_A: Mapping[int, float] | None = None,
     on_step: Callable[[Sequence[ChoiceStep]], None] = lambda steps: None,
     on_sums: OnSums = lambda *told: None,
     ended: Callable[[], bool] = lambda: False,
@@ -119,6 +120,7 @@ def choose_expansion(
 
     Args:
         prefer: which step is chosen (`preferred`).
+        start_A: cutoffs (Å) of each order of the expansion that the search begins from; the smallest one if not given.
         on_step: told the steps so far; on_sums: told each structure of the superset's sums (`Superset`).
         ended: asked before every fit; True ends the search with the best expansion so far.
 
@@ -134,7 +136,8 @@ def choose_expansion(
     shells_A = shell_cutoffs(crystal, longest_distance([x.supercell for x in cells]))
     rows = len(superset.forces)
     reach = Reach(crystal, shells_A, max_order, budget or Budget(), rows)
-    trials = _Trials(superset, reach, noise_floor_eV_A)
+    start = _shells(shells_A, start_A) if start_A else (1,)
+    trials = _Trials(superset, reach, noise_floor_eV_A, start)
     worth = Worth(LEAST_GAIN + RELATIVE_GAIN * rows, GAIN_OF_DOUBLING * rows)
     steps: list[ChoiceStep] = []
 
@@ -142,13 +145,18 @@ def choose_expansion(
         steps.append(trials.told(growth.best))
         on_step(steps)
 
-    growth = grow(trials, worth, (1,), announce, ended)
+    growth = grow(trials, worth, start, announce, ended)
     best = growth.best.shells
     untried = (*trials.too_large(growth.best), *reach.untried(trials.shells_of(best), trials.sizes(best)))
     return Choice(
         tuple(steps), preferred(steps, prefer), growth.tried, {n: shells_A[k - 1] for n, k in reach.shells.items()},
         untried, growth.interrupted, len(superset.structures),
     )  # fmt: skip
+
+
+def _shells(shells_A: Sequence[float], cutoffs_A: Mapping[int, float]) -> Shells:
+    """How many shells each order of an expansion reaches; none is without one."""
+    return tuple(max(1, int(np.searchsorted(shells_A, cutoffs_A[n] + 1e-6))) for n in sorted(cutoffs_A))
 
 
 @dataclass(frozen=True)
@@ -162,12 +170,12 @@ class Learnt:
 class _Trials:
     """The trials of a search (`search.Trials`), on a superset that is carried further as it goes."""
 
-    def __init__(self, superset: Superset, reach: Reach, noise_floor_eV_A: float) -> None:
+    def __init__(self, superset: Superset, reach: Reach, noise_floor_eV_A: float, start: Shells) -> None:
         self.superset, self.reach, self.floor = superset, reach, noise_floor_eV_A
         count = len(superset.structures)
         self.left_out = range(0, count, -(-count // MAX_LEFT_OUT))
         self.latest: tuple[Scored[Learnt], Fitted] | None = None
-        for order, shells in reach.first().items():
+        for order, shells in reach.first(self.shells_of(start)).items():
             superset.carry(order, reach.shells_A[:shells])
 
     @staticmethod

@@ -15,11 +15,11 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.symmetry.size import basis_sizes
 
 _SAME_SHELL_A = 0.05
-AHEAD = 1
-"""Shells beyond the present ones that are tried, at least, before the search ends; and more, up to twice the
-parameters of the order."""
+AHEAD, TIMES = 3, 3.0
+"""Shells beyond the present ones of an order that are in reach while they have at most so many times its parameters:
+one that is worth nothing may lie before one that is. The next one always is."""
 SMALL = 150
-"""Estimated parameters of one order that are in reach from the beginning."""
+"""Estimated parameters of one order up to which its shells are in reach in any case."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Untried:
     order: int
     cutoff_A: float
     why: str
+
+
+def untried_text(untried: Untried) -> str:
+    """One shell that was not tried, and why."""
+    return f"order {untried.order} up to {untried.cutoff_A:g} Å: {untried.why}"
 
 
 def shell_cutoffs(crystal: Crystal, reach_A: float) -> list[float]:
@@ -85,8 +90,8 @@ class Reach:
         """Estimated parameters of one order up to a shell."""
         return _size(self.crystal, order, self.shells_A[shells - 1])
 
-    def first(self) -> dict[int, int]:
-        """Shells of orders 2, 3, and 4 to begin with.
+    def first(self, present: Mapping[int, int]) -> dict[int, int]:
+        """Shells of orders 2, 3, and 4 to begin with, and beyond those of an expansion that is there.
 
         Raises:
             InputError: the budget does not even bear the nearest neighbours of order 2.
@@ -99,8 +104,8 @@ class Reach:
                 f"{self.crystal.n_atoms} atoms in the primitive cell: up to {self.shells_A[0]:g} Å {why}",
                 "raise the budget, or give the cutoffs yourself",
             )  # fmt: skip
-        for order in range(2, min(self.max_order, 4) + 1):
-            shells = self._up_to(order, AHEAD, SMALL, {})
+        for order in range(2, min(self.max_order, max((4, *present))) + 1):
+            shells = max(self._wanted(order, present.get(order, 0), {}), present.get(order, 0))
             if not shells:
                 break
             self.shells[order] = shells
@@ -121,11 +126,14 @@ class Reach:
             return f"about {memory_GiB:.1f} GiB of memory, more than {self.budget.memory_GiB:g}"
         return ""
 
-    def _up_to(self, order: int, wanted: int, small: float, sizes: Mapping[int, int]) -> int:
-        """The `wanted`-th shell or where the order is still small, whichever is further; as far as the budget goes."""
+    def _wanted(self, order: int, now: int, sizes: Mapping[int, int]) -> int:
+        """Shells of an order that should be in reach of an expansion with `now` of them; as far as the budget goes."""
+        large = TIMES * self.size(order, now) if now else 0.0
         count = 0
         for k in range(1, len(self.shells_A) + 1):
-            if (k > wanted and self.size(order, k) > small) or self.forbids(order, k, sizes):
+            size = self.size(order, k)
+            wanted = k <= now + 1 or size <= SMALL or (k <= now + AHEAD and size <= large)
+            if not wanted or self.forbids(order, k, sizes):
                 break
             count = k
         return count
@@ -137,12 +145,8 @@ class Reach:
         """
         found = []
         for order in range(2, min(self.max_order, max(present) + 2) + 1):
-            in_reach, ahead = self.shells.get(order, 0), present.get(order, 0) + AHEAD
-            if in_reach >= ahead:
-                continue
-            twice = 2 * self.size(order, in_reach) if in_reach else SMALL
-            wanted = self._up_to(order, ahead, twice, sizes)
-            if wanted > in_reach:
+            wanted = self._wanted(order, present.get(order, 0), sizes)
+            if wanted > self.shells.get(order, 0):
                 found.append((self.size(order, wanted), order, wanted))
         if not found:
             return None
@@ -151,13 +155,23 @@ class Reach:
         return order, wanted
 
     def untried(self, present: Mapping[int, int], sizes: Mapping[int, int]) -> tuple[Untried, ...]:
-        """The next shell of each order that the budget forbids, though it lies within AHEAD of the present ones."""
+        """The next shell of each order, where it is the budget that forbids it."""
         found = []
         for order in range(2, min(self.max_order, max(present) + 2) + 1):
             shell = self.shells.get(order, 0) + 1
-            if shell <= min(present.get(order, 0) + AHEAD, len(self.shells_A)):
+            if shell <= min(present.get(order, 0) + 1, len(self.shells_A)):
                 found.append(Untried(order, self.shells_A[shell - 1], self.forbids(order, shell, sizes)))
         return tuple(found)
+
+
+def check_budget(supercell: Supercell, budget: Budget) -> None:
+    """Refuse a budget, or a supercell, without room for order 2.
+
+    Raises:
+        InputError: there is none.
+    """
+    shells_A = shell_cutoffs(supercell.crystal, longest_distance([supercell]))
+    Reach(supercell.crystal, shells_A, 2, budget, 0).first({})
 
 
 @cache

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from dynft_core.dynamics.walk_records import WalkJob, WalkOutcome
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
+    ChooseJob,
+    ChooseOutcome,
     EvaluateJob,
     EvaluateOutcome,
     FitJob,
@@ -28,6 +30,7 @@ TASKS: dict[type, tuple[str, type]] = {
     WalkJob: ("walk", WalkOutcome),
     ValidateJob: ("validate", ValidateOutcome),
     TruncationJob: ("truncation", TruncationOutcome),
+    ChooseJob: ("choose", ChooseOutcome),
     SelectJob: ("select", SelectOutcome),
     FitJob: ("fit", FitOutcome),
     EvaluateJob: ("evaluate", EvaluateOutcome),

@@ -14,6 +14,7 @@ from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
 from dynft_core.tasks.jobs import (
+    ChooseJob,
     EvaluateJob,
     FitJob,
     ForceFieldMd,
@@ -184,15 +185,19 @@ def label_job(campaign: Campaign, run_dir: str, ref: StructureRef, force_field: 
 
 
 def fit_job(
-    campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef]
+    campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef],
+    cutoffs_A: Sequence[float] = (),
 ) -> FitJob:
-    """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last."""
+    """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last.
+
+    `cutoffs_A`: those that the labels have chosen, if they do.
+    """
     stop = campaign.convergence.stop_when
     return FitJob(
         run_dir=run_dir,
         version=version,
         output=force_field_path(version),
-        model=campaign.model_settings(harmonic=version == 0),
+        model=campaign.model_settings(version == 0, cutoffs_A if campaign.automatic else ()),
         primitive_structure=PRIMITIVE,
         base=force_field_path(version - 1) if version > 1 else None,
         labels=tuple(labels),
@@ -279,6 +284,22 @@ def validate_job(
 def truncation_job(run_dir: str, force_field: str, audits: Sequence[StructureRef]) -> TruncationJob:
     """Larger expansions on the labels of a force field."""
     return TruncationJob(run_dir, force_field, tuple(ref.key for ref in audits))
+
+
+def choose_job(campaign: Campaign, run_dir: str, force_field: str, cutoffs_A: Sequence[float]) -> ChooseJob:
+    """The choice of the expansion by the labels of a force field."""
+    assert campaign.expansion is not None
+    return ChooseJob(
+        run_dir=run_dir,
+        force_field=force_field,
+        model=campaign.model_settings(chosen_A=cutoffs_A),
+        primitive_structure=PRIMITIVE,
+        max_parameters=campaign.expansion.max_parameters,
+        cells=tuple((group.cell, group.temperature_K) for group in campaign.groups),
+        timestep_fs=campaign.dynamics.timestep_fs,
+        friction_per_ps=campaign.dynamics.friction_per_ps,
+        seed=campaign.dynamics.seed,
+    )
 
 
 def chooses_batches(campaign: Campaign) -> bool:

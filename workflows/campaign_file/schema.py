@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynft_core.models.settings import ModelSettings, force_constants
+from dynft_core.models.settings import AUTO, ModelSettings, chosen_by_labels, force_constants
 from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName
 from workflows.campaign_file.groups import WalkerGroup, matrix_of, walker_groups
 
+FIRST_ORDER = 4
+"""Highest order that the labels of the start may choose: walks test those that are chosen later."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -26,8 +29,10 @@ class CrystalSection(_Section):
 
 
 class ExpansionSection(_Section):
-    cutoffs_A: list[Positive]
-    """Cutoffs for orders 2, 3, … (up to 6)."""
+    cutoffs_A: list[Positive] | Literal["auto"]
+    """Cutoffs for orders 2, 3, … (up to 6); 'auto': chosen by the labels, again and again as they come."""
+    max_parameters: Count = 3000
+    """Most parameters that 'auto' may choose."""
     prior: Prior = "decaying"
     """One prior precision for all parameters; one for each order; or one for each order that rises with distance and
     number of bodies, which a second-order cutoff beyond half the supercell needs."""
@@ -215,8 +220,16 @@ class Campaign(_Section):
         """The temperature of the hottest walkers: that of the structures of the start."""
         return max(group.temperature_K for group in self.groups)
 
-    def model_settings(self, harmonic: bool = False) -> ModelSettings:
-        """What the family of models is asked for; `harmonic`: order 2 alone."""
+    @property
+    def automatic(self) -> bool:
+        """Whether the labels choose the expansion."""
+        return self.expansion is not None and self.expansion.cutoffs_A == AUTO
+
+    def model_settings(self, harmonic: bool = False, chosen_A: Sequence[float] = ()) -> ModelSettings:
+        """What the family of models is asked for; `harmonic`: order 2 alone; `chosen_A`: cutoffs, once chosen."""
         if (own := self.expansion) is None:
             return ModelSettings(self.model.family, self.model.parameters)
-        return force_constants(own.cutoffs_A[: 1 if harmonic else None], own.prior, own.noise_floor_meV_A / 1000)
+        floor_eV_A, cutoffs_A = own.noise_floor_meV_A / 1000, chosen_A or own.cutoffs_A
+        if isinstance(cutoffs_A, str):
+            return chosen_by_labels(2 if harmonic else FIRST_ORDER, own.max_parameters, own.prior, floor_eV_A)
+        return force_constants(cutoffs_A[: 1 if harmonic else None], own.prior, floor_eV_A)

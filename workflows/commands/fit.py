@@ -205,7 +205,7 @@ def _chosen(
 
     with SumsProgress(sys.stderr) as progress:
         choice = choose_expansion(
-            crystal, labels, auto.max_order, auto.budget, NOISE_FLOOR_EV_A, auto.prefer, show, progress.update,
+            crystal, labels, auto.max_order, auto.budget, NOISE_FLOOR_EV_A, auto.prefer, None, show, progress.update,
             lambda: time.monotonic() - begun > auto.at_most_s,
         )  # fmt: skip
     for line in ending(choice, count):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynft_core.errors import InputError
+from dynft_core.expansion_choice.reach import Budget, check_budget
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.registry import family
@@ -42,6 +43,9 @@ def check_campaign(campaign: Campaign) -> list[str]:
 
 
 def _expansion_notes(campaign: Campaign, expansion: ExpansionSection, supercell: Supercell) -> list[str]:
+    if isinstance(expansion.cutoffs_A, str):
+        check_budget(supercell, Budget(expansion.max_parameters))
+        return [f"the labels choose the expansion, up to {expansion.max_parameters} parameters"]
     cutoffs_A = dict(enumerate(expansion.cutoffs_A, start=2))
     check_cutoffs(supercell.crystal, cutoffs_A)
     n_candidates = MOST_CANDIDATES if chooses_batches(campaign) else 0

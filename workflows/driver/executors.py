@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 FUNCTIONS = {
     "propose": "propose", "label": "label", "walk": "walk", "validate": "validate", "truncation": "truncation",
+    "choose": "choose_expansion",
     "select": "select",
     "fit": "fit_labels", "evaluate": "evaluate",
 }  # fmt: skip

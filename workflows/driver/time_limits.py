@@ -11,7 +11,8 @@ GRACE_S = 120.0
 
 KEYS = {
     "propose": "limits.propose_minutes", "label": "reference.timeout_s", "walk": "dynamics.max_task_minutes",
-    "validate": "dynamics.max_task_minutes", "truncation": "limits.fit_minutes", "select": "limits.select_minutes",
+    "validate": "dynamics.max_task_minutes", "truncation": "limits.fit_minutes", "choose": "limits.fit_minutes",
+    "select": "limits.select_minutes",
     "fit": "limits.fit_minutes", "evaluate": "limits.fit_minutes",
 }  # fmt: skip
 """Which key of the campaign file limits a task, by the task's name."""

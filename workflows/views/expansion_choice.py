@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from dynft_core.expansion_choice.choice import Choice, ChoiceStep, preferred
-from dynft_core.expansion_choice.reach import Budget, Untried
+from dynft_core.expansion_choice.reach import Budget, untried_text
 from workflows.views.progress import Progress
 
 HEADER = (
@@ -74,11 +74,6 @@ def ending(choice: Choice, n_structures: int) -> list[str]:
             f"{other.terms / last.terms:.0%} of the terms"
         )
     return lines
-
-
-def untried_text(untried: Untried) -> str:
-    """One shell that was not tried, and why."""
-    return f"order {untried.order} up to {untried.cutoff_A:g} Å: {untried.why}"
 
 
 def cutoffs_text(cutoffs_A: Mapping[int, float]) -> str:

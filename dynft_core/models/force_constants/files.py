@@ -106,8 +106,8 @@ def left_out_of(arrays: Mapping[str, Floats]) -> LeftOut | None:
     if len(values) == 3:  # of a file that does not tell how many structures there were
         found = LeftOut(values[0], values[1], n_rows=round(values[2]))
         return replace(found, factor=found.ratio)
-    *sums, structures, rows, factor = values
-    return LeftOut(*sums, round(structures), round(rows), factor)
+    square, expected, square_2, product, expected_2, structures, rows, factor = values
+    return LeftOut(square, expected, square_2, product, expected_2, round(structures), round(rows), factor)
 
 
 def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -207,10 +207,20 @@ def statistics_of_cells(
     """
     own = Statistics.empty(basis.size)
     with ranks.together():
-        for x in (cell.every(1, ranks.own) for cell in cells):
-            f = np.asarray(x.forces, dtype=np.float64)
-            if baseline is not None:
-                potential = baseline.on(ReferenceCell.of(x.supercell.atoms()))
-                f = f - potential.forces_and_energies(x.displacements)[0]
-            own = own + statistics_of(fold(basis, x.supercell), x.displacements, f)
+        for x in less_baseline([cell.every(1, ranks.own) for cell in cells], baseline):
+            own = own + statistics_of(fold(basis, x.supercell), x.displacements, x.forces)
     return ranks.sum(own)
+
+
+def less_baseline(cells: Sequence[CellLabels], baseline: Baseline | None) -> list[CellLabels]:
+    """Labels with what their forces (eV/Å) have beyond the baseline's."""
+    if baseline is None:
+        return list(cells)
+    return [
+        replace(
+            x,
+            forces=np.asarray(x.forces, dtype=np.float64)
+            - baseline.on(ReferenceCell.of(x.supercell.atoms())).forces_and_energies(x.displacements)[0],
+        )
+        for x in cells
+    ]
