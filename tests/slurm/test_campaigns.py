@@ -27,6 +27,7 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
 from dynft_core.vocabulary import ReferenceSettings
+from site_configs.blocks import SlurmBlocks
 from workflows.campaign.state import State
 from workflows.driver import time_limits
 from workflows.driver.driver import run_campaign
@@ -103,21 +104,18 @@ def test_a_silicon_campaign_on_four_nodes(cluster: Cluster, site: Site, tmp_path
     site_file = Path(site(WALK_TASKS=1, WALK_THREADS=4, MAX_LABEL_BLOCKS=2))
     # All blocks from the start: on a fast machine one block a pool is done before a second one is asked for.
     site_file.write_text(site_file.read_text().replace("init_blocks=0", "init_blocks=2"))
-    driver = subprocess.Popen(
+    done = subprocess.run(
         [sys.executable, "-m", "dynft", "train", str(path), "--run", str(run_dir), "--site", str(site_file)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    nodes: dict[str, set[str]] = {"walkers": set(), "ab_initio": set()}
-    while driver.poll() is None:
-        found = cluster.run("squeue", "--noheader", "--states=running", "--format=%j %N").stdout
-        for name, node in (line.split() for line in found.splitlines()):
-            nodes[name.split(".")[1]].add(node)
-        time.sleep(0.2)
-    output = driver.communicate()[0]
     status = status_of(run_dir)
-    assert status.state == "complete" and status.n_labels >= 3 and status.rmse < 0.02, output
+    assert status.state == "complete" and status.n_labels >= 3 and status.rmse < 0.02, done.stdout
     assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
-    assert nodes == {"walkers": {"n1", "n2"}, "ab_initio": {"n3", "n4"}}
+    ended = cluster.run("squeue", "--states=all", "--noheader", "--format=%j %N").stdout.splitlines()
+    own = [line.split() for line in ended if line.startswith(SlurmBlocks(str(run_dir)).prefix)]
+    assert {(name.split(".")[1], *node) for name, *node in own} == {
+        ("walkers", "n1"), ("walkers", "n2"), ("ab_initio", "n3"), ("ab_initio", "n4")
+    }  # fmt: skip
     tersoff = make_calculator(ReferenceSettings("tersoff-si"), tmp_path)
     for label in map(read_label, run_dir.glob("labels/*/label.h5")):
         forces = tersoff.get_forces(Atoms(label.numbers, label.positions, cell=label.cell, pbc=True))
