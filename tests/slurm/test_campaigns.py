@@ -27,6 +27,7 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
 from dynft_core.vocabulary import ReferenceSettings
+from site_configs import blocks
 from site_configs.blocks import SlurmBlocks
 from workflows.campaign.state import State
 from workflows.driver import time_limits
@@ -153,8 +154,8 @@ def test_blocks_drain_before_their_walltime_and_the_campaign_goes_on(
     state = run_fakes(run_dir, path, {"seconds": 1.6})
     assert state.phase == "complete"
     assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
-    blocks = {log.parent.parent.name for log in run_dir.glob("parsl/*/ab_initio/block-*/*/manager.log")}
-    assert len(blocks) > 1
+    used = {log.parent.parent.name for log in run_dir.glob("parsl/*/ab_initio/block-*/*/manager.log")}
+    assert len(used) > 1
     assert_every_label_once(state, run_dir)
 
 
@@ -179,6 +180,29 @@ def test_what_slurm_refuses_pauses_the_campaign_in_slurms_words(
         run_fakes(tmp_path / "run", site(**capitals))
     status = status_of(tmp_path / "run")
     assert status.state == "paused" and words in status.reason
+
+
+def test_a_controller_that_is_away_is_waited_for(
+    cluster: Cluster, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "FIRST_WAIT_S", 2.0)
+    run_dir, said = tmp_path / "run", ""
+    cluster.stop_controller()
+
+    def start_when_said() -> None:
+        nonlocal said
+        while "refused it for the moment" not in said:
+            said = status_of(run_dir).reason if (run_dir / "journal.jsonl").exists() else ""
+            time.sleep(0.5)
+        cluster.start_controller()
+
+    starter = threading.Thread(target=start_when_said, daemon=True)
+    starter.start()
+    state = run_fakes(run_dir, site())
+    starter.join(5)
+    assert state.phase == "complete" and "'walkers' waits for its blocks: sbatch refused it" in said
+    assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
+    assert_every_label_once(state, run_dir)
 
 
 def start_driver(run_dir: Path, site: str) -> subprocess.Popen[str]:
