@@ -143,6 +143,18 @@ def test_a_cancelled_block_costs_no_label(cluster: Cluster, site: Site, tmp_path
     assert_every_label_once(state, run_dir)
 
 
+def test_many_small_labels_share_a_block(cluster: Cluster, site: Site, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    path = site(MAX_LABEL_BLOCKS=1, LABEL_TASKS=2, LABEL_CORES=2)
+    state = run_fakes(run_dir, path, {"seconds": 0.2})
+    assert state.phase == "complete" and state.n_labels >= 8
+    workers = {pid for attempts in run_dir.glob("labels/*/attempts") for pid in attempts.read_text().split()}
+    ended = cluster.run("squeue", "--states=all", "--noheader", "--format=%j").stdout.split()
+    assert len([name for name in ended if name.startswith(f"{SlurmBlocks(str(run_dir)).prefix}.ab_initio.")]) == 1
+    assert len(workers) == 2
+    assert_every_label_once(state, run_dir)
+
+
 @pytest.mark.slow  # Slurm's walltimes are whole minutes: about three of them
 def test_blocks_drain_before_their_walltime_and_the_campaign_goes_on(
     cluster: Cluster, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -143,6 +143,16 @@ def status(
     show_status(run, as_json, watch)
 
 
+@app.command()
+def doctor(
+    campaign: Annotated[str | None, typer.Argument(help="Campaign whose reference is checked as well.")] = None,
+) -> None:
+    """Say what dynft finds on this machine, what it does not, and what to do about it."""
+    from workflows.commands.doctor import doctor as examine
+
+    raise typer.Exit(examine(campaign))
+
+
 @site_app.command("check")
 def site_check(
     site: Annotated[str, typer.Argument(help="A site's name, or FILE.py.")],
