@@ -325,6 +325,42 @@ def export(
     print(export_command(force_field, format_, output, supercell))
 
 
+@app.command()
+def structures(
+    crystal: Annotated[Path, typer.Argument(help="File of the perfect crystal.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder to write into.")] = None,
+    grid: Annotated[str | None, typer.Option(help="q points, as '4,4,4': the smallest cell for each.")] = None,
+    divide: Annotated[
+        str | None, typer.Option(help="Supercell of CRYSTAL, three integers or nine: all cells that divide it.")
+    ] = None,
+    per_q: Annotated[bool, typer.Option("--per-q", help="Of those only the smallest for each q point.")] = False,
+    max_atoms: Annotated[int | None, typer.Option(help="Largest cell, atoms.")] = None,
+    kpoints: Annotated[str, typer.Option(help="k-point mesh of the grid's, or the divided, supercell.")] = "1 1 1",
+    per_cell: Annotated[int, typer.Option(help="Structures of each cell.")] = 1,
+    rattle_A: Annotated[float, typer.Option("--rattle", help="Random displacements, standard deviation, Å.")] = 0.0,
+    thermal: Annotated[Path | None, typer.Option(help="Force field whose phonons displace the atoms instead.")] = None,
+    temperature_K: Annotated[float, typer.Option("--temperature", help="Of --thermal, K.")] = 300.0,
+    scale: Annotated[float, typer.Option(help="Lengths by a random factor within 1 ± this.")] = 0.0,
+    strain: Annotated[float, typer.Option(help="Random symmetric strain, each entry within ± this.")] = 0.0,
+    shear: Annotated[float, typer.Option(help="The same of the off-diagonal entries alone.")] = 0.0,
+    format_: Annotated[str, typer.Option("--format", help="extxyz, vasp or espresso.")] = "extxyz",
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
+    list_only: Annotated[bool, typer.Option("--list", help="Print the cells, write nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the smallest supercells that hold the waves of a large one, displaced and strained, to be computed."""
+    from workflows.commands.structures import CellSettings, Disturbance, list_cells, write_structures
+
+    cells = CellSettings(grid, divide, per_q, max_atoms, kpoints)
+    if list_only:
+        print(list_cells(crystal, cells, as_json))
+        return
+    if output is None:
+        raise InputError("--output", "a folder", "none", "give one, or --list")
+    disturbance = Disturbance(per_cell, rattle_A, thermal, temperature_K, scale, strain, shear, seed)
+    print("\n".join(write_structures(crystal, cells, disturbance, format_, output)))
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
     command = typer.main.get_command(app)
