@@ -311,7 +311,10 @@ def anharmonicity(
 def export(
     force_field: ForceFieldFile,
     format_: Annotated[
-        str, typer.Option("--format", help="Program to write for: phonopy, phono3py, shengbte, hiphive or gpumd.")
+        str,
+        typer.Option(
+            "--format", help="phonopy, phono3py, shengbte, hiphive or gpumd; gap: training data from structures or RUN."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
     supercell: Annotated[
@@ -319,9 +322,12 @@ def export(
         typer.Option(help="Three integers or nine (rows) of the primitive cell; default: the training supercell."),
     ] = None,
 ) -> None:
-    """Write the force constants for another program."""
-    from workflows.commands.export import export_command
+    """Write the force constants for another program, or training data for gap_fit."""
+    from workflows.commands.export import export_command, export_gap_command
 
+    if format_ == "gap":
+        print(export_gap_command(force_field.parent if force_field.name == FORCE_FIELD else force_field, output))
+        return
     print(export_command(force_field, format_, output, supercell))
 
 
