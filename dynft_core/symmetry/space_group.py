@@ -13,11 +13,13 @@ from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 from dynft_core.errors import StructureError
-from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, dressed, strain
 
 SYMMETRY_TOLERANCE_A = 1e-4
 NEARLY_A = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Tolerances at which a higher symmetry is looked for."""
+ROUNDING_A = 0.005
+"""Coordinates rounded in a file, as 0.333 for 1/3 in a cell of 10 Å, move atoms by less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class SpaceGroup:
 
 
 def _dataset(crystal: Crystal, tolerance_A: float = SYMMETRY_TOLERANCE_A) -> spglib.SpglibDataset:
-    cell: Any = (crystal.cell, crystal.scaled_positions, crystal.numbers)
+    cell: Any = (crystal.cell, crystal.scaled_positions, crystal.kinds)
     try:
         dataset = spglib.get_symmetry_dataset(cell, symprec=tolerance_A)
     except Exception as error:  # spglib raises its own class or returns None, by version and setting
@@ -98,15 +100,15 @@ class HiddenSymmetry:
     ratio: float
 
 
-def hidden_symmetry(crystal: Crystal) -> HiddenSymmetry | None:
+def hidden_symmetry(crystal: Crystal, largest_A: float = max(NEARLY_A)) -> HiddenSymmetry | None:
     """The highest symmetry that the crystal nearly has, if it is higher than its own.
 
-    Nearly: to less than a tenth of the nearest-neighbour distance, which thermal motion and loose relaxation move
-    atoms by, and phases of other symmetry may differ by, too.
+    Nearly: to `largest_A` and less than a tenth of the nearest-neighbour distance, which thermal motion and loose
+    relaxation move atoms by, and phases of other symmetry may differ by, too.
     """
     own, found = len(_dataset(crystal).rotations), None
     for tolerance_A in NEARLY_A:
-        if tolerance_A > 0.1 * crystal.nearest_neighbour_distance:
+        if tolerance_A > min(largest_A, 0.1 * crystal.nearest_neighbour_distance):
             break
         with suppress(StructureError):  # spglib gives up where the tolerance contradicts itself
             dataset = _dataset(crystal, tolerance_A)
@@ -125,7 +127,9 @@ def symmetrised(crystal: Crystal, tolerance_A: float) -> Crystal:
     from ase.spacegroup.symmetrize import refine_symmetry  # a third of a second, for this alone
 
     wanted, atoms = _dataset(crystal, tolerance_A), crystal.atoms()
+    atoms.numbers[:] = crystal.kinds + 1  # ASE knows species alone
     refine_symmetry(atoms, symprec=tolerance_A)
+    atoms.numbers[:] = crystal.numbers
     found = Crystal(atoms)
     if len(_dataset(found).rotations) < len(wanted.rotations):
         raise StructureError(
@@ -133,6 +137,31 @@ def symmetrised(crystal: Crystal, tolerance_A: float) -> Crystal:
             "choose another, or symmetrise the structure with another tool",
         )
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Snapped:
+    """A crystal whose sites were `moved_A` at most from the special positions of the space group `symbol`."""
+
+    crystal: Crystal
+    symbol: str
+    moved_A: float
+
+
+def snapped(crystal: Crystal, largest_strain: float = CELL_TOLERANCE) -> Snapped | None:
+    """The crystal with the higher symmetry that only the rounding of its file has cost; None where there is none.
+
+    Atoms move by ROUNDING_A at most, the cell is strained by less than `largest_strain`.
+    """
+    hidden = hidden_symmetry(crystal, 2 * ROUNDING_A)  # two atoms may have moved apart
+    if hidden is None:
+        return None
+    with suppress(StructureError):  # no structure of that symmetry so near
+        found = symmetrised(crystal, hidden.tolerance_A)
+        moved_A = float(np.linalg.norm(found.positions - crystal.positions, axis=1).max())
+        if moved_A <= ROUNDING_A and strain(found.cell, crystal.cell) <= largest_strain:
+            return Snapped(found, hidden.symbol, moved_A)
+    return None
 
 
 def primitive(crystal: Crystal) -> Crystal:
@@ -155,7 +184,8 @@ def primitive(crystal: Crystal) -> Crystal:
         difference = x - fractional[keep] if keep else np.ones((1, 3)) * 0.5
         if np.linalg.norm((difference - np.rint(difference)) @ cell, axis=1).min() > 10 * SYMMETRY_TOLERANCE_A:
             keep.append(i)
-    return Crystal(Atoms(numbers=crystal.numbers[keep], cell=cell, scaled_positions=fractional[keep], pbc=True))
+    atoms = Atoms(numbers=crystal.numbers[keep], cell=cell, scaled_positions=fractional[keep], pbc=True)
+    return Crystal(dressed(atoms, crystal.masses[keep], crystal.moments[keep]))
 
 
 def _shortest_basis(vectors: NDArray[np.float64], volume: float) -> NDArray[np.float64]:
