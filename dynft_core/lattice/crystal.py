@@ -85,10 +85,10 @@ class Crystal:
             StructureError: NaN, no atoms, no three-dimensional cell, atoms on top of each other, masses that are not
                 positive, or moments that are not along one axis.
         """
+        if not (np.isfinite(atoms.cell[:]).all() and np.isfinite(atoms.positions).all()):
+            raise StructureError("crystal", "finite cell and positions", "NaN or infinity", "correct the structure")
         atoms = right_handed(atoms)
         cell = np.array(atoms.cell[:], dtype=np.float64)
-        if not (np.isfinite(cell).all() and np.isfinite(atoms.positions).all()):
-            raise StructureError("crystal", "finite cell and positions", "NaN or infinity", "correct the structure")
         if len(atoms) == 0 or abs(np.linalg.det(cell)) < 1e-3:
             raise StructureError(
                 "crystal",

@@ -111,6 +111,11 @@ class Supercell:
         return self.crystal.masses[self.basis_index]
 
     @cached_property
+    def moments(self) -> Floats:
+        """(N,) magnetic moments to begin a calculation with, μ_B."""
+        return self.crystal.moments[self.basis_index]
+
+    @cached_property
     def max_displacement_A(self) -> float:
         """Half the nearest-neighbour distance: beyond it an atom no longer belongs to its site."""
         return 0.5 * self.crystal.nearest_neighbour_distance
@@ -118,7 +123,7 @@ class Supercell:
     def atoms(self, displacements: Floats | float = 0.0) -> Atoms:
         """The perfect structure, or the one displaced by (N, 3) Å, as ASE atoms (positions not wrapped)."""
         atoms = Atoms(numbers=self.numbers, cell=self.cell, positions=self.positions + displacements, pbc=True)
-        return dressed(atoms, self.masses, self.crystal.moments[self.basis_index])
+        return dressed(atoms, self.masses, self.moments)
 
     @cached_property
     def _cosets(self) -> Cosets:

@@ -234,6 +234,8 @@ def _summary(force_field: ForceField, cells: Sequence[LabelledFrames], unknown: 
         f"fitting error β^(-1/2) {1e3 * posterior.beta_inv_sqrt:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
         *left_out_lines(force_field.left_out),
     ]
+    if force_field.left_out is None:
+        lines.append("one structure tells nothing of the error on others: give more, or try it with dynft evaluate")
     if unknown:
         lines.insert(2, prior_note(unknown, size, rows, force_field.prior))
     return lines

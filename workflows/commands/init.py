@@ -33,7 +33,7 @@ _PARAMETERS = {
 # The INCAR is dynft's for accurate forces: PBEsol, EDIFF = 1E-8, …; any tag, in lower case, changes it.
 encut = 500.0          # eV: converge it for your potentials
 kpts = [2, 2, 2]       # converge it for your supercell
-""",
+{spin}""",
     "espresso": """
 kpts = [2, 2, 2]       # converge it for your supercell; without it: Γ alone
 
@@ -42,12 +42,14 @@ kpts = [2, 2, 2]       # converge it for your supercell; without it: Γ alone
 
 [reference.parameters.input_data.system]
 ecutwfc = 60.0         # Ry: converge it for your pseudopotentials
-
+{spin}
 [reference.parameters.input_data.electrons]
 conv_thr = 1e-9        # Ry
 """,
 }
 """What the parameters of a reference must say at least."""
+_SPIN = {"vasp": "ispin = 2", "espresso": "nspin = 2"}
+"""What they must say where the structure has magnetic moments."""
 
 _TEMPLATE = """\
 # A campaign of dynamic training. Every key that is left out has its default.
@@ -133,13 +135,15 @@ def campaign_text(name: str, crystal: Crystal, calculator: str) -> str:
     heights = 1.0 / np.linalg.norm(np.linalg.inv(crystal.cell), axis=0)
     repeats = np.maximum(1, np.ceil(MIN_HEIGHT_A / heights - 1e-6)).astype(int)
     cutoffs = propose_cutoffs(crystal, 0.5 * float((heights * repeats).min()))
+    magnetic = calculator in _SPIN and np.any(crystal.moments)
     potentials = "\n".join(f'{symbol} = "{symbol}.UPF"' for symbol in sorted(set(crystal.atoms().symbols)))
+    spin = f"{_SPIN[calculator]}              # from the moments in the structure\n" if magnetic else ""
     allowed = re.sub("[^A-Za-z0-9._+-]+", "-", name).strip("._+-") or "crystal"
     return _TEMPLATE.format(
         name=json.dumps(allowed), formula=crystal.formula, n_cell=crystal.n_atoms, supercell=repeats.tolist(),
         n_supercell=crystal.n_atoms * int(repeats.prod()), height=float((heights * repeats).min()),
         cutoffs=cutoffs, calculator=json.dumps(calculator),
-        parameters=_PARAMETERS.get(calculator, "\n").format(pseudopotentials=potentials),
+        parameters=_PARAMETERS.get(calculator, "\n").format(pseudopotentials=potentials, spin=spin),
     )
 
 

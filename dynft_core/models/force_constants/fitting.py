@@ -141,17 +141,24 @@ def widened(
     """With β^(-1/2) and ε_B multiplied by what its labels' leave-one-structure-out errors exceed them by.
 
     The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many labels an
-    even choice, the same of each cell, is left out in turn. β^(-1/2) stays above the noise floor.
+    even choice, the same of each cell, is left out in turn. β^(-1/2) is never below the noise floor or the
+    training RMSE. A single label, left out, would be predicted by the prior alone, which tells nothing of the fit.
     """
     processes, size, count = ranks or Ranks(), force_field.basis.size, sum(len(x.forces) for x in cells)
-    rows = -(-sum(x.forces.size for x in cells) // max(count, 1))
-    affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
-    step = -(-count // affordable)
-    with processes.together():
-        own = leave_one_out(force_field.posterior, _rows(force_field, (x.every(step, processes.own) for x in cells)))
-    total = processes.add(np.array([own.square, own.expected, own.n_rows]))
-    found = LeftOut(float(total[0]), float(total[1]), round(total[2]))
-    factor = max(found.ratio, noise_floor_eV_A / force_field.posterior.beta_inv_sqrt)
+    statistics, found, factor = force_field.posterior.statistics, None, 1.0
+    if count > 1:
+        rows = -(-sum(x.forces.size for x in cells) // count)
+        affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
+        step = -(-count // affordable)
+        with processes.together():
+            own = leave_one_out(
+                force_field.posterior, _rows(force_field, (x.every(step, processes.own) for x in cells))
+            )
+        total = processes.add(np.array([own.square, own.expected, own.n_rows, own.n_structures]))
+        found = LeftOut(float(total[0]), float(total[1]), round(total[2]), round(total[3]))
+        factor = found.scale
+    training_rmse = np.sqrt(statistics.squared_residual(force_field.posterior.mean) / statistics.n_rows)
+    factor = max(factor, max(noise_floor_eV_A, training_rmse) / force_field.posterior.beta_inv_sqrt)
     return replace(force_field, posterior=force_field.posterior.scaled(factor), left_out=found)
 
 
