@@ -79,16 +79,25 @@ def space_group(crystal: Crystal) -> SpaceGroup:
             "crystal", "sites that its symmetry maps on each other", "an unmatched site", "symmetrise it"
         )
     chosen = np.take_along_axis(shifts, permutations[:, :, None, None], axis=2)[:, :, 0]
-    basis = crystal.cell.T
-    cartesian = basis @ dataset.rotations @ np.linalg.inv(basis)
-    left, _, right = np.linalg.svd(cartesian)  # orthogonal to machine precision, whatever the cell's last digits
     return SpaceGroup(
         symbol=str(dataset.international),
         rotations=dataset.rotations.astype(np.int64),
         permutations=permutations.astype(np.int64),
         shifts=chosen.astype(np.int64),
-        cartesian=left @ right,
+        cartesian=_orthogonal(crystal.cell.T, dataset.rotations),
     )
+
+
+def _orthogonal(basis: NDArray[np.float64], rotations: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The operations (G, 3, 3) in Cartesian coordinates: a group of orthogonal matrices, however rounded the cell is.
+
+    The basis is strained, without rotation, to the one whose metric all operations leave as it is.
+    """
+    inverse = np.linalg.inv(basis)
+    metric = np.mean(np.swapaxes(rotations, 1, 2) @ (basis.T @ basis) @ rotations, axis=0)
+    squares, axes = np.linalg.eigh(inverse.T @ metric @ inverse)
+    strained = (axes * np.sqrt(squares)) @ axes.T @ basis
+    return np.asarray(strained @ rotations @ np.linalg.inv(strained))
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,8 @@ def snapped(crystal: Crystal, largest_strain: float = CELL_TOLERANCE) -> Snapped
         return None
     with suppress(StructureError):  # no structure of that symmetry so near
         found = symmetrised(crystal, hidden.tolerance_A)
-        moved_A = float(np.linalg.norm(found.positions - crystal.positions, axis=1).max())
+        moves = found.positions - crystal.positions
+        moved_A = float(np.linalg.norm(moves - moves.mean(axis=0), axis=1).max())
         if moved_A <= ROUNDING_A and strain(found.cell, crystal.cell) <= largest_strain:
             return Snapped(found, hidden.symbol, moved_A)
     return None
