@@ -84,7 +84,7 @@ def space_group(crystal: Crystal) -> SpaceGroup:
         rotations=dataset.rotations.astype(np.int64),
         permutations=permutations.astype(np.int64),
         shifts=chosen.astype(np.int64),
-        cartesian=_orthogonal(crystal.cell.T, dataset.rotations),
+        cartesian=_orthogonal(crystal.cell.T, dataset.rotations.astype(np.int64)),
     )
 
 

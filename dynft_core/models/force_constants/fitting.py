@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -145,21 +145,16 @@ def widened(
     training RMSE. A single label, left out, would be predicted by the prior alone, which tells nothing of the fit.
     """
     processes, size, count = ranks or Ranks(), force_field.basis.size, sum(len(x.forces) for x in cells)
-    statistics, found, factor = force_field.posterior.statistics, None, 1.0
-    if count > 1:
-        rows = -(-sum(x.forces.size for x in cells) // count)
-        affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
-        step = -(-count // affordable)
-        with processes.together():
-            own = leave_one_out(
-                force_field.posterior, _rows(force_field, (x.every(step, processes.own) for x in cells))
-            )
-        total = processes.add(np.array([own.square, own.expected, own.n_rows, own.n_structures]))
-        found = LeftOut(float(total[0]), float(total[1]), round(total[2]), round(total[3]))
-        factor = found.scale
-    training_rmse = np.sqrt(statistics.squared_residual(force_field.posterior.mean) / statistics.n_rows)
-    factor = max(factor, max(noise_floor_eV_A, training_rmse) / force_field.posterior.beta_inv_sqrt)
-    return replace(force_field, posterior=force_field.posterior.scaled(factor), left_out=found)
+    rows = -(-sum(x.forces.size for x in cells) // max(count, 1))
+    affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
+    step, posterior = -(-count // affordable), force_field.posterior
+    with processes.together():
+        own = leave_one_out(posterior, _rows(force_field, (x.every(step, processes.own) for x in cells)))
+    total = processes.add(np.array(astuple(own), dtype=np.float64))
+    found = LeftOut(float(total[0]), float(total[1]), round(total[2]), round(total[3]))
+    training_rmse = np.sqrt(posterior.statistics.squared_residual(posterior.mean) / posterior.statistics.n_rows)
+    factor = max(found.scale if count > 1 else 1.0, max(noise_floor_eV_A, training_rmse) / posterior.beta_inv_sqrt)
+    return replace(force_field, posterior=posterior.scaled(factor), left_out=found if count > 1 else None)
 
 
 def _rows(force_field: ForceField, cells: Iterable[CellLabels]) -> Iterator[tuple[Floats, Floats]]:
