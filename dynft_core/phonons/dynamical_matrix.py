@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from ase import units
-from ase.data import atomic_masses
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
@@ -105,7 +104,7 @@ def frequencies(
     Raises:
         InputError: q points that are not three finite numbers each.
     """
-    masses = np.asarray(atomic_masses[force_field.basis.crystal.numbers])
+    masses = force_field.basis.crystal.masses
     return _frequencies_of(harmonic_constants(force_field, parameters, images), masses, _points(q_points))
 
 
@@ -125,7 +124,7 @@ def eigenvectors(
     Raises:
         InputError: q points that are not three finite numbers each.
     """
-    masses = np.asarray(atomic_masses[force_field.basis.crystal.numbers])
+    masses = force_field.basis.crystal.masses
     pairs = harmonic_constants(force_field, None, images)
     squares, vectors = np.linalg.eigh(dynamical_matrices(pairs, masses, _points(q_points)))
     return to_frequencies(squares), vectors

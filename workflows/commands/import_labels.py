@@ -35,7 +35,7 @@ from workflows.run_folder.folder import RUN_MODE, prepared, state_of, take_reque
 from workflows.run_folder.identity import first_event
 from workflows.run_folder.requests import ask
 from workflows.user_files.data_checks import UNLIKE, data_warnings, of_another_size, refuse_unphysical, stiffness
-from workflows.user_files.structures import on_its_cell, supercell_of
+from workflows.user_files.structures import on_its_cell, refuse_held_atoms, supercell_of
 
 Floats = NDArray[np.float64]
 
@@ -294,6 +294,7 @@ def _checked_forces(frame: Atoms, max_net_force_eV_A: float) -> Floats:
         raise InputError("forces", "some for every atom", "none", "leave the frame out") from error
     if not np.isfinite(forces).all():
         raise InputError("forces", "finite forces", "NaN or infinity", "leave the frame out")
+    refuse_held_atoms("forces", frame, forces)
     net = float(np.linalg.norm(forces.sum(axis=0))) / len(frame)
     if net > max_net_force_eV_A:
         raise InputError("net force", f"at most {max_net_force_eV_A:g} eV/Å per atom", f"{net:.3g}", "compute it again")

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dynft_core.errors import RunFolderError
-from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Journal
@@ -19,7 +18,7 @@ from workflows.run_folder.identity import first_event, refuse_other_campaign
 from workflows.run_folder.lease import held
 from workflows.run_folder.requests import requests
 from workflows.run_folder.snapshot import Snapshots
-from workflows.user_files.structures import read_structure
+from workflows.user_files.crystals import read_crystal
 
 RUN_MODE = 0o700
 """A run folder is the user's own, whatever their umask."""
@@ -35,7 +34,7 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         StructureError, FileFormatError: the structure cannot be used; nothing has been written then.
         RunFolderError: not writable, another campaign's, without its journal, or in use by a running driver.
     """
-    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+    crystal = read_crystal(Path(campaign.crystal.structure), "crystal.structure").crystal
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
     with ExitStack() as stack:
         try:
