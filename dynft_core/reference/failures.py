@@ -9,6 +9,10 @@ from typing import Literal
 
 TAIL_LINES = 3
 TAIL_BYTES = 20_000
+REFUSES = "I REFUSE TO CONTINUE"
+"""How VASP's errors end."""
+MOST_SAID = 400
+"""Letters of what a code printed that a failure repeats."""
 
 FailureKind = Literal[
     "setup", "settings", "licence",
@@ -65,6 +69,22 @@ REFUSED: Kinds = frozenset({"not converged", "not finite", "moved", "net force"}
 MENDABLE: Kinds = SETUP | {"input", "implausible"}
 """What the user can change, as an `InputError`; 'implausible' because of references in other units."""
 
+LAUNCHER: tuple[Message, ...] = (
+    ("setup", r"^(mpi(?:run|exec) has detected an attempt to run as root)", "the launcher refused to start"),
+    ("setup", r"^(There are not enough slots available[^\n]*(?:\n[^\n]+)*)", "the launcher refused to start"),
+    ("setup", r"^srun: fatal: (.+)", "srun refused to start"),
+    ("setup", r"^srun: error: ((?:Unable to (?:create step|allocate resources|confirm allocation)|Invalid |Unrecognized "
+              r"|Application launch failed|Task launch for .* failed|Requested node|Job request).*)", "srun refused to start"),
+    ("setup", r"^srun: (unrecognized option.*|invalid option.*)", "srun refused to start"),
+    ("setup", r"^\[?(?:mpiexec@|mpirun:|mpiexec:|prterun).*?((?:unrecognized argument|unknown option|No executable).*)",
+     "the launcher refused to start"),
+    ("setup", r"^(It looks like (?:orte|opal|pmix|prte|MPI)_\w*init\w* failed[^\n]*(?:\n[^\n]+)*)", "MPI did not start"),
+    ("setup", r"^(The application appears to have been direct launched using \"srun\"[^\n]*(?:\n[^\n]+)*)",
+     "MPI did not start"),
+    ("setup", r"^(No components were able to be opened[^\n]*(?:\n[^\n]+)*)", "MPI did not start"),
+)  # fmt: skip
+"""What srun and MPI's launchers print when they start nothing: the next label meets it, too. The first sentence counts."""
+
 _MESSAGES: tuple[tuple[FailureKind, str], ...] = (
     ("memory", r"out of memory|oom[-_ ]?kill|cannot allocate memory|bad_alloc|MemoryError|insufficient virtual memory"),
     ("disk", r"no space left on device|disk quota exceeded|Errno 28\b|Errno 122\b"),
@@ -93,14 +113,40 @@ def classified(texts: list[str], exit_code: int | None = None) -> FailureKind | 
 
 
 def named(texts: list[str], messages: tuple[Message, ...]) -> LabelError | None:
-    """The failure that a code's own messages tell, with the pattern's group or its line; None when there is none."""
-    for kind, pattern, meaning in messages:
-        for text in texts:
-            found = re.search(pattern, text)
+    """The failure that a code's own messages tell, or its launcher's, with the pattern's group or its line.
+
+    What stands in boxes is read as one line (see `unboxed`). None when there is no failure.
+    """
+    plain = [unboxed(text) for text in texts]
+    for kind, pattern, meaning in (*messages, *LAUNCHER):
+        for text in plain:
+            found = re.search(pattern, text, re.MULTILINE)
             if found:
                 line = text[text.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
-                return LabelError(kind, f"{meaning}: {(found[1] if found.lastindex else line)[:150]}")
+                said = " ".join((found[1] if found.lastindex else line).split())
+                return LabelError(kind, f"{meaning}: {said[:MOST_SAID]}")
     return None
+
+
+def unboxed(text: str) -> str:
+    """Text in which each box of VASP is one line: its kind, 'ERROR: ' or 'WARNING: ' or …, and its first paragraph.
+
+    A box is of lines between bars: a title in letters made of letters, paragraphs, and in VASP's errors I REFUSE ….
+    """
+    return _BOX.sub(lambda box: _first_paragraph(box[0]), text)
+
+
+_BOX = re.compile(r"(?:^ *\|.*\| *$\n?)+", re.MULTILINE)
+_TITLES = {"E": "ERROR: ", "W": "WARNING: ", "A": "ADVICE: ", "B": "BUG: "}
+"""By the first letter of the title."""
+
+
+def _first_paragraph(box: str) -> str:
+    lines = "\n".join(line.strip().strip("|").strip() for line in box.splitlines())
+    parts = [" ".join(part.split()) for part in re.split(r"\n{2,}", lines.strip())]
+    said = next((part for part in parts if re.search(r"[a-z]{2}", part)), "")
+    kind = _TITLES.get(parts[0][:1], "") if parts[0] != said else ""
+    return f"{_TITLES['E'] if REFUSES in box else kind}{said or ' '.join(parts)}\n"
 
 
 def signal_number(exit_code: int | None) -> int:
