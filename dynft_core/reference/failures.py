@@ -69,21 +69,24 @@ REFUSED: Kinds = frozenset({"not converged", "not finite", "moved", "net force"}
 MENDABLE: Kinds = SETUP | {"input", "implausible"}
 """What the user can change, as an `InputError`; 'implausible' because of references in other units."""
 
+_SRUN = (
+    "Unable to (?:create step|allocate resources|confirm allocation)", "Invalid ", "Unrecognized ",
+    "Application launch failed", "Task launch for .* failed", "Requested node", "Job request",
+)  # fmt: skip
+_MPI = (
+    "There are not enough slots available", r"It looks like (?:orte|opal|pmix|prte|MPI)_\w*init\w* failed",
+    r"The application appears to have been direct launched using \"srun\"", "No components were able to be opened",
+)  # fmt: skip
+
 LAUNCHER: tuple[Message, ...] = (
     ("setup", r"^(mpi(?:run|exec) has detected an attempt to run as root)", "the launcher refused to start"),
-    ("setup", r"^(There are not enough slots available[^\n]*(?:\n[^\n]+)*)", "the launcher refused to start"),
     ("setup", r"^srun: fatal: (.+)", "srun refused to start"),
-    ("setup", r"^srun: error: ((?:Unable to (?:create step|allocate resources|confirm allocation)|Invalid |Unrecognized "
-              r"|Application launch failed|Task launch for .* failed|Requested node|Job request).*)", "srun refused to start"),
-    ("setup", r"^srun: (unrecognized option.*|invalid option.*)", "srun refused to start"),
-    ("setup", r"^\[?(?:mpiexec@|mpirun:|mpiexec:|prterun).*?((?:unrecognized argument|unknown option|No executable).*)",
-     "the launcher refused to start"),
-    ("setup", r"^(It looks like (?:orte|opal|pmix|prte|MPI)_\w*init\w* failed[^\n]*(?:\n[^\n]+)*)", "MPI did not start"),
-    ("setup", r"^(The application appears to have been direct launched using \"srun\"[^\n]*(?:\n[^\n]+)*)",
-     "MPI did not start"),
-    ("setup", r"^(No components were able to be opened[^\n]*(?:\n[^\n]+)*)", "MPI did not start"),
-)  # fmt: skip
-"""What srun and MPI's launchers print when they start nothing: the next label meets it, too. The first sentence counts."""
+    ("setup", rf"^srun: error: ((?:{'|'.join(_SRUN)}).*)", "srun refused to start"),
+    ("setup", r"^srun: ((?:unrecognized|invalid) option.*)", "srun refused to start"),
+    ("setup", r"^\[?(?:mpiexec|mpirun|prterun)\b.*?((?:unrecognized|unknown) (?:argument|option).*)", "MPI did not start"),
+    ("setup", rf"^((?:{'|'.join(_MPI)})[^\n]*(?:\n[^\n]+)*)", "MPI did not start"),
+)
+"""What srun and MPI's launchers print when they start nothing, as they will for the next label: the first sentence."""
 
 _MESSAGES: tuple[tuple[FailureKind, str], ...] = (
     ("memory", r"out of memory|oom[-_ ]?kill|cannot allocate memory|bad_alloc|MemoryError|insufficient virtual memory"),
@@ -136,7 +139,7 @@ def unboxed(text: str) -> str:
     return _BOX.sub(lambda box: _first_paragraph(box[0]), text)
 
 
-_BOX = re.compile(r"(?:^ *\|.*\| *$\n?)+", re.MULTILINE)
+_BOX = re.compile(r"(?:^ *\|.*$\n?)+", re.MULTILINE)
 _TITLES = {"E": "ERROR: ", "W": "WARNING: ", "A": "ADVICE: ", "B": "BUG: "}
 """By the first letter of the title."""
 
@@ -164,12 +167,16 @@ def how_it_ended(exit_code: int) -> str:
     return f"signal {number}, {_SIGNALS.get(number, 'unknown')}" if number else f"exit code {exit_code}"
 
 
+_NAMES_AN_ERROR = re.compile(r"\b(?:error|fatal|severe|failed|cannot|illegal)\b", re.IGNORECASE)
+
+
 def tail(path: Path) -> str:
-    """The last lines of a text file; "" when it is empty or not there."""
+    """The line at the end of a text file that first names an error, else its last lines; "" when there are none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
     except OSError:
         return ""
-    return " | ".join([line for line in lines if line][-TAIL_LINES:])[-300:]
+    cause = next((line for line in lines if _NAMES_AN_ERROR.search(line)), "")
+    return cause[:300] or " | ".join([line for line in lines if line][-TAIL_LINES:])[-300:]

@@ -30,7 +30,7 @@ class KPoints:
 
     def __str__(self) -> str:
         if self.divisions is None:
-            return f"a list of {len(self.points)} points"
+            return "Γ alone" if np.allclose(self.points, 0) else f"a list of {len(self.points)} points"
         return f"{list(self.divisions)}" + (f" shifted by {list(self.shift)}" if self.centre != (0.0, 0.0, 0.0) else "")
 
     @property

@@ -1,4 +1,4 @@
-"""Reads OUTCAR of VASP 4.6 to 6.6, whole or cut off, step by step. It prints positions to 1e-5 Å, vasprun.xml to 1e-8."""
+"""Reads OUTCAR of VASP 4.6 to 6.6, whole or cut off, step by step. It prints positions to 1e-5 Å."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _ITERATION = re.compile(r"-- Iteration\s+(\S+)\(\s*(\S+)\)")
 _COUNTS = re.compile(r"ions per type =((?:\s+\d+)+)")
 _VALENCES = re.compile(r"Ionic Valenz\s+ZVAL +=((?:\s+[\d.]+)+)")
 _CYCLE_ENDED = "aborting loop"
-_FORCES = re.compile(r"^ *POSITION +TOTAL-FORCE \(eV/Angst\)(?! *\(ML\)).*\n.*\n((?: +[-+\d.*NnaA]+ .*\n)*)", re.MULTILINE)
+_FORCES = re.compile(
+    r"^ *POSITION +TOTAL-FORCE \(eV/Angst\)(?! *\(ML\)).*\n.*\n((?: +[-+\d.*NnaA]+ .*\n)*)", re.MULTILINE
+)
 """The table of a DFT step: that of VASP's machine-learned force field has (ML) behind its title."""
 
 
@@ -80,7 +82,7 @@ def _tables(text: str, title: str, columns: int) -> list[Floats]:
 
 def _numbers(block: str) -> Floats:
     rows = [_row(line) for line in block.splitlines()]
-    return np.array([row[:6] for row in rows]) if rows and {min(len(row), 6) for row in rows} == {6} else np.empty((0, 6))
+    return np.array([row[:6] for row in rows]) if rows and min(map(len, rows)) >= 6 else np.empty((0, 6))
 
 
 def _row(line: str) -> list[float]:
@@ -105,7 +107,8 @@ def _incar(head: str) -> dict[str, str]:
 def _parameters(head: str) -> dict[str, str]:
     """Tags and values, the first of a name: 'NELM   =     60;   NELMIN=  2; …'."""
     found: dict[str, str] = {}
-    for tag, value in re.findall(r"\b([A-Z][A-Z0-9_]+)\s*=[ \t]*([^\s;]+)", head[max(head.find("Startparameter"), 0) :]):
+    listed = head[max(head.find("Startparameter"), 0) :]
+    for tag, value in re.findall(r"\b([A-Z][A-Z0-9_]+)\s*=[ \t]*([^\s;]+)", listed):
         found.setdefault(tag, value)
     for tag, values in re.findall(r"(LDAU[LUJ])\s*=((?:[ \t]+-?[\d.]+)+)", head):
         found[tag] = values.strip()

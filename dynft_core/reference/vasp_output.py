@@ -7,7 +7,7 @@ positions back from nowhere. Here vasprun.xml is read anew and compared with OUT
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from dynft_core.errors import in_words
-from dynft_core.reference.dft_code import Report
+from dynft_core.reference.dft_code import Difference, Report
 from dynft_core.reference.failures import REFUSES, LabelError, Message, named
 from dynft_core.reference.outcar import read_outcar
 from dynft_core.reference.vasp_run import IonicStep, VaspRun, has_response
@@ -33,8 +33,8 @@ OUTPUT, STDERR = "vasp.out", "stderr.txt"
 
 _OF_ITS_INPUT = (
     "Error reading item", "from file INCAR", "file (?:INCAR|POSCAR|POTCAR|KPOINTS)", "basis vectors is negative",
-    "do not work for NCORE", "NPAR", "KPAR", "number of (?:species|types) in POTCAR", "is not supported", "not implemented",
-    "licen[sc]e",
+    "do not work for NCORE", "NPAR", "KPAR", "number of (?:species|types) in POTCAR", "is not supported",
+    "not implemented", "licen[sc]e",
 )  # fmt: skip
 """What a box of VASP says of input that is the same for all labels."""
 MESSAGES: tuple[Message, ...] = (
@@ -45,6 +45,7 @@ MESSAGES: tuple[Message, ...] = (
     ("calculator", r"BRMIX: very serious problems", "the charge mixing broke down (BRMIX)"),
     ("calculator", r"ZBRENT", "a line search of the ions failed (ZBRENT): a label moves no ions"),
     ("calculator", r"TOO FEW BANDS", "too few bands: raise NBANDS"),
+    ("calculator", r"(internal error in +subroutine.*(?:\n.*\w.*)?)", "an internal error of VASP"),
     ("calculator", r"VERY BAD NEWS|internal error", "an internal error of VASP"),
     ("calculator", r"(?:hard|soft) stop encountered", "stopped by a STOPCAR"),
     ("setup", r"No (?:INCAR|POSCAR|POTCAR) found", "an input file is missing"),
@@ -91,9 +92,8 @@ def _report(root: Element, outcar: str, directory: Path, calculator: Any, atoms:
         raise LabelError("incomplete", f"vasprun.xml lacks something ({step})")
     if len(run.symbols) != len(atoms):
         raise LabelError("moved", f"{len(run.symbols)} atoms came back, {len(atoms)} were sent")
-    _check_settings(run, directory, calculator)
-    _check_step(run, step)
-    _check_outcar(outcar, step)
+    _check_steps(run, step, outcar)
+    presets = _check_settings(run, directory, calculator)
     resort = np.asarray(calculator.resort)
     sent = (atoms.positions - step.positions[resort]) @ np.linalg.inv(step.cell)
     return Report(
@@ -101,18 +101,18 @@ def _report(root: Element, outcar: str, directory: Path, calculator: Any, atoms:
         cell=step.cell,
         numbers=np.array([atomic_numbers[run.symbols[i]] for i in resort], dtype=np.int64),
         version=run.version,
-        note=_note(final, run.tags),
+        note=presets or _note(final, run.tags),
         tensors=_tensors(final, resort),
         net_force=np.array([float(x) for x in re.findall(r"total drift:(.*)", outcar)[-1].split()]),
     )
 
 
-def _check_settings(run: VaspRun, directory: Path, calculator: Any) -> None:
-    """Refuse output that was computed with other settings than those sent."""
-    different = tag_differences(run, read_incar(_read(directory / "INCAR")))
-    if different:
-        told = [f"{x.name.upper()} = {x.theirs}, sent was {x.ours}" for x in different]
-        raise LabelError("settings", f"computed with {'; '.join(told)}")
+def _check_settings(run: VaspRun, directory: Path, calculator: Any) -> str:
+    """Refuse output that was computed with other settings than those sent; a note where only accuracy differs."""
+    different = tag_differences(run, read_incar(_read(directory / "INCAR")), given=frozenset())
+    serious, presets = ([x for x in different if x.preset == preset] for preset in (False, True))
+    if serious:
+        raise LabelError("settings", f"computed with {_against_sent(serious)}")
     used = [species.title.split() for species in run.species]
     sent = [title.split() for title in re.findall(r"TITEL\s*=(.*)", _read(directory / "POTCAR"))]
     if used != sent:
@@ -123,26 +123,31 @@ def _check_settings(run: VaspRun, directory: Path, calculator: Any) -> None:
         found = run.k_points.divisions
         if found is not None and found != tuple(kpts):
             raise LabelError("settings", f"computed with the k-point mesh {found}, sent was {tuple(kpts)}")
+    return f"computed with {_against_sent(presets)}" if presets else ""
 
 
-def _check_step(run: VaspRun, step: IonicStep | str) -> None:
+def _against_sent(different: Sequence[Difference]) -> str:
+    return "; ".join(f"{x.name.upper()} = {x.theirs}, sent was {x.ours}" for x in different)
+
+
+def _check_steps(run: VaspRun, step: IonicStep, outcar: str) -> None:
+    """Refuse what is no converged step, and two files that are not of one calculation or disagree on how it went."""
     failure = run.failure_of(step)
-    if failure is not None:
+    if failure is not None and failure.kind != "not converged":
         raise LabelError(failure.kind, failure.sentence)
-
-
-def _check_outcar(text: str, step: IonicStep) -> None:
-    """Refuse two files that do not belong to one calculation, or do not agree on how it went."""
-    run = read_outcar(BytesIO(text.encode()))
-    theirs = next((found for found in run.steps if not isinstance(found, str)), None)
+    other = read_outcar(BytesIO(outcar.encode()))
+    theirs = next((found for found in other.steps if not isinstance(found, str)), None)
     if theirs is None:
         raise LabelError("incomplete", "OUTCAR has no table of forces")
     if not abs(step.energy_eV - theirs.energy_eV) <= _ENERGY_TOLERANCE_EV:
         got = f"vasprun.xml has the energy {step.energy_eV} eV, OUTCAR {theirs.energy_eV} eV"
         raise LabelError("contradiction", got)
-    if theirs.forces.shape != step.forces.shape or not np.abs(theirs.forces - step.forces).max() <= _FORCE_TOLERANCE_EV_A:
+    same = theirs.forces.shape == step.forces.shape
+    if not (same and np.abs(theirs.forces - step.forces).max() <= _FORCE_TOLERANCE_EV_A):
         raise LabelError("contradiction", "vasprun.xml and OUTCAR have different forces")
-    _check_step(run, theirs)
+    failure = other.failure_of(theirs) or failure  # OUTCAR prints EDIFF with its exponent
+    if failure is not None:
+        raise LabelError(failure.kind, failure.sentence)
     there, here = len(theirs.energies_eV), len(step.energies_eV)
     if there != here and not has_response(run.tags):
         raise LabelError("contradiction", f"vasprun.xml has {here} electronic iterations, OUTCAR {there}")

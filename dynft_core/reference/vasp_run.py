@@ -108,6 +108,9 @@ class VaspRun:
         if n == 0:
             sentence = "no electronic iteration: the forces are those of VASP's machine-learned force field"
             return Failure("incomplete", sentence)
+        if int(self.tags.get("ICHARG", 0)) >= 10:
+            why = "its forces are of no self-consistent cycle"
+            return Failure("incomplete", f"the charge density is fixed (ICHARG = {self.tags['ICHARG']}): {why}")
         if not (np.isfinite(step.forces).all() and np.isfinite(step.energy_eV)):
             return Failure("not finite", f"NaN or infinity in the forces or in the energy ({step.energy_eV} eV)")
         most, ediff_eV = int(self.tags.get("NELM", NELM)), float(self.tags.get("EDIFF", EDIFF_EV))

@@ -27,8 +27,8 @@ def vasp_differences(run: VaspRun, parameters: Parameters, given: frozenset[str]
     """How the settings of a run differ from complete `parameters`, of which the campaign file has those `given`."""
     ours = incar_of(parameters, list(dict.fromkeys(run.symbols)))
     compared = (
-        tag_differences(run, ours, given, _family(parameters)), _of_charge(run, parameters), _of_potcars(run, parameters),
-        _of_k_points(run, parameters, given),
+        tag_differences(run, ours, given, _family(parameters)), _of_charge(run, parameters),
+        _of_potcars(run, parameters), _of_k_points(run, parameters, given),
     )  # fmt: skip
     return [difference for some in compared for difference in some]
 
@@ -56,7 +56,7 @@ def _of_charge(run: VaspRun, parameters: Parameters) -> Iterator[Difference]:
     if parameters.get("nelect"):
         here = neutral - float(parameters["nelect"])
     if abs(there - here) > 1e-3:
-        yield Difference("charge", f"{there:+g} e (NELECT = {float(run.tags['NELECT']):g})", f"{here:+g} e")
+        yield Difference("charge", f"{there:g} e (NELECT = {float(run.tags['NELECT']):g})", f"{here:g} e")
 
 
 def _family(parameters: Parameters) -> str:
@@ -70,6 +70,7 @@ def _of_potcars(run: VaspRun, parameters: Parameters) -> Iterator[Difference]:
 
     setups, _ = get_pp_setup(parameters.get("setups"))
     family = _family(parameters)
+    theirs, ours = list[str](), list[str]()
     for species in {species.symbol: species for species in run.species}.values():
         words = species.title.split()
         if len(words) < 2:
@@ -79,7 +80,10 @@ def _of_potcars(run: VaspRun, parameters: Parameters) -> Iterator[Difference]:
         name = variant if variant.startswith(species.symbol) else species.symbol + variant
         same = wanted.split() == words if wanted else words[1] == name and family in ("", words[0])
         if not same:
-            yield Difference("potcar", species.title, wanted or f"{family} {name}".strip())
+            theirs.append(species.title)
+            ours.append(wanted or f"{family} {name}".strip())
+    if theirs:
+        yield Difference("potcar", ", ".join(theirs), ", ".join(ours))
 
 
 def _known_title(species: Species, parameters: Parameters) -> str:
@@ -101,9 +105,11 @@ def _of_k_points(run: VaspRun, parameters: Parameters, given: frozenset[str]) ->
     else:
         a, b, c = mesh(parameters.get("kpts") or (1, 1, 1), Atoms(cell=step.cell, pbc=True))
         centred, written = bool(parameters.get("gamma", False)), "gamma" in given
-    x, y, z = (0.0 if centred or n % 2 else 0.5 for n in (a, b, c))
-    ours = KPoints((a, b, c), (x, y, z))
-    if not run.k_points.same_points(ours, step.cell):
-        moved = KPoints((a, b, c), tuple(0.5 if n % 2 == 0 and s == 0 else 0.0 for n, s in zip((a, b, c), (x, y, z), strict=True)))
-        preset = not written and run.k_points.same_points(moved, step.cell)
-        yield Difference("kpts", str(run.k_points), str(ours), preset)
+    even = [n % 2 == 0 for n in (a, b, c)]
+    meshes = []
+    for off in (not centred, centred):  # the campaign's, and the other kind
+        x, y, z = (0.5 if off and is_even else 0.0 for is_even in even)
+        meshes.append(KPoints((a, b, c), (x, y, z)))
+    if not run.k_points.same_points(meshes[0], step.cell):
+        preset = not written and run.k_points.same_points(meshes[1], step.cell)
+        yield Difference("kpts", str(run.k_points), str(meshes[0]), preset)

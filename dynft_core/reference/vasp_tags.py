@@ -14,27 +14,20 @@ import numpy as np
 from dynft_core.reference.dft_code import Difference
 from dynft_core.reference.vasp_run import EDIFF_EV, VaspRun
 
-NO_FORCES = frozenset(
-    # Cores and files.
+NO_FORCES = frozenset(  # of cores and files; of the electronic cycle and its start; of ions, symmetry and response
     """
     NPAR NCORE KPAR NSIM LPLANE LSCALAPACK LSCALU LSCAAWARE LELPA NBLK LASYNC NCSHMEM LUSENCCL LORBITALREAL MAXMEM
     SYSTEM NWRITE LWAVE LCHARG LVTOT LVHAR LELF LAECHG LORBIT NEDOS EMIN EMAX EFERMI LPARD LOPTICS LDOWNSAMPLE LCHARGH5
-    LWAVEH5 LH5 LBANDOS LSORBIT_PRINT LDAUPRINT ICORELEVEL STM IDIOT KPOINTS_OPT_MODE LKPOINTS_OPT RWIGS MAGATOM LVACPOTAV
-    """
-    # The way through the electronic cycle, and its start.
-    """
+    LWAVEH5 LH5 LBANDOS LDAUPRINT ICORELEVEL STM IDIOT KPOINTS_OPT_MODE LKPOINTS_OPT RWIGS MAGATOM LVACPOTAV
     ISTART ICHARG INIWAV LREUSE MAGMOM ALGO IALGO NELM NELMDL NELMIN AMIX BMIX AMIN AMIX_MAG BMIX_MAG IMIX MIXPRE MAXMIX
     WC INIMIX MREMOVE MIXFIRST TIME WEIMIN EBREAK DEPER NRMM LDIAG LSUBROT LROBUST ISEARCH MAXDIS IWAVPR TURBO IRESTART
     NREBOOT NMIN ENINI LMAXMIX LAMIX NBANDS NBANDSLOW NBANDSHIGH EREF KBLOWUP
-    """
-    # Ions, symmetry, response.
-    """
     NSW IBRION ISIF POTIM EDIFFG TEBEG TEEND SMASS MDALGO NBLOCK KBLOCK NPACO APACO POMASS PSTRESS NFREE SCALEE DARWINR
     DARWINV PHON_NSTRUCT LANGEVIN_GAMMA LANGEVIN_GAMMA_L PMASS ANDERSEN_PROB NHC_NCHAINS NHC_PERIOD NHC_NRESPA NHC_NS
-    RANDOM_SEED IMAGES SPRING LCLIMB ICHAIN IOPT MAXMOVE ISYM SYMPREC LEPSILON LPEAD LCALCEPS LCALCPOL LRPA LNABLA CSHIFT
-    KPOINT_BSE SAXIS LMUSIC
-    """.split()
-)  # fmt: skip
+    RANDOM_SEED IMAGES SPRING LCLIMB ICHAIN IOPT MAXMOVE ISYM SYMPREC LEPSILON LPEAD LCALCEPS LCALCPOL LRPA LNABLA
+    CSHIFT KPOINT_BSE SAXIS LMUSIC
+    """.split()  # noqa: SIM905 - one tag a line would be a hundred and fifty lines
+)
 """Tags that change no force."""
 
 DEFAULTS = {
@@ -50,9 +43,9 @@ HYBRID = {"AEXX": "0.25", "HFSCREEN": "0", "NKREDX": "1", "NKREDY": "1", "NKREDZ
 """VASP's own, where LHFCALC is set."""
 
 OTHERWISE = frozenset(
-    "GGA METAGGA LMETAGGA EDIFF ENCUT ENMAX NELECT KSPACING KGAMMA LDAUL LDAUU LDAUJ LDAUTYPE LHFSCREEN AEXX HFSCREEN "
-    "NKRED NKREDX NKREDY NKREDZ DIPOL QSPIRAL".split()
-)
+    ["GGA", "METAGGA", "LMETAGGA", "EDIFF", "ENCUT", "ENMAX", "NELECT", "KSPACING", "KGAMMA", "LDAUL", "LDAUU", "LDAUJ",
+     "LDAUTYPE", "AEXX", "HFSCREEN", "NKREDX", "NKREDY", "NKREDZ", "DIPOL", "QSPIRAL"]
+)  # fmt: skip
 """Compared by what they mean, or where they count."""
 
 ACCURACY = frozenset({"LREAL", "ADDGRID", "LASPH"})
@@ -121,8 +114,8 @@ def _of_tags(run: VaspRun, ours: Mapping[str, str], given: frozenset[str]) -> It
             continue
         default = DEFAULTS.get(tag, "not set")
         here = ours.get(tag, default)
-        told = [run.incar.get(tag)] if tag == "LREAL" and tag in run.incar else [run.incar.get(tag), run.parameters.get(tag)]
-        for there in [value for value in told if value is not None] or [default]:
+        told = [tags[tag] for tags in (run.incar, run.parameters) if tag in tags] or [default]
+        for there in told[:1] if tag == "LREAL" else told:  # which VASP completes with T for A
             if _differ(tag, there, here):
                 yield Difference(tag.lower(), _shown(there), _shown(here), tag in ACCURACY and tag.lower() not in given)
                 break
@@ -152,10 +145,10 @@ def _of_functional(run: VaspRun, ours: Mapping[str, str], family: str) -> Iterat
     hybrid = [canonical("LHFCALC", tags.get("LHFCALC", "F")) for tags in (run.tags, ours)]
     for tag, default in HYBRID.items() if all(hybrid) else ():
         if _differ(tag, run.tags.get(tag, default), ours.get(tag, default)):
-            yield Difference(tag.lower(), *(_shown(tags.get(tag, default)) for tags in (run.tags, ours)))
+            yield Difference(tag.lower(), _shown(run.tags.get(tag, default)), _shown(ours.get(tag, default)))
     if hybrid[0] != hybrid[1]:
-        theirs, here = (_shown(tags.get("AEXX", "0.25")) if on else "0" for tags, on in zip((run.tags, ours), hybrid, strict=True))
-        yield Difference("aexx", theirs, here)
+        there, here = _shown(run.tags.get("AEXX", "0.25")), _shown(ours.get("AEXX", "0.25"))
+        yield Difference("aexx", there if hybrid[0] else "0", here if hybrid[1] else "0")
 
 
 def _meta(value: str) -> str:

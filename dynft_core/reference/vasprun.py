@@ -149,6 +149,8 @@ def _rows(parent: Element, path: str) -> Floats:
     rows = [[_number(x) for x in _text(v).split()] for v in parent.iterfind(f"{path}/v")]
     if not rows:
         raise ValueError(f"no {path} in <{parent.tag}>")
+    if len({len(row) for row in rows}) > 1:
+        raise ValueError(f"rows of different length in {path}")
     return np.array(rows)
 
 

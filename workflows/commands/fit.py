@@ -56,12 +56,16 @@ def parse_cutoffs(text: str) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules."""
+    """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules.
+
+    `forces_key`: the column of extended xyz that has the forces; None: 'forces'.
+    """
 
     cutoffs: str
     prior: Prior = "decaying"
     max_order: int = MAX_ORDER
     rotational: bool = False
+    forces_key: str | None = None
 
     @property
     def automatic(self) -> bool:
@@ -86,7 +90,7 @@ def fit_command(
     try:
         with ranks.together():
             before = check_output(output, "force field", data, primitive, reference)
-            crystal, frames = _read(data, primitive, settings, reference)
+            crystal, frames = _read(data, primitive, settings, reference, say if ranks.first else _say_nothing)
         force_field, lines = _fit(crystal, frames, settings, ranks, say if ranks.first else _say_nothing)
     except DynftError:
         if ranks.first:
@@ -99,13 +103,13 @@ def fit_command(
 
 
 def _read(
-    data: Path, primitive: Path, settings: FitSettings, reference: Path | None
+    data: Path, primitive: Path, settings: FitSettings, reference: Path | None, say: Callable[[str], None]
 ) -> tuple[Crystal, tuple[LabelledFrames, ...]]:
     """The crystal and the frames; the cutoffs are looked at before the long file is read."""
     crystal = reduce_to_primitive(Crystal(read_structure(primitive, "--primitive")))
     if not settings.automatic:
         check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
-    return crystal, read_labelled_frames(data, crystal, reference)
+    return crystal, read_labelled_frames(data, crystal, reference, forces_key=settings.forces_key, say=say)
 
 
 def _fit(
