@@ -18,6 +18,7 @@ from dynft_core.reference.k_points import KPoints
 PROGRAM = "Program PWSCF"
 _BEGIN = re.compile(rf"^ *{PROGRAM}", re.MULTILINE)
 _NEXT_STEP = re.compile(r"^(?:CELL_PARAMETERS.*\n(?:.*\n){3,5}?)?ATOMIC_POSITIONS", re.MULTILINE)
+_BANDS = re.compile(r"End of self-consistent calculation.*?(?=^!)", re.MULTILINE | re.DOTALL)
 _SMEARINGS = {
     "GAUSS": "gaussian", "METHFESSEL": "mp", "M-P": "mp", "MP": "mp", "MARZARI": "mv", "COLD": "mv", "M-V": "mv",
     "MV": "mv", "FERMI": "fd", "F-D": "fd", "FD": "fd",
@@ -92,8 +93,10 @@ def _steps(blocks: list[str]) -> Iterator[Atoms | Failure]:
         if failed:
             yield Failure("not converged", failed[0].strip())
         elif "Forces acting on atoms" in block and "convergence has been achieved" in block:
+            # Without the bands, over which ASE's reader stumbles where they are printed otherwise.
+            told = _BANDS.sub("", block if number == 0 else head + block)
             try:
-                found: Any = read(StringIO(block if number == 0 else head + block), format="espresso-out", index=-1)
+                found: Any = read(StringIO(told), format="espresso-out", index=-1)
                 found.get_forces()
             except Exception as error:  # ASE's reader raises whatever comes; only a table that is cut off is left
                 yield Failure("incomplete", f"its forces cannot be read ({error})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,7 +35,9 @@ DISPERSION = {
 def espresso_differences(run: EspressoRun, parameters: Parameters) -> list[Difference]:
     """How the settings of a run differ from complete `parameters`."""
     data = namelists(parameters.get("input_data", {}))
-    ours = _ours(data["system"], parameters.get("pseudopotentials", {}))
+    cards = parameters.get("additional_cards") or ""
+    text = cards if isinstance(cards, str) else "\n".join(map(str, cards))
+    ours = _ours(data["system"], parameters.get("pseudopotentials", {}), text)
     found = [
         Difference(name, _shown(theirs), _shown(ours[name])) for name, theirs in run.settings.items()
         if name in ours and not _equal(theirs, ours[name])
@@ -43,7 +46,7 @@ def espresso_differences(run: EspressoRun, parameters: Parameters) -> list[Diffe
     return [*found, *_of_k_points(run, parameters)]
 
 
-def _ours(keys: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+def _ours(keys: Mapping[str, Any], files: Mapping[str, Any], cards: str) -> dict[str, Any]:
     """The campaign's settings by the names that a run's have, pw.x's defaults filled in."""
     smears = str(keys.get("occupations", "fixed")).lower()
     noncollinear = bool(keys.get("noncolin")) or bool(keys.get("lspinorb"))
@@ -58,15 +61,16 @@ def _ours(keys: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
         "smearing": smearing_name(str(keys.get("smearing", "gaussian"))) if smears == "smearing"
         else "tetrahedra" if smears.startswith("tetrahedra") else "none",
         "degauss": float(keys.get("degauss", 0.0)) if smears == "smearing" else 0.0,
-        **{f"pseudopotential of {symbol}": file for symbol, file in files.items()},
+        "hubbard": _hubbard(cards), **{f"pseudopotential of {symbol}": file for symbol, file in files.items()},
     }  # fmt: skip
     if "exx_fraction" in keys:
         found["exx_fraction"] = float(keys["exx_fraction"])
-    species = dict(enumerate(files, start=1))
-    potentials = {int(key[10:-1]): float(u) for key, u in keys.items() if key.startswith("hubbard_u(") and u}
-    if potentials.keys() <= species.keys():
-        found["hubbard"] = tuple(sorted((species[i], u) for i, u in potentials.items()))
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _hubbard(cards: str) -> tuple[tuple[str, float], ...]:
+    """U (eV) by species, from the card HUBBARD: 'U Fe-3d 4.0'."""
+    return tuple(sorted({(s, float(u)) for s, u in re.findall(r"^\s*U\s+([A-Z][a-z]?)\d*-\w+\s+(\S+)", cards, re.MULTILINE)}))
 
 
 def _of_functional(run: EspressoRun, system: Mapping[str, Any]) -> Iterator[Difference]:

@@ -74,7 +74,7 @@ _SRUN = (
     "Application launch failed", "Task launch for .* failed", "Requested node", "Job request",
 )  # fmt: skip
 _MPI = (
-    "There are not enough slots available", r"It looks like (?:orte|opal|pmix|prte|MPI)_\w*init\w* failed",
+    "There are not enough slots available", r"It looks like (?:orte|opal|pmix|prte|MPI)_\w*(?i:init)\w* failed",
     r"The application appears to have been direct launched using \"srun\"", "No components were able to be opened",
 )  # fmt: skip
 
@@ -83,7 +83,7 @@ LAUNCHER: tuple[Message, ...] = (
     ("setup", r"^srun: fatal: (.+)", "srun refused to start"),
     ("setup", rf"^srun: error: ((?:{'|'.join(_SRUN)}).*)", "srun refused to start"),
     ("setup", r"^srun: ((?:unrecognized|invalid) option.*)", "srun refused to start"),
-    ("setup", r"^\[?(?:mpiexec|mpirun|prterun)\b.*?((?:unrecognized|unknown) (?:argument|option).*)", "MPI did not start"),
+    ("setup", r"^\[?(?:mpiexec|mpirun|prterun)\b.*?(un(?:recognized|known) (?:argument|option).*)", "MPI did not start"),
     ("setup", rf"^((?:{'|'.join(_MPI)})[^\n]*(?:\n[^\n]+)*)", "MPI did not start"),
 )
 """What srun and MPI's launchers print when they start nothing, as they will for the next label: the first sentence."""

@@ -22,8 +22,8 @@ _RANKS: dict[Kind, int] = {
 }  # fmt: skip
 """Of what lies in one folder, the lowest is taken: it tells most of the same calculations."""
 _HEAD_BYTES = 6000
-_NUMBER = r"[ \t]+[-+]?\d+\.\d*(?:[eEdD][-+]?\d+)?"
-_SIX = re.compile(rf"(?:[ \t]*#.*\n)*\s*(?:{_NUMBER}){{6}}[ \t]*\n")
+_NUMBER = r"[ \t]*[-+]?\d+\.\d*(?:[eEdD][-+]?\d+)?"
+_SIX = re.compile(rf"\s*(?:#.*\n\s*)*(?:{_NUMBER}){{6}}[ \t]*\n")
 _SETS = re.compile(r"\s*\d+[ \t]*\n\s*\d+[ \t]*\n\s*\d+[ \t]*\n(?:[ \t]*[-+\d.eE]+){3}[ \t]*\n")
 
 
@@ -79,4 +79,4 @@ def opened(path: Path) -> IO[bytes]:
 def _has_forces(path: Path) -> bool:
     """Whether a yaml file of phonopy holds forces, and not displacements alone."""
     with opened(path) as file:
-        return any(re.match(rb"\s+forces?:", line) for line in file)
+        return any(re.match(rb"\s+forces?:\s*$", line) for line in file)

@@ -97,10 +97,12 @@ def _number(text: str) -> float:
         return float("nan")
 
 
-def _incar(head: str) -> dict[str, str]:
-    """What VASP 6 prints of INCAR; nothing of earlier versions."""
+def _incar(head: str) -> dict[str, str] | None:
+    """INCAR, which VASP 6 prints, and earlier versions do not."""
     block = re.search(r"^ INCAR:[ \t]*\n((?:   .*\n)*)", head, re.MULTILINE)
-    pairs = [line.partition("=") for line in block[1].splitlines()] if block else []
+    if block is None:
+        return None
+    pairs = [line.partition("=") for line in block[1].splitlines()]
     return {tag.strip(): value.strip() for tag, equals, value in pairs if equals}
 
 

@@ -71,7 +71,7 @@ class VaspRun:
 
     Attributes:
         version: of VASP.
-        incar: tags and values that INCAR has, as far as the file tells.
+        incar: tags and values that INCAR has; None: the file does not tell (OUTCAR of VASP 5).
         parameters: tags and values as VASP completed them.
         species: in VASP's order.
         symbols: (N,) of the atoms.
@@ -81,7 +81,7 @@ class VaspRun:
     """
 
     version: str
-    incar: Mapping[str, str]
+    incar: Mapping[str, str] | None
     parameters: Mapping[str, str]
     species: tuple[Species, ...]
     symbols: tuple[str, ...]
@@ -92,7 +92,7 @@ class VaspRun:
     @property
     def tags(self) -> Mapping[str, str]:
         """Values of all tags: those of INCAR first, which VASP shortens in what it completes."""
-        return {**self.parameters, **self.incar}
+        return {**self.parameters, **(self.incar or {})}
 
     @property
     def potcar_family(self) -> str:

@@ -109,13 +109,15 @@ def _shown(value: str) -> str:
 
 
 def _of_tags(run: VaspRun, ours: Mapping[str, str], given: frozenset[str]) -> Iterator[Difference]:
-    for tag in sorted({*run.incar, *ours, *(run.parameters.keys() & DEFAULTS.keys())} - NO_FORCES - OTHERWISE):
+    told = run.parameters.keys() & DEFAULTS.keys()
+    known = told if run.incar is None else {*told, *run.incar, *ours}
+    for tag in sorted(known - NO_FORCES - OTHERWISE):
         if tag.startswith("ML_"):
             continue
         default = DEFAULTS.get(tag, "not set")
         here = ours.get(tag, default)
-        told = [tags[tag] for tags in (run.incar, run.parameters) if tag in tags] or [default]
-        for there in told[:1] if tag == "LREAL" else told:  # which VASP completes with T for A
+        values = [tags[tag] for tags in (run.incar or {}, run.parameters) if tag in tags] or [default]
+        for there in values[:1] if tag == "LREAL" else values:  # which VASP completes with T for A
             if _differ(tag, there, here):
                 yield Difference(tag.lower(), _shown(there), _shown(here), tag in ACCURACY and tag.lower() not in given)
                 break

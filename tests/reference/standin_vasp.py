@@ -61,6 +61,9 @@ class Run:
     n_electronic_steps: int = 12
     last_change_eV: float = 1e-9
     machine_learned: bool = False
+    shift: tuple[float, ...] = (0.0, 0.0, 0.0)
+    points: tuple[tuple[float, ...], ...] = ((0.0, 0.0, 0.0),)
+    listed: bool = False
     drift: np.ndarray = field(default_factory=lambda: np.zeros(3))
     moment: float = 0.0
     moments: tuple[float, ...] = ()
@@ -184,11 +187,9 @@ def separator(name: str, values: dict[str, object], inner: str = "") -> str:
     return f'<separator name="{name}" >\n' + "".join(parameter(*x) for x in values.items()) + inner + "</separator>\n"
 
 
-def vasprun(run: Run) -> str:
-    """The text of vasprun.xml."""
-    symbols = run.atoms.get_chemical_symbols()
-    kinds = [i for i in range(len(run.species)) if run.species[i] in symbols]
-    occupied = 2 * len(symbols)
+def calculation(run: Run) -> str:
+    """One ionic step of vasprun.xml."""
+    occupied = 2 * len(run.atoms)
     bands = [(0.5 * b - occupied, 1.0 if b < occupied else 0.5 if run.partial else 0.0) for b in range(occupied + 2)]
     eigenvalues = "".join(
         f'<set comment="spin {s + 1}">\n<set comment="kpoint 1">\n'
@@ -196,7 +197,7 @@ def vasprun(run: Run) -> str:
         + "</set>\n</set>\n"
         for s in range(int(run.incar.get("ISPIN", "1")))
     )
-    calculation = (
+    return (
         " <calculation>\n"
         + "".join("  <scstep>\n" + energies(energy) + "  </scstep>\n" for energy in cycle(run))
         + structure(run)
@@ -207,14 +208,17 @@ def vasprun(run: Run) -> str:
         + "<eigenvalues>\n<array>\n<set>\n" + eigenvalues + "</set>\n</array>\n</eigenvalues>\n"
         + '<dos>\n<i name="efermi">      5.00000000 </i>\n</dos>\n </calculation>\n'
     )  # fmt: skip
+
+
+def vasprun(run: Run, *later: Run) -> str:
+    """The text of vasprun.xml, with further ionic steps."""
+    symbols = run.atoms.get_chemical_symbols()
+    kinds = [i for i in range(len(run.species)) if run.species[i] in symbols]
     return (
         '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n<generator>\n'
         f'<i name="program" type="string">vasp </i>\n<i name="version" type="string">{run.version} </i>\n</generator>\n'
         "<incar>\n" + "".join(f'<i type="string" name="{tag}">{v.strip(".")}</i>\n' for tag, v in run.incar.items())
-        + '</incar>\n<kpoints>\n<generation param="Gamma">\n<v type="int" name="divisions">'
-        + " ".join(str(n) for n in run.mesh)
-        + ' </v>\n</generation>\n<varray name="kpointlist" >\n<v> 0.0 0.0 0.0 </v>\n</varray>\n'
-        '<varray name="weights" >\n<v> 1.0 </v>\n</varray>\n</kpoints>\n' + parameters(run)
+        + f'</incar>\n<kpoints>\n{k_points(run)}</kpoints>\n' + parameters(run)
         + f'<atominfo>\n<atoms> {len(symbols)} </atoms>\n<array name="atoms" >\n<set>\n'
         + "".join(f"<rc><c>{s:2}</c><c> {run.species.index(s) + 1}</c></rc>\n" for s in symbols)
         + '</set>\n</array>\n<array name="atomtypes" >\n<set>\n'
@@ -224,9 +228,21 @@ def vasprun(run: Run) -> str:
             for i in kinds
         )
         + "</set>\n</array>\n</atominfo>\n"
-        + structure(run, ' name="initialpos" ') + calculation * run.ionic_steps
+        + structure(run, ' name="initialpos" ') + "".join(map(calculation, [run] * run.ionic_steps + list(later)))
         + structure(run, ' name="finalpos" ') + "</modeling>\n"
     )  # fmt: skip
+
+
+def k_points(run: Run) -> str:
+    """The mesh, or the points of a list."""
+    mesh = " ".join(str(n) for n in run.mesh)
+    generated = (
+        f'<generation param="Gamma">\n<v type="int" name="divisions">{mesh} </v>\n'
+        f'<v name="shift">{" ".join(str(x) for x in run.shift)}</v>\n</generation>\n'
+    )
+    points = "".join(f"<v> {a} {b} {c} </v>\n" for a, b, c in run.points)
+    weights = f'<varray name="weights" >\n{"<v> 1.0 </v>" * len(run.points)}\n</varray>\n'
+    return ("" if run.listed else generated) + f'<varray name="kpointlist" >\n{points}</varray>\n{weights}'
 
 
 def parameter(name: str, value: object) -> str:
@@ -247,6 +263,10 @@ def outcar_head(run: Run) -> str:
         f" vasp.{run.version} 20Jul23 (stand-in) complex\n \n{echoed}{titles}{titles}"
         f"   ions per type =  {' '.join(str(symbols.count(s)) for s in dict.fromkeys(symbols))}\n\n"
         f" Startparameter for this run:\n   ISPIN  = {run.incar.get('ISPIN', '1'):>6}    spin polarized calculation?\n"
+        f"   PREC   = {run.incar.get('PREC', 'Normal')[:6].lower()}    normal or accurate\n"
+        f"   ENCUT  =  {run.incar.get('ENCUT', '300')} eV  72.03 Ry    8.49 a.u.\n"
+        f"   ISMEAR = {run.incar['ISMEAR']:>6};   SIGMA  =   {run.incar['SIGMA']}  broadening in eV\n"
+        f"   GGA     =    {run.incar.get('GGA', '--')}    GGA type\n"
         f"   NELM   = {tags['NELM']};   NELMIN=  2; NELMDL= -5     # of ELM steps\n"
         f"   EDIFF  = {tags['EDIFF']}   stopping-criterion for ELM\n"
         f"  Ionic Valenz\n   ZVAL   = {' '.join('4.00' for _ in run.species)}\n"
@@ -254,8 +274,8 @@ def outcar_head(run: Run) -> str:
     )
 
 
-def outcar(run: Run) -> str:
-    """The text of OUTCAR."""
+def outcar_step(run: Run, number: int) -> str:
+    """One ionic step of OUTCAR."""
     reached = older(run, (6, 0)) or run.n_electronic_steps < int(run.incar.get("NELM", "60"))
     end = "because EDIFF is reached" if reached else "EDIFF was not reached (unconverged)"
     x, y, z = run.drift
@@ -266,20 +286,26 @@ def outcar(run: Run) -> str:
     moments = "".join(f"{i + 1:5d} {0:11.3f} {m:7.3f} {m:7.3f}\n" for i, m in enumerate(run.moments))
     lattice = "".join("".join(f"{x:13.9f}" for x in [*row, *row]) + "\n" for row in run.atoms.cell[:])
     iterations = "".join(
-        f"--------------------------------------- Iteration {1:6d}({k:4d})  {'-' * 39}\n"
+        f"--------------------------------------- Iteration {number:6d}({k:4d})  {'-' * 39}\n"
         f"  free energy    TOTEN  = {energy:19.8f} eV\n" for k, energy in enumerate(cycle(run), start=1)
     )  # fmt: skip
     ml, totens = (" (ML)", " ML ") if run.machine_learned else ("", "   ")
     return (
-        outcar_head(run) + iterations
+        iterations
         + ("" if run.machine_learned else f"{'-' * 24} aborting loop {end} {'-' * 40}\n")
         + f" number of electron   {4 * len(run.atoms):.7f} magnetization {run.moment:12.7f}\n"
         + (f"\n magnetization (x)\n\n# of ion       s       p       tot\n{'-' * 34}\n{moments}" if len(moments) else "")
         + f"      direct lattice vectors                 reciprocal lattice vectors\n{lattice}\n"
         + f" POSITION                                       TOTAL-FORCE (eV/Angst){ml}\n " + "-" * 83 + "\n"
         f"{table} " + "-" * 83 + f"\n    total drift:     {x:16.6f} {y:15.6f} {z:15.6f}\n\n"
-        f"  free  energy{totens}TOTEN  = {run.energy_eV:18.8f} eV\n{TIMING}"
+        f"  free  energy{totens}TOTEN  = {run.energy_eV:18.8f} eV\n"
     )  # fmt: skip
+
+
+def outcar(run: Run, *later: Run) -> str:
+    """The text of OUTCAR, with further ionic steps."""
+    steps = (outcar_step(step, number) for number, step in enumerate((run, *later), start=1))
+    return outcar_head(run) + "".join(steps) + TIMING
 
 
 def box(*lines: str) -> str:
