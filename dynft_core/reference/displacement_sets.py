@@ -64,12 +64,7 @@ def read_force_sets(path: Path, supercell: Atoms | None) -> list[Atoms]:
     if numbers[0] != n:
         raise _other_size(path, n, f"{numbers[0]:.0f}")
     sets = numbers[2:].reshape(int(numbers[1]), 4 + 3 * n)
-    found = []
-    for row in sets:
-        u = np.zeros((n, 3))
-        u[int(row[0]) - 1] = row[1:4]
-        found.append(_frame(cell, u, row[4:].reshape(n, 3)))
-    return found
+    return [_frame(cell, _of_one_atom(n, int(row[0]), row[1:4]), row[4:].reshape(n, 3)) for row in sets]
 
 
 def read_dfset(path: Path, supercell: Atoms | None) -> list[Atoms]:
@@ -85,32 +80,49 @@ def read_dfset(path: Path, supercell: Atoms | None) -> list[Atoms]:
 
 
 def read_phonopy_yaml(path: Path) -> list[Atoms]:
-    """Frames of a phonopy_params.yaml that holds displacements and forces, of either type.
+    """Frames of a phonopy_params.yaml that holds displacements and forces, in any of its three layouts.
 
     Raises:
         FileFormatError: it lacks something.
     """
     cell, text = _yaml_supercell(path), _text(path)
-    n, sets = len(cell.atoms), text.partition("\ndisplacements:")[2]
-    sets = re.split(r"\n(?=[a-z_]+:)", sets, maxsplit=1)[0]
-    energies = [float(x) for x in re.findall(r"supercell_energy:\s*(\S+)", sets)]
+    n = len(cell.atoms)
+    moved = [int(i) for i in re.findall(r"^- atom:\s*(\d+)", _section(text, "displacements"), re.MULTILINE)]
+    if moved:  # one atom a set, its displacement and then all forces
+        rows = _triples(_section(text, "displacements")).reshape(len(moved), -1, 3)
+        sets = [(_of_one_atom(n, atom, block[0]), block[1:]) for atom, block in zip(moved, rows, strict=True)]
+    elif "\ndataset:" in text:  # all displacements, then all forces
+        displaced, _, forces = _section(text, "dataset").partition("\n  forces:")
+        if len(found := _triples(displaced)) % n:
+            raise _other_size(path, n, f"{len(found)} displacements")
+        blocks = [_triples(part).reshape(-1, n, 3) for part in (displaced, forces)]
+        sets = list(zip(*blocks, strict=True))
+    else:  # displacement and force, atom by atom
+        rows = _triples(_section(text, "displacements")).reshape(-1, 2, 3)
+        if len(rows) % n or not len(rows):
+            raise _other_size(path, n, f"{len(rows)} displacements")
+        sets = [(block[:, 0], block[:, 1]) for block in rows.reshape(-1, n, 2, 3)]
+    energies = [float(x) for x in re.findall(r"supercell_energy:\s*(\S+)", text)]
     if not energies:
-        listed = re.search(r"\nsupercell_energies:\s*\n((?:- .*\n?)+)", text)
+        listed = re.search(r"supercell_energies:\s*\n((?: *- .*\n?)+)", text)
         energies = [float(x) for x in re.findall(r"-\s+(\S+)", listed[1])] if listed else []
-    atoms = [int(i) for i in re.findall(r"^- atom:\s*(\d+)", sets, re.MULTILINE)]
-    rows = np.array([[float(x) for x in row.split(",")] for row in re.findall(r"\[([^\]]*)\]", sets)])
-    per_set = 1 + n if atoms else 2 * n
-    if len(rows) == 0 or len(rows) % per_set:
-        raise _other_size(path, n, f"{len(rows)} rows")
-    found = []
-    for k, block in enumerate(rows.reshape(-1, per_set, 3)):
-        u = np.zeros((n, 3))
-        if atoms:
-            u[atoms[k] - 1] = block[0]
-        else:
-            u = block[::2]
-        energy = energies[k] if len(energies) * per_set == len(rows) else None
-        found.append(_frame(cell, u, block[1:] if atoms else block[1::2], energy))
+    known = energies if len(energies) == len(sets) else [None] * len(sets)
+    return [_frame(cell, u, f, energy) for (u, f), energy in zip(sets, known, strict=True)]
+
+
+def _section(text: str, key: str) -> str:
+    """What stands below a key at the top of a yaml file."""
+    return re.split(r"\n(?=[a-z_]+:)", text.partition(f"\n{key}:")[2], maxsplit=1)[0]
+
+
+def _triples(text: str) -> Floats:
+    return np.array([_triple(row) for row in re.findall(r"\[([^\]]*)\]", text)]).reshape(-1, 3)
+
+
+def _of_one_atom(n_atoms: int, atom: int, displacement: Floats) -> Floats:
+    """Displacements (N, 3) of which only the one of `atom`, counted from 1, is not zero."""
+    found = np.zeros((n_atoms, 3))
+    found[atom - 1] = displacement
     return found
 
 

@@ -70,7 +70,8 @@ def _ours(keys: Mapping[str, Any], files: Mapping[str, Any], cards: str) -> dict
 
 def _hubbard(cards: str) -> tuple[tuple[str, float], ...]:
     """U (eV) by species, from the card HUBBARD: 'U Fe-3d 4.0'."""
-    return tuple(sorted({(s, float(u)) for s, u in re.findall(r"^\s*U\s+([A-Z][a-z]?)\d*-\w+\s+(\S+)", cards, re.MULTILINE)}))
+    rows = re.findall(r"^\s*U\s+([A-Z][a-z]?)\d*-\w+\s+(\S+)", cards, re.MULTILINE)
+    return tuple(sorted({(symbol, float(u)) for symbol, u in rows}))
 
 
 def _of_functional(run: EspressoRun, system: Mapping[str, Any]) -> Iterator[Difference]:

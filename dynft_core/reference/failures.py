@@ -83,7 +83,7 @@ LAUNCHER: tuple[Message, ...] = (
     ("setup", r"^srun: fatal: (.+)", "srun refused to start"),
     ("setup", rf"^srun: error: ((?:{'|'.join(_SRUN)}).*)", "srun refused to start"),
     ("setup", r"^srun: ((?:unrecognized|invalid) option.*)", "srun refused to start"),
-    ("setup", r"^\[?(?:mpiexec|mpirun|prterun)\b.*?(un(?:recognized|known) (?:argument|option).*)", "MPI did not start"),
+    ("setup", r"^\[?(?:mpi|prte)\w+.*?(un(?:recognized|known) (?:argument|option).*)", "MPI did not start"),
     ("setup", rf"^((?:{'|'.join(_MPI)})[^\n]*(?:\n[^\n]+)*)", "MPI did not start"),
 )
 """What srun and MPI's launchers print when they start nothing, as they will for the next label: the first sentence."""

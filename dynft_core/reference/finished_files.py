@@ -79,4 +79,4 @@ def opened(path: Path) -> IO[bytes]:
 def _has_forces(path: Path) -> bool:
     """Whether a yaml file of phonopy holds forces, and not displacements alone."""
     with opened(path) as file:
-        return any(re.match(rb"\s+forces?:\s*$", line) for line in file)
+        return any(re.match(rb" +forces?:\s*$", line) for line in file)

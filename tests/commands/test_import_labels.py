@@ -17,6 +17,7 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.units import Bohr, Ry
 from small_campaign import check_ended
+from standin_pw import PwRun, output
 
 from dynft_core.errors import InputError
 from dynft_core.lattice.crystal import Crystal
@@ -26,6 +27,7 @@ from dynft_core.reference.calculation import calculate
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import Journal
+from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign.events import started_event
 from workflows.campaign.jobs import reference_settings
@@ -295,6 +297,77 @@ def test_output_of_pw_x_is_taken_and_other_settings_are_named(campaign: Path, tm
     assert np.abs(np.sort(label.forces, axis=0) - np.sort(forces, axis=0)).max() < 1e-6
     said = import_labels(str(tmp_path / "run"), [tmp_path / "done"], None, Choices(other_settings=True))
     assert "imported: 1 label from 1 file, " in said and f"dynft train CAMPAIGN --run {tmp_path}" in said
+
+
+def test_what_the_user_grants_by_name_is_taken_and_the_rest_is_not(
+    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Output of pw.x with another cutoff and smearing than the campaign's."""
+    data = "pseudopotentials = {Si = 'Si.pbe.UPF'}\ninput_data = {system = {ecutwfc = 40.0}}\n"
+    text = TOML.replace('"tersoff-si"', f'"espresso"\n[reference.parameters]\n{data}').replace("[2, 2, 2]", "[1, 1, 1]")
+    campaign.write_text(text)
+    atoms = bulk("Si", a=LATTICE_A, cubic=True)
+    atoms.rattle(0.03, seed=1)
+    run = PwRun("7.2", [atoms], ecutwfc_Ry=30.0, ecutrho_Ry=160.0, smearing="gaussian", degauss_Ry=0.01, conv_thr=1e-6)
+    (tmp_path / "pw.out").write_text(output(run))
+
+    def imported(*options: str) -> tuple[int, str]:
+        command = ["labels", "import", str(campaign), str(tmp_path / "pw.out"), "--run", str(tmp_path / "run")]
+        code = main([*command, *options])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    code, said = imported()
+    assert code == 2 and "ecutwfc = 30, the campaign has 40; smearing = gaussian, the campaign has none" in said
+    assert "--allow ecutwfc,smearing,degauss takes all the same" in said
+    code, said = imported("--allow", "smearing,degauss")
+    assert code == 2 and "(ecutwfc = 30, the campaign has 40)" in said
+    code, said = imported("--allow", "smearing, degauss,ecutwfc")
+    assert code == 0 and "imported: 1 label" in said
+
+
+def test_forces_of_another_name(campaign: Path, tmp_path: Path) -> None:
+    frame = computed(1)
+    energy, forces = frame.get_potential_energy(), frame.get_forces()
+    frame.calc = None
+    frame.arrays["REF_forces"], frame.info["REF_energy"] = forces, energy
+    ase.io.write(tmp_path / "data.xyz", frame, format="extxyz")
+    with pytest.raises(InputError, match="none called forces; there is a column REF_forces"):
+        import_labels(str(campaign), [tmp_path / "data.xyz"], tmp_path / "run", Choices())
+    import_labels(str(campaign), [tmp_path / "data.xyz"], tmp_path / "run", Choices(forces_key="REF_forces"))
+    (key,) = state_of(tmp_path / "run").ledger.accepted
+    label = read_label(tmp_path / "run" / "labels" / key / "label.h5")
+    assert label.energy_eV == pytest.approx(energy, abs=1e-7)
+    assert np.abs(np.sort(label.forces, axis=0) - np.sort(forces, axis=0)).max() < 1e-7
+
+
+def test_the_perfect_crystal_alone_teaches_nothing(campaign: Path, tmp_path: Path) -> None:
+    perfect = bulk("Si", a=LATTICE_A, cubic=True) * (2, 2, 2)
+    rounding = 1e-9 * np.random.default_rng(1).standard_normal((64, 3))
+    ase.io.write(tmp_path / "data.xyz", changed(perfect, rounding - rounding.mean(axis=0)), format="extxyz")
+    with pytest.raises(InputError, match="no atom is displaced: nothing can be learnt from it"):
+        import_labels(str(campaign), [tmp_path / "data.xyz"], tmp_path / "run", Choices())
+
+
+def test_alamode_displacements_are_of_the_campaigns_supercell(campaign: Path, tmp_path: Path) -> None:
+    frames = [computed(seed) for seed in (1, 2)]
+    perfect = bulk("Si", a=LATTICE_A, cubic=True) * (2, 2, 2)
+    load, text = load_campaign(campaign)
+    with prepared(load, text, tmp_path / "order"):
+        supercell = read_perfect_structure(tmp_path / "order" / "supercell.xyz")
+    lines = []
+    for frame in frames:
+        order = [int(np.argmin(np.linalg.norm(perfect.positions - site, axis=1))) for site in supercell.positions]
+        rows = np.hstack([(frame.positions - perfect.positions)[order] / Bohr, frame.get_forces()[order] * Bohr / Ry])
+        lines += [" ".join(f"{x:18.12f}" for x in row) for row in rows]
+    (tmp_path / "DFSET").write_text(" " + "\n ".join(lines) + "\n")
+    said = import_labels(str(campaign), [tmp_path / "DFSET"], tmp_path / "run", Choices())
+    assert "imported: 2 labels from 1 file" in said
+    for key in state_of(tmp_path / "run").ledger.accepted:
+        label = read_label(tmp_path / "run" / "labels" / key / "label.h5")
+        moved = Atoms("Si64", positions=label.positions, cell=label.cell, pbc=True)
+        moved.calc = make_calculator(ReferenceSettings("tersoff-si"), ".")
+        assert np.abs(moved.get_forces() - label.forces).max() < 1e-5
 
 
 def test_nothing_that_can_be_used_is_one_line(campaign: Path, tmp_path: Path) -> None:

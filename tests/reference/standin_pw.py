@@ -1,4 +1,4 @@
-"""Output of pw.x as versions 6.8 and 7.2 lay it out, with Tersoff's energy and forces: runs, steps, settings, faults."""
+"""Output of pw.x as versions 6.8 and 7.2 lay it out, with Tersoff's energy and forces: runs, steps, settings."""
 
 from __future__ import annotations
 
@@ -51,11 +51,15 @@ def output(run: PwRun) -> str:
     )
     reciprocal = np.linalg.inv(first.cell[:] / alat_A).T
     listed = np.array(run.points) @ reciprocal
-    points = "".join(f"        k({i + 1:5d}) = ({''.join(f'{x:12.7f}' for x in k)}), wk =   1.0\n" for i, k in enumerate(listed))
+    points = "".join(
+        f"        k({i + 1:5d}) = ({''.join(f'{x:12.7f}' for x in k)}), wk =   1.0\n" for i, k in enumerate(listed)
+    )
     smearing = f"  {run.smearing} smearing, width (Ry)= {run.degauss_Ry:7.4f}" if run.smearing else ""
     xc = f"     Exchange-correlation= {run.functional}\n                           ({run_numbers(run)})\n"
     enforced = f"     IMPORTANT: XC functional enforced from input :\n{xc}\n" if run.enforced else ""
     magnetic = "     Starting magnetic structure \n     atomic species   magnetization\n" if run.spins == 2 else ""
+    species = "     atomic species   valence    mass     pseudopotential\n        Si   4.00    28.0855     Si( 1.00)\n"
+    k_points = f"     number of k points= {len(run.points):5d}{smearing}\n             cart. coord. in units 2pi/alat\n"
     return (
         f"\n     Program PWSCF v.{run.version} starts on 30Nov2026 at 15:50:16 \n\n{enforced}"
         f"     bravais-lattice index     =            0\n"
@@ -69,9 +73,8 @@ def output(run: PwRun) -> str:
         f"     crystal axes: (cart. coord. in units of alat)\n{axes}\n"
         f"     PseudoPot. # 1 for Si read from file:\n     /pseudo/{run.pseudopotential}\n"
         f"     MD5 check sum: {32 * 'a'}\n\n"
-        f"     atomic species   valence    mass     pseudopotential\n        Si             4.00    28.08550     Si( 1.00)\n\n"
-        f"{magnetic}{hubbard(run)}   Cartesian axes\n\n     site n.     atom                  positions (alat units)\n{sites}\n"
-        f"     number of k points= {len(run.points):5d}{smearing}\n                       cart. coord. in units 2pi/alat\n{points}\n"
+        f"{species}\n{magnetic}{hubbard(run)}   Cartesian axes\n\n"
+        f"     site n.     atom                  positions (alat units)\n{sites}\n{k_points}{points}\n"
         + "".join(step(run, number, atoms) for number, atoms in enumerate(run.steps))
         + ("=------=\n   JOB DONE.\n=------=\n" if run.done else "")
     )  # fmt: skip
@@ -106,16 +109,21 @@ def step(run: PwRun, number: int, atoms: Atoms) -> str:
     )  # fmt: skip
     cycle = f"{moved}\n     Self-consistent Calculation\n\n     iteration #  1     ecut= {run.ecutwfc_Ry:9.2f} Ry\n"
     if number in run.unconverged:
-        return cycle + "     End of self-consistent calculation\n     convergence NOT achieved after   2 iterations: stopping\n"
+        return (
+            cycle
+            + "     End of self-consistent calculation\n     convergence NOT achieved after   2 iterations: stopping\n"
+        )
     table = "".join(
-        f"     atom {i + 1:4d} type  1   force = {''.join(f'{x:14.8f}' for x in row)}\n" for i, row in enumerate(forces / RY_BOHR)
+        f"     atom {i + 1:4d} type  1   force = {''.join(f'{x:14.8f}' for x in row)}\n"
+        for i, row in enumerate(forces / RY_BOHR)
     )
     smeared = "     smearing contrib. (-TS)   =      -0.00100000 Ry\n" if run.smearing else ""
     kind = {"d2": "Dispersion Correction    ", "d3": "DFT-D3 Dispersion        "}.get(run.dispersion)
     dispersion = f"     {kind} =      -0.03429000 Ry\n" if kind else ""
     magnetic = "     total magnetization       =     0.00 Bohr mag/cell\n" if run.spins == 2 else ""
     return (
-        f"{cycle}     End of self-consistent calculation\n\n!    total energy              = {energy / ase.units.Rydberg:16.8f} Ry\n"
+        f"{cycle}     End of self-consistent calculation\n\n"
+        f"!    total energy              = {energy / ase.units.Rydberg:16.8f} Ry\n"
         f"     estimated scf accuracy    <          1.6E-09 Ry\n{smeared}{dispersion}{magnetic}\n"
         f"     convergence has been achieved in   7 iterations\n\n"
         f"     Forces acting on atoms (cartesian axes, Ry/au):\n\n{table}\n     Total force =     0.003605\n\n"

@@ -69,7 +69,7 @@ def test_forces_without_their_supercell(tmp_path: Path) -> None:
     displaced = with_forces(made, random=False)
     path = tmp_path / "FORCE_SETS"
     write_FORCE_SETS(made.dataset, filename=path)
-    with pytest.raises(FileFormatError, match="expected its supercell beside it .*--reference"):
+    with pytest.raises(FileFormatError, match=r"expected its supercell beside it .*--reference"):
         read_finished(path)
     cell = Atoms(made.supercell.symbols, positions=made.supercell.positions, cell=made.supercell.cell, pbc=True)
     (found,) = read_finished(path, supercell=cell)
@@ -89,13 +89,17 @@ def test_a_dfset_is_in_bohr_and_rydberg(told: bool, tmp_path: Path) -> None:
     text = ""
     for k, block in enumerate(rows):
         text += f"# Filename: vasprun_{k}.xml, Snapshot: 1, E_pot (eV): {-10.0 - k}\n" if told else ""
-        text += "".join("".join(f"{x:16.7f}" for x in row[:3]) + "".join(f"{x:20.11E}" for x in row[3:]) + "\n" for row in block)
+        text += "".join(
+            "".join(f"{x:16.7f}" for x in row[:3]) + "".join(f"{x:20.11E}" for x in row[3:]) + "\n" for row in block
+        )
     path = tmp_path / "DFSET_harmonic"
     path.write_text(text)
     assert kind_of(path) == "dfset"
     with pytest.raises(FileFormatError, match="--reference SUPERCELL"):
         read_finished(path)
-    cell = Atoms(made.supercell.symbols, positions=Bohr * made.supercell.positions, cell=Bohr * made.supercell.cell, pbc=True)
+    cell = Atoms(
+        made.supercell.symbols, positions=Bohr * made.supercell.positions, cell=Bohr * made.supercell.cell, pbc=True
+    )
     (found,) = read_finished(path, supercell=cell)
     frames = list(found.frames.values())
     for frame, u, f in zip(frames, displaced, made.forces, strict=True):

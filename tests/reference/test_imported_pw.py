@@ -56,7 +56,9 @@ def test_steps_and_runs_one_behind_another(run: PwRun, tmp_path: Path) -> None:
     path.write_text(output(first) + output(second))
     parts = read_finished(path)
     assert [list(part.frames) for part in parts] == [[0, 1, 3], [0]]
-    assert parts[0].omissions == "left out step 2: not converged: convergence NOT achieved after   2 iterations: stopping"
+    assert (
+        parts[0].omissions == "left out step 2: not converged: convergence NOT achieved after   2 iterations: stopping"
+    )
     assert parts[1].omissions == "cut off behind 1 whole steps"
     for part, structures in zip(parts, ([first.steps[i] for i in (0, 1, 3)], second.steps), strict=True):
         for frame, atoms in zip(part.frames.values(), structures, strict=True):
@@ -83,8 +85,9 @@ def test_steps_and_runs_one_behind_another(run: PwRun, tmp_path: Path) -> None:
     [
         ({"ecutwfc_Ry": 40.0}, {"ecutwfc"}), ({"ecutrho_Ry": 240.0}, {"ecutrho"}), ({"conv_thr": 1e-5}, {"conv_thr"}),
         ({"functional": "PBESOL", "enforced": True}, {"input_dft"}), ({"spins": 2}, {"nspin"}),
-        ({"smearing": "Methfessel-Paxton", "degauss_Ry": 0.02}, {"smearing", "degauss"}), ({"charge": 1.0}, {"tot_charge"}),
-        ({"dispersion": "d2"}, {"vdw_corr"}), ({"dispersion": "d3"}, {"vdw_corr"}), ({"hubbard_U_eV": 2.0}, {"hubbard"}),
+        ({"smearing": "Methfessel-Paxton", "degauss_Ry": 0.02}, {"smearing", "degauss"}),
+        ({"charge": 1.0}, {"tot_charge"}), ({"hubbard_U_eV": 2.0}, {"hubbard"}),
+        ({"dispersion": "d2"}, {"vdw_corr"}), ({"dispersion": "d3"}, {"vdw_corr"}),
         ({"pseudopotential": "Si.pbesol.UPF"}, {"pseudopotential of Si"}), ({"points": [(0.5, 0.0, 0.0)]}, {"kpts"}),
     ],
 )  # fmt: skip
@@ -101,7 +104,9 @@ def test_the_same_physics_however_it_is_written(run: PwRun, tmp_path: Path) -> N
     assert differences(path, replace(run, dispersion="d3"), campaign(vdw_corr="DFT-D3")) == []
     irreducible = [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (0.5, 0.5, 0.0), (0.5, 0.5, 0.5)]
     assert differences(path, replace(run, points=irreducible), campaign([2, 2, 2])) == []
-    assert [str(x) for x in differences(path, run, campaign([2, 2, 2]))] == ["kpts = Γ alone, the campaign has [2, 2, 2]"]
+    assert [str(x) for x in differences(path, run, campaign([2, 2, 2]))] == [
+        "kpts = Γ alone, the campaign has [2, 2, 2]"
+    ]
     bare = campaign()
     hubbard = replace(bare, parameters={**bare.parameters, "additional_cards": ["HUBBARD (atomic)", "U Si-3p 2.0"]})
     assert differences(path, replace(run, hubbard_U_eV=2.0), hubbard) == []
@@ -124,7 +129,13 @@ def test_a_real_run_has_the_settings_that_it_was_given(tmp_path: Path) -> None:
         settings = ReferenceSettings("espresso", {**plain, "input_data": {**plain["input_data"], **change}}, 300.0)
         folder = tmp_path / f"run{name}"
         folder.mkdir()
-        calculate(Atoms(bulk("Si", a=5.42), positions=bulk("Si", a=5.42).positions + [[0.05, 0, 0], [0, 0, 0]]), settings, folder)
+        displaced = bulk("Si", a=5.42)
+        displaced.positions[0, 0] += 0.05
+        calculate(
+            displaced,
+            settings,
+            folder,
+        )
         (found,) = read_finished(folder / "espresso.pwo")
         assert other_settings(found, settings) == []
         assert {x.name for x in other_settings(found, ReferenceSettings("espresso", plain))} == {name} - {""}

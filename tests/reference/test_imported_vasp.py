@@ -67,7 +67,9 @@ def test_a_finished_folder_is_taken_as_it_was_computed(finished: Run) -> None:
         displacements, order = supercell.frame_displacements(frame)
         assert not np.array_equal(order, np.arange(len(order)))  # VASP's species are sorted, the crystal's alternate
         moved = supercell.atoms(displacements)
-        np.testing.assert_allclose(standin_vasp.tersoff(moved)[1], frame.get_forces()[order], rtol=0, atol=50 * digits_A)
+        np.testing.assert_allclose(
+            standin_vasp.tersoff(moved)[1], frame.get_forces()[order], rtol=0, atol=50 * digits_A
+        )
         assert frame.get_potential_energy() == pytest.approx(energy, abs=1e-6)
     assert [x.name for x in other_settings(found, ReferenceSettings("espresso"))] == ["calculator"]
 
@@ -127,7 +129,7 @@ def test_what_differs_is_named_with_both_values(finished: Run) -> None:
 
 NO_PHYSICS = {
     "KPAR": "4", "NCORE": "8", "LPLANE": "T", "NSIM": "2", "LWAVE": "T", "LCHARG": "T", "NWRITE": "1", "ALGO": "All",
-    "NELM": "200", "AMIX": "0.1", "ISYM": "2", "NSW": "10", "IBRION": "0", "POTIM": "1.0", "TEBEG": "300", "SYSTEM": "x",
+    "NELM": "200", "AMIX": "0.1", "ISYM": "2", "NSW": "10", "IBRION": "0", "POTIM": "1", "TEBEG": "300", "SYSTEM": "x",
 }  # fmt: skip
 
 
@@ -167,8 +169,9 @@ def test_the_same_physics_in_other_words(finished: Run) -> None:
 def test_a_file_is_told_by_its_content(finished: Run, tmp_path: Path) -> None:
     content = (finished.folder / "vasprun.xml").read_bytes()
     for name, packed in {
-        "vasprun.xml-001": content, "vasprun_7.xml": content, "of 300 K": content, "vasprun.xml.gz": gzip.compress(content),
-        "vasprun.xml.xz": lzma.compress(content), "relax1.bz2": bz2.compress(content),
+        "vasprun.xml-001": content, "vasprun_7.xml": content, "of 300 K": content,
+        "vasprun.xml.gz": gzip.compress(content), "vasprun.xml.xz": lzma.compress(content),
+        "relax1.bz2": bz2.compress(content),
         "OUTCAR.gz": gzip.compress((finished.folder / "OUTCAR").read_bytes()),
     }.items():  # fmt: skip
         folder = tmp_path / "named" / name
@@ -180,5 +183,5 @@ def test_a_file_is_told_by_its_content(finished: Run, tmp_path: Path) -> None:
         (found,) = read_finished(folder / name)
         assert (found.code, len(found.frames), other_settings(found, SETTINGS)) == ("vasp", 1, [])
         (folder / name).write_bytes(packed[: len(packed) // 3])  # also within a packed file
-        with pytest.raises(FileFormatError, match="cut off|damaged|end"):
+        with pytest.raises(FileFormatError, match=r"cut off|damaged|end"):
             read_finished(folder / name)
