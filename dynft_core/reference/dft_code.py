@@ -41,6 +41,15 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Sought:
+    """What a code needs on this machine; `found`: what or where it is, "" for nowhere; `remedy`: what to do then."""
+
+    what: str
+    found: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Difference:
     """One setting that is not the campaign's.
 
@@ -76,6 +85,7 @@ class DftCode:
             same forces.
         printed: files in the folder with what the code printed; that with its errors first.
         messages: what it prints when a calculation is of no use.
+        needs: what it needs on this machine, sought.
     """
 
     make: Callable[[Parameters, Path], Any]
@@ -87,6 +97,7 @@ class DftCode:
     other_cycle: Callable[[Parameters], dict[str, Any]]
     printed: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
+    needs: Callable[[], tuple[Sought, ...]] = tuple
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -74,8 +74,8 @@ def test_a_fit_reads_what_other_programs_write(
     for data, options in (("DFSET", reference), ("FORCE_SETS", reference), ("force.xyz", ["--forces-key", "force"])):
         assert np.abs(fitted(tmp_path / data, *options) - expected).max() < 1e-5 * scale, data
     capsys.readouterr()
-    assert main(["fit", str(tmp_path / "force.xyz"), "--primitive", str(silicon_files / "prim.xyz"), "--cutoffs", CUTOFFS,
-                 "-o", str(tmp_path / "ff.h5")]) == 2  # fmt: skip
+    primitive = ["--primitive", str(silicon_files / "prim.xyz"), "--cutoffs", CUTOFFS]
+    assert main(["fit", str(tmp_path / "force.xyz"), *primitive, "-o", str(tmp_path / "ff.h5")]) == 2
     assert "there is a column force; rename it, or give --forces-key force" in capsys.readouterr().err
 
 
