@@ -39,6 +39,9 @@ ForceFieldFile = Annotated[
     typer.Argument(callback=_force_field_in, help="Force field, for example runs/si/force_field.h5, or a run folder."),
 ]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
+ForcesKey = Annotated[
+    str | None, typer.Option("--forces-key", help="Column of extended xyz with the forces; default: forces.")
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -179,7 +182,7 @@ def report(
 
 @app.command()
 def fit(
-    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
+    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å), vasprun.xml, FORCE_SETS, DFSET, …")],
     primitive: Annotated[Path, typer.Option(help="Cell of the perfect crystal, primitive or conventional.")],
     cutoffs: Annotated[
         str, typer.Option(help="Cutoffs in Å for orders 2, 3, …, for example 8.0,5.0,5.0; or auto: by the evidence.")
@@ -197,11 +200,12 @@ def fit(
             help="Born-Huang and Huang conditions on order 2; false for a crystal under stress or with forces.",
         ),
     ] = False,
+    forces_key: ForcesKey = None,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
     from workflows.commands.fit import FitSettings, fit_command
 
-    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational), reference)
+    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational, forces_key), reference)
 
 
 @app.command()
@@ -210,11 +214,12 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
     reference: ReferenceFile = None,
     as_json: JsonFlag = False,
+    forces_key: ForcesKey = None,
 ) -> None:
     """Score a force field on structures with forces."""
     from workflows.commands.evaluate import evaluate_command
 
-    print(evaluate_command(force_field, data, reference, as_json))
+    print(evaluate_command(force_field, data, reference, as_json, forces_key))
 
 
 @app.command()

@@ -63,10 +63,12 @@ class CellAccuracy:
     predicted_rmse: float
 
 
-def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_json: bool) -> str:
+def evaluate_command(
+    force_field: Path, data: Path, reference: Path | None, as_json: bool, forces_key: str | None = None
+) -> str:
     """Score the force field on `data`; returns what to print."""
     loaded = ForceField.load(force_field)
-    accuracy = evaluate(loaded, data, reference)
+    accuracy = evaluate(loaded, data, reference, forces_key)
     if as_json:
         return json_text(accuracy)
     share = "; all forces are zero" if math.isnan(accuracy.relative) else f" ({accuracy.relative:.2%} of the rms force)"
@@ -115,13 +117,15 @@ def consistency(accuracy: Accuracy) -> str:
     )
 
 
-def evaluate(force_field: ForceField, data: Path, reference: Path | None = None) -> Accuracy:
+def evaluate(
+    force_field: ForceField, data: Path, reference: Path | None = None, forces_key: str | None = None
+) -> Accuracy:
     """Score a force field on the structures of `data`, of the training supercell or of others.
 
     Raises:
         InputError: as `read_labelled_frames`, zero forces on displaced atoms, or forces in other units.
     """
-    cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell)
+    cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell, forces_key)
     noise = float(force_field.posterior.beta_inv_sqrt)
     residuals, forces, bayesian, by_cell = [], [], [], []
     for x in cells:

@@ -57,12 +57,16 @@ def parse_cutoffs(text: str) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules."""
+    """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules.
+
+    `forces_key`: the column of extended xyz that has the forces; None: 'forces'.
+    """
 
     cutoffs: str
     prior: Prior = "decaying"
     max_order: int = MAX_ORDER
     rotational: bool = False
+    forces_key: str | None = None
 
     @property
     def automatic(self) -> bool:
@@ -87,7 +91,7 @@ def fit_command(
     try:
         with ranks.together():
             before = check_output(output, "force field", data, primitive, reference)
-            frames, notes = _read(data, primitive, settings, reference)
+            frames, notes = _read(data, primitive, settings, reference, say if ranks.first else _say_nothing)
             if ranks.first:
                 for note in notes:
                     say(note)
@@ -104,7 +108,7 @@ def fit_command(
 
 
 def _read(
-    data: Path, primitive: Path, settings: FitSettings, reference: Path | None
+    data: Path, primitive: Path, settings: FitSettings, reference: Path | None, say: Callable[[str], None]
 ) -> tuple[tuple[LabelledFrames, ...], list[str]]:
     """The frames, supercells of the crystal with their lattice; sentences on what is not as `primitive` has it.
 
@@ -114,7 +118,7 @@ def _read(
     crystal = reduce_to_primitive(given.crystal)
     if not settings.automatic:
         check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
-    frames = read_labelled_frames(data, crystal, reference, own_lattice=True)
+    frames = read_labelled_frames(data, crystal, reference, own_lattice=True, forces_key=settings.forces_key, say=say)
     remedy = "give a symmetric cell (dynft init --symprec {} makes one)"
     notes = [*given.notes, *symmetry_note(crystal, remedy)]
     taken = strain(frames[0].supercell.crystal.cell, crystal.cell)
