@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dynft_core.errors import InputError
-from dynft_core.vocabulary import Images, MonitorName, Prior
+from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior
 from workflows.campaign.paths import FORCE_FIELD
 from workflows.commands.exit_codes import exit_code
 from workflows.commands.labels import labels_app
@@ -170,11 +170,14 @@ def report(
 @app.command()
 def fit(
     data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
-    primitive: Annotated[Path, typer.Option(help="Cell of the perfect crystal, primitive or conventional.")],
-    cutoffs: Annotated[
-        str, typer.Option(help="Cutoffs in Å for orders 2, 3, …, for example 8.0,5.0,5.0; or auto: by the evidence.")
-    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Force field to write.")],
+    primitive: Annotated[
+        Path | None, typer.Option(help="Cell of the perfect crystal, primitive or conventional.")
+    ] = None,
+    cutoffs: Annotated[
+        str | None,
+        typer.Option(help="Cutoffs in Å for orders 2, 3, …, for example 8.0,5.0,5.0; or auto: by the evidence."),
+    ] = None,
     reference: ReferenceFile = None,
     prior: Annotated[
         Prior, typer.Option(help="Prior: one for all orders, one for each, or one that decays with distance.")
@@ -187,8 +190,31 @@ def fit(
             help="Born-Huang and Huang conditions on order 2; false for a crystal under stress or with forces.",
         ),
     ] = False,
+    family: Annotated[
+        ModelFamily, typer.Option(help="Force constants of a crystal, or a moment tensor potential.")
+    ] = "force_constants",
+    cutoff_A: Annotated[
+        float | None, typer.Option("--cutoff", help="moment_tensor: where neighbours end, Å.")
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(help="moment_tensor: highest level; default: about 1000 functions.")
+    ] = None,
+    min_distance_A: Annotated[
+        float | None, typer.Option("--min-distance", help="moment_tensor: shortest distance, Å; default: the data's.")
+    ] = None,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
+    if family == "moment_tensor":
+        if cutoff_A is None or primitive is not None or cutoffs is not None:
+            raise InputError("--family moment_tensor", "--cutoff (Å), no --primitive or --cutoffs", "others",
+                             "write for example --cutoff 5.2")  # fmt: skip
+        from workflows.commands.moment_tensor import MomentTensorSettings, fit_moment_tensor
+
+        fit_moment_tensor(data, output, MomentTensorSettings(cutoff_A, min_distance_A, level))
+        return
+    if primitive is None or cutoffs is None or (cutoff_A, level, min_distance_A) != (None, None, None):
+        raise InputError("dynft fit", "--primitive and --cutoffs, or --family moment_tensor with --cutoff",
+                         "neither", "see dynft fit --help")  # fmt: skip
     from workflows.commands.fit import FitSettings, fit_command
 
     fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational), reference)

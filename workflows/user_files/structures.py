@@ -103,13 +103,13 @@ def read_labelled_frames(
         cells = [Supercell.match(crystal, read_structure(reference, "--reference"))]
     found: dict[int, list[tuple[Floats, Floats, float | None]]] = {}
     for i, frame in enumerate(read_frames(path, "data")):
-        forces = _forces(frame, path, i)
+        forces = forces_of(frame, path, i)
         try:
             which, same = (0, frame) if reference else on_its_cell(frame, [crystal], cells)
             displacements, order = cells[which].frame_displacements(same)
         except StructureError as error:
             raise _in_frame(error, path, i) from error
-        found.setdefault(which, []).append((displacements, forces[order], _energy(frame)))
+        found.setdefault(which, []).append((displacements, forces[order], energy_of(frame)))
     return tuple(
         LabelledFrames(cells[which], np.array([u for u, _, _ in own]), np.array([f for _, f, _ in own]),
                        tuple(energy for _, _, energy in own))
@@ -159,7 +159,7 @@ def one_supercell(frames: Sequence[LabelledFrames], argument: str) -> LabelledFr
     return frames[0]
 
 
-def _forces(frame: Atoms, path: Path, index: int) -> Floats:
+def forces_of(frame: Atoms, path: Path, index: int) -> Floats:
     """Forces (N, 3) eV/Å of a frame, finite as its cell and positions are."""
     where = f"{path} frame {index}"
     _refuse_not_finite(where, cell=frame.cell[:], positions=frame.positions)  # with NaN there ASE gives no forces
@@ -181,7 +181,8 @@ def _refuse_not_finite(where: str, **values: Floats) -> None:
             raise InputError(where, f"finite {name}", f"NaN or infinity {place}", "leave the frame out")
 
 
-def _energy(frame: Atoms) -> float | None:
+def energy_of(frame: Atoms) -> float | None:
+    """The energy of a frame, eV; None where it has none."""
     try:
         return float(frame.get_potential_energy(apply_constraint=False))
     except Exception:  # no calculator, or one without an energy: ASE has a class for each, and forces are enough

@@ -44,6 +44,10 @@ class Level:
         """The level of one moment."""
         return self.constant + self.per_radial * radial + self.per_rank * rank
 
+    def n_radial(self, level: int) -> int:
+        """Number of radial functions up to a level."""
+        return 1 + min((level - self.constant) // self.per_radial, self.max_radial)
+
 
 MLIP = Level()
 """As the program MLIP counts."""
@@ -127,7 +131,7 @@ def contractions_of_level(
 
 @cache
 def _of_level(level: int, rule: Level, max_factors: int, n_species: int) -> tuple[Scalar, ...]:
-    n_radial = 1 + min((level - rule.constant) // rule.per_radial, rule.max_radial)
+    n_radial = rule.n_radial(level)
     moments = {
         (species * n_radial + mu, rank): rule.of(mu, rank)
         for species in range(n_species)
