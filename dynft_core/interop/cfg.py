@@ -45,10 +45,10 @@ def read_cfg(path: Path, species: Sequence[int] | None = None) -> list[Atoms]:
         elif word == "END_CFG" and block is not None:
             try:
                 found.append(_structure(block, species))
-            except (ValueError, IndexError, KeyError) as error:
+            except (ValueError, IndexError, KeyError, StopIteration) as error:
+                got = f"something else before line {number} ({str(error) or 'it ends too early'})"
                 raise FileFormatError(
-                    str(path), "a structure in MLIP's format", f"something else before line {number} ({error})",
-                    "correct the file",
+                    str(path), "a structure in MLIP's format", got, "correct the file"
                 ) from error
             block = None
         elif block is not None and word:
@@ -108,7 +108,7 @@ def _atoms(columns: list[str], table: Floats, cell: list[list[float]], species: 
     if kind == "cartes":
         atoms.positions = positions
     else:
-        atoms.set_scaled_positions(positions)  # type: ignore[no-untyped-call]
+        atoms.set_scaled_positions(positions)
     return atoms
 
 

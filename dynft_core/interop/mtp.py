@@ -73,7 +73,7 @@ class _Fields:
         if not text.startswith("MTP\n"):
             raise FileFormatError(str(path), "an .mtp file, which begins with MTP", "another file", "check the path")
         self._text = text
-        self._values = dict(re.findall(r"^[ \t]*(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE))
+        self._values: dict[str, str] = dict(re.findall(r"^[ \t]*(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE))
         for name, known in (("version", "1.1.0"), ("radial_basis_type", _RADIAL_TYPE)):
             if self._value(name) != known:
                 raise self._bad(f"{name} = {known}", self._value(name), "convert it with the program that wrote it")
@@ -110,7 +110,7 @@ class _Fields:
 
     def check_numbers(self, name: str, found: NDArray[np.int32], count: int) -> None:
         """Refuse numbers that nothing has."""
-        if found.size and not (0 <= found.min() and found.max() < count):
+        if found.size and not (found.min() >= 0 and found.max() < count):
             raise self._bad(f"numbers from 0 to {count - 1} in {name}", f"{found.min()} to {found.max()}")
 
     def radial(self, n_species: int, n_functions: int, size: int) -> Floats:

@@ -20,7 +20,7 @@ from dynft_core.regression.statistics import Statistics
 
 Floats = NDArray[np.float64]
 
-_FARTHEST = 12.0
+_FARTHEST = 30.0
 """Largest |change| of a logarithm in one climb: without data on a kind nothing else ends its search."""
 _ENOUGH = 1e-3
 """Largest slope of the log evidence by a logarithm at the end."""

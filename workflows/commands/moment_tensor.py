@@ -46,11 +46,11 @@ def fit_moment_tensor(
     before = check_output(output, "force field", data)
     structures = read_labelled_structures(data)
     distances = shortest_distances(structures, settings.cutoff_A)
-    shortest_A = settings.min_distance_A or math.floor(100 * float(distances.min())) / 100
-    _refuse_short(distances, shortest_A, settings.cutoff_A)
+    min_distance_A = _min_distance(distances, settings)
     species = tuple(sorted({int(z) for x in structures for z in x.atoms.numbers}))
-    basis = BasisSettings(settings.cutoff_A, shortest_A, settings.level).basis(species)
-    small = sum(bool((1 / np.linalg.norm(x.atoms.cell.reciprocal(), axis=1) < settings.cutoff_A).any()) for x in structures)
+    basis = BasisSettings(settings.cutoff_A, min_distance_A, settings.level).basis(species)
+    widths = [1 / np.linalg.norm(x.atoms.cell.reciprocal(), axis=1).max() for x in structures]
+    small = sum(width < settings.cutoff_A for width in widths)
     if small:
         say(f"note: {small} of {len(structures)} cells are narrower than the cutoff; the images of their atoms count")
     keys = tuple(f"{data.name}:{i}" for i in range(len(structures)))
@@ -61,9 +61,13 @@ def fit_moment_tensor(
     say(f"force field: {replaced(output, before)}")
 
 
-def _refuse_short(distances: Floats, min_distance_A: float, cutoff_A: float) -> None:
+def _min_distance(distances: Floats, settings: MomentTensorSettings) -> float:
+    """The shortest distance that the radial functions are made for, Å: by default that of the data, rounded down."""
     if not np.isfinite(distances.min()):
-        raise InputError("--cutoff", "a length with atoms within it", f"{cutoff_A:g} Å", "give a longer one")
+        raise InputError("--cutoff", "a length with atoms within it", f"{settings.cutoff_A:g} Å", "give a longer one")
+    if settings.min_distance_A is None:
+        return math.floor(100 * float(distances.min())) / 100
+    min_distance_A = settings.min_distance_A
     short = np.flatnonzero(distances < min_distance_A)
     if len(short):
         raise InputError(
@@ -71,6 +75,7 @@ def _refuse_short(distances: Floats, min_distance_A: float, cutoff_A: float) -> 
             f"{min_distance_A:g} Å; frame {short[0]} and {len(short) - 1} more have shorter ones",
             "lower it, or leave these frames out",
         )
+    return min_distance_A
 
 
 def _summary(model: MomentTensorModel, structures: Sequence[LabelledStructure]) -> list[str]:

@@ -31,7 +31,7 @@ MAX_LEVEL = 28
 class Level:
     """Level of M_{μ,ν}: `constant` + `per_radial` μ + `per_rank` ν; that of a function is the sum over its moments.
 
-    Moments beyond `max_radial` and `max_rank` are left out: those of MLIP, which tell in its potentials of level 26, 28.
+    Moments beyond `max_radial` and `max_rank` are left out: MLIP's, which tell in its potentials of level 26 and 28.
     """
 
     constant: int = 2

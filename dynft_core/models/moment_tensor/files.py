@@ -18,7 +18,7 @@ from dynft_core.regression.evidence import Hyperparameters
 from dynft_core.regression.left_out import LeftOut
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics, pack_lower, unpack_lower
-from dynft_core.storage.segments import read_segment, write_segment
+from dynft_core.storage.segments import Attribute, read_segment, write_segment
 
 Floats = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ def write(path: str | Path, contents: Contents) -> str:
         "functions": basis.products.functions, "noises": np.array(contents.noises),
         "alpha": np.array(posterior.alpha), "mean": posterior.mean,
     }  # fmt: skip
-    attributes = {
+    attributes: dict[str, Attribute] = {
         "kind": KIND, "family": "moment_tensor", "labels": contents.labels, "pending": contents.pending,
         "min_distance_A": basis.radial.min_distance_A, "cutoff_A": basis.radial.cutoff_A,
         "log_evidence": posterior.log_evidence,

@@ -67,7 +67,7 @@ def fitted(basis: Basis, labels: Labels) -> MomentTensorModel:
     shape, fixed = prior(basis, forces)
     both = energies.weighted(ENERGY_NOISE_A**-2) + forces
     regression = Regression((both, stresses), shape, fixed)
-    start = 0.1 * float(np.sqrt(both.square / max(both.n_rows, 1))) + FLOOR
+    start = 0.1 * float(np.sqrt(forces.square / max(forces.n_rows, 1))) + FLOOR
     found = regression.maximise(1.0, (start, start * _STRESS_NOISE_A), (FLOOR, FLOOR))
     noise, virial_noise = (float(beta**-0.5) for beta in found.betas)
     noises = ENERGY_NOISE_A * noise, noise, virial_noise

@@ -52,9 +52,8 @@ class Neighbourhoods:
         first, second, vectors = neighbour_list("ijD", atoms, cutoff_A)
         order = np.lexsort((kinds[second], first)) if len(species) > 1 else slice(None)
         starts = np.searchsorted(first, np.arange(len(atoms) + 1))
-        return cls(
-            kinds, starts, second[order].astype(np.int32), np.ascontiguousarray(vectors[order]), float(atoms.get_volume())
-        )  # fmt: skip
+        ordered = second[order].astype(np.int32), np.ascontiguousarray(vectors[order])
+        return cls(kinds, starts, *ordered, float(atoms.get_volume()))
 
     @property
     def n_atoms(self) -> int:

@@ -1,4 +1,4 @@
-"""A potential on a reference cell, as campaigns ask for it: displacements in, energies about the perfect crystal out."""
+"""A potential on a reference cell, as campaigns ask for it: displacements in, energies about those of the sites out."""
 
 from __future__ import annotations
 

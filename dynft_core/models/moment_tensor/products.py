@@ -1,6 +1,6 @@
 """The list of products by which all functions of a potential are computed from the components of its moments.
 
-As in MLIP: the components of the basic moments, then products of two earlier values that are added up, target by target.
+As in MLIP: the components of the basic moments, then products of two earlier values, added up target by target.
 Contractions that have a part in common share its products.
 """
 

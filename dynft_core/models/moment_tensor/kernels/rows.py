@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Derivatives of a structure's energies by the weights of the functions, one species of central atoms after another.
+    """Derivatives of a structure's energies by the weights of the functions, species by species of central atoms.
 
     Attributes:
         atoms: (N, M) of each atom's energy; forces: (M, N, 3) of the forces, 1/Å; virial: (M, 3, 3) by strain.
