@@ -13,6 +13,7 @@ from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior
 from workflows.campaign.paths import FORCE_FIELD
 from workflows.commands.exit_codes import exit_code
 from workflows.commands.labels import labels_app
+from workflows.commands.mtp import mtp_app
 
 app = typer.Typer(
     name="dynft",
@@ -24,6 +25,7 @@ app = typer.Typer(
 
 site_app = typer.Typer(help="Sites: where campaigns run.")
 app.add_typer(labels_app)
+app.add_typer(mtp_app)
 app.add_typer(site_app, name="site")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -351,5 +353,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _subcommand(arguments: Sequence[str]) -> str:
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback} | {"labels", "site"}
+    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    known = commands | {"labels", "mtp", "site"}
     return f"{arguments[0]} " if arguments and arguments[0] in known else ""

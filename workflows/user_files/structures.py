@@ -33,8 +33,8 @@ class LabelledFrames(CellLabels):
     energies: tuple[float | None, ...]
 
 
-def read_frames(path: Path, argument: str) -> list[Atoms]:
-    """All structures of a file that ASE reads.
+def read_frames(path: Path, argument: str, file_format: str | None = None) -> list[Atoms]:
+    """All structures of a file that ASE reads; `file_format`: ASE's name of it, None: by the file.
 
     Raises:
         FileFormatError: missing, unreadable or empty.
@@ -43,7 +43,7 @@ def read_frames(path: Path, argument: str) -> list[Atoms]:
         got = f"'{path}', a folder" if path.is_dir() else f"'{path}', which is not there"
         raise FileFormatError(argument, "a structure file", got, "check the path")
     try:
-        frames = ase.io.read(path, index=":")
+        frames = ase.io.read(path, index=":", format=file_format)
     except Exception as error:  # ASE's readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
         raise FileFormatError(
             argument, "a structure file that ASE can read", f"'{path}' ({type(error).__name__}: {error})",

@@ -61,6 +61,14 @@ class Neighbourhoods:
         return len(self.species)
 
     @cached_property
+    def shortest_by_atom_A(self) -> Floats:
+        """(N,) distance of each atom to its nearest neighbour, Å; inf where it has none."""
+        found = np.full(self.n_atoms, np.inf)
+        first = np.repeat(np.arange(self.n_atoms), np.diff(self.starts))
+        np.minimum.at(found, first, np.sqrt(np.sum(self.vectors**2, axis=1)))
+        return found
+
+    @property
     def shortest_A(self) -> float:
         """The shortest distance, Å; inf where there is no pair."""
-        return float(np.sqrt(np.min(np.sum(self.vectors**2, axis=1), initial=np.inf)))
+        return float(self.shortest_by_atom_A.min(initial=np.inf))
