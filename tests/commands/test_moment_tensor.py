@@ -13,6 +13,7 @@ from ase.build import bulk
 from ase.calculators.morse import MorsePotential
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from dynft_core.interop.mtp import read_mtp
 from dynft_core.models.registry import load_model
 from workflows.commands.app import main
 
@@ -73,6 +74,16 @@ def test_the_calculator_agrees_with_ase_about_its_forces(folder: Path) -> None:
     assert -(energies[0] - energies[1]) / (2 * h) == pytest.approx(forces[1, 2], abs=1e-6)
     assert atoms.get_stress().shape == (6,)
     assert atoms.calc.get_property("bayesian_error", atoms) > 0
+
+
+def test_it_is_exported_as_mlip_reads_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", f"{folder}/cu.h5", "--format", "mlip", "-o", f"{folder}/for_mlip"]) == 0
+    assert "0 Cu" in capsys.readouterr().out
+    atoms, potential = labelled(1, 3)[0], read_mtp(folder / "for_mlip" / "potential.mtp", (29,))
+    expected = load_model(folder / "cu.h5").mean.evaluate(atoms)
+    np.testing.assert_allclose(potential.evaluate(atoms).forces, expected.forces, atol=1e-9)
+    assert main(["export", f"{folder}/cu.h5", "--format", "phonopy", "-o", f"{folder}/other"]) == 2
+    assert "write --format mlip" in capsys.readouterr().err
 
 
 def without(folder: Path, name: str) -> Path:

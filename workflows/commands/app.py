@@ -329,7 +329,7 @@ def anharmonicity(
 def export(
     force_field: ForceFieldFile,
     format_: Annotated[
-        str, typer.Option("--format", help="Program to write for: phonopy, phono3py, shengbte, hiphive or gpumd.")
+        str, typer.Option("--format", help="Program to write for: phonopy, phono3py, shengbte, hiphive, gpumd; mlip (moment tensors).")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
     supercell: Annotated[
@@ -337,7 +337,7 @@ def export(
         typer.Option(help="Three integers or nine (rows) of the primitive cell; default: the training supercell."),
     ] = None,
 ) -> None:
-    """Write the force constants for another program."""
+    """Write the force constants, or a moment tensor potential, for another program."""
     from workflows.commands.export import export_command
 
     print(export_command(force_field, format_, output, supercell))

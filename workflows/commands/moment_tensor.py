@@ -1,4 +1,4 @@
-"""`dynft fit`, `evaluate` and `info` for moment tensor potentials."""
+"""`dynft fit`, `evaluate`, `info` and `export` for moment tensor potentials."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from ase.data import chemical_symbols
 from ase.units import GPa
 from numpy.typing import NDArray
 
 from dynft_core.assessment.scores import rms
 from dynft_core.errors import InputError
+from dynft_core.interop.mtp import write_mtp
 from dynft_core.models.moment_tensor.fitting import Labels, fitted, widened
 from dynft_core.models.moment_tensor.model import Expectation, MomentTensorModel, voigt
 from dynft_core.models.moment_tensor.rows import LabelledStructure, sums
 from dynft_core.models.moment_tensor.settings import BasisSettings
 from dynft_core.models.registry import load_model
+from dynft_core.storage.files import making_folder
 from dynft_core.storage.json_values import json_text
 from workflows.user_files.labelled_structures import read_labelled_structures, shortest_distances
-from workflows.user_files.outputs import check_output, replaced
+from workflows.user_files.outputs import check_folder, check_output, replaced
 from workflows.views.fits import CONSISTENT
 
 Floats = NDArray[np.float64]
@@ -221,3 +224,19 @@ def info_moment_tensor(path: Path, as_json: bool) -> str:
         f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
         f"log evidence        {values['log_evidence']:.2f}",
     ])
+
+
+def export_moment_tensor(path: Path, name: str, output: Path) -> str:
+    """Write a model's potential as `potential.mtp` into the folder `output`; returns what to print.
+
+    Raises:
+        InputError: for another program than MLIP.
+    """
+    if name != "mlip":
+        raise InputError("--format", "mlip, for a moment tensor potential", f"'{name}'", "write --format mlip")
+    before, file = check_folder(output), output / "potential.mtp"
+    mean = load_model(path).mean
+    with making_folder(output):
+        write_mtp(mean, file)
+    symbols = ", ".join(f"{i} {chemical_symbols[z]}" for i, z in enumerate(mean.basis.species))
+    return f"written: {replaced(file, file in before)}\nMLIP, motep and LAMMPS with MLIP read it; types: {symbols}"
