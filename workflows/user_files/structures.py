@@ -42,15 +42,15 @@ class LabelledFrames(CellLabels):
     energies: tuple[float | None, ...]
 
 
-def read_frames(path: Path, argument: str) -> list[Atoms]:
-    """All structures of a file that ASE reads.
+def read_frames(path: Path, argument: str, file_format: str | None = None) -> list[Atoms]:
+    """All structures of a file that ASE reads; `file_format`: ASE's name of it, None: by the file.
 
     Raises:
         FileFormatError: missing, unreadable or empty.
     """
     _refuse_no_file(path, argument)
     try:
-        frames = ase.io.read(path, index=":")
+        frames = ase.io.read(path, index=":", format=file_format)
     except Exception as error:  # ASE's readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
         isotope = isinstance(error, KeyError) and error.args[0] in ("D", "T")
         raise FileFormatError(
@@ -124,9 +124,9 @@ def read_labelled_frames(
     crystal: Crystal,
     reference: Path | None,
     known: Supercell | None = None,
-    own_lattice: bool = False,
     forces_key: str | None = None,
     say: Say = say_on_stderr,
+    own_lattice: bool = False,
 ) -> tuple[LabelledFrames, ...]:
     """Displacements and forces of the frames in `path`, supercell by supercell in the order in which they are met.
 
