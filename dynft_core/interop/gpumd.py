@@ -49,7 +49,7 @@ def write_gpumd(force_field: ForceField, folder: Path, supercell: Supercell) -> 
     ]
     for order in orders:
         ascending = order > LAST_UNSORTED_ORDER
-        atoms, tensors = folded_clusters(constants(force_field, order), supercell, ascending)
+        atoms, tensors = folded_clusters(constants(force_field, order, supercell), supercell, ascending)
         distinct, which = _distinct(tensors)
         clusters = (" ".join(map(str, [*row, k])) for row, k in zip(atoms.tolist(), which.tolist(), strict=True))
         written += [

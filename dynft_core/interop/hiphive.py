@@ -27,7 +27,7 @@ def write_hiphive(force_field: ForceField, folder: Path, supercell: Supercell) -
     """
     found: dict[tuple[int, ...], NDArray[np.float64]] = {}
     for order in force_field.basis.cutoffs:
-        atoms, tensors = folded_clusters(constants(force_field, order), supercell, ascending=True)
+        atoms, tensors = folded_clusters(constants(force_field, order, supercell), supercell, ascending=True)
         found |= {tuple(key): tensor for key, tensor in zip(atoms.tolist(), tensors, strict=True)}
     text = io.StringIO()
     ase.io.write(text, supercell.atoms(), format="json")

@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import atomic_masses
 from numpy.typing import NDArray
 
-from dynft_core.interop.common import constants_on_shortest_images, phonopy_supercell, symbols, write_text
+from dynft_core.interop.common import fitted_on_shortest_images, phonopy_supercell, second_order, symbols, write_text
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.expansion.images import folded_dense
 from dynft_core.models.force_constants.force_field import ForceField
@@ -26,7 +26,7 @@ def write_phonopy(force_field: ForceField, folder: Path, supercell: Supercell) -
         InputError: constants that would not fit in memory.
     """
     cell = phonopy_supercell(supercell.crystal, supercell.matrix)
-    dense = folded_dense(constants_on_shortest_images(force_field, 2), cell)
+    dense = second_order(force_field, cell)
     return [
         write_text(folder / "FORCE_CONSTANTS", force_constants_lines(dense, _first_atoms(cell))),
         write_text(folder / "phonopy.yaml", _yaml("phonopy", cell)),
@@ -40,8 +40,8 @@ def write_phono3py(force_field: ForceField, folder: Path, supercell: Supercell) 
         InputError: a force field without third order, or constants that would not fit in memory.
     """
     cell = phonopy_supercell(supercell.crystal, supercell.matrix)
-    third = folded_dense(constants_on_shortest_images(force_field, 3), cell)
-    second = folded_dense(constants_on_shortest_images(force_field, 2), cell)
+    third = folded_dense(fitted_on_shortest_images(force_field, 3), cell)
+    second = second_order(force_field, cell)
     first = _first_atoms(cell)
     paths = [folder / "fc2.hdf5", folder / "fc3.hdf5"]
     write_foreign_hdf5(paths[0], {"force_constants": second, "p2s_map": first}, {"physical_unit": "eV/angstrom^2"})

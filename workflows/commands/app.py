@@ -38,6 +38,10 @@ ForceFieldFile = Annotated[
     Path,
     typer.Argument(callback=_force_field_in, help="Force field, for example runs/si/force_field.h5, or a run folder."),
 ]
+BornFile = Annotated[
+    Path | None,
+    typer.Option("--born", help="Born charges: BORN, phonopy_params.yaml, or the output of VASP or ph.x, or its folder."),
+]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
 
 
@@ -187,11 +191,13 @@ def fit(
             help="Born-Huang and Huang conditions on order 2; false for a crystal under stress or with forces.",
         ),
     ] = False,
+    born: BornFile = None,
+    metal: Annotated[bool, typer.Option("--metal", help="There are no Born charges: do not ask for any.")] = False,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
     from workflows.commands.fit import FitSettings, fit_command
 
-    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational), reference)
+    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational, born, metal), reference)
 
 
 @app.command()
@@ -258,12 +264,16 @@ def phonons(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the files of --bands and --dos; default: phonons.")
     ] = None,
+    born: BornFile = None,
+    direction: Annotated[
+        str | None, typer.Option(help="Direction, fractional as the points, along which Γ of a polar crystal is come to.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Phonon frequencies with error bars: at points (default: the high-symmetry ones), bands, density of states."""
     from workflows.commands.phonons import PhononSettings, phonons_command
 
-    settings = PhononSettings(points, bands, dos, mesh, samples, images)
+    settings = PhononSettings(points, bands, dos, mesh, samples, images, born, direction)
     print(phonons_command(force_field, output, settings, as_json))
 
 
