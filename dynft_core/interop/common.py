@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.dipoles.baseline import Dipoles
+from dynft_core.models.dipoles.born_charges import BornCharges
 from dynft_core.models.force_constants.expansion.force_constants import ClusterTensors, all_orderings, force_constants
 from dynft_core.models.force_constants.expansion.images import folded_dense, holds_apart, on_shortest_images
 from dynft_core.models.force_constants.force_field import ForceField
@@ -47,6 +49,11 @@ def second_order(force_field: ForceField, supercell: Supercell) -> Floats:
         InputError: a baseline whose force constants are not known, or constants that would not fit in memory.
     """
     return folded_dense(with_baseline(fitted_on_shortest_images(force_field, 2), force_field, supercell), supercell)
+
+
+def born_charges(force_field: ForceField) -> BornCharges | None:
+    """Those of the dipoles that a force field was fitted on top of, if it was."""
+    return force_field.baseline.born if isinstance(force_field.baseline, Dipoles) else None
 
 
 def phonopy_supercell(crystal: Crystal, matrix: ArrayLike) -> Supercell:

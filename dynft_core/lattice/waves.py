@@ -53,7 +53,9 @@ class Waves:
     def _places(self) -> Ints:
         return np.argsort(self._atoms)
 
-    def product(self, matrices: NDArray[np.complexfloating], displacements: NDArray[np.floating]) -> NDArray[np.floating]:
+    def product(
+        self, matrices: NDArray[np.complexfloating], displacements: NDArray[np.floating]
+    ) -> NDArray[np.floating]:
         """Σ_j Φ_ij u_j (N, 3, W) of displacements (N, 3, W) with Φ periodic on the crystal.
 
         Args:

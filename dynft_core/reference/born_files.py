@@ -1,4 +1,4 @@
-"""Born charges and dielectric tensors from files: phonopy's BORN and yaml, finished calculations of VASP and of ph.x."""
+"""Born charges and dielectric tensors from files: phonopy's BORN and yaml, the output of VASP and of ph.x."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dynft_core.errors import DynftError, FileFormatError, InputError, Structure
 from dynft_core.lattice.crystal import Crystal, strain
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.born_charges import BornCharges
+from dynft_core.models.dipoles.born_file import NUMBER, parse_born
 from dynft_core.reference.vasp_output import occupations, tensors
 from dynft_core.symmetry.space_group import primitive, symmetrised
 
@@ -26,7 +27,6 @@ OTHER_CELL = 0.01
 """Strain up to which charges computed in one cell serve the crystal in another: outputs round, relaxations differ."""
 PH_X_DIGITS_A = 1e-3
 """To how much ph.x's output gives positions."""
-NUMBER = r"[-+]?\d+\.?\d*(?:[eEdD][-+]?\d+)?"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,8 @@ def read_born_charges(path: Path, crystal: Crystal | None = None) -> BornCharges
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise FileFormatError("BORN", "a file that can be read", f"'{path}' ({error.strerror})", "check the path") from error
+        got = f"'{path}' ({error.strerror})"
+        raise FileFormatError("Born charges", "a file that can be read", got, "check the path") from error
     try:
         found = _reader(file, text)(text, file)
     except DynftError:
@@ -67,18 +68,6 @@ def read_born_charges(path: Path, crystal: Crystal | None = None) -> BornCharges
         raise InputError("--structure", "the crystal of a BORN file, which does not name it", "none", "give it")
     charges = found.charges if found.atoms is None else _on_sites(of, found.atoms, found.charges, str(file))
     return BornCharges.of(of, found.dielectric, charges, str(file))
-
-
-def born_text(born: BornCharges) -> list[str]:
-    """Lines of phonopy's BORN: ε, and the charges of independent atoms."""
-    atoms = born.independent
-    names = born.crystal.atoms().get_chemical_symbols()
-    of = " ".join(f"{k + 1} ({names[k]})" for k in atoms)
-    rows = [born.dielectric, *born.charges[atoms]]
-    return [
-        f"# dielectric tensor, Born charges (e) of atoms {of}",
-        *(" ".join(f"{x:14.8f}" for x in np.asarray(row).ravel() + 0.0) for row in rows),
-    ]
 
 
 def _in_folder(folder: Path) -> Path:
@@ -107,16 +96,7 @@ def _reader(file: Path, text: str) -> Callable[[str, Path], _Found]:
 
 
 def _born(text: str, file: Path) -> _Found:
-    """The first line holds a unit factor or words; charges and dielectric tensor are in e and of vacuum's all the same."""
-    lines = [line.split("#")[0].split() for line in text.splitlines()[1:]]
-    rows = [re.findall(rf"(?<!\S){NUMBER}(?!\S)", " ".join(words)) for words in lines if words]
-    if len(rows) < 2 or any(len(row) != 9 for row in rows):
-        raise FileFormatError(
-            str(file), "a line of any words, then lines of nine numbers: the dielectric tensor, a Born charge each",
-            "something else", "see phonopy's documentation of BORN, or give the calculation itself",
-        )
-    dielectric, *charges = np.array(rows, dtype=float).reshape(-1, 3, 3)
-    return _Found(dielectric, np.array(charges), None)
+    return _Found(*parse_born(text, str(file)), None)
 
 
 def _phonopy_yaml(text: str, file: Path) -> _Found:
@@ -173,9 +153,8 @@ def _outcar(text: str, file: Path) -> _Found:
     dielectric = re.split(where, text)[-1].splitlines()[:3]
     atoms = ase.io.read(file, format="vasp-out", index=-1)
     assert isinstance(atoms, Atoms)
-    return _Found(
-        np.array([line.split() for line in dielectric], dtype=float), np.array(rows, dtype=float).reshape(-1, 3, 3), atoms
-    )
+    charges = np.array(rows, dtype=float).reshape(-1, 3, 3)
+    return _Found(np.array([line.split() for line in dielectric], dtype=float), charges, atoms)
 
 
 def _until_blank(text: str) -> str:

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 from dynft_core.assessment.audits import audit_steps
 from dynft_core.assessment.convergence import ConvergenceSettings
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
+from dynft_core.reference.calculators import runs_in_process
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
 from dynft_core.tasks.jobs import (
@@ -28,7 +29,7 @@ from dynft_core.tasks.jobs import (
     ValidateJob,
 )
 from dynft_core.vocabulary import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, Role, StructureRef
-from workflows.campaign.paths import PRIMITIVE, SUPERCELL, force_field_path, walk_path
+from workflows.campaign.paths import BORN, PRIMITIVE, SUPERCELL, force_field_path, walk_path
 from workflows.campaign_file.groups import WalkerGroup
 from workflows.campaign_file.schema import Campaign
 
@@ -93,6 +94,11 @@ def reference_settings(campaign: Campaign) -> ReferenceSettings:
     """Which calculator labels, and how it is checked."""
     r = campaign.reference
     return ReferenceSettings(r.calculator, dict(r.parameters), r.timeout_s, r.max_net_force_eV_A)
+
+
+def is_nonpolar(campaign: Campaign) -> bool:
+    """Whether nobody need ask for Born charges: of a metal, or of labels by a potential."""
+    return campaign.crystal.metal or runs_in_process(reference_settings(campaign))
 
 
 def criterion_settings(campaign: Campaign) -> CriterionSettings:
@@ -187,12 +193,12 @@ def fit_job(
     campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef]
 ) -> FitJob:
     """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last."""
-    stop = campaign.convergence.stop_when
+    stop, born = campaign.convergence.stop_when, f"{run_dir}/{BORN}" if campaign.crystal.born else None
     return FitJob(
         run_dir=run_dir,
         version=version,
         output=force_field_path(version),
-        model=campaign.model_settings(harmonic=version == 0),
+        model=campaign.model_settings(version == 0, born, is_nonpolar(campaign)),
         primitive_structure=PRIMITIVE,
         base=force_field_path(version - 1) if version > 1 else None,
         labels=tuple(labels),

@@ -64,7 +64,8 @@ def load_campaign(source: str | Path) -> tuple[Campaign, str]:
             "crystal.structure", "a structure file, its path relative to the campaign file",
             f"'{structure}', which is not there", "correct the path, or put the file there",
         )
-    crystal = campaign.crystal.model_copy(update={"structure": str(structure)})
+    born = campaign.crystal.born and str((path.parent / campaign.crystal.born).resolve())
+    crystal = campaign.crystal.model_copy(update={"structure": str(structure), "born": born})
     parameters = _with_absolute_paths(campaign.reference, path.parent)
     reference = campaign.reference.model_copy(update={"parameters": parameters})
     return campaign.model_copy(update={"crystal": crystal, "reference": reference}), text

@@ -40,7 +40,7 @@ ForceFieldFile = Annotated[
 ]
 BornFile = Annotated[
     Path | None,
-    typer.Option("--born", help="Born charges: BORN, phonopy_params.yaml, or the output of VASP or ph.x, or its folder."),
+    typer.Option("--born", help="Born charges: BORN, phonopy_params.yaml, or a calculation of VASP or ph.x."),
 ]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
 
@@ -201,6 +201,22 @@ def fit(
 
 
 @app.command()
+def born(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="Calculation of VASP or ph.x, its output, or a file of phonopy.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, in phonopy's format BORN.")],
+    structure: Annotated[
+        Path | None, typer.Option(help="Cell of the crystal, primitive or conventional; default: the calculation's.")
+    ] = None,
+) -> None:
+    """Take Born charges and dielectric tensor from a calculation."""
+    from workflows.commands.born import born_command
+
+    print(born_command(source, structure, output))
+
+
+@app.command()
 def evaluate(
     force_field: ForceFieldFile,
     data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
@@ -266,7 +282,7 @@ def phonons(
     ] = None,
     born: BornFile = None,
     direction: Annotated[
-        str | None, typer.Option(help="Direction, fractional as the points, along which Γ of a polar crystal is come to.")
+        str | None, typer.Option(help="Direction, fractional as the points, by which a polar crystal comes to Γ.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dynft_core.assessment.scores import rms
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.storage.json_values import json_text
+from workflows.user_files.born_charges import baseline_lines, larger_cell_note
 from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
 from workflows.user_files.structures import read_labelled_frames
 from workflows.views.fits import CONSISTENT, left_out_lines
@@ -82,6 +83,7 @@ def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_j
         ]),
         *cell_lines(accuracy.by_cell),
         consistency(accuracy),
+        *larger_cell_note(loaded, max(x.n_atoms for x in accuracy.by_cell)),
     ])
 
 
@@ -168,6 +170,7 @@ def info_command(path: Path, as_json: bool) -> str:
         f"labels              {values['n_labels']}, pending {values['n_pending']}",
         f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
         *left_out_lines(loaded.left_out),
+        *baseline_lines(loaded),
         f"prior               {values['prior']}{', rotational sum rules' if values['rotational'] else ''}",
         f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",
         f"log evidence        {values['log_evidence']:.2f}",

@@ -26,10 +26,10 @@ from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutof
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from dynft_core.vocabulary import Prior
+from workflows.user_files.born_charges import fit_lines
 from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.outputs import check_output, replaced
-from workflows.user_files.polar_notes import fit_lines
 from workflows.user_files.structures import LabelledFrames, one_supercell, read_labelled_frames, read_structure
 from workflows.views.fits import left_out_lines
 from workflows.views.progress import duration

@@ -25,8 +25,8 @@ from dynft_core.phonons.long_range import going_on
 from dynft_core.reference.born_files import read_born_charges
 from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.json_values import json_text
+from workflows.user_files.born_charges import force_field_note
 from workflows.user_files.outputs import check_folder, replaced
-from workflows.user_files.polar_notes import force_field_note
 from workflows.user_files.structures import one_supercell, read_labelled_frames
 
 Floats = NDArray[np.float64]
@@ -58,7 +58,7 @@ class PhononSettings:
 
 @dataclass(frozen=True, eq=False)
 class _Phonons:
-    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) that Γ is come to along."""
+    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) by which Γ is met."""
 
     q_points: Floats
     direction: Floats | None
@@ -139,7 +139,7 @@ def _direction(text: str | None, force_field: ForceField) -> Floats | None:
         raise InputError(
             "--direction", "Born charges", "a force field without", "give them by --born, or fit with --born"
         )
-    return found[0]
+    return np.asarray(found[0])
 
 
 def parse_points(text: str, argument: str = "--points") -> Floats:

@@ -7,13 +7,15 @@ from pathlib import Path
 from dynft_core.errors import InputError
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.registry import family
 from dynft_core.reference.calculators import check_calculator
 from dynft_core.symmetry.basis import check_cutoffs
-from workflows.campaign.jobs import chooses_batches, reference_settings
+from workflows.campaign.jobs import chooses_batches, is_nonpolar, reference_settings
 from workflows.campaign.paths import SUPERCELL
 from workflows.campaign.plan import MOST_CANDIDATES
 from workflows.campaign_file.schema import Campaign, ExpansionSection
+from workflows.user_files.born_charges import campaign_born_charges, fit_lines, polar_note
 from workflows.user_files.data_checks import check_memory
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.structures import read_structure
@@ -38,7 +40,16 @@ def check_campaign(campaign: Campaign) -> list[str]:
     supercell = max(cells, key=lambda cell: cell.n_atoms)
     family(campaign.model_settings().family)
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
+    found += _born_notes(campaign, crystal)
     return [*check_calculator(reference_settings(campaign), supercell.atoms()), *(note for note in found if note)]
+
+
+def _born_notes(campaign: Campaign, crystal: Crystal) -> list[str]:
+    if (born := campaign_born_charges(campaign.crystal.born, crystal)) is not None:
+        return fit_lines(crystal, Dipoles(born), False)
+    settled = is_nonpolar(campaign) or campaign.expansion is None
+    remedy = 'give their file as born = "BORN" in [crystal] (dynft born makes it), or say metal = true'
+    return [polar_note(crystal, settled, remedy)]
 
 
 def _expansion_notes(campaign: Campaign, expansion: ExpansionSection, supercell: Supercell) -> list[str]:

@@ -23,8 +23,8 @@ LARGEST_DIELECTRIC = 500.0
 """No crystal with a gap that lattice dynamics can be done for has a larger electronic dielectric constant."""
 SMALLEST_WRONG_SIGN = 0.3
 """Charge (e) from which on a cation counts as negative."""
-CATIONS = frozenset("Li Na K Rb Cs Be Mg Ca Sr Ba Sc Y La Al".split())
-ANIONS = frozenset("F O Cl".split())
+CATIONS = frozenset(["Li", "Na", "K", "Rb", "Cs", "Be", "Mg", "Ca", "Sr", "Ba", "Sc", "Y", "La", "Al"])
+ANIONS = frozenset(["F", "O", "Cl"])
 """Species whose Born charges have one sign in every compound with others."""
 
 
@@ -94,12 +94,12 @@ class BornCharges:
 
 def independent_atoms(group: SpaceGroup) -> Ints:
     """The first atom of each set of equivalent ones."""
-    return np.unique(group.permutations.min(axis=0))
+    return np.asarray(np.unique(group.permutations.min(axis=0)))
 
 
 def _turned(tensors: Floats, cartesian: Floats) -> Floats:
     """R T Rᵀ (G, …, 3, 3) of tensors (…, 3, 3) for every operation."""
-    return np.einsum("gab,...bc,gdc->g...ad", cartesian, tensors, cartesian)
+    return np.asarray(np.einsum("gab,...bc,gdc->g...ad", cartesian, tensors, cartesian))
 
 
 def _symmetrised(tensor: Floats, cartesian: Floats) -> Floats:
@@ -112,7 +112,7 @@ def _symmetrised_charges(charges: Floats, group: SpaceGroup) -> Floats:
     found = np.zeros_like(charges)
     for images, turned in zip(group.permutations, _turned(charges, group.cartesian), strict=True):
         found[images] += turned
-    return found / group.size
+    return np.asarray(found / group.size)
 
 
 def _spread(given: Floats, firsts: Ints, group: SpaceGroup) -> Floats:

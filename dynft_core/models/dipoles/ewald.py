@@ -112,7 +112,7 @@ class EwaldSum:
         return cells, tensors
 
     def _real_space_sum(self) -> tuple[Ints, Floats]:
-        """-∂∂ erfc(ΛD)/D (eq. 73), and the dipoles' interaction with themselves that the reciprocal sum has (eq. 75)."""
+        """-∂∂ erfc(ΛD)/D (eq. 73), less what the reciprocal sum has of dipoles with themselves (eq. 75)."""
         inverse, width = np.linalg.inv(self.born.dielectric), self.width_per_A
         cells, d = self._pairs(np.linalg.cholesky(inverse), REACH / width)
         scaled = d @ inverse
@@ -146,7 +146,7 @@ class EwaldSum:
         return cells, tensors.transpose(0, 1, 3, 2, 4).reshape(len(cells), 3 * crystal.n_atoms, -1)
 
     def _pairs(self, to_metric: Floats, reach: float) -> tuple[Ints, Floats]:
-        """Cells (C, 3) with all pairs that are nearer in a metric, and vectors (C, n, n, 3) Å from atom i to j there."""
+        """Cells (C, 3) with all pairs that are nearer in a metric, and vectors (C, n, n, 3) Å from atom i to j."""
         crystal = self.born.crystal
         between = crystal.positions[None, :] - crystal.positions[:, None]
         longest = float(np.linalg.norm(between @ to_metric, axis=-1).max())

@@ -342,7 +342,8 @@ class ForceField:
                 basis, Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"]),
                 posterior_of(segment, basis, pending), attributes["prior"], bool(attributes["rotational"]),
                 tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()),
-                left_out_of(segment.arrays), load_baseline(attributes.get("baseline", "")), bool(attributes.get("nonpolar", False)),
+                left_out_of(segment.arrays), load_baseline(attributes.get("baseline", "")),
+                bool(attributes.get("nonpolar", False)),
             )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(

@@ -1,19 +1,31 @@
-"""What a user should know of dipole-dipole forces: those that there are, or that there may be some."""
+"""Born charges that a user gives, and what they should know of dipole-dipole forces that there are or may be."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from ase.data import chemical_symbols
 
 from dynft_core.lattice.crystal import Crystal
-from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.dipoles.born_charges import BornCharges
 from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.reference.born_files import read_born_charges
+from dynft_core.symmetry.space_group import primitive
 
 TOLD_NET_CHARGE = 1e-4
 """Net charge of the cell (e) from which on it is told that it was taken out."""
 FIT_AGAIN = "fit again with --born BORN (dynft born makes that file), or with --metal"
+
+
+def campaign_born_charges(file: str | None, crystal: Crystal) -> BornCharges | None:
+    """Those of `crystal.born` in a campaign file, if there are any; `crystal`: primitive or not.
+
+    Raises:
+        InputError: none that can be used.
+    """
+    return None if file is None else read_born_charges(Path(file), primitive(crystal))
 
 
 def charge_lines(born: BornCharges) -> list[str]:
@@ -45,14 +57,27 @@ def polar_note(crystal: Crystal, settled: bool, remedy: str) -> str:
     if settled or len(set(crystal.numbers)) < 2:
         return ""
     return (
-        f"note: {crystal.formula} has no Born charges here: unless it is a metal, longitudinal and transverse optical "
-        f"modes split near Γ, which is left out, and forces in larger cells than the labels' are less right; {remedy}"
+        f"note: no Born charges of {crystal.formula} are known: unless it is a metal, the splitting of longitudinal "
+        "and transverse optical modes near Γ is not included, and forces in larger cells than the labels' are less "
+        f"right; {remedy}"
     )
 
 
-def force_field_note(force_field: ForceField, remedy: str = FIT_AGAIN, on: Supercell | None = None) -> str:
-    """The same of a force field; where it matters `on` larger supercells alone, of that one."""
-    if on is not None and on.n_atoms <= force_field.supercell.n_atoms:
-        return ""
+def force_field_note(force_field: ForceField, remedy: str = FIT_AGAIN) -> str:
+    """The same of a force field."""
     settled = force_field.nonpolar or force_field.baseline is not None
     return polar_note(force_field.basis.crystal, settled, remedy)
+
+
+def larger_cell_note(force_field: ForceField, n_atoms: int) -> list[str]:
+    """The same where it is used in a cell of more atoms than that of its labels."""
+    note = force_field_note(force_field) if n_atoms > force_field.supercell.n_atoms else ""
+    return [note] if note else []
+
+
+def baseline_lines(force_field: ForceField) -> list[str]:
+    """What `dynft info` says of it."""
+    if (baseline := force_field.baseline) is None:
+        return []
+    about = charge_lines(baseline.born)[0] if isinstance(baseline, Dipoles) else baseline.describe()
+    return [f"baseline            {'dipole-dipole forces: ' if isinstance(baseline, Dipoles) else ''}{about}"]
