@@ -151,8 +151,13 @@ def _outcar(text: str, file: Path) -> _Found:
     rows = re.findall(rf"^ +[123] +({NUMBER}) +({NUMBER}) +({NUMBER}) *$", _until_blank(tables[-1]), re.MULTILINE)
     where = r"MACROSCOPIC STATIC DIELECTRIC TENSOR \(including local field effects[^\n]*\n *-+\n"
     dielectric = re.split(where, text)[-1].splitlines()[:3]
-    atoms = ase.io.read(file, format="vasp-out", index=-1)
-    assert isinstance(atoms, Atoms)
+    kinds = re.findall(r"VRHFIN\s*=\s*([A-Z][a-z]?)", text)
+    counts = [int(n) for n in re.findall(r"ions per type\s*=(.*)", text)[0].split()]
+    symbols = [kind for kind, count in zip(kinds, counts, strict=True) for _ in range(count)]
+    cell = text.split("direct lattice vectors")[1].splitlines()[1:4]
+    scaled = text.split("position of ions in fractional coordinates")[1].splitlines()[1 : len(symbols) + 1]
+    vectors, places = (np.array([row.split()[:3] for row in part], dtype=float) for part in (cell, scaled))
+    atoms = Atoms(symbols, cell=vectors, scaled_positions=places, pbc=True)
     charges = np.array(rows, dtype=float).reshape(-1, 3, 3)
     return _Found(np.array([line.split() for line in dielectric], dtype=float), charges, atoms)
 

@@ -11,7 +11,6 @@ from itertools import accumulate, pairwise
 from dynft_core.assessment.audits import audit_steps
 from dynft_core.assessment.convergence import ConvergenceSettings
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
-from dynft_core.reference.calculators import runs_in_process
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
 from dynft_core.tasks.jobs import (
@@ -94,11 +93,6 @@ def reference_settings(campaign: Campaign) -> ReferenceSettings:
     """Which calculator labels, and how it is checked."""
     r = campaign.reference
     return ReferenceSettings(r.calculator, dict(r.parameters), r.timeout_s, r.max_net_force_eV_A)
-
-
-def is_nonpolar(campaign: Campaign) -> bool:
-    """Whether nobody need ask for Born charges: of a metal, or of labels by a potential."""
-    return campaign.crystal.metal or runs_in_process(reference_settings(campaign))
 
 
 def criterion_settings(campaign: Campaign) -> CriterionSettings:
@@ -198,7 +192,7 @@ def fit_job(
         run_dir=run_dir,
         version=version,
         output=force_field_path(version),
-        model=campaign.model_settings(version == 0, born, is_nonpolar(campaign)),
+        model=campaign.model_settings(version == 0, born),
         primitive_structure=PRIMITIVE,
         base=force_field_path(version - 1) if version > 1 else None,
         labels=tuple(labels),

@@ -220,9 +220,9 @@ class Campaign(_Section):
         """The temperature of the hottest walkers: that of the structures of the start."""
         return max(group.temperature_K for group in self.groups)
 
-    def model_settings(self, harmonic: bool = False, born: str | None = None, nonpolar: bool = False) -> ModelSettings:
-        """What the family of models is asked for; `harmonic`: order 2 alone; the others as `force_constants`."""
+    def model_settings(self, harmonic: bool = False, born: str | None = None) -> ModelSettings:
+        """What the family of models is asked for; `harmonic`: order 2 alone; `born`: where the file BORN lies."""
         if (own := self.expansion) is None:
             return ModelSettings(self.model.family, self.model.parameters)
         cutoffs_A, floor_eV_A = own.cutoffs_A[: 1 if harmonic else None], own.noise_floor_meV_A / 1000
-        return force_constants(cutoffs_A, own.prior, floor_eV_A, born, nonpolar)
+        return force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal)

@@ -9,9 +9,9 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.registry import family
-from dynft_core.reference.calculators import check_calculator
+from dynft_core.reference.calculators import check_calculator, runs_in_process
 from dynft_core.symmetry.basis import check_cutoffs
-from workflows.campaign.jobs import chooses_batches, is_nonpolar, reference_settings
+from workflows.campaign.jobs import chooses_batches, reference_settings
 from workflows.campaign.paths import SUPERCELL
 from workflows.campaign.plan import MOST_CANDIDATES
 from workflows.campaign_file.schema import Campaign, ExpansionSection
@@ -46,8 +46,9 @@ def check_campaign(campaign: Campaign) -> list[str]:
 
 def _born_notes(campaign: Campaign, crystal: Crystal) -> list[str]:
     if (born := campaign_born_charges(campaign.crystal.born, crystal)) is not None:
-        return fit_lines(crystal, Dipoles(born), False)
-    settled = is_nonpolar(campaign) or campaign.expansion is None
+        return fit_lines(crystal, Dipoles(born), campaign.crystal.metal)
+    by_potential = runs_in_process(reference_settings(campaign))
+    settled = campaign.crystal.metal or by_potential or campaign.expansion is None
     remedy = 'give their file as born = "BORN" in [crystal] (dynft born makes it), or say metal = true'
     return [polar_note(crystal, settled, remedy)]
 

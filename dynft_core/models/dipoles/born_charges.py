@@ -15,7 +15,7 @@ from dynft_core.symmetry.space_group import SpaceGroup, space_group
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-LARGEST_NET_CHARGE = 0.05
+LARGEST_NET_CHARGE = 0.08
 """Part of the sum of all charges' sizes that their sum may be: what unconverged k points leave."""
 LARGEST_ASYMMETRY = 0.05
 """Part of the largest charge, or of the dielectric tensor, by which the space group may be broken."""
