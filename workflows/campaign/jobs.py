@@ -14,6 +14,7 @@ from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
 from dynft_core.tasks.jobs import (
+    BornJob,
     EvaluateJob,
     FitJob,
     ForceFieldMd,
@@ -181,6 +182,11 @@ def _propose(campaign: Campaign, run_dir: str, role: Role, method: Method, n_str
 def label_job(campaign: Campaign, run_dir: str, ref: StructureRef, force_field: str | None = None) -> LabelJob:
     """The reference calculation of one structure, which `force_field` is to find plausible."""
     return LabelJob(run_dir, ref, reference_settings(campaign), force_field)
+
+
+def born_job(campaign: Campaign, run_dir: str) -> BornJob:
+    """Born charges of the crystal, by the reference."""
+    return BornJob(run_dir, BORN, PRIMITIVE, SUPERCELL, reference_settings(campaign))
 
 
 def fit_job(

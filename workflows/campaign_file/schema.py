@@ -14,6 +14,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
+COMPUTE = "compute"
+"""In the place of a file of Born charges: the campaign computes them."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -25,7 +29,7 @@ class CrystalSection(_Section):
     """Three integers or a 3×3 integer matrix, acting on the cell in `structure`."""
     born: str | None = None
     """Born charges, whose dipole-dipole forces the force field is fitted on top of: a file (BORN, phonopy_params.yaml,
-    the output of VASP or ph.x), relative to the campaign file."""
+    the output of VASP or ph.x), relative to the campaign file; or 'compute': by the reference, before the first fit."""
     metal: bool = False
     """There are no Born charges: do not ask for any."""
 

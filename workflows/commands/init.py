@@ -19,7 +19,7 @@ from dynft_core.storage.structures import write_perfect_structure
 from dynft_core.symmetry.space_group import SYMMETRY_TOLERANCE_A, hidden_symmetry, primitive, space_group, symmetrised
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign_file.reading import BUILT_IN, built_in_names
-from workflows.user_files.born_charges import polar_note
+from workflows.user_files.born_charges import IN_CAMPAIGN, polar_note
 from workflows.user_files.outputs import check_folder
 from workflows.user_files.structures import read_structure
 
@@ -207,8 +207,7 @@ def _notes(atoms: Atoms, calculator: str) -> list[str]:
 
 def born_notes(crystal: Crystal, calculator: str) -> list[str]:
     """That the crystal may need Born charges, if the calculator is no potential without any."""
-    remedy = 'give their file as born = "BORN" in [crystal] (dynft born makes it), or say metal = true'
-    note = polar_note(crystal, runs_in_process(ReferenceSettings(calculator)), remedy)
+    note = polar_note(crystal, runs_in_process(ReferenceSettings(calculator)), IN_CAMPAIGN)
     return [note] if note else []
 
 

@@ -18,7 +18,7 @@ from dynft_core.storage.structures import read_perfect_structure
 from workflows.campaign.events import recorded_campaign, started_event
 from workflows.campaign.jobs import CHANGEABLE, reference_settings
 from workflows.campaign.paths import BORN, JOURNAL, SUPERCELL
-from workflows.campaign_file.schema import Campaign
+from workflows.campaign_file.schema import COMPUTE, Campaign
 
 WORK = {"labels": "labels/*/label.h5", "force fields": "force_fields/*.h5", "walks": "walkers/*/*.h5"}
 """Files of what a campaign has paid for, by their name in the plural."""
@@ -41,7 +41,8 @@ def same_settings(a: Campaign, b: Campaign) -> bool:
     """Whether two campaigns are one but for where the crystal's files lie, which may have moved."""
     plain = [campaign.model_dump(mode="json") for campaign in (a, b)]
     for settings in plain:
-        settings["crystal"] |= {"structure": "", "born": bool(settings["crystal"]["born"])}
+        born = settings["crystal"]["born"]
+        settings["crystal"] |= {"structure": "", "born": born if born in (None, COMPUTE) else "a file"}
     return plain[0] == plain[1]
 
 
@@ -63,8 +64,8 @@ def refuse_other_campaign(
     different = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
     site = {f"reference.parameters.{name}" for name in site_parameters(reference_settings(campaign))}
     allowed = {"crystal.structure"} | site
-    if there["crystal.born"] and here["crystal.born"]:  # a file that may have moved; its content is compared below
-        allowed.add("crystal.born")
+    if not {there["crystal.born"], here["crystal.born"]} & {None, COMPUTE}:
+        allowed.add("crystal.born")  # files, which may have moved; what they hold is compared below
     different = [k for k in different if k.lower() not in allowed and not k.startswith(CHANGEABLE)]
     if not different:
         before = read_perfect_structure(run_dir / SUPERCELL)

@@ -16,16 +16,17 @@ from dynft_core.symmetry.space_group import primitive
 
 TOLD_NET_CHARGE = 1e-4
 """Net charge of the cell (e) from which on it is told that it was taken out."""
+IN_CAMPAIGN = 'say born = "BORN" (a file that dynft born makes), born = "compute" or metal = true in [crystal]'
 FIT_AGAIN = "fit again with --born BORN (dynft born makes that file), or with --metal"
 
 
 def campaign_born_charges(file: str | None, crystal: Crystal) -> BornCharges | None:
-    """Those of `crystal.born` in a campaign file, if there are any; `crystal`: primitive or not.
+    """Those that `crystal.born` of a campaign names, if it names a file; `crystal`: primitive or not.
 
     Raises:
         InputError: none that can be used.
     """
-    return None if file is None else read_born_charges(Path(file), primitive(crystal))
+    return None if file in (None, "compute") else read_born_charges(Path(str(file)), primitive(crystal))
 
 
 def charge_lines(born: BornCharges) -> list[str]:
