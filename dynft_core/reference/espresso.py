@@ -65,7 +65,7 @@ def make_espresso(parameters: Parameters, directory: Path) -> Any:
     given = {name: value for name, value in parameters.items() if name not in SITE}
     data = namelists(given.pop("input_data", {}))
     data["control"] = {"disk_io": "none", **data["control"], "calculation": "scf", "tprnfor": True, "outdir": "./"}
-    profile = EspressoProfile(_command(parameters), str(_folder(parameters)))
+    profile = EspressoProfile(pw_command(parameters), str(_folder(parameters)))
     make: Any = _FromMoments  # its constructor has no types
     return make(profile=profile, directory=str(directory), input_data=data, **given)
 
@@ -104,7 +104,7 @@ def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
     with problems:
         _check_k_points(parameters)
     with problems:
-        _check_command(_command(parameters))
+        _check_command(pw_command(parameters))
     with problems:
         _check_spin(data, atoms)
     with problems:
@@ -168,7 +168,7 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
 
 def espresso_needs() -> tuple[Sought, ...]:
     """pw.x and pseudopotentials where they are looked for when the campaign names no place of its own."""
-    program, folder = next(iter(shlex.split(_command({}))), ""), _folder({})
+    program, folder = next(iter(shlex.split(pw_command({}))), ""), _folder({})
     files = len([path for path in folder.glob("*") if path.suffix.lower() == ".upf"])
     there = f"{files} files in {folder}" if files else ""
     return (
@@ -260,7 +260,12 @@ def _check_k_points(parameters: Parameters) -> None:
         raise bad_parameter("kspacing", "a spacing above 0 Å⁻¹", repr(spacing), "correct it, or give kpts")
 
 
-def _command(parameters: Parameters) -> str:
+def pw_command(parameters: Parameters) -> str:
+    """pw.x, with what launches it: of the parameters, the environment or ASE's configuration.
+
+    Raises:
+        InputError: a command in the form of older versions of ASE.
+    """
     if parameters.get("command"):
         return str(parameters["command"])
     command = os.environ.get("ASE_ESPRESSO_COMMAND", "")

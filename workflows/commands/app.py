@@ -40,6 +40,10 @@ ForceFieldFile = Annotated[
     Path,
     typer.Argument(callback=_force_field_in, help="Force field, for example runs/si/force_field.h5, or a run folder."),
 ]
+BornFile = Annotated[
+    Path | None,
+    typer.Option("--born", help="Born charges: BORN, phonopy_params.yaml, or a calculation of VASP or ph.x."),
+]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
 ForcesKey = Annotated[
     str | None, typer.Option("--forces-key", help="Column of extended xyz with the forces; default: forces.")
@@ -218,6 +222,8 @@ def fit(
     min_distance_A: Annotated[
         float | None, typer.Option("--min-distance", help="moment_tensor: shortest distance, Å; default: the data's.")
     ] = None,
+    born: BornFile = None,
+    metal: Annotated[bool, typer.Option("--metal", help="There are no Born charges: do not ask for any.")] = False,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
     if family == "moment_tensor":
@@ -233,7 +239,24 @@ def fit(
                          "neither", "see dynft fit --help")  # fmt: skip
     from workflows.commands.fit import FitSettings, fit_command
 
-    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational, forces_key), reference)
+    settings = FitSettings(cutoffs, prior, max_order, rotational, forces_key, born, metal)
+    fit_command(data, primitive, output, settings, reference)
+
+
+@app.command()
+def born(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="Calculation of VASP or ph.x, its output, or a file of phonopy.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, in phonopy's format BORN.")],
+    structure: Annotated[
+        Path | None, typer.Option(help="Cell of the crystal, primitive or conventional; default: the calculation's.")
+    ] = None,
+) -> None:
+    """Take Born charges and dielectric tensor from a calculation."""
+    from workflows.commands.born import born_command
+
+    print(born_command(source, structure, output))
 
 
 @app.command()
@@ -301,12 +324,16 @@ def phonons(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the files of --bands and --dos; default: phonons.")
     ] = None,
+    born: BornFile = None,
+    direction: Annotated[
+        str | None, typer.Option(help="Direction, fractional as the points, by which a polar crystal comes to Γ.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Phonon frequencies with error bars: at points (default: the high-symmetry ones), bands, density of states."""
     from workflows.commands.phonons import PhononSettings, phonons_command
 
-    settings = PhononSettings(points, bands, dos, mesh, samples, images)
+    settings = PhononSettings(points, bands, dos, mesh, samples, images, born, direction)
     print(phonons_command(force_field, output, settings, as_json))
 
 

@@ -15,6 +15,7 @@ from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.registry import MOMENT_TENSOR, family_of
 from dynft_core.storage.json_values import json_text
 from workflows.commands.moment_tensor import evaluate_moment_tensor, info_moment_tensor
+from workflows.user_files.born_charges import baseline_lines, larger_cell_note
 from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
 from workflows.user_files.structures import read_labelled_frames
 from workflows.views.fits import CONSISTENT, left_out_lines
@@ -88,6 +89,7 @@ def evaluate_command(
         ]),
         *cell_lines(accuracy.by_cell),
         consistency(accuracy),
+        *larger_cell_note(loaded, max(x.n_atoms for x in accuracy.by_cell)),
     ])
 
 
@@ -178,6 +180,7 @@ def info_command(path: Path, as_json: bool) -> str:
         f"labels              {values['n_labels']}, pending {values['n_pending']}",
         f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
         *left_out_lines(loaded.left_out),
+        *baseline_lines(loaded),
         f"prior               {values['prior']}{', rotational sum rules' if values['rotational'] else ''}",
         f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",
         f"log evidence        {values['log_evidence']:.2f}",
