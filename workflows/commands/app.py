@@ -373,7 +373,7 @@ def export(
     format_: Annotated[
         str,
         typer.Option(
-            "--format", help="phonopy, phono3py, shengbte, hiphive, gpumd; mlip: moment tensors; gap: training data of structures or RUN."
+            "--format", help="phonopy, phono3py, shengbte, hiphive, gpumd; mlip; gap: training data of a file or RUN."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
