@@ -24,7 +24,7 @@ from dynft_core.expansion_choice.reach import Budget, shell_cutoffs, untried_tex
 from dynft_core.lattice.cells import Frame
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
-from dynft_core.models.force_constants.family import ForceConstants, labels_of
+from dynft_core.models.force_constants.family import ForceConstants, dipoles_of, labels_of
 from dynft_core.models.force_constants.fitting import less_baseline, statistics_of_cells
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.force_constants.learning import NOISE_FLOOR_EV_A, learn
@@ -192,8 +192,8 @@ class GrowingForceConstants(ForceConstants):
                 if ranks.first:
                     crystal = reduced(Crystal(primitive))
                     choice = choose_expansion(
-                        crystal, labels_of(crystal, frames), own["max_order"], Budget(own["max_parameters"]),
-                        own["noise_floor_eV_A"],
+                        crystal, less_baseline(labels_of(crystal, frames), dipoles_of(settings, crystal)),
+                        own["max_order"], Budget(own["max_parameters"]), own["noise_floor_eV_A"],
                     )  # fmt: skip
                     cutoffs = list(choice.cutoffs_A.values())
             settings = replace(settings, parameters={**own, "cutoffs_A": ranks.broadcast(cutoffs)})

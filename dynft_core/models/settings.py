@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from dynft_core.vocabulary import Prior
 
@@ -17,21 +17,23 @@ class ModelSettings:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-AUTO = "auto"
-"""In the place of cutoffs: the family chooses them by the labels that it is given."""
+AUTO: Literal["auto"] = "auto"
+"""In the place of cutoffs: the family chooses them by the labels that it is given, up to the parameter `max_order` and
+as many free ones as `max_parameters`."""
 
 
 def force_constants(
-    cutoffs_A: Sequence[float], prior: Prior = "decaying", noise_floor_eV_A: float = 1e-5
+    cutoffs_A: Sequence[float] | Literal["auto"],
+    prior: Prior = "decaying",
+    noise_floor_eV_A: float = 1e-5,
+    born: str | None = None,
+    nonpolar: bool = False,
 ) -> ModelSettings:
-    """An expansion in force constants; cutoffs (Å) of orders 2, 3, …"""
-    parameters = {"cutoffs_A": list(cutoffs_A), "prior": prior, "noise_floor_eV_A": noise_floor_eV_A}
+    """An expansion in force constants; cutoffs (Å) of orders 2, 3, …, or AUTO.
+
+    `born`: file BORN whose dipole-dipole forces are the baseline; `nonpolar`: nobody need ask for one.
+    """
+    cutoffs = cutoffs_A if cutoffs_A == AUTO else list(cutoffs_A)
+    parameters: dict[str, Any] = {"cutoffs_A": cutoffs, "prior": prior, "noise_floor_eV_A": noise_floor_eV_A}
+    parameters |= ({"born": born} if born else {}) | ({"nonpolar": True} if nonpolar else {})
     return ModelSettings("force_constants", parameters)
-
-
-def chosen_by_labels(
-    max_order: int, max_parameters: int, prior: Prior = "decaying", noise_floor_eV_A: float = 1e-5
-) -> ModelSettings:
-    """An expansion whose orders and cutoffs the labels choose, up to an order and a number of parameters."""
-    bounds = {"cutoffs_A": AUTO, "max_order": max_order, "max_parameters": max_parameters}
-    return ModelSettings("force_constants", {**bounds, "prior": prior, "noise_floor_eV_A": noise_floor_eV_A})

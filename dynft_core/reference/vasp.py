@@ -27,7 +27,7 @@ import ase.calculators.calculator
 from ase import Atoms
 
 from dynft_core.errors import InputError, Problems, nearest
-from dynft_core.reference.dft_code import DftCode, Parameters, bad_parameter, is_number
+from dynft_core.reference.dft_code import DftCode, Parameters, Sought, bad_parameter, is_number
 from dynft_core.reference.vasp_output import MESSAGES, OUTPUT, STDERR, vasp_report
 
 ase_calculators: Any = ase.calculators.calculator
@@ -83,6 +83,8 @@ def check_vasp(parameters: Parameters, atoms: Atoms) -> list[str]:
         with problems:
             check(parameters)
     with problems:
+        _check_spin(parameters, atoms)
+    with problems:
         _check_kpoints(parameters, atoms)
     with problems:
         potcars = read_potcars(parameters, atoms)
@@ -91,6 +93,11 @@ def check_vasp(parameters: Parameters, atoms: Atoms) -> list[str]:
         _check_functional(parameters, potcars)
     problems.refuse()
     notes = ["POTCARs: " + ", ".join(potcar.title for potcar in potcars.values())]
+    if parameters.get("ispin") == 2 and not atoms.has("initial_magmoms") and "magmom" not in parameters:
+        notes.append(
+            "reference.parameters.ispin is 2, and the structure has no magnetic moments: VASP starts with 1 μ_B on "
+            "each atom; a column initial_magmoms:R:1 in the structure gives others"
+        )
     if parameters.get("ispin") == 2 and parameters.get("lorbit", 0) < 10:
         notes.append("reference.parameters.lorbit = 11 would keep the magnetic moment of each atom with its label")
     if parameters.get("ismear") == 0 and not NO_METALS & set(atoms.symbols):
@@ -181,9 +188,24 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
     return {"algo": "All", "nelm": more}
 
 
+def vasp_needs() -> tuple[Sought, ...]:
+    """VASP's command and its POTCARs, as ASE looks for them."""
+    from ase.config import cfg
+
+    command = next((cfg[name] if name in cfg else os.environ[name] for name in COMMANDS if _is_set(name)), "")
+    folder = Path(os.environ.get("VASP_PP_PATH", "")).expanduser()
+    sets = sorted(path.name for path in folder.glob("potpaw*")) if os.environ.get("VASP_PP_PATH") else []
+    there = f"{', '.join(sets)} in {folder}" if sets else ""
+    return (
+        Sought("command", command, 'export ASE_VASP_COMMAND="srun vasp_std" where labels run'),
+        Sought("POTCARs", there, "export VASP_PP_PATH: the folder of potpaw_PBE"),
+    )
+
+
 VASP = DftCode(
-    make_vasp, ACCURATE_FORCES, SITE, check_vasp, vasp_potentials, vasp_report, other_cycle, (STDERR, OUTPUT), MESSAGES
-)
+    make_vasp, ACCURATE_FORCES, SITE, check_vasp, vasp_potentials, vasp_report, other_cycle, (STDERR, OUTPUT), MESSAGES,
+    vasp_needs,
+)  # fmt: skip
 
 
 @cache
@@ -222,6 +244,14 @@ def _check_ions(parameters: Parameters) -> None:
         raise bad_parameter("nsw", "0, with ibrion = -1: a label is of the structure sent", got, "leave both out")
 
 
+def _check_spin(parameters: Parameters, atoms: Atoms) -> None:
+    if atoms.has("initial_magmoms") and parameters.get("ispin") != 2 and not parameters.get("lsorbit"):
+        raise bad_parameter(
+            "ispin", "2: the structure has magnetic moments, to be written as MAGMOM", repr(parameters.get("ispin")),
+            "set it, or take the column initial_magmoms out of the structure",
+        )
+
+
 def _check_encut(parameters: Parameters) -> None:
     encut_eV = parameters.get("encut")
     if not (is_number(encut_eV) and encut_eV > 0):
@@ -257,10 +287,14 @@ def _check_kpoints(parameters: Parameters, atoms: Atoms) -> None:
     mesh(kpts, atoms)
 
 
-def _check_command(parameters: Parameters) -> None:
+def _is_set(name: str) -> bool:
     from ase.config import cfg
 
-    if parameters.get("command") or any(name in cfg or os.environ.get(name) for name in COMMANDS):
+    return name in cfg or bool(os.environ.get(name))
+
+
+def _check_command(parameters: Parameters) -> None:
+    if parameters.get("command") or any(map(_is_set, COMMANDS)):
         return
     raise bad_parameter(
         "command", "how VASP is started, for example 'srun vasp_std'", "neither that nor ASE_VASP_COMMAND",

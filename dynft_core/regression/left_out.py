@@ -25,6 +25,8 @@ from dynft_core.regression.statistics import Statistics
 Floats = NDArray[np.float64]
 
 
+FEW = 10
+"""Errors of fewer structures do not show that predictions are too cautious: each displaces other atoms perhaps."""
 CERTAINTY = 0.95
 """Of the limits within which structures say that a ratio of errors lies."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.models.force_constants.expansion.folding import fold
 from dynft_core.models.force_constants.expansion.potential import Potential
 from dynft_core.models.force_constants.force_field import ForceField
-from dynft_core.models.settings import chosen_by_labels, force_constants
+from dynft_core.models.settings import AUTO, force_constants
 from dynft_core.models.trial import Trial
 from dynft_core.regression.mpi import Ranks
 from dynft_core.storage.structures import write_perfect_structure
@@ -125,6 +125,7 @@ def test_cutoffs_that_the_labels_choose_bound_the_orders(silicon: Crystal) -> No
     cell = Supercell.build(silicon, [2, 2, 2])
     for truth, max_order, expected in (({2: 4.2}, 4, {2}), ({2: 4.2, 3: 3.1}, 2, {2}), ({2: 4.2, 3: 3.1}, 4, {2, 3})):
         frames = frames_of(ForceConstantBasis.build(silicon, truth), cell, 6)
-        settings = chosen_by_labels(max_order, 200)
+        settings = force_constants(AUTO)
+        settings = replace(settings, parameters={**settings.parameters, "max_order": max_order, "max_parameters": 200})
         model: ForceField = FORCE_CONSTANTS.fit(settings, silicon.atoms(), frames, None, Ranks())
         assert set(model.basis.cutoffs) == expected

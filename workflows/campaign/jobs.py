@@ -14,6 +14,7 @@ from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
 from dynft_core.tasks.jobs import (
+    BornJob,
     ChooseJob,
     EvaluateJob,
     FitJob,
@@ -29,7 +30,7 @@ from dynft_core.tasks.jobs import (
     ValidateJob,
 )
 from dynft_core.vocabulary import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, Role, StructureRef
-from workflows.campaign.paths import PRIMITIVE, SUPERCELL, force_field_path, walk_path
+from workflows.campaign.paths import BORN, PRIMITIVE, SUPERCELL, force_field_path, walk_path
 from workflows.campaign_file.groups import WalkerGroup
 from workflows.campaign_file.schema import Campaign
 
@@ -184,6 +185,11 @@ def label_job(campaign: Campaign, run_dir: str, ref: StructureRef, force_field: 
     return LabelJob(run_dir, ref, reference_settings(campaign), force_field)
 
 
+def born_job(campaign: Campaign, run_dir: str) -> BornJob:
+    """Born charges of the crystal, by the reference."""
+    return BornJob(run_dir, BORN, PRIMITIVE, SUPERCELL, reference_settings(campaign))
+
+
 def fit_job(
     campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef],
     cutoffs_A: Sequence[float] = (),
@@ -197,7 +203,7 @@ def fit_job(
         run_dir=run_dir,
         version=version,
         output=force_field_path(version),
-        model=campaign.model_settings(version == 0, cutoffs_A if campaign.automatic else ()),
+        model=campaign.model_settings(version == 0, _born(campaign, run_dir), cutoffs_A if campaign.automatic else ()),
         primitive_structure=PRIMITIVE,
         base=force_field_path(version - 1) if version > 1 else None,
         labels=tuple(labels),
@@ -205,6 +211,11 @@ def fit_job(
         property_name=stop.property if stop and version else None,
         temperature_K=campaign.highest_temperature_K,
     )
+
+
+def _born(campaign: Campaign, run_dir: str) -> str | None:
+    """Where the Born charges lie whose dipoles are the baseline."""
+    return f"{run_dir}/{BORN}" if campaign.crystal.born else None
 
 
 def walk_job(
@@ -292,7 +303,7 @@ def choose_job(campaign: Campaign, run_dir: str, force_field: str, cutoffs_A: Se
     return ChooseJob(
         run_dir=run_dir,
         force_field=force_field,
-        model=campaign.model_settings(chosen_A=cutoffs_A),
+        model=campaign.model_settings(False, _born(campaign, run_dir), cutoffs_A),
         primitive_structure=PRIMITIVE,
         max_parameters=campaign.expansion.max_parameters,
         cells=tuple((group.cell, group.temperature_K) for group in campaign.groups),

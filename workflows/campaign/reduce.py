@@ -11,6 +11,8 @@ from dynft_core.errors import FileFormatError
 from dynft_core.reference.failures import SETUP, Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
+    BornJob,
+    BornOutcome,
     ChooseJob,
     ChooseOutcome,
     EvaluateJob,
@@ -62,7 +64,10 @@ def _reduced(state: State, event: Event) -> State:
         case "driver_started":
             return _revived(replace(state, pace=state.pace.resumed(event)))
         case "driver_stopped":
-            return replace(state, stopped=str(event.get("reason", "")))
+            return replace(state, stopped=str(event.get("reason", "")), waits={})
+        case "executor_waits":
+            waits = {**state.waits, event["executor"]: event["reason"]}
+            return replace(state, waits={label: words for label, words in waits.items() if words})
         case "campaign_changed":
             return _changed(state, recorded_campaign(event))
         case "label_retried":
@@ -137,7 +142,7 @@ def _withdrawn(state: State, kinds: tuple[type, ...]) -> State:
 
 def _revived(state: State) -> State:
     """A new driver gives a failed campaign another chance: what failed may have been mended."""
-    state = replace(state, stopped="", setbacks={}, failed_since=())
+    state = replace(state, stopped="", waits={}, setbacks={}, failed_since=())
     return replace(state, failure=None, ledger=state.ledger.revived()) if state.failure else state
 
 
@@ -213,6 +218,8 @@ def _with_failed_label(
 def _applied(state: State, action: Action, outcome: Any) -> State:
     """What a task's success changes."""
     match action.job, outcome:
+        case BornJob(), BornOutcome():
+            return replace(state, born=True)
         case ProposeJob() as job, ProposeOutcome():
             ledger = state.ledger.choose(outcome.structures, "queued")
             old = f"the {job.role} structures proposed are those that have labels; use a larger supercell"

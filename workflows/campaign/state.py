@@ -70,6 +70,7 @@ class State:
         ledger: all structures chosen for a label, and what became of them.
         pending: keys in the newest force field's covariance alone.
         selections: number of batch selections finished.
+        born: the Born charges that the campaign was to compute are there.
         fits: force fields from version 1; harmonic: version 0 is there.
         truncation: what larger expansions make of the labels, once that has been tried.
         tried_labels: how many labels there were when that was last tried.
@@ -78,6 +79,7 @@ class State:
         pace: how fast it goes, and what it cost.
         failure: why the campaign cannot go on; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
+        waits: what the scheduler says of executors that wait for their blocks, by their labels.
         again: outstanding tasks to be submitted once more; planned: nothing has happened since tasks were planned.
         judged: what the checks say of the fits, the walkers and the campaign's bounds; None: not asked since one of
             these has changed.
@@ -95,6 +97,7 @@ class State:
     ledger: Ledger = field(default_factory=Ledger)
     pending: frozenset[str] = frozenset()
     selections: int = 0
+    born: bool = False
     harmonic: bool = False
     fits: tuple[FitOutcome, ...] = ()
     truncation: TruncationOutcome | None = None
@@ -107,6 +110,7 @@ class State:
     failure: Failure | None = None
     reason: str = ""
     stopped: str = ""
+    waits: Mapping[str, str] = field(default_factory=dict)
     again: tuple[str, ...] = ()
     planned: bool = False
     judged: Verdict | None = field(default=None, compare=False)
@@ -223,9 +227,7 @@ class State:
         walked = self.fits[-1].walked_difficulty if self.fits else {}
         return tuple(value for name in groups or walked for value in walked.get(name, ()))
 
-    def _record(
-        self, walkers: Iterable[int], audits: Iterable[Score], walked: tuple[float, ...]
-    ) -> ConvergenceRecord:
+    def _record(self, walkers: Iterable[int], audits: Iterable[Score], walked: tuple[float, ...]) -> ConvergenceRecord:
         stop, ps = self.campaign.convergence.stop_when, self.campaign.dynamics.timestep_fs / 1000
         wanted, latest = stop.property if stop else None, self.walks.walkers
         return ConvergenceRecord(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynft_core.models.settings import AUTO, ModelSettings, chosen_by_labels, force_constants
+from dynft_core.models.settings import AUTO, ModelSettings, force_constants
 from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName
 from workflows.campaign_file.groups import WalkerGroup, matrix_of, walker_groups
 
@@ -15,6 +16,10 @@ FIRST_ORDER = 4
 """Highest order that the labels of the start may choose: walks test those that are chosen later."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+
+
+COMPUTE = "compute"
+"""In the place of a file of Born charges: the campaign computes them."""
 
 
 class _Section(BaseModel):
@@ -26,6 +31,11 @@ class CrystalSection(_Section):
     """File that ASE reads, primitive or conventional; relative to the campaign file."""
     supercell: list[int] | list[list[int]]
     """Three integers or a 3×3 integer matrix, acting on the cell in `structure`."""
+    born: str | None = None
+    """Born charges, whose dipole-dipole forces the force field is fitted on top of: a file (BORN, phonopy_params.yaml,
+    the output of VASP or ph.x), relative to the campaign file; or 'compute': by the reference, before the first fit."""
+    metal: bool = False
+    """There are no Born charges: do not ask for any."""
 
 
 class ExpansionSection(_Section):
@@ -225,11 +235,18 @@ class Campaign(_Section):
         """Whether the labels choose the expansion."""
         return self.expansion is not None and self.expansion.cutoffs_A == AUTO
 
-    def model_settings(self, harmonic: bool = False, chosen_A: Sequence[float] = ()) -> ModelSettings:
-        """What the family of models is asked for; `harmonic`: order 2 alone; `chosen_A`: cutoffs, once chosen."""
+    def model_settings(
+        self, harmonic: bool = False, born: str | None = None, chosen_A: Sequence[float] = ()
+    ) -> ModelSettings:
+        """What the family of models is asked for.
+
+        `harmonic`: order 2 alone; `born`: where the file BORN lies; `chosen_A`: cutoffs, once the labels chose them.
+        """
         if (own := self.expansion) is None:
             return ModelSettings(self.model.family, self.model.parameters)
         floor_eV_A, cutoffs_A = own.noise_floor_meV_A / 1000, chosen_A or own.cutoffs_A
-        if isinstance(cutoffs_A, str):
-            return chosen_by_labels(2 if harmonic else FIRST_ORDER, own.max_parameters, own.prior, floor_eV_A)
-        return force_constants(cutoffs_A[: 1 if harmonic else None], own.prior, floor_eV_A)
+        if cutoffs_A != AUTO:
+            cutoffs_A = cutoffs_A[: 1 if harmonic else None]
+        found = force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal)
+        bounds = {"max_order": 2 if harmonic else FIRST_ORDER, "max_parameters": own.max_parameters}
+        return replace(found, parameters={**found.parameters, **bounds}) if self.automatic else found

@@ -20,7 +20,7 @@ def scatter_text(found: ErrorRatio) -> str:
     """How well structures tell the ratio of actual to expected error."""
     low, high = found.limits
     if isinf(high):
-        return "one structure tells nothing of the error" if found.n_structures == 1 else "scatter not known"
+        return "how far structures scatter is not known"
     return f"{low:.2f} to {high:.2f} by the scatter of {found.n_structures} structures"
 
 

@@ -103,7 +103,7 @@ def left_out_of(arrays: Mapping[str, Floats]) -> LeftOut | None:
     if "left_out" not in arrays:
         return None
     values = [float(x) for x in arrays["left_out"]]
-    if len(values) == 3:  # of a file that does not tell how many structures there were
+    if len(values) < 8:  # of a file that does not tell how the structures scatter
         found = LeftOut(values[0], values[1], n_rows=round(values[2]))
         return replace(found, factor=found.ratio)
     square, expected, square_2, product, expected_2, structures, rows, factor = values

@@ -17,7 +17,7 @@ from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.force_constants.learning import NOISE_FLOOR_EV_A, learn
 from dynft_core.models.protocol import Baseline
 from dynft_core.regression.evidence import Hyperparameters, maximise_evidence
-from dynft_core.regression.left_out import LeftOut, leave_one_out
+from dynft_core.regression.left_out import FEW, LeftOut, leave_one_out
 from dynft_core.regression.mpi import Ranks
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.soft_conditions import stiffening
@@ -148,7 +148,7 @@ def widened(
     processes, size, count = ranks or Ranks(), force_field.basis.size, sum(len(x.forces) for x in cells)
     rows = -(-sum(x.forces.size for x in cells) // max(count, 1))
     affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
-    step = -(-count // affordable)
+    step, posterior = -(-count // affordable), force_field.posterior
     with processes.together():
         own = leave_one_out(force_field.posterior, _rows(force_field, (x.every(step, processes.own) for x in cells)))
     names = [f.name for f in fields(LeftOut) if f.name != "factor"]
@@ -158,9 +158,10 @@ def widened(
     posterior = force_field.posterior
     training = posterior.statistics.squared_residual(posterior.mean) / posterior.statistics.n_rows
     least = max(noise_floor_eV_A, training**0.5) / posterior.beta_inv_sqrt
-    borne_out = found.ratio if found.ratio > 1 and found.n_structures > 1 else min(1.0, found.limits[1])
-    factor = max(borne_out, least)
-    return replace(force_field, posterior=posterior.scaled(factor), left_out=replace(found, factor=factor))
+    borne_out = min(1.0, found.limits[1]) if found.n_structures >= FEW else 1.0
+    factor = max(found.ratio if count > 1 else 1.0, borne_out, least)
+    told = replace(found, factor=factor) if count > 1 else None
+    return replace(force_field, posterior=posterior.scaled(factor), left_out=told)
 
 
 def _rows(force_field: ForceField, cells: Iterable[CellLabels]) -> Iterator[tuple[Floats, Floats]]:
