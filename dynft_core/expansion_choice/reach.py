@@ -120,6 +120,8 @@ class Reach:
         total = size + sum(m for n, m in sizes.items() if n != order)
         if total > self.budget.parameters:
             return f"about {total:.0f} parameters, more than {self.budget.parameters}"
+        if total > self.n_rows:
+            return f"about {total:.0f} parameters, more than the {self.n_rows} force components"
         whole = size + sum(self.size(n, k) for n, k in self.shells.items() if n != order)
         memory_GiB = 8 * (self.n_rows * whole + 3 * whole**2) / 2**30
         if memory_GiB > self.budget.memory_GiB:
@@ -171,7 +173,7 @@ def check_budget(supercell: Supercell, budget: Budget) -> None:
         InputError: there is none.
     """
     shells_A = shell_cutoffs(supercell.crystal, longest_distance([supercell]))
-    Reach(supercell.crystal, shells_A, 2, budget, 0).first({})
+    Reach(supercell.crystal, shells_A, 2, budget, 3 * supercell.n_atoms).first({})
 
 
 @cache
