@@ -104,6 +104,16 @@ def preferred(steps: Sequence[ChoiceStep], prefer: str) -> int:
     )  # fmt: skip
 
 
+def check_preference(prefer: str) -> None:
+    """Refuse what prefers no step, whatever the steps will be.
+
+    Raises:
+        InputError: as `preferred`.
+    """
+    if prefer not in ("accuracy", "speed") and not prefer.isdigit():
+        preferred((), prefer)
+
+
 def choose_expansion(
     crystal: Crystal,
     cells: Sequence[CellLabels],
@@ -129,8 +139,7 @@ def choose_expansion(
     """
     if not 2 <= max_order <= MAX_ORDER:
         raise InputError("max_order", f"2 to {MAX_ORDER}", str(max_order), "choose the highest order of the expansion")
-    if prefer not in ("accuracy", "speed") and not prefer.isdigit():
-        preferred((), prefer)
+    check_preference(prefer)
     stride = max(1, -(-sum(x.forces.size for x in cells) // MAX_ROWS))
     superset = Superset(crystal, [x.every(stride, slice(None)) for x in cells], on_sums)
     shells_A = shell_cutoffs(crystal, longest_distance([x.supercell for x in cells]))

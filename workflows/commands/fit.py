@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import DynftError, InputError
-from dynft_core.expansion_choice.choice import MAX_LEFT_OUT, ChoiceStep, choose_expansion
-from dynft_core.expansion_choice.reach import Budget
+from dynft_core.expansion_choice.choice import MAX_LEFT_OUT, ChoiceStep, check_preference, choose_expansion
+from dynft_core.expansion_choice.reach import Budget, check_budget
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
 from dynft_core.lattice.supercell import Supercell
@@ -248,6 +248,8 @@ def _chosen(
     """Choose cutoffs by evidence, saying every step."""
     labels = [CellLabels(x.supercell, x.displacements, x.forces) for x in cells]
     count, begun = sum(len(x.forces) for x in cells), time.monotonic()
+    check_budget(max((x.supercell for x in cells), key=lambda cell: cell.n_atoms), auto.budget)
+    check_preference(auto.prefer)
     say(budget_line(auto.budget, min(count, MAX_LEFT_OUT)))
     say(HEADER)
 
