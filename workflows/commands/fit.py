@@ -23,7 +23,7 @@ from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutof
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from dynft_core.vocabulary import Prior
-from workflows.user_files.crystals import read_crystal, symmetry_note
+from workflows.user_files.crystals import moments_note, read_crystal, symmetry_note
 from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.outputs import check_output, replaced
@@ -116,7 +116,7 @@ def _read(
         check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
     frames = read_labelled_frames(data, crystal, reference, own_lattice=True)
     remedy = "give a symmetric cell (dynft init --symprec {} makes one)"
-    notes = [*given.notes, *symmetry_note(crystal, remedy)]
+    notes = [*given.notes, *symmetry_note(crystal, remedy), *moments_note(frames[0])]
     taken = strain(frames[0].supercell.crystal.cell, crystal.cell)
     if taken > CELL_TOLERANCE:
         notes.append(

@@ -110,7 +110,8 @@ def list_cells(structure: Path, settings: CellSettings, as_json: bool) -> str:
     laws = zip((1, 2, 3), ("N", "N²", "N³"), strict=True)
     costs = ", ".join(f"{np.sum((sizes / n_large) ** p):.2g} where a label costs ∝ {law}" for p, law in laws)
     return "\n".join([
-        *given.notes, *lines, f"{len(cells)} cells of {crystal.formula}; one label of each, in labels of {n_large} atoms: {costs}"
+        *given.notes, *lines,
+        f"{len(cells)} cells of {crystal.formula}; one label of each, in labels of {n_large} atoms: {costs}"
     ])  # fmt: skip
 
 
@@ -138,7 +139,8 @@ def write_structures(
         ase.io.write(output / "primitive.xyz", crystal.atoms(), format="extxyz")
         _WRITERS[format_](output, images)
     n_atoms = sum(len(a) for _, own in images for a in own)
-    lines = [*given.notes, f"{sum(len(own) for _, own in images)} structures of {len(cells)} cells, {n_atoms} atoms, in {output}"]
+    count = sum(len(own) for _, own in images)
+    lines = [*given.notes, f"{count} structures of {len(cells)} cells, {n_atoms} atoms, in {output}"]
     if disturbance.rattle_A > LARGE_RATTLE_A:
         lines.append(
             f"note: independent displacements of {disturbance.rattle_A:g} Å ruin a fit of force constants; for one, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError, StructureError
-from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, right_handed, strain
+from dynft_core.lattice.crystal import CELL_TOLERANCE, SAME_MOMENT_MU_B, Crystal, right_handed, strain
 from dynft_core.lattice.multiples import with_lattice_of
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
@@ -23,6 +24,8 @@ Floats = NDArray[np.float64]
 
 MIN_VOLUME_A3 = 1e-3
 """A smaller cell is none."""
+MOMENTS = ("initial_magmoms", "magmoms", "magmom", "magnetic_moments")
+"""Names of columns with magnetic moments."""
 HELD_EV_A = 1e-3
 """A smaller net force is rounding, not that of atoms held fixed."""
 
@@ -31,10 +34,11 @@ HELD_EV_A = 1e-3
 class LabelledFrames(CellLabels):
     """Structures of one supercell with forces, in the order of its atoms.
 
-    `energies`: (S) eV, None where a frame has none.
+    `energies`: (S) eV, None where a frame has none; `moments`: (N,) μ_B of the first frame, None where it has none.
     """
 
     energies: tuple[float | None, ...]
+    moments: Floats | None = None
 
 
 def read_frames(path: Path, argument: str) -> list[Atoms]:
@@ -47,7 +51,9 @@ def read_frames(path: Path, argument: str) -> list[Atoms]:
         got = f"'{path}', a folder" if path.is_dir() else f"'{path}', which is not there"
         raise FileFormatError(argument, "a structure file", got, "check the path")
     try:
-        frames = ase.io.read(path, index=":")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "scaled_positions .* are equivalent")  # looked at where a crystal enters
+            frames = ase.io.read(path, index=":")
     except Exception as error:  # ASE's readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
         isotope = isinstance(error, KeyError) and error.args[0] in ("D", "T")
         raise FileFormatError(
@@ -116,6 +122,7 @@ def read_labelled_frames(
     if perfect:
         cells = [Supercell.match(crystal, perfect)]
     found: dict[int, list[tuple[Floats, Floats, float | None]]] = {}
+    moments: dict[int, Floats | None] = {}
     for i, frame in enumerate(frames):
         forces = _forces(frame, path, i)
         try:
@@ -124,9 +131,11 @@ def read_labelled_frames(
         except StructureError as error:
             raise _in_frame(error, path, i) from error
         found.setdefault(which, []).append((displacements, forces[order], _energy(frame)))
+        own = moments_of(frame)
+        moments.setdefault(which, None if own is None else own[order])
     return tuple(
         LabelledFrames(cells[which], np.array([u for u, _, _ in own]), np.array([f for _, f, _ in own]),
-                       tuple(energy for _, _, energy in own))
+                       tuple(energy for _, _, energy in own), moments[which])
         for which, own in found.items()
     )  # fmt: skip
 
@@ -220,6 +229,13 @@ def _refuse_not_finite(where: str, **values: Floats) -> None:
             row = int(np.argwhere(~np.isfinite(rows))[0][0])
             place = "in it" if name == "cell" else f"at atom {row}"
             raise InputError(where, f"finite {name}", f"NaN or infinity {place}", "leave the frame out")
+
+
+def moments_of(atoms: Atoms) -> Floats | None:
+    """Magnetic moments (N,) μ_B along one axis: initial ones, else those of a calculation; None where there are none."""
+    found = {**atoms.arrays, **getattr(atoms.calc, "results", {})}
+    values = (np.asarray(found[name], dtype=np.float64) for name in MOMENTS if name in found)
+    return next((x for x in values if x.shape == (len(atoms),) and np.abs(x).max() > SAME_MOMENT_MU_B), None)
 
 
 def _energy(frame: Atoms) -> float | None:
