@@ -50,7 +50,7 @@ def band_path(crystal: Crystal, spacing: float = 0.005) -> BandPath:
 
     if not spacing > 0:
         raise InputError("spacing", "a positive length in 1/Å", f"{spacing:g}", "for example 0.005")
-    cell = (crystal.cell, crystal.scaled_positions, crystal.numbers)
+    cell = (crystal.cell, crystal.scaled_positions, crystal.kinds)
     found = seekpath.get_path_orig_cell(cell, symprec=SYMMETRY_TOLERANCE_A)
     points = {_name(k): (float(q[0]), float(q[1]), float(q[2])) for k, q in found["point_coords"].items()}
     reciprocal = np.linalg.inv(crystal.cell).T

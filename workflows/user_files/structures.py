@@ -232,7 +232,7 @@ def _refuse_not_finite(where: str, **values: Floats) -> None:
 
 
 def moments_of(atoms: Atoms) -> Floats | None:
-    """Magnetic moments (N,) μ_B along one axis: initial ones, else those of a calculation; None where there are none."""
+    """Magnetic moments (N,) μ_B along one axis, initial or calculated ones; None where there are none."""
     found = {**atoms.arrays, **getattr(atoms.calc, "results", {})}
     values = (np.asarray(found[name], dtype=np.float64) for name in MOMENTS if name in found)
     return next((x for x in values if x.shape == (len(atoms),) and np.abs(x).max() > SAME_MOMENT_MU_B), None)
