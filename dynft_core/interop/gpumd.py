@@ -30,6 +30,7 @@ LONGEST_PATH = 150
 def write_gpumd(force_field: ForceField, folder: Path, supercell: Supercell) -> list[Path]:
     """fcp.txt, r0.in, model.xyz, and fcs_orderN.in and clusters_orderN.in of every order.
 
+    Constants of a polar crystal hold the dipole-dipole forces of this supercell, between all its atoms.
     GPUMD subtracts the positions of r0.in without minimum images: start from model.xyz, whose atoms are not wrapped.
 
     Raises:
@@ -49,7 +50,7 @@ def write_gpumd(force_field: ForceField, folder: Path, supercell: Supercell) -> 
     ]
     for order in orders:
         ascending = order > LAST_UNSORTED_ORDER
-        atoms, tensors = folded_clusters(constants(force_field, order), supercell, ascending)
+        atoms, tensors = folded_clusters(constants(force_field, order, supercell), supercell, ascending)
         distinct, which = _distinct(tensors)
         clusters = (" ".join(map(str, [*row, k])) for row, k in zip(atoms.tolist(), which.tolist(), strict=True))
         written += [

@@ -63,9 +63,9 @@ _DIGITS = 2e-6
 def make_espresso(parameters: Parameters, directory: Path) -> Any:
     """ASE's Espresso in `directory`, every label with a scratch folder of its own, nothing big left there."""
     given = {name: value for name, value in parameters.items() if name not in SITE}
-    data = _namelists(given.pop("input_data", {}))
+    data = namelists(given.pop("input_data", {}))
     data["control"] = {"disk_io": "none", **data["control"], "calculation": "scf", "tprnfor": True, "outdir": "./"}
-    profile = EspressoProfile(_command(parameters), str(_folder(parameters)))
+    profile = EspressoProfile(pw_command(parameters), str(_folder(parameters)))
     make: Any = _FromMoments  # its constructor has no types
     return make(profile=profile, directory=str(directory), input_data=data, **given)
 
@@ -96,7 +96,7 @@ def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
             remedy = nearest(key, _KEYS, "keys of pw.x go to input_data")
             raise bad_parameter(key, "keys of ASE's Espresso", f"'{key}'", remedy)
     with problems:
-        data = _namelists(parameters.get("input_data", {}))
+        data = namelists(parameters.get("input_data", {}))
         cutoff = data["system"].get("ecutwfc")
         if not (is_number(cutoff) and cutoff > 0):
             key = "input_data.system.ecutwfc"
@@ -104,7 +104,7 @@ def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
     with problems:
         _check_k_points(parameters)
     with problems:
-        _check_command(_command(parameters))
+        _check_command(pw_command(parameters))
     with problems:
         _check_spin(data, atoms)
     with problems:
@@ -160,7 +160,7 @@ def espresso_report(directory: Path, calculator: Any, atoms: Atoms) -> Report:
 
 def other_cycle(parameters: Parameters) -> dict[str, Any]:
     """Slower mixing, conjugate gradients, more steps."""
-    data = _namelists(parameters.get("input_data", {}))
+    data = namelists(parameters.get("input_data", {}))
     beta = 0.5 * float(data["electrons"].get("mixing_beta", 0.7))
     changed = {"mixing_beta": beta, "diagonalization": "cg", "electron_maxstep": 300}
     return {"input_data": {**data, "electrons": {**data["electrons"], **changed}}}
@@ -168,7 +168,7 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
 
 def espresso_needs() -> tuple[Sought, ...]:
     """pw.x and pseudopotentials where they are looked for when the campaign names no place of its own."""
-    program, folder = next(iter(shlex.split(_command({}))), ""), _folder({})
+    program, folder = next(iter(shlex.split(pw_command({}))), ""), _folder({})
     files = len([path for path in folder.glob("*") if path.suffix.lower() == ".upf"])
     there = f"{files} files in {folder}" if files else ""
     return (
@@ -183,7 +183,7 @@ ESPRESSO = DftCode(
 )  # fmt: skip
 
 
-def _namelists(given: object) -> dict[str, dict[str, Any]]:
+def namelists(given: object) -> dict[str, dict[str, Any]]:
     """The keys of pw.x's input by namelist, given that way or all in one table.
 
     Raises:
@@ -260,7 +260,12 @@ def _check_k_points(parameters: Parameters) -> None:
         raise bad_parameter("kspacing", "a spacing above 0 Å⁻¹", repr(spacing), "correct it, or give kpts")
 
 
-def _command(parameters: Parameters) -> str:
+def pw_command(parameters: Parameters) -> str:
+    """pw.x, with what launches it: of the parameters, the environment or ASE's configuration.
+
+    Raises:
+        InputError: a command in the form of older versions of ASE.
+    """
     if parameters.get("command"):
         return str(parameters["command"])
     command = os.environ.get("ASE_ESPRESSO_COMMAND", "")

@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 PRIMITIVE: Atoms = bulk("Ar", "fcc", a=5.26)
 SETTINGS = {
     "force constants": force_constants([5.0, 4.0, 4.0]),
+    "moment tensor": ModelSettings("moment_tensor", {"cutoff_A": 5.5, "min_distance_A": 3.0, "level": 8}),
     "springs": ModelSettings("tests.conformance.springs:SPRINGS", {"reach_A": 4.0}),
 }
 

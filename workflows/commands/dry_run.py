@@ -22,6 +22,7 @@ from workflows.driver.time_limits import time_limits_s
 from workflows.run_folder.checks import check_reference, check_run_folder
 from workflows.run_folder.identity import refuse_other_campaign, same_settings
 from workflows.run_folder.snapshot import Snapshots
+from workflows.user_files.born_charges import campaign_born_charges
 from workflows.user_files.crystals import read_crystal
 from workflows.views.progress import duration
 
@@ -144,5 +145,7 @@ def show_dry_run(source: str, site: str, run: Path | None) -> list[str]:
     check_run_folder(folder)
     check_reference(campaign, folder)
     crystal = read_crystal(Path(campaign.crystal.structure), "crystal.structure").crystal
-    refuse_other_campaign(campaign, Supercell.build(crystal, campaign.crystal.supercell), folder)
+    supercell = Supercell.build(crystal, campaign.crystal.supercell)
+    born = campaign_born_charges(campaign.crystal.born, crystal)
+    refuse_other_campaign(campaign, supercell, born, folder)
     return [f"campaign {campaign.name}: run folder {folder}", *notes, *dry_run_lines(campaign, folder, site)]

@@ -13,11 +13,13 @@ from ase import Atoms
 
 from dynft_core.errors import InputError, RunFolderError
 from dynft_core.lattice.crystal import Crystal
-from dynft_core.reference.calculators import is_installed
+from dynft_core.reference.calculators import is_installed, runs_in_process
 from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.structures import write_perfect_structure
 from dynft_core.symmetry.space_group import SYMMETRY_TOLERANCE_A, primitive, space_group
+from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign_file.reading import BUILT_IN, built_in_names
+from workflows.user_files.born_charges import IN_CAMPAIGN, polar_note
 from workflows.user_files.crystals import UserCrystal, read_crystal, symmetry_note
 from workflows.user_files.outputs import check_folder
 
@@ -108,6 +110,7 @@ def init_campaign(source: str, output: Path | None, calculator: str, symprec_A: 
         found = _read(source, symprec_A)
         crystal = found.crystal
         notes = [*found.notes, *symmetry_lines(crystal), *_notes(crystal.atoms(), calculator)]
+        notes += born_notes(crystal, calculator)
         name = Path(source).stem if not Path(Path(source).stem).is_file() else crystal.formula
         text = campaign_text(name, crystal, calculator)
         folder = output or Path(name)
@@ -189,6 +192,12 @@ def _notes(atoms: Atoms, calculator: str) -> list[str]:
         if gap_A > VACUUM_A:
             notes.append(f"note: {gap_A:.1f} Å of vacuum along {axis}: taken as it is; repeats along {axis} cost much")
     return notes
+
+
+def born_notes(crystal: Crystal, calculator: str) -> list[str]:
+    """That the crystal may need Born charges, if the calculator is no potential without any."""
+    note = polar_note(crystal, runs_in_process(ReferenceSettings(calculator)), IN_CAMPAIGN)
+    return [note] if note else []
 
 
 def vacuum_A(atoms: Atoms) -> list[float]:

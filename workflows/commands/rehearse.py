@@ -99,7 +99,10 @@ def rehearsal_of(campaign: Campaign, teacher: Path | None) -> Campaign:
             "numbers": crystal.numbers.tolist(),
         }  # fmt: skip
         reference = ReferenceSection(calculator="bonds", parameters=parameters)
-    return campaign.model_copy(update={"name": f"{campaign.name}-rehearsal", "reference": reference})
+    crystal_section = campaign.crystal.model_copy(update={"born": None})  # a teacher of bonds has no dipoles
+    return campaign.model_copy(
+        update={"name": f"{campaign.name}-rehearsal", "reference": reference, "crystal": crystal_section}
+    )
 
 
 def cost_lines(events: Iterable[Mapping[str, Any]], cost: LabelCost | None, slots: int, policy: str) -> list[str]:

@@ -109,10 +109,8 @@ def list_cells(structure: Path, settings: CellSettings, as_json: bool) -> str:
     sizes = np.array([c.supercell.n_atoms for c in cells], dtype=float)
     laws = zip((1, 2, 3), ("N", "N²", "N³"), strict=True)
     costs = ", ".join(f"{np.sum((sizes / n_large) ** p):.2g} where a label costs ∝ {law}" for p, law in laws)
-    return "\n".join([
-        *given.notes, *lines,
-        f"{len(cells)} cells of {crystal.formula}; one label of each, in labels of {n_large} atoms: {costs}"
-    ])  # fmt: skip
+    lines.append(f"{len(cells)} cells of {crystal.formula}; one label of each, in labels of {n_large} atoms: {costs}")
+    return "\n".join([*given.notes, *lines])
 
 
 def write_structures(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +15,17 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from dynft_core.errors import FileFormatError, InputError, StructureError
+from dynft_core.errors import FileFormatError, InputError, StructureError, in_words
 from dynft_core.lattice.crystal import CELL_TOLERANCE, SAME_MOMENT_MU_B, Crystal, right_handed, strain
 from dynft_core.lattice.multiples import with_lattice_of
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
+from dynft_core.reference.imported import read_finished
 from dynft_core.symmetry.space_group import space_group
 
 Floats = NDArray[np.float64]
+Say = Callable[[str], None]
+"""Is told one line for the user."""
 
 MIN_VOLUME_A3 = 1e-3
 """A smaller cell is none."""
@@ -41,29 +46,55 @@ class LabelledFrames(CellLabels):
     moments: Floats | None = None
 
 
-def read_frames(path: Path, argument: str) -> list[Atoms]:
-    """All structures of a file that ASE reads.
+def read_frames(path: Path, argument: str, file_format: str | None = None) -> list[Atoms]:
+    """All structures of a file that ASE reads; `file_format`: ASE's name of it, None: by the file.
 
     Raises:
         FileFormatError: missing, unreadable or empty.
     """
-    if not path.is_file():
-        got = f"'{path}', a folder" if path.is_dir() else f"'{path}', which is not there"
-        raise FileFormatError(argument, "a structure file", got, "check the path")
+    _refuse_no_file(path, argument)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "scaled_positions .* are equivalent")  # looked at where a crystal enters
-            frames = ase.io.read(path, index=":")
+            frames = ase.io.read(path, index=":", format=file_format)
     except Exception as error:  # ASE's readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
         isotope = isinstance(error, KeyError) and error.args[0] in ("D", "T")
         raise FileFormatError(
-            argument, "a structure file that ASE can read", f"'{path}' ({type(error).__name__}: {error})",
+            argument, "a structure file that ASE can read", f"'{path}' ({in_words(error)})",
             "write H for the isotopes, and their masses (D 2.014, T 3.016) into a column mass:R:1 of extended xyz"
             if isotope else "check that the file is whole, or convert it to extended xyz",
         ) from error
     if not frames:
         raise FileFormatError(argument, "at least one structure", f"'{path}' with none", "check the file")
     return list(frames)
+
+
+def _refuse_no_file(path: Path, argument: str) -> None:
+    if not path.is_file():
+        got = f"'{path}', a folder" if path.is_dir() else f"'{path}', which is not there"
+        raise FileFormatError(argument, "a structure file", got, "check the path")
+
+
+def _read_data(path: Path, reference: Atoms | None, forces_key: str | None, say: Say) -> list[Atoms]:
+    """The frames of a file with forces; what of it is no label is said.
+
+    Raises:
+        FileFormatError: missing, unreadable or without any.
+    """
+    _refuse_no_file(path, "data")
+    try:
+        parts = read_finished(path, reference, forces_key)
+    except FileFormatError as error:
+        raise FileFormatError("data", error.expected, f"'{path}' ({error.got})", error.remedy) from error
+    for part in parts:
+        if part.omissions:
+            say(f"note: {path}: {part.omissions}")
+    return [frame for part in parts for frame in part.frames.values()]
+
+
+def say_on_stderr(text: str) -> None:
+    """Where notes go that must not stand among results."""
+    print(text, file=sys.stderr)
 
 
 def read_structure(path: Path, argument: str) -> Atoms:
@@ -99,15 +130,19 @@ def read_labelled_frames(
     crystal: Crystal,
     reference: Path | None,
     known: Supercell | None = None,
+    forces_key: str | None = None,
+    say: Say = say_on_stderr,
     own_lattice: bool = False,
 ) -> tuple[LabelledFrames, ...]:
     """Displacements and forces of the frames in `path`, supercell by supercell in the order in which they are met.
 
     Args:
-        path: a file with forces (extended xyz, or any that ASE reads forces from).
+        path: a file with forces, of any kind that `read_finished` knows.
         crystal: the cell that the frames are supercells of.
         reference: file with the perfect supercell of all frames; None: that of each is found from its cell.
         known: a supercell to prefer for the frames that are of it (its index maps exist already).
+        forces_key: the column of extended xyz that has the forces; None: 'forces'.
+        say: is told what of the file was left out.
         own_lattice: the crystal gets the lattice of the frames where these are strained a little and as symmetric.
 
     Raises:
@@ -115,8 +150,8 @@ def read_labelled_frames(
         InputError: a frame without forces or with values that are not finite.
         StructureError: no supercell of the crystal, other species or atom count, an atom that has left its site.
     """
-    frames, cells = read_frames(path, "data"), [known] if known is not None else []
     perfect = read_structure(reference, "--reference") if reference else None
+    frames, cells = list(_read_data(path, perfect, forces_key, say)), [known] if known is not None else []
     if own_lattice:
         crystal = _on_lattice_of(crystal, perfect or frames[0])
     if perfect:
@@ -124,13 +159,13 @@ def read_labelled_frames(
     found: dict[int, list[tuple[Floats, Floats, float | None]]] = {}
     moments: dict[int, Floats | None] = {}
     for i, frame in enumerate(frames):
-        forces = _forces(frame, path, i)
+        forces = frame_forces(frame, f"{path} frame {i}", forces_key)
         try:
             which, same = (0, frame) if reference else on_its_cell(frame, [crystal], cells)
             displacements, order = cells[which].frame_displacements(same)
         except StructureError as error:
             raise _in_frame(error, path, i) from error
-        found.setdefault(which, []).append((displacements, forces[order], _energy(frame)))
+        found.setdefault(which, []).append((displacements, forces[order], energy_eV(frame)))
         own = moments_of(frame)
         moments.setdefault(which, None if own is None else own[order])
     return tuple(
@@ -189,16 +224,17 @@ def one_supercell(frames: Sequence[LabelledFrames], argument: str) -> LabelledFr
     return frames[0]
 
 
-def _forces(frame: Atoms, path: Path, index: int) -> Floats:
-    """Forces (N, 3) eV/Å of a frame, finite as its cell and positions are."""
-    where = f"{path} frame {index}"
+def frame_forces(frame: Atoms, where: str, forces_key: str | None = None) -> Floats:
+    """Forces (N, 3) eV/Å of a frame, finite as its cell and positions are.
+
+    Raises:
+        InputError: about `where`: none, with the columns that may be meant; or NaN or infinity.
+    """
     _refuse_not_finite(where, cell=frame.cell[:], positions=frame.positions)  # with NaN there ASE gives no forces
     try:
         forces = np.asarray(frame.get_forces(apply_constraint=False), dtype=np.float64)
     except Exception as error:  # no calculator, or one without forces: ASE has a class for each
-        raise InputError(
-            where, "forces (eV/Å) for every atom", "none", "write a column forces:R:3, or leave the frame out"
-        ) from error
+        raise _no_forces(frame, where, forces_key) from error
     _refuse_not_finite(where, forces=forces)
     refuse_held_atoms(where, frame, forces)
     return forces
@@ -223,6 +259,19 @@ def refuse_held_atoms(where: str, frame: Atoms, forces: Floats) -> None:
         )
 
 
+def _no_forces(frame: Atoms, where: str, forces_key: str | None) -> InputError:
+    """What to do about a frame without forces, or without a column of the name asked for."""
+    others = [name for name, x in frame.arrays.items() if x.shape == (len(frame), 3) and x.dtype.kind == "f"]
+    others = [name for name in others if name != "positions" and name != forces_key]
+    likely = [name for name in others if re.search("force|grad", name, re.IGNORECASE)] or others
+    wanted = f"a column {forces_key} with forces (eV/Å)" if forces_key else "forces (eV/Å) for every atom"
+    if not likely:
+        return InputError(where, wanted, "none", "write a column forces:R:3, or leave the frame out")
+    plural = "are columns" if len(likely) > 1 else "is a column"
+    got = f"none called {forces_key or 'forces'}; there {plural} {', '.join(likely)}"
+    return InputError(where, wanted, got, f"rename it, or give --forces-key {likely[0]}")
+
+
 def _refuse_not_finite(where: str, **values: Floats) -> None:
     for name, rows in values.items():
         if not np.all(np.isfinite(rows)):
@@ -238,11 +287,11 @@ def moments_of(atoms: Atoms) -> Floats | None:
     return next((x for x in values if x.shape == (len(atoms),) and np.abs(x).max() > SAME_MOMENT_MU_B), None)
 
 
-def _energy(frame: Atoms) -> float | None:
-    try:
-        return float(frame.get_potential_energy(apply_constraint=False))
-    except Exception:  # no calculator, or one without an energy: ASE has a class for each, and forces are enough
-        return None
+def energy_eV(frame: Atoms) -> float | None:
+    """The free energy, whose derivatives the forces are, where a frame has it, else its energy; None: neither."""
+    results = getattr(frame.calc, "results", {})
+    found = results.get("free_energy", results.get("energy"))
+    return None if found is None else float(found)
 
 
 def _in_frame(error: StructureError, path: Path, index: int) -> StructureError:
