@@ -144,10 +144,10 @@ class Gathered:
 
     @property
     def sayings(self) -> list[str]:
-        """A line for each note, and for each reason to refuse something, the commonest first."""
-        notes = [f"note: {what} ({_some(paths)})" for what, paths in self.notes.items()]
+        """A line for each reason to refuse something, the commonest first, and for each note."""
         found = sorted(self.refused.items(), key=lambda item: -len(item[1]))
-        return [*notes, *(f"refused: {len(which)} × {why} {_some(which)}" for why, which in found)]
+        refusals = [f"refused: {len(which)} × {why} {_some(which)}" for why, which in found]
+        return [*refusals, *(f"note: {what} ({_some(paths)})" for what, paths in self.notes.items())]
 
 
 def gather(run_dir: Path, state: State, paths: Sequence[Path], choices: Choices) -> Gathered:
