@@ -102,7 +102,7 @@ def _report(root: Element, outcar: str, directory: Path, calculator: Any, atoms:
         numbers=np.array([atomic_numbers[run.symbols[i]] for i in resort], dtype=np.int64),
         version=run.version,
         note=presets or _note(final, run.tags),
-        tensors=_tensors(final, resort),
+        tensors={name: x[resort] if name == "born_charges" else x for name, x in tensors(final).items()},
         net_force=np.array([float(x) for x in re.findall(r"total drift:(.*)", outcar)[-1].split()]),
     )
 
@@ -156,23 +156,28 @@ def _check_steps(run: VaspRun, step: IonicStep, outcar: str) -> None:
 
 
 def _note(final: Element, settings: Mapping[str, str]) -> str:
-    occupations = [float(str(row.text).split()[1]) for row in final.iterfind("eigenvalues/array/set/set/set/r")]
-    partial = sum(0.02 < x < 0.98 for x in occupations)
+    partial = sum(0.02 < x < 0.98 for x in occupations(final))
     if partial and settings["ISMEAR"] == "0":
         return f"{partial} partial occupations with ismear = 0: if this is a metal, use ismear = 1 and sigma = 0.2"
     return ""
 
 
-def _tensors(final: Element, resort: NDArray[np.int64]) -> dict[str, Floats]:
+def occupations(part: Element) -> list[float]:
+    """Occupations of all states in a part of vasprun.xml."""
+    return [float(str(row.text).split()[1]) for row in part.iterfind(".//eigenvalues/array/set/set/set/r")]
+
+
+def tensors(final: Element) -> dict[str, Floats]:
+    """'dielectric' (3, 3) and 'born_charges' (N, 3, 3) of a calculation in vasprun.xml that has them, in its order."""
     found = {}
-    for name in ("epsilon", "dielectric_dft"):
+    for name in ("epsilon", "epsilon_scf", "dielectric_dft"):  # by perturbation, in a finite field, of VASP 6.5
         if final.find(f"varray[@name='{name}']") is not None:
             found["dielectric"] = _rows(final, f"varray[@name='{name}']")
             break
     charges = final.find("array[@name='born_charges']")
     if charges is not None:
         sets = [[[float(x) for x in str(v.text).split()] for v in block] for block in charges.findall("set")]
-        found["born_charges"] = np.array(sets)[resort]
+        found["born_charges"] = np.array(sets)
     return found
 
 

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from dynft_core.assessment.scores import rms
 from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.models.registry import MOMENT_TENSOR, family_of
 from dynft_core.storage.json_values import json_text
+from workflows.commands.moment_tensor import evaluate_moment_tensor, info_moment_tensor
+from workflows.user_files.born_charges import baseline_lines, larger_cell_note
 from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
 from workflows.user_files.structures import read_labelled_frames
 from workflows.views.fits import CONSISTENT, left_out_lines
@@ -67,6 +70,8 @@ def evaluate_command(
     force_field: Path, data: Path, reference: Path | None, as_json: bool, forces_key: str | None = None
 ) -> str:
     """Score the force field on `data`; returns what to print."""
+    if family_of(force_field) == MOMENT_TENSOR:
+        return evaluate_moment_tensor(force_field, data, as_json)
     loaded = ForceField.load(force_field)
     accuracy = evaluate(loaded, data, reference, forces_key)
     if as_json:
@@ -84,6 +89,7 @@ def evaluate_command(
         ]),
         *cell_lines(accuracy.by_cell),
         consistency(accuracy),
+        *larger_cell_note(loaded, max(x.n_atoms for x in accuracy.by_cell)),
     ])
 
 
@@ -158,6 +164,8 @@ def evaluate(
 
 def info_command(path: Path, as_json: bool) -> str:
     """What a force-field file holds; returns what to print."""
+    if family_of(path) == MOMENT_TENSOR:
+        return info_moment_tensor(path, as_json)
     loaded = ForceField.load(path, pending=True)  # it says how many they are, and no ε_B
     values = loaded.describe()
     if as_json:
@@ -172,6 +180,7 @@ def info_command(path: Path, as_json: bool) -> str:
         f"labels              {values['n_labels']}, pending {values['n_pending']}",
         f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
         *left_out_lines(loaded.left_out),
+        *baseline_lines(loaded),
         f"prior               {values['prior']}{', rotational sum rules' if values['rotational'] else ''}",
         f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",
         f"log evidence        {values['log_evidence']:.2f}",
