@@ -19,9 +19,11 @@ from dynft_core.models.moment_tensor.fitting import Labels, fitted, widened
 from dynft_core.models.moment_tensor.model import Expectation, MomentTensorModel, voigt
 from dynft_core.models.moment_tensor.rows import LabelledStructure, sums
 from dynft_core.models.moment_tensor.settings import BasisSettings
+from dynft_core.models.moment_tensor.training import trained
 from dynft_core.models.registry import load_model
 from dynft_core.storage.files import making_folder
 from dynft_core.storage.json_values import json_text
+from dynft_core.vocabulary import RadialKind
 from workflows.user_files.labelled_structures import read_labelled_structures, shortest_distances
 from workflows.user_files.outputs import check_folder, check_output, replaced
 from workflows.views.fits import CONSISTENT
@@ -36,6 +38,7 @@ class MomentTensorSettings:
     cutoff_A: float
     min_distance_A: float | None = None
     level: int | None = None
+    radial: RadialKind = "fixed"
 
 
 def fit_moment_tensor(
@@ -51,11 +54,13 @@ def fit_moment_tensor(
     distances = shortest_distances(structures, settings.cutoff_A)
     min_distance_A = _min_distance(distances, settings)
     species = tuple(sorted({int(z) for x in structures for z in x.atoms.numbers}))
-    basis = BasisSettings(settings.cutoff_A, min_distance_A, settings.level).basis(species)
+    basis = BasisSettings(settings.cutoff_A, min_distance_A, settings.level, settings.radial).basis(species)
     widths = [1 / np.linalg.norm(x.atoms.cell.reciprocal(), axis=1).max() for x in structures]
     small = sum(width < settings.cutoff_A for width in widths)
     if small:
         say(f"note: {small} of {len(structures)} cells are narrower than the cutoff; the images of their atoms count")
+    if settings.radial == "trained":
+        basis = trained(basis, structures, on_step=lambda p: say(f"iteration {p.iteration}: {p.objective:.6g}"))
     keys = tuple(f"{data.name}:{i}" for i in range(len(structures)))
     model = widened(fitted(basis, Labels(sums(basis, structures), keys)), structures)
     model.save(output)
