@@ -41,6 +41,15 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Sought:
+    """What a code needs on this machine; `found`: what or where it is, "" for nowhere; `remedy`: what to do then."""
+
+    what: str
+    found: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class DftCode:
     """One DFT code. The functions get the complete parameters: `defaults` with the user's in their place.
 
@@ -57,6 +66,7 @@ class DftCode:
             same forces.
         printed: files in the folder with what the code printed; that with its errors first.
         messages: what it prints when a calculation is of no use.
+        needs: what it needs on this machine, sought.
     """
 
     make: Callable[[Parameters, Path], Any]
@@ -68,6 +78,7 @@ class DftCode:
     other_cycle: Callable[[Parameters], dict[str, Any]]
     printed: tuple[str, ...] = ()
     messages: tuple[Message, ...] = ()
+    needs: Callable[[], tuple[Sought, ...]] = tuple
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -33,7 +33,7 @@ from ase.io import read
 from ase.io.espresso_namelist.keys import pw_keys
 
 from dynft_core.errors import InputError, Problems, nearest
-from dynft_core.reference.dft_code import DftCode, Parameters, Report, bad_parameter, is_number
+from dynft_core.reference.dft_code import DftCode, Parameters, Report, Sought, bad_parameter, is_number
 from dynft_core.reference.failures import LabelError, Message, named
 
 SITE = frozenset({"command", "pseudo_dir"})
@@ -147,9 +147,20 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
     return {"input_data": {**data, "electrons": {**data["electrons"], **changed}}}
 
 
+def espresso_needs() -> tuple[Sought, ...]:
+    """pw.x and pseudopotentials where they are looked for when the campaign names no place of its own."""
+    program, folder = next(iter(shlex.split(_command({}))), ""), _folder({})
+    files = len([path for path in folder.glob("*") if path.suffix.lower() == ".upf"])
+    there = f"{files} files in {folder}" if files else ""
+    return (
+        Sought("pw.x", shutil.which(program) or "", "install Quantum ESPRESSO, or export ASE_ESPRESSO_COMMAND"),
+        Sought("pseudopotentials", there, "export ESPRESSO_PSEUDO: their folder"),
+    )
+
+
 ESPRESSO = DftCode(
     make_espresso, {}, SITE, check_espresso, espresso_potentials, espresso_report, other_cycle, (OUTPUT, STDERR),
-    MESSAGES,
+    MESSAGES, espresso_needs,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ Every parameter is GPAW's; data sets are found as GPAW finds them (GPAW_SETUP_PA
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from ase import Atoms
 
 from dynft_core.errors import InputError
-from dynft_core.reference.dft_code import DftCode, Parameters, Report, bad_parameter
+from dynft_core.reference.dft_code import DftCode, Parameters, Report, Sought, bad_parameter
 from dynft_core.reference.failures import Message
 
 OUTPUT = "gpaw.txt"
@@ -99,7 +99,13 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
     return {"mixer": {"beta": 0.02, "nmaxold": 5, "weight": 100.0}, "maxiter": 1000}
 
 
+def gpaw_needs() -> tuple[Sought, ...]:
+    """The package."""
+    there = importlib.util.find_spec("gpaw") is not None
+    return (Sought("package gpaw", "installed" if there else "", "pip install 'dynft[gpaw]'"),)
+
+
 GPAW = DftCode(
     make_gpaw, ACCURATE_FORCES, frozenset({"parallel"}), check_gpaw, gpaw_potentials, gpaw_report, other_cycle,
-    (OUTPUT,), MESSAGES,
+    (OUTPUT,), MESSAGES, gpaw_needs,
 )  # fmt: skip

@@ -27,7 +27,7 @@ import ase.calculators.calculator
 from ase import Atoms
 
 from dynft_core.errors import InputError, Problems, nearest
-from dynft_core.reference.dft_code import DftCode, Parameters, bad_parameter, is_number
+from dynft_core.reference.dft_code import DftCode, Parameters, Sought, bad_parameter, is_number
 from dynft_core.reference.vasp_output import MESSAGES, OUTPUT, STDERR, vasp_report
 
 ase_calculators: Any = ase.calculators.calculator
@@ -181,9 +181,24 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
     return {"algo": "All", "nelm": more}
 
 
+def vasp_needs() -> tuple[Sought, ...]:
+    """VASP's command and its POTCARs, as ASE looks for them."""
+    from ase.config import cfg
+
+    command = next((cfg[name] if name in cfg else os.environ[name] for name in COMMANDS if _is_set(name)), "")
+    folder = Path(os.environ.get("VASP_PP_PATH", "")).expanduser()
+    sets = sorted(path.name for path in folder.glob("potpaw*")) if os.environ.get("VASP_PP_PATH") else []
+    there = f"{', '.join(sets)} in {folder}" if sets else ""
+    return (
+        Sought("command", command, 'export ASE_VASP_COMMAND="srun vasp_std" where labels run'),
+        Sought("POTCARs", there, "export VASP_PP_PATH: the folder of potpaw_PBE"),
+    )
+
+
 VASP = DftCode(
-    make_vasp, ACCURATE_FORCES, SITE, check_vasp, vasp_potentials, vasp_report, other_cycle, (STDERR, OUTPUT), MESSAGES
-)
+    make_vasp, ACCURATE_FORCES, SITE, check_vasp, vasp_potentials, vasp_report, other_cycle, (STDERR, OUTPUT), MESSAGES,
+    vasp_needs,
+)  # fmt: skip
 
 
 @cache
@@ -257,10 +272,14 @@ def _check_kpoints(parameters: Parameters, atoms: Atoms) -> None:
     mesh(kpts, atoms)
 
 
-def _check_command(parameters: Parameters) -> None:
+def _is_set(name: str) -> bool:
     from ase.config import cfg
 
-    if parameters.get("command") or any(name in cfg or os.environ.get(name) for name in COMMANDS):
+    return name in cfg or bool(os.environ.get(name))
+
+
+def _check_command(parameters: Parameters) -> None:
+    if parameters.get("command") or any(map(_is_set, COMMANDS)):
         return
     raise bad_parameter(
         "command", "how VASP is started, for example 'srun vasp_std'", "neither that nor ASE_VASP_COMMAND",

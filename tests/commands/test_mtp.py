@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import ase.io
@@ -123,6 +124,27 @@ def test_atoms_nearer_than_the_functions_are_made_for_have_no_finite_grade(folde
     assert 2 <= np.isinf(by_atom).sum() < len(near)
 
 
+def test_training_lowers_the_errors_of_its_start_and_of_an_untrained_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    basis = BasisSettings(4.0, 2.0, 6, "trained").basis((29,))
+    write_mtp(MomentTensorPotential(basis, np.zeros(1), np.zeros((1, basis.n_functions))), folder / "start.mtp")
+    text = (folder / "start.mtp").read_text()
+    untrained = re.sub(r"\tradial_coeffs\n.*?(?=alpha_moments_count)", "", text, flags=re.DOTALL)
+    untrained = re.sub(r"(species|moment)_coeffs.*\n", "", untrained)
+    (folder / "untrained.mtp").write_text(untrained)
+    run("calc-efs", folder / "cu.mtp", folder / "x.xyz", folder / "train.cfg", "--species", "Cu")
+    errors = {}
+    for start, steps in (("start", 0), ("start", 4), ("untrained", 4)):
+        run("train", folder / f"{start}.mtp", folder / "train.cfg", "--max-iter", steps,
+            "--trained-pot-name", folder / "new.mtp")  # fmt: skip
+        capsys.readouterr()
+        run("calc-errors", folder / "new.mtp", folder / "train.cfg", "--json")
+        errors[start, steps] = json.loads(capsys.readouterr().out)["forces_eV_A"]["rms"]
+    assert errors["start", 4] < 0.9 * errors["start", 0]
+    assert errors["untrained", 4] == pytest.approx(errors["start", 4], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -131,6 +153,7 @@ def test_atoms_nearer_than_the_functions_are_made_for_have_no_finite_grade(folde
         (("calc-errors", "cu.mtp", "x.xyz", "--species", "Cu"), "with energies, forces or stresses"),
         (("calc-efs", "cu.mtp", "none.cfg", "y.cfg"), "No such file"),
         (("info", "x.mtp"), "No such file"),
+        (("train", "cu.mtp", "x.xyz", "--species", "Cu"), "forces (eV/Å) for every atom"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(

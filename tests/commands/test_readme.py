@@ -109,7 +109,7 @@ def test_the_commands_run_one_after_the_other(reader: Path, capsys: pytest.Captu
         ran.add(arguments[0])
     assert ran == {
         "init", "train", "status", "report", "labels", "fit", "evaluate", "info", "md", "phonons", "properties",
-        "anharmonicity", "export",
+        "anharmonicity", "export", "structures",
     }  # fmt: skip
     assert (reader / "runs" / "my_crystal" / "report.html").stat().st_size > 1000
     assert len(ase.io.read(reader / "trajectory.xyz", index=":")) > 0

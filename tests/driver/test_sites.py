@@ -14,10 +14,11 @@ import pytest
 from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
 
+import site_configs
 from dynft_core.errors import InputError
 from site_configs.blocks import SlurmBlocks
 from site_configs.tether import is_running
-from workflows.driver.sites import executor_labels, load_site, site_names, walltime_s
+from workflows.driver.sites import check_scheduler, executor_labels, load_site, site_names, walltime_s
 
 HEADER = (
     "from parsl.config import Config\nfrom parsl.executors import HighThroughputExecutor as E, MPIExecutor as M\n"
@@ -67,9 +68,31 @@ def test_the_slurm_sites_are_short_private_and_come_and_go_with_the_tasks(name: 
         assert pool.provider.init_blocks == pool.provider.min_blocks == 0
         limit_s = walltime_s(pool)
         assert limit_s is not None and limit_s >= 4 * 3600
-    assert len(Path(str(sys.modules[f"site_configs.{name}"].__file__)).read_text().splitlines()) < 80
+    assert len(Path(str(sys.modules[f"site_configs.{name}"].__file__)).read_text().splitlines()) < 90
     with pytest.raises(InputError, match="needs no quotes"):
         load_site(name, tmp_path / "my $(runs)")
+
+
+@pytest.mark.parametrize("name", ["slurm", "slurm_mpi"])
+def test_each_pool_of_a_slurm_site_has_options_of_its_own(name: str, tmp_path: Path) -> None:
+    text = Path(f"{site_configs.__path__[0]}/{name}.py").read_text()
+    edits = (
+        'ACCOUNT, QOS = "ours", "long"\nSCHEDULER_OPTIONS = "#SBATCH --mail-type=FAIL"\nWORKER_INIT = "source env"\n'
+        'LABEL = {"account": "dft", "gres": "gpu:1", "constraint": "milan", "mem_per_node": 120}\n'
+        'WALK_INIT = "module load python"\n'
+    )
+    (tmp_path / "mine.py").write_text(text.replace("\n\ndef config(", f"\n{edits}\n\ndef config(", 1))
+    walkers, labels = load_site(str(tmp_path / "mine.py"), tmp_path / "run").executors[:2]
+    assert isinstance(walkers, HighThroughputExecutor) and isinstance(labels, HighThroughputExecutor)
+    for pool, account in ((walkers, "ours"), (labels, "dft")):
+        assert isinstance(pool.provider, SlurmBlocks)
+        lines = pool.provider.scheduler_options.splitlines()
+        assert {f"#SBATCH --account={account}", "#SBATCH --qos=long", "#SBATCH --mail-type=FAIL"} <= set(lines)
+        assert {"#SBATCH --gres=gpu:1", "#SBATCH --constraint=milan"} <= set(lines) or pool is walkers
+        assert "source env" in pool.provider.worker_init
+    assert labels.provider.mem_per_node == 120 and walkers.provider.mem_per_node is None
+    assert "module load python" in walkers.provider.worker_init
+    assert "module load python" not in labels.provider.worker_init
 
 
 def test_a_wrong_walltime_is_refused(tmp_path: Path) -> None:
@@ -123,6 +146,15 @@ def test_a_site_file_that_cannot_serve_is_refused_in_one_line(body: str, words: 
         load_site(site_file(tmp_path, body), tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "no.such.host.invalid"])  # the first is of a range for documentation
+def test_an_address_of_another_machine_is_refused_before_anything_starts(address: str, tmp_path: Path) -> None:
+    config = load_site(
+        site_file(tmp_path, config_returning(f"Config(executors=[E(label='walkers', address='{address}')])")), tmp_path
+    )
+    with pytest.raises(InputError, match=f"'{address}' .* this machine has .*127.0.0.1"):
+        check_scheduler(config)
 
 
 def test_an_unknown_site_names_the_nearest_and_a_missing_file_its_path(tmp_path: Path) -> None:

@@ -200,6 +200,14 @@ class Cluster:
                     watchers += [parent] if parent is not None and parent.name() == "slurmstepd" else []
         return watchers + jobs
 
+    def stop_controller(self) -> None:
+        """End slurmctld; the nodes and their jobs go on."""
+        _end(self.base / "slurmctld.pid")
+
+    def start_controller(self) -> None:
+        """Start slurmctld again, with what it knew."""
+        self._daemon("slurmctld")
+
     def start_node(self, name: str) -> None:
         """Start a node's slurmd."""
         self._daemon("slurmd", "-N", name)

@@ -27,6 +27,8 @@ from dynft_core.reference.calculators import make_calculator
 from dynft_core.reference.label import read_label
 from dynft_core.storage.journal import read_journal
 from dynft_core.vocabulary import ReferenceSettings
+from site_configs import blocks
+from site_configs.blocks import SlurmBlocks
 from workflows.campaign.state import State
 from workflows.driver import time_limits
 from workflows.driver.driver import run_campaign
@@ -103,21 +105,18 @@ def test_a_silicon_campaign_on_four_nodes(cluster: Cluster, site: Site, tmp_path
     site_file = Path(site(WALK_TASKS=1, WALK_THREADS=4, MAX_LABEL_BLOCKS=2))
     # All blocks from the start: on a fast machine one block a pool is done before a second one is asked for.
     site_file.write_text(site_file.read_text().replace("init_blocks=0", "init_blocks=2"))
-    driver = subprocess.Popen(
+    done = subprocess.run(
         [sys.executable, "-m", "dynft", "train", str(path), "--run", str(run_dir), "--site", str(site_file)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    nodes: dict[str, set[str]] = {"walkers": set(), "ab_initio": set()}
-    while driver.poll() is None:
-        found = cluster.run("squeue", "--noheader", "--states=running", "--format=%j %N").stdout
-        for name, node in (line.split() for line in found.splitlines()):
-            nodes[name.split(".")[1]].add(node)
-        time.sleep(0.2)
-    output = driver.communicate()[0]
     status = status_of(run_dir)
-    assert status.state == "complete" and status.n_labels >= 3 and status.rmse < 0.02, output
+    assert status.state == "complete" and status.n_labels >= 3 and status.rmse < 0.02, done.stdout
     assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
-    assert nodes == {"walkers": {"n1", "n2"}, "ab_initio": {"n3", "n4"}}
+    ended = cluster.run("squeue", "--states=all", "--noheader", "--format=%j %N").stdout.splitlines()
+    own = [line.split() for line in ended if line.startswith(SlurmBlocks(str(run_dir)).prefix)]
+    assert {(name.split(".")[1], *node) for name, *node in own} == {
+        ("walkers", "n1"), ("walkers", "n2"), ("ab_initio", "n3"), ("ab_initio", "n4")
+    }  # fmt: skip
     tersoff = make_calculator(ReferenceSettings("tersoff-si"), tmp_path)
     for label in map(read_label, run_dir.glob("labels/*/label.h5")):
         forces = tersoff.get_forces(Atoms(label.numbers, label.positions, cell=label.cell, pbc=True))
@@ -144,6 +143,18 @@ def test_a_cancelled_block_costs_no_label(cluster: Cluster, site: Site, tmp_path
     assert_every_label_once(state, run_dir)
 
 
+def test_many_small_labels_share_a_block(cluster: Cluster, site: Site, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    path = site(MAX_LABEL_BLOCKS=1, LABEL_TASKS=2, LABEL_CORES=2)
+    state = run_fakes(run_dir, path, {"seconds": 0.2})
+    assert state.phase == "complete" and state.n_labels >= 8
+    workers = {pid for attempts in run_dir.glob("labels/*/attempts") for pid in attempts.read_text().split()}
+    ended = cluster.run("squeue", "--states=all", "--noheader", "--format=%j").stdout.split()
+    assert len([name for name in ended if name.startswith(f"{SlurmBlocks(str(run_dir)).prefix}.ab_initio.")]) == 1
+    assert len(workers) == 2
+    assert_every_label_once(state, run_dir)
+
+
 @pytest.mark.slow  # Slurm's walltimes are whole minutes: about three of them
 def test_blocks_drain_before_their_walltime_and_the_campaign_goes_on(
     cluster: Cluster, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,8 +166,8 @@ def test_blocks_drain_before_their_walltime_and_the_campaign_goes_on(
     state = run_fakes(run_dir, path, {"seconds": 1.6})
     assert state.phase == "complete"
     assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
-    blocks = {log.parent.parent.name for log in run_dir.glob("parsl/*/ab_initio/block-*/*/manager.log")}
-    assert len(blocks) > 1
+    used = {log.parent.parent.name for log in run_dir.glob("parsl/*/ab_initio/block-*/*/manager.log")}
+    assert len(used) > 1
     assert_every_label_once(state, run_dir)
 
 
@@ -181,6 +192,29 @@ def test_what_slurm_refuses_pauses_the_campaign_in_slurms_words(
         run_fakes(tmp_path / "run", site(**capitals))
     status = status_of(tmp_path / "run")
     assert status.state == "paused" and words in status.reason
+
+
+def test_a_controller_that_is_away_is_waited_for(
+    cluster: Cluster, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "FIRST_WAIT_S", 2.0)
+    run_dir, said = tmp_path / "run", ""
+    cluster.stop_controller()
+
+    def start_when_said() -> None:
+        nonlocal said
+        while "refused it for the moment" not in said:
+            said = status_of(run_dir).reason if (run_dir / "journal.jsonl").exists() else ""
+            time.sleep(0.5)
+        cluster.start_controller()
+
+    starter = threading.Thread(target=start_when_said, daemon=True)
+    starter.start()
+    state = run_fakes(run_dir, site())
+    starter.join(5)
+    assert state.phase == "complete" and "'walkers' waits for its blocks: sbatch refused it" in said
+    assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
+    assert_every_label_once(state, run_dir)
 
 
 def start_driver(run_dir: Path, site: str) -> subprocess.Popen[str]:

@@ -60,7 +60,10 @@ def _reduced(state: State, event: Event) -> State:
         case "driver_started":
             return _revived(replace(state, pace=state.pace.resumed(event)))
         case "driver_stopped":
-            return replace(state, stopped=str(event.get("reason", "")))
+            return replace(state, stopped=str(event.get("reason", "")), waits={})
+        case "executor_waits":
+            waits = {**state.waits, event["executor"]: event["reason"]}
+            return replace(state, waits={label: words for label, words in waits.items() if words})
         case "campaign_changed":
             return _changed(state, recorded_campaign(event))
         case "label_retried":
@@ -135,7 +138,7 @@ def _withdrawn(state: State, kinds: tuple[type, ...]) -> State:
 
 def _revived(state: State) -> State:
     """A new driver gives a failed campaign another chance: what failed may have been mended."""
-    state = replace(state, stopped="", setbacks={}, failed_since=())
+    state = replace(state, stopped="", waits={}, setbacks={}, failed_since=())
     return replace(state, failure=None, ledger=state.ledger.revived()) if state.failure else state
 
 

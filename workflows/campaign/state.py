@@ -76,6 +76,7 @@ class State:
         pace: how fast it goes, and what it cost.
         failure: why the campaign cannot go on; reason: how it ended, in a sentence.
         stopped: why the driver has gone, when it did so in an orderly way.
+        waits: what the scheduler says of executors that wait for their blocks, by their labels.
         again: outstanding tasks to be submitted once more; planned: nothing has happened since tasks were planned.
         judged: what the checks say of the fits, the walkers and the campaign's bounds; None: not asked since one of
             these has changed.
@@ -103,6 +104,7 @@ class State:
     failure: Failure | None = None
     reason: str = ""
     stopped: str = ""
+    waits: Mapping[str, str] = field(default_factory=dict)
     again: tuple[str, ...] = ()
     planned: bool = False
     judged: Verdict | None = field(default=None, compare=False)
@@ -208,9 +210,7 @@ class State:
         walked = self.fits[-1].walked_difficulty if self.fits else {}
         return tuple(value for name in groups or walked for value in walked.get(name, ()))
 
-    def _record(
-        self, walkers: Iterable[int], audits: Iterable[Score], walked: tuple[float, ...]
-    ) -> ConvergenceRecord:
+    def _record(self, walkers: Iterable[int], audits: Iterable[Score], walked: tuple[float, ...]) -> ConvergenceRecord:
         stop, ps = self.campaign.convergence.stop_when, self.campaign.dynamics.timestep_fs / 1000
         wanted, latest = stop.property if stop else None, self.walks.walkers
         return ConvergenceRecord(

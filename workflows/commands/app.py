@@ -145,6 +145,16 @@ def status(
     show_status(run, as_json, watch)
 
 
+@app.command()
+def doctor(
+    campaign: Annotated[str | None, typer.Argument(help="Campaign whose reference is checked as well.")] = None,
+) -> None:
+    """Say what dynft finds on this machine, what it does not, and what to do about it."""
+    from workflows.commands.doctor import doctor as examine
+
+    raise typer.Exit(examine(campaign))
+
+
 @site_app.command("check")
 def site_check(
     site: Annotated[str, typer.Argument(help="A site's name, or FILE.py.")],
@@ -332,7 +342,11 @@ def anharmonicity(
 def export(
     force_field: ForceFieldFile,
     format_: Annotated[
-        str, typer.Option("--format", help="Program to write for: phonopy, phono3py, shengbte, hiphive, gpumd, mlip.")
+        str,
+        typer.Option(
+            "--format",
+            help="phonopy, phono3py, shengbte, hiphive, gpumd; mlip; gap: training data from structures or RUN.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
     supercell: Annotated[
@@ -340,10 +354,49 @@ def export(
         typer.Option(help="Three integers or nine (rows) of the primitive cell; default: the training supercell."),
     ] = None,
 ) -> None:
-    """Write the force constants, or a moment tensor potential, for another program."""
-    from workflows.commands.export import export_command
+    """Write a force field for another program, or training data for gap_fit."""
+    from workflows.commands.export import export_command, export_gap_command
 
+    if format_ == "gap":
+        print(export_gap_command(force_field.parent if force_field.name == FORCE_FIELD else force_field, output))
+        return
     print(export_command(force_field, format_, output, supercell))
+
+
+@app.command()
+def structures(
+    crystal: Annotated[Path, typer.Argument(help="File of the perfect crystal.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="New folder to write into.")] = None,
+    grid: Annotated[str | None, typer.Option(help="q points, as '4,4,4': the smallest cell for each.")] = None,
+    divide: Annotated[
+        str | None, typer.Option(help="Supercell of CRYSTAL, three integers or nine: all cells that divide it.")
+    ] = None,
+    per_q: Annotated[bool, typer.Option("--per-q", help="Of those only the smallest for each q point.")] = False,
+    max_atoms: Annotated[int | None, typer.Option(help="Largest cell, atoms.")] = None,
+    kpoints: Annotated[str, typer.Option(help="k-point mesh of the grid's, or the divided, supercell.")] = "1 1 1",
+    per_cell: Annotated[int, typer.Option(help="Structures of each cell.")] = 1,
+    rattle_A: Annotated[float, typer.Option("--rattle", help="Random displacements, standard deviation, Å.")] = 0.0,
+    thermal: Annotated[Path | None, typer.Option(help="Force field whose phonons displace the atoms instead.")] = None,
+    temperature_K: Annotated[float, typer.Option("--temperature", help="Of --thermal, K.")] = 300.0,
+    scale: Annotated[float, typer.Option(help="Lengths by a random factor within 1 ± this.")] = 0.0,
+    strain: Annotated[float, typer.Option(help="Random symmetric strain, each entry within ± this.")] = 0.0,
+    shear: Annotated[float, typer.Option(help="The same of the off-diagonal entries alone.")] = 0.0,
+    format_: Annotated[str, typer.Option("--format", help="extxyz, vasp or espresso.")] = "extxyz",
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 1,
+    list_only: Annotated[bool, typer.Option("--list", help="Print the cells, write nothing.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the smallest supercells that hold the waves of a large one, displaced and strained, to be computed."""
+    from workflows.commands.structures import CellSettings, Disturbance, list_cells, write_structures
+
+    cells = CellSettings(grid, divide, per_q, max_atoms, kpoints)
+    if list_only:
+        print(list_cells(crystal, cells, as_json))
+        return
+    if output is None:
+        raise InputError("--output", "a folder", "none", "give one, or --list")
+    disturbance = Disturbance(per_cell, rattle_A, thermal, temperature_K, scale, strain, shear, seed)
+    print("\n".join(write_structures(crystal, cells, disturbance, format_, output)))
 
 
 def main(arguments: Sequence[str]) -> int:

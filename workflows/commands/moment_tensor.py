@@ -24,7 +24,7 @@ from dynft_core.models.registry import load_model
 from dynft_core.storage.files import making_folder
 from dynft_core.storage.json_values import json_text
 from dynft_core.vocabulary import RadialKind
-from workflows.user_files.labelled_structures import read_labelled_structures, shortest_distances
+from workflows.user_files.labelled_structures import read_labelled_structures, refuse_short, shortest_distances
 from workflows.user_files.outputs import check_folder, check_output, replaced
 from workflows.views.fits import CONSISTENT
 
@@ -75,15 +75,8 @@ def _min_distance(distances: Floats, settings: MomentTensorSettings) -> float:
         raise InputError("--cutoff", "a length with atoms within it", f"{settings.cutoff_A:g} Å", "give a longer one")
     if settings.min_distance_A is None:
         return math.floor(100 * float(distances.min())) / 100
-    min_distance_A = settings.min_distance_A
-    short = np.flatnonzero(distances < min_distance_A)
-    if len(short):
-        raise InputError(
-            "--min-distance", f"at most the shortest distance in the data, {distances.min():.3f} Å",
-            f"{min_distance_A:g} Å; frame {short[0]} and {len(short) - 1} more have shorter ones",
-            "lower it, or leave these frames out",
-        )
-    return min_distance_A
+    refuse_short(distances, settings.min_distance_A)
+    return settings.min_distance_A
 
 
 def _summary(model: MomentTensorModel, structures: Sequence[LabelledStructure]) -> list[str]:

@@ -106,7 +106,6 @@ class EventLoop:
         self._outages: dict[str, _Outage] = {}
         self._paused: dict[str, float] = {}
         self._answered_labels: set[str] = set()
-        self._said: dict[str, str] = {}
         self._looked = time.monotonic()
 
     def run(self, site: str) -> State:
@@ -336,7 +335,6 @@ class EventLoop:
             self._submit(action for action in own if action.id not in self._waiting)
 
     def _say(self, label: str, words: str) -> None:
-        """Log why blocks wait, once."""
-        if words and words != self._said.get(label):
-            logger.info("'%s' waits for its blocks: %s", label, words)
-        self._said[label] = words
+        """Record why blocks wait, once, and that they wait no more."""
+        if words != self.state.waits.get(label, ""):
+            self._record({"event": "executor_waits", "executor": label, "reason": words})

@@ -8,12 +8,14 @@ import pkgutil
 import platform
 import shlex
 import shutil
+import socket
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 from parsl.config import Config
 from parsl.executors import HighThroughputExecutor, MPIExecutor
 from parsl.executors.base import ParslExecutor
@@ -72,12 +74,14 @@ def load_site(site: str, run_dir: Path) -> Config:
 
 
 def check_scheduler(config: Config) -> None:
-    """Refuse to start a site whose scheduler is not on this machine; its file may be read anywhere.
+    """Refuse to start a site whose scheduler or address is not of this machine; its file may be read anywhere.
 
     Raises:
-        InputError: naming the command that is missing.
+        InputError: naming the command that is missing, or the address on which nothing can listen here.
     """
     for executor in config.executors:
+        if isinstance(executor, HighThroughputExecutor) and executor.address:
+            _check_address(executor.address, executor.label)
         provider = executor.provider if isinstance(executor, BlockProviderExecutor) else None
         for kind, command in _SUBMITS.items():
             if isinstance(provider, kind) and shutil.which(command) is None:
@@ -85,6 +89,21 @@ def check_scheduler(config: Config) -> None:
                     "--site", f"a machine with {command}, by which '{executor.label}' gets its blocks",
                     f"{platform.node()}, which has none", "run this on a login node of the cluster",
                 )  # fmt: skip
+
+
+def _check_address(address: str, label: str) -> None:
+    """Listen for a moment where the executor will."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.bind(where)
+    except OSError as error:
+        addresses = (address for found in psutil.net_if_addrs().values() for address in found)
+        own = ", ".join(sorted(a.address for a in addresses if a.family == socket.AF_INET))
+        raise InputError(
+            "--site", f"an address of this machine for '{label}', which its workers can reach",
+            f"'{address}' ({error.strerror})", f"set the site's ADDRESS; this machine has {own}",
+        ) from error  # fmt: skip
 
 
 def executor_labels(config: Config) -> dict[str, str]:

@@ -24,16 +24,22 @@ def read_labelled_structures(path: Path) -> list[LabelledStructure]:
         FileFormatError: missing or unreadable.
         InputError: one without an energy or forces, or with values that are not finite.
     """
-    found = []
-    for i, frame in enumerate(read_frames(path, "data")):
-        forces, energy = forces_of(frame, path, i), energy_of(frame)
-        if energy is None or not np.isfinite(energy):
-            raise InputError(
-                f"{path} frame {i}", "an energy (eV)", "none" if energy is None else f"{energy}",
-                "write energy=… into its comment line, or leave the frame out",
-            )
-        found.append(LabelledStructure(frame, energy, forces, _stress(frame, path, i)))
-    return found
+    return [labelled_structure(frame, path, i) for i, frame in enumerate(read_frames(path, "data"))]
+
+
+def labelled_structure(frame: Atoms, path: Path, index: int) -> LabelledStructure:
+    """One frame of a file.
+
+    Raises:
+        InputError: without an energy or forces, or with values that are not finite.
+    """
+    forces, energy = forces_of(frame, path, index), energy_of(frame)
+    if energy is None or not np.isfinite(energy):
+        raise InputError(
+            f"{path} frame {index}", "an energy (eV)", "none" if energy is None else f"{energy}",
+            "write energy=… into its comment line, or leave the frame out",
+        )
+    return LabelledStructure(frame, energy, forces, _stress(frame, path, index))
 
 
 def _stress(frame: Atoms, path: Path, index: int) -> Floats | None:
@@ -50,3 +56,18 @@ def shortest_distances(structures: Sequence[LabelledStructure], cutoff_A: float)
     """(S,) shortest distance of two atoms in each structure, Å; inf beyond the cutoff."""
     species = tuple(sorted({int(z) for x in structures for z in x.atoms.numbers}))
     return np.array([Neighbourhoods.of(x.atoms, species, cutoff_A).shortest_A for x in structures])
+
+
+def refuse_short(distances: Floats, min_distance_A: float) -> None:
+    """Refuse structures with distances (S,) Å that a potential's radial functions are not made for.
+
+    Raises:
+        InputError: names the first.
+    """
+    short = np.flatnonzero(distances < min_distance_A)
+    if len(short):
+        raise InputError(
+            "min-distance", f"at most the shortest distance in the data, {distances.min():.3f} Å",
+            f"{min_distance_A:g} Å; frame {short[0]} and {len(short) - 1} more have shorter ones",
+            "lower it, or leave these frames out",
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.lattice.crystal import Crystal
@@ -13,20 +14,30 @@ from dynft_core.models.force_constants.force_field import ForceField
 from workflows.user_files.structures import read_structure
 
 
+def integers(text: str, argument: str, counts: tuple[int, ...]) -> NDArray[np.int64]:
+    """The integers in a text such as '4 4 4' or '4,4,4'.
+
+    Raises:
+        InputError: anything else, or another number of them than `counts` names.
+    """
+    try:
+        numbers = [int(part) for part in text.replace(",", " ").split()]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in counts:
+        expected = " or ".join({3: "three", 9: "nine"}[n] for n in counts)
+        raise InputError(argument, f"{expected} integers", f"'{text}'", "for example '4 4 4'")
+    return np.array(numbers, dtype=np.int64)
+
+
 def build_supercell(force_field: ForceField, text: str, structure: Path | None) -> Supercell:
     """The supercell that `text` ('4 4 4', or nine integers by rows) makes of `structure`, or of the primitive cell.
 
     Raises:
         InputError: `text` is neither, or `structure` is not of the force field's crystal.
     """
-    parts = text.replace(",", " ").split()
-    try:
-        numbers = [int(part) for part in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (3, 9):
-        raise InputError("--supercell", "three or nine integers", f"'{text}'", "for example '4 4 4'")
-    matrix = np.array(numbers) if len(numbers) == 3 else np.array(numbers).reshape(3, 3)
+    numbers = integers(text, "--supercell", (3, 9))
+    matrix = numbers if numbers.size == 3 else numbers.reshape(3, 3)
     crystal = force_field.basis.crystal
     whole = crystal if structure is None else Crystal(read_structure(structure, "--structure"))
     repeated = Supercell.build(whole, matrix)

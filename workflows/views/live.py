@@ -102,6 +102,8 @@ def event_lines(event: Mapping[str, Any], state: State) -> list[str]:
         case "force_field_rebuilt":
             name = f"force field {event['version']}"
             return [f"{name}: its file was gone; fitted again to its {event['n_labels']} labels"]
+        case "executor_waits":
+            return [f"'{event['executor']}' waits for its blocks: {event['reason']}"] if event["reason"] else []
         case "task_lost" | "task_failed":
             return [f"{event['event'].replace('_', ' ')}: {event.get('id', '')} {failure}"]
     return []

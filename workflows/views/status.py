@@ -226,7 +226,8 @@ def _reason(state: State) -> str:
     """Why the campaign has ended, or is not at work, or what it does that needs saying."""
     if state.ended:
         return state.ending
-    return state.stopped or _AFTER_TRAINING.get(state.phase, "")
+    waits = (f"'{label}' waits for its blocks: {words}" for label, words in state.waits.items())
+    return state.stopped or "; ".join(waits) or _AFTER_TRAINING.get(state.phase, "")
 
 
 def _go_on(state: State) -> str:
