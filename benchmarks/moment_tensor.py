@@ -84,7 +84,7 @@ def elastic(data: Path) -> None:
 
 
 def speed(files: list[Path]) -> None:
-    """Microseconds of CPU time an atom for energy, forces, stress of 1024 molybdenum atoms, without and with pairs."""
+    """CPU time (µs an atom) of energy, forces and stress of 1024 atoms of molybdenum, without and with the pairs."""
     atoms = bulk("Mo", cubic=True).repeat(8)
     atoms.rattle(0.1, seed=1)
     potentials = {str(path): read_mtp(path, (42,)) for path in files}

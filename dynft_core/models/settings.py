@@ -18,8 +18,16 @@ class ModelSettings:
 
 
 def force_constants(
-    cutoffs_A: Sequence[float], prior: Prior = "decaying", noise_floor_eV_A: float = 1e-5
+    cutoffs_A: Sequence[float],
+    prior: Prior = "decaying",
+    noise_floor_eV_A: float = 1e-5,
+    born: str | None = None,
+    nonpolar: bool = False,
 ) -> ModelSettings:
-    """An expansion in force constants; cutoffs (Å) of orders 2, 3, …"""
-    parameters = {"cutoffs_A": list(cutoffs_A), "prior": prior, "noise_floor_eV_A": noise_floor_eV_A}
+    """An expansion in force constants; cutoffs (Å) of orders 2, 3, …
+
+    `born`: file BORN whose dipole-dipole forces are the baseline; `nonpolar`: nobody need ask for one.
+    """
+    parameters: dict[str, Any] = {"cutoffs_A": list(cutoffs_A), "prior": prior, "noise_floor_eV_A": noise_floor_eV_A}
+    parameters |= ({"born": born} if born else {}) | ({"nonpolar": True} if nonpolar else {})
     return ModelSettings("force_constants", parameters)

@@ -121,7 +121,7 @@ def test_a_rotation_of_the_crystal_rotates_the_forces(fitted: Fitted) -> None:
 
 def test_the_order_of_the_atoms_does_not_matter(fitted: Fitted) -> None:
     order = np.random.default_rng(0).permutation(LARGE.n_atoms)
-    shuffled = ReferenceCell("shuffled", LARGE.numbers[order], LARGE.cell, LARGE.sites[order])
+    shuffled = ReferenceCell.of(LARGE.atoms()[order], "shuffled")
     u = displaced(LARGE)
     one, other = fitted.model.on(LARGE).predict(u), fitted.model.on(shuffled).predict(u[order])
     np.testing.assert_allclose(other.forces, one.forces[order], atol=1e-9)

@@ -40,7 +40,14 @@ ForceFieldFile = Annotated[
     Path,
     typer.Argument(callback=_force_field_in, help="Force field, for example runs/si/force_field.h5, or a run folder."),
 ]
+BornFile = Annotated[
+    Path | None,
+    typer.Option("--born", help="Born charges: BORN, phonopy_params.yaml, or a calculation of VASP or ph.x."),
+]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
+ForcesKey = Annotated[
+    str | None, typer.Option("--forces-key", help="Column of extended xyz with the forces; default: forces.")
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -181,7 +188,7 @@ def report(
 
 @app.command()
 def fit(
-    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
+    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å), vasprun.xml, FORCE_SETS, DFSET, …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Force field to write.")],
     primitive: Annotated[
         Path | None, typer.Option(help="Cell of the perfect crystal, primitive or conventional.")
@@ -202,6 +209,7 @@ def fit(
             help="Born-Huang and Huang conditions on order 2; false for a crystal under stress or with forces.",
         ),
     ] = False,
+    forces_key: ForcesKey = None,
     family: Annotated[
         ModelFamily, typer.Option(help="Force constants of a crystal, or a moment tensor potential.")
     ] = "force_constants",
@@ -217,6 +225,8 @@ def fit(
     min_distance_A: Annotated[
         float | None, typer.Option("--min-distance", help="moment_tensor: shortest distance, Å; default: the data's.")
     ] = None,
+    born: BornFile = None,
+    metal: Annotated[bool, typer.Option("--metal", help="There are no Born charges: do not ask for any.")] = False,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
     if family == "moment_tensor":
@@ -232,7 +242,24 @@ def fit(
                          "neither", "see dynft fit --help")  # fmt: skip
     from workflows.commands.fit import FitSettings, fit_command
 
-    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational), reference)
+    settings = FitSettings(cutoffs, prior, max_order, rotational, forces_key, born, metal)
+    fit_command(data, primitive, output, settings, reference)
+
+
+@app.command()
+def born(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="Calculation of VASP or ph.x, its output, or a file of phonopy.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, in phonopy's format BORN.")],
+    structure: Annotated[
+        Path | None, typer.Option(help="Cell of the crystal, primitive or conventional; default: the calculation's.")
+    ] = None,
+) -> None:
+    """Take Born charges and dielectric tensor from a calculation."""
+    from workflows.commands.born import born_command
+
+    print(born_command(source, structure, output))
 
 
 @app.command()
@@ -241,11 +268,12 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
     reference: ReferenceFile = None,
     as_json: JsonFlag = False,
+    forces_key: ForcesKey = None,
 ) -> None:
     """Score a force field on structures with forces."""
     from workflows.commands.evaluate import evaluate_command
 
-    print(evaluate_command(force_field, data, reference, as_json))
+    print(evaluate_command(force_field, data, reference, as_json, forces_key))
 
 
 @app.command()
@@ -299,12 +327,16 @@ def phonons(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the files of --bands and --dos; default: phonons.")
     ] = None,
+    born: BornFile = None,
+    direction: Annotated[
+        str | None, typer.Option(help="Direction, fractional as the points, by which a polar crystal comes to Γ.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Phonon frequencies with error bars: at points (default: the high-symmetry ones), bands, density of states."""
     from workflows.commands.phonons import PhononSettings, phonons_command
 
-    settings = PhononSettings(points, bands, dos, mesh, samples, images)
+    settings = PhononSettings(points, bands, dos, mesh, samples, images, born, direction)
     print(phonons_command(force_field, output, settings, as_json))
 
 
@@ -344,8 +376,7 @@ def export(
     format_: Annotated[
         str,
         typer.Option(
-            "--format",
-            help="phonopy, phono3py, shengbte, hiphive, gpumd; mlip; gap: training data from structures or RUN.",
+            "--format", help="phonopy, phono3py, shengbte, hiphive, gpumd; mlip; gap: training data of a file or RUN."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
@@ -354,7 +385,7 @@ def export(
         typer.Option(help="Three integers or nine (rows) of the primitive cell; default: the training supercell."),
     ] = None,
 ) -> None:
-    """Write a force field for another program, or training data for gap_fit."""
+    """Write the force constants, or a moment tensor potential, for another program, or training data for gap_fit."""
     from workflows.commands.export import export_command, export_gap_command
 
     if format_ == "gap":

@@ -17,6 +17,7 @@ from dynft_core.models.registry import MOMENT_TENSOR, family_of
 from dynft_core.reference.label import read_label
 from dynft_core.storage.files import making_folder
 from workflows.commands.moment_tensor import export_moment_tensor
+from workflows.user_files.born_charges import force_field_note
 from workflows.user_files.outputs import check_folder, replaced
 from workflows.user_files.structures import read_frames
 from workflows.user_files.supercells import build_supercell
@@ -79,8 +80,20 @@ def export_command(force_field: Path, name: str, output: Path, supercell: str | 
     with making_folder(output):
         files = export(loaded, name, output, cell)
     lines = [f"written: {replaced(file, file in before)}" for file in files]
-    note = _folding_note(loaded, name, cell or loaded.supercell)
-    return "\n".join([*lines, HOW_TO_READ[name], *([note] if note else [])])
+    notes = [_folding_note(loaded, name, cell or loaded.supercell), _polar_note(loaded, name, cell or loaded.supercell)]
+    return "\n".join([*lines, HOW_TO_READ[name], *(note for note in notes if note)])
+
+
+def _polar_note(force_field: ForceField, name: str, cell: Supercell) -> str:
+    """What the files say of dipole-dipole forces."""
+    if force_field.baseline is None:
+        return force_field_note(force_field)
+    if name in ("hiphive", "gpumd"):
+        return (
+            f"note: with the dipole-dipole forces of {cell.n_atoms} atoms, for this supercell alone; {name} knows no "
+            "non-analytic term"
+        )
+    return "with the dipole-dipole forces of the supercell, and Born charges for the non-analytic term"
 
 
 def _folding_note(force_field: ForceField, name: str, cell: Supercell) -> str:

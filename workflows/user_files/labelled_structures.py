@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dynft_core.errors import InputError
 from dynft_core.models.moment_tensor.neighbours import Neighbourhoods
 from dynft_core.models.moment_tensor.rows import LabelledStructure
-from workflows.user_files.structures import energy_of, forces_of, read_frames
+from workflows.user_files.structures import energy_eV, frame_forces, read_frames
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ def labelled_structure(frame: Atoms, path: Path, index: int) -> LabelledStructur
     Raises:
         InputError: without an energy or forces, or with values that are not finite.
     """
-    forces, energy = forces_of(frame, path, index), energy_of(frame)
+    forces, energy = frame_forces(frame, f"{path} frame {index}"), energy_eV(frame)
     if energy is None or not np.isfinite(energy):
         raise InputError(
             f"{path} frame {index}", "an energy (eV)", "none" if energy is None else f"{energy}",

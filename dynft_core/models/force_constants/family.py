@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from dynft_core.lattice.cells import Frame, by_cell
 from dynft_core.lattice.crystal import Crystal
+from dynft_core.models.dipoles.baseline import Dipoles
+from dynft_core.models.dipoles.born_file import read_born
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
 from dynft_core.models.force_constants.fitting import fit_cells, refit_cells, without_labels
 from dynft_core.models.force_constants.force_field import ForceField, matched
@@ -32,7 +35,7 @@ class ForceConstants:
 
         Raises:
             StructureError: a cell that is no supercell of the crystal.
-            InputError: labels that do not fit it.
+            InputError: labels that do not fit it, or Born charges that are not those of the crystal.
         """
         keys, own = [frame.key for group in by_cell(frames) for frame in group], settings.parameters
         cutoffs_A = dict(enumerate(own["cutoffs_A"], start=2))
@@ -40,7 +43,10 @@ class ForceConstants:
             cells = labels_of(base.basis.crystal, frames)
             return refit_cells(base, cells, keys, own["noise_floor_eV_A"], ranks) if frames else base
         basis = ForceConstantBasis.cached(Crystal(primitive), cutoffs_A)
-        return fit_cells(basis, labels_of(basis.crystal, frames), keys, own["prior"], own["noise_floor_eV_A"], ranks)
+        dipoles = Dipoles(read_born(Path(own["born"]), basis.crystal)) if "born" in own else None
+        cells = labels_of(basis.crystal, frames)
+        found = fit_cells(basis, cells, keys, own["prior"], own["noise_floor_eV_A"], ranks, baseline=dipoles)
+        return replace(found, nonpolar=own.get("nonpolar", False))
 
     def without(self, model: ForceField, frames: Sequence[Frame], settings: ModelSettings) -> ForceField:
         """The force field of its other labels; nothing is pending."""

@@ -25,7 +25,7 @@ from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 
 Floats = NDArray[np.float64]
-NOWHERE = ReferenceCell("", np.zeros(0, dtype=np.int64), np.eye(3), np.zeros((0, 3)))
+NOWHERE = ReferenceCell.of(Atoms(cell=np.eye(3)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """The list of products for several atoms side by side: row i of an array (n, LANES) is value i of each atom.
 
-A compiler cannot know that the rows of a product differ, and would take the atoms one by one; so the vectors are written
-out here.
+A compiler cannot know that the rows of a product differ, and would take the atoms one by one; so the vectors are
+written out here.
 """
 
 from __future__ import annotations
