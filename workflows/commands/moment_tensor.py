@@ -55,7 +55,7 @@ def fit_moment_tensor(
     min_distance_A = _min_distance(distances, settings)
     species = tuple(sorted({int(z) for x in structures for z in x.atoms.numbers}))
     basis = BasisSettings(settings.cutoff_A, min_distance_A, settings.level, settings.radial).basis(species)
-    widths = [1 / np.linalg.norm(x.atoms.cell.reciprocal(), axis=1).max() for x in structures]
+    widths = [1 / np.linalg.norm(x.atoms.cell.reciprocal(), axis=1).max() for x in structures if x.atoms.cell.rank == 3]
     small = sum(width < settings.cutoff_A for width in widths)
     if small:
         say(f"note: {small} of {len(structures)} cells are narrower than the cutoff; the images of their atoms count")
@@ -164,7 +164,7 @@ class StructureAccuracy:
 
 def evaluate_moment_tensor(path: Path, data: Path, as_json: bool) -> str:
     """Score a model on `data`; returns what to print."""
-    model, structures = load_model(path), read_labelled_structures(data)
+    model, structures = load_model(path), read_labelled_structures(data, energies=False)
     a = accuracy(model, structures)
     if as_json:
         return json_text(asdict(a))

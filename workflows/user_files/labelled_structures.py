@@ -17,24 +17,26 @@ from workflows.user_files.structures import energy_eV, frame_forces, read_frames
 Floats = NDArray[np.float64]
 
 
-def read_labelled_structures(path: Path) -> list[LabelledStructure]:
-    """All structures of a file with energies and forces; stresses where they are given.
+def read_labelled_structures(path: Path, energies: bool = True) -> list[LabelledStructure]:
+    """All structures of a file with forces; energies and stresses where they are given.
+
+    `energies`: those without one are refused.
 
     Raises:
         FileFormatError: missing or unreadable.
         InputError: one without an energy or forces, or with values that are not finite.
     """
-    return [labelled_structure(frame, path, i) for i, frame in enumerate(read_frames(path, "data"))]
+    return [labelled_structure(frame, path, i, energies) for i, frame in enumerate(read_frames(path, "data"))]
 
 
-def labelled_structure(frame: Atoms, path: Path, index: int) -> LabelledStructure:
-    """One frame of a file.
+def labelled_structure(frame: Atoms, path: Path, index: int, energies: bool = True) -> LabelledStructure:
+    """One frame of a file; without an energy it is refused where `energies` are wanted.
 
     Raises:
         InputError: without an energy or forces, or with values that are not finite.
     """
     forces, energy = frame_forces(frame, f"{path} frame {index}"), energy_eV(frame)
-    if energy is None or not np.isfinite(energy):
+    if (energies and energy is None) or (energy is not None and not np.isfinite(energy)):
         raise InputError(
             f"{path} frame {index}", "an energy (eV)", "none" if energy is None else f"{energy}",
             "write energy=… into its comment line, or leave the frame out",
