@@ -292,7 +292,7 @@ def phonons(
     ] = None,
     born: BornFile = None,
     direction: Annotated[
-        str | None, typer.Option(help="Direction, fractional as the points, by which a polar crystal comes to Γ.")
+        str | None, typer.Option(help="Direction along which Γ of a polar crystal is approached, in units of the points.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

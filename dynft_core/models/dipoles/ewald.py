@@ -50,7 +50,7 @@ class EwaldSum:
     def force_constants(self, q_points: ArrayLike, directions: ArrayLike | None = None) -> Complex:
         """Force constants Σ_R Φ(R) exp(2πi q·R) (Q, 3n, 3n), eV/Å², hermitian; phases follow the cells R.
 
-        At Γ the macroscopic field is left out, unless there is a direction along which Γ is come to.
+        At Γ the macroscopic field is left out, unless there is a direction along which Γ is approached.
 
         Args:
             q_points: (Q, 3) fractional in the reciprocal cell.
@@ -154,7 +154,7 @@ class EwaldSum:
         return cells, (cells @ crystal.cell)[:, None, None] + between
 
     def _field_along(self, q: Floats, directions: Floats) -> Complex:
-        """4π/Ω (Z_iᵀ k)(Z_jᵀ k)/(k·ε·k) of the macroscopic field where q is Γ and comes along k; else zeros."""
+        """4π/Ω (Z_iᵀ k)(Z_jᵀ k)/(k·ε·k) of the macroscopic field where q is Γ, approached along k; else zeros."""
         k = directions @ self._to_cartesian
         square = np.einsum("qa,ab,qb->q", k, self.born.dielectric, k)
         at_gamma = np.linalg.norm(q @ self._to_cartesian, axis=1) <= AT_GAMMA_PER_A
