@@ -292,7 +292,7 @@ def phonons(
     ] = None,
     born: BornFile = None,
     direction: Annotated[
-        str | None, typer.Option(help="Direction along which Γ of a polar crystal is approached, in units of the points.")
+        str | None, typer.Option(help="Direction in which a polar crystal's Γ is approached, in the points' units.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

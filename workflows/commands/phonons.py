@@ -58,7 +58,7 @@ class PhononSettings:
 
 @dataclass(frozen=True, eq=False)
 class _Phonons:
-    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) along which Γ is approached."""
+    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) of approach to Γ."""
 
     q_points: Floats
     direction: Floats | None
