@@ -57,8 +57,11 @@ def write_gpumd(force_field: ForceField, folder: Path, supercell: Supercell) -> 
             write_text(folder / f"fcs_order{order}.in", _table(distinct)),
             write_text(folder / f"clusters_order{order}.in", [str(len(atoms)), "", *clusters]),
         ]
+    model = supercell.atoms()
+    if model.has("masses"):
+        model.set_array("mass", model.arrays.pop("masses"))  # GPUMD's name of the column
     with replacing(folder / "model.xyz") as temporary:
-        ase.io.write(temporary, supercell.atoms(), format="extxyz")
+        ase.io.write(temporary, model, format="extxyz")
     return [*written, folder / "model.xyz"]
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from dynft_core.interop.common import (
@@ -17,6 +16,7 @@ from dynft_core.interop.common import (
     symbols,
     write_text,
 )
+from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.born_file import write_born
 from dynft_core.models.force_constants.expansion.images import folded_dense
@@ -94,18 +94,22 @@ def _yaml(program: str, cell: Supercell) -> Iterator[str]:
         yield f"{name}:"
         yield from (f"- [ {row[0]}, {row[1]}, {row[2]} ]" for row in matrix)
     crystal = cell.crystal
-    yield from _cell("primitive_cell", crystal.cell, crystal.scaled_positions, crystal.numbers)
-    yield from _cell("unit_cell", crystal.cell, crystal.scaled_positions, crystal.numbers)
+    for name in ("primitive_cell", "unit_cell"):
+        yield from _cell(name, crystal, crystal.cell, crystal.scaled_positions, np.arange(crystal.n_atoms))
     fractional = cell.positions @ np.linalg.inv(cell.cell)
-    yield from _cell("supercell", cell.cell, fractional - np.floor(fractional + 1e-9), cell.numbers)
+    yield from _cell("supercell", crystal, cell.cell, fractional - np.floor(fractional + 1e-9), cell.basis_index)
 
 
-def _cell(name: str, lattice: Floats, fractional: Floats, numbers: Ints) -> Iterator[str]:
+def _cell(name: str, crystal: Crystal, lattice: Floats, fractional: Floats, atoms: Ints) -> Iterator[str]:
+    """A cell of `lattice` with atoms at `fractional`, each equal to one of the crystal's `atoms`."""
+    names = symbols(crystal.numbers)
     yield f"{name}:"
     yield "  lattice:"
     yield from (f"  - [ {v[0]:.15f}, {v[1]:.15f}, {v[2]:.15f} ]" for v in lattice)
     yield "  points:"
-    for symbol, x, z in zip(symbols(numbers), fractional, numbers, strict=True):
-        yield f"  - symbol: {symbol}"
+    for x, a in zip(fractional, atoms, strict=True):
+        yield f"  - symbol: {names[a]}"
         yield f"    coordinates: [ {x[0]:.15f}, {x[1]:.15f}, {x[2]:.15f} ]"
-        yield f"    mass: {atomic_masses[z]:.6f}"
+        yield f"    mass: {crystal.masses[a]:.6f}"
+        if crystal.moments.any():
+            yield f"    magnetic_moment: {crystal.moments[a]:.8f}"

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
@@ -101,17 +102,21 @@ def _higher_order(clusters: ClusterTensors, crystal: Crystal) -> Iterator[str]:
 
 
 def _control(crystal: Crystal, repeats: Ints, born: BornCharges | None) -> Iterator[str]:
-    """ShengBTE's input; lengths in nm."""
-    names = symbols(crystal.numbers)
-    elements = list(dict.fromkeys(names))
+    """ShengBTE's input; lengths in nm. Isotopes are types of their own, of given mass."""
+    names, natural = symbols(crystal.numbers), np.array_equal(crystal.masses, atomic_masses[crystal.numbers])
+    types = list(dict.fromkeys(zip(names, crystal.masses.tolist(), strict=True)))
     yield "&allocations"
-    yield f"  nelements={len(elements)}, natoms={crystal.n_atoms}, ngrid(:)=11 11 11"
+    yield f"  nelements={len(types)}, natoms={crystal.n_atoms}, ngrid(:)=11 11 11"
     yield "&end"
     yield "&crystal"
     yield "  lfactor=0.1,"
     yield from (f"  lattvec(:,{k})={v[0]:.12f} {v[1]:.12f} {v[2]:.12f}," for k, v in enumerate(crystal.cell, start=1))
-    yield "  elements=" + " ".join(f'"{e}"' for e in elements) + ","
-    yield "  types=" + " ".join(str(elements.index(s) + 1) for s in names) + ","
+    yield "  elements=" + " ".join(f'"{name}"' for name, _ in types) + ","
+    if not natural:
+        yield "  masses(:)=" + " ".join(f"{mass:.6f}" for _, mass in types) + ","
+        yield "  gfactors(:)=" + " ".join("0.0" for _ in types) + ","
+    own = [types.index(x) + 1 for x in zip(names, crystal.masses.tolist(), strict=True)]
+    yield "  types=" + " ".join(map(str, own)) + ","
     for k, x in enumerate(crystal.scaled_positions, start=1):
         yield f"  positions(:,{k})={x[0]:.12f} {x[1]:.12f} {x[2]:.12f},"
     if born is not None:
@@ -124,7 +129,7 @@ def _control(crystal: Crystal, repeats: Ints, born: BornCharges | None) -> Itera
     yield "  T=300, scalebroad=1.0"
     yield "&end"
     yield "&flags"
-    yield f"  nonanalytic=.{'false' if born is None else 'true'}."
+    yield f"  nonanalytic=.{'false' if born is None else 'true'}." + ("" if natural else ", autoisotopes=.false.")
     yield "&end"
 
 

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from ase import units
-from ase.data import atomic_masses
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
@@ -93,7 +92,7 @@ def baseline_matrices(
     baseline = force_field.harmonic_baseline
     if baseline is None:
         return 0.0
-    weights = 1.0 / np.sqrt(np.repeat(atomic_masses[force_field.basis.crystal.numbers], 3))
+    weights = 1.0 / np.sqrt(np.repeat(force_field.basis.crystal.masses, 3))
     along = None if directions is None else np.broadcast_to(_points(directions), q_points.shape)
     return np.asarray(baseline.force_constants(q_points, along) * weights[:, None] * weights)
 
@@ -116,7 +115,7 @@ def frequencies(
     Raises:
         InputError: q points that are not three finite numbers each, or a baseline whose constants are not known.
     """
-    q, masses = _points(q_points), np.asarray(atomic_masses[force_field.basis.crystal.numbers])
+    q, masses = _points(q_points), force_field.basis.crystal.masses
     pairs = harmonic_constants(force_field, parameters, images)
     chunk = max(1, MAX_CHUNK // (int(np.prod(pairs.tensors.shape[:-3])) * 9 * len(masses) ** 2))
     along = None if directions is None else np.broadcast_to(_points(directions), q.shape)
@@ -148,7 +147,7 @@ def eigenvectors(
     Raises:
         InputError: q points that are not three finite numbers each, or a baseline whose constants are not known.
     """
-    q, masses = _points(q_points), np.asarray(atomic_masses[force_field.basis.crystal.numbers])
+    q, masses = _points(q_points), force_field.basis.crystal.masses
     matrices = dynamical_matrices(harmonic_constants(force_field, None, images), masses, q)
     squares, vectors = np.linalg.eigh(matrices + baseline_matrices(force_field, q, directions))
     return to_frequencies(squares), vectors

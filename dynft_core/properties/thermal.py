@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import units
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
@@ -136,7 +136,7 @@ def _displacements(force_field: ForceField, drawn: Floats, settings: PropertySet
     q, weights = mesh(settings.repeats)
     numbers = force_field.basis.crystal.numbers
     species = np.unique(numbers)
-    masses = np.asarray(atomic_masses[numbers])
+    masses = force_field.basis.crystal.masses
     below = baseline_matrices(force_field, q)
 
     def of(parameters: Floats) -> Floats:

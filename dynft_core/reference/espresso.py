@@ -22,6 +22,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +66,21 @@ def make_espresso(parameters: Parameters, directory: Path) -> Any:
     data = namelists(given.pop("input_data", {}))
     data["control"] = {"disk_io": "none", **data["control"], "calculation": "scf", "tprnfor": True, "outdir": "./"}
     profile = EspressoProfile(pw_command(parameters), str(_folder(parameters)))
-    make: Any = Espresso  # its constructor has no types
+    make: Any = _FromMoments  # its constructor has no types
     return make(profile=profile, directory=str(directory), input_data=data, **given)
+
+
+class _FromMoments(Espresso):
+    """ASE's Espresso, which would write moments in μ_B where every pw.x reads fractions of the valence electrons."""
+
+    def write_inputfiles(self, atoms: Atoms, properties: Any) -> None:
+        moments = atoms.get_initial_magnetic_moments()
+        if moments.any():
+            folder, files = Path(self.profile.pseudo_dir), self.parameters["pseudopotentials"]
+            valence = [_valence(folder / files[symbol]) for symbol in atoms.symbols]
+            atoms = atoms.copy()
+            atoms.set_initial_magnetic_moments(np.clip(moments / valence, -1, 1))
+        super().write_inputfiles(atoms, properties)  # type: ignore[no-untyped-call]
 
 
 def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
@@ -92,7 +106,12 @@ def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
     with problems:
         _check_command(pw_command(parameters))
     with problems:
+        _check_spin(data, atoms)
+    with problems:
         files = _potential_files(parameters, atoms)
+        if atoms.has("initial_magmoms"):
+            for path in files.values():
+                _valence(path)
     problems.refuse()
     notes = [f"pseudopotentials: {', '.join(path.name for path in files.values())}"]
     threshold = data["electrons"].get("conv_thr", 1e-6)
@@ -199,6 +218,37 @@ def _namelist_of(key: str, namelist: str | None) -> str:
     known = [k for keys in candidates.values() for k in keys]
     remedy = f"it belongs to {right}" if right else nearest(plain, known, "leave it out")
     raise bad_parameter(where, "keys of pw.x", f"'{key}'", remedy)
+
+
+def _check_spin(data: Mapping[str, Mapping[str, Any]], atoms: Atoms) -> None:
+    system = data.get("system", {})
+    if atoms.has("initial_magmoms") and system.get("nspin") != 2:
+        raise bad_parameter(
+            "input_data.system.nspin", "2: the structure has magnetic moments", repr(system.get("nspin", 1)),
+            "set it, or take the column initial_magmoms out of the structure",
+        )
+    if given := next((key for key in system if key.startswith("starting_magnetization")), None):
+        raise bad_parameter(
+            "input_data.system", "moments in the structure, which tell atoms of one species apart", f"'{given}'",
+            "write them there as a column initial_magmoms:R:1 (μ_B)",
+        )
+
+
+@cache
+def _valence(path: Path) -> float:
+    """Valence electrons of a pseudopotential.
+
+    Raises:
+        InputError: a file in another format than UPF.
+    """
+    text = path.read_text(errors="replace")
+    found = re.search(r'z_valence\s*=\s*"\s*([^"\s]+)|([\d.]+)\s+Z valence', text)
+    if found is None:
+        raise InputError(
+            "reference.parameters.pseudopotentials", "UPF files, which tell the valence electrons that carry moments",
+            f"'{path.name}'", "choose a pseudopotential in UPF",
+        )
+    return float(found[1] or found[2])
 
 
 def _check_k_points(parameters: Parameters) -> None:

@@ -22,17 +22,23 @@ from dynft_core.regression.statistics import Statistics
 Floats = NDArray[np.float64]
 
 
+FEW = 10
+"""Errors of fewer structures do not show that predictions are too cautious: each displaces other atoms perhaps."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """Sums over the force components of structures, each predicted without itself.
 
     Attributes:
         square, expected: Σ errors² and what the posteriors expect of it, (eV/Å)²; n_rows: force components.
+        n_structures: how many were left out.
     """
 
     square: float = 0.0
     expected: float = 0.0
     n_rows: int = 0
+    n_structures: int = 0
 
     @property
     def rmse(self) -> float:
@@ -43,6 +49,11 @@ class LeftOut:
     def ratio(self) -> float:
         """Actual over expected error."""
         return float(np.sqrt(self.square / self.expected))
+
+    @property
+    def scale(self) -> float:
+        """What standard deviations are to be multiplied by: the ratio, but not less than 1 for few structures."""
+        return self.ratio if self.n_structures >= FEW else max(self.ratio, 1.0)
 
 
 def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floats, Floats]:
@@ -68,11 +79,14 @@ def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Float
     Raises:
         InputError: structures are pending in the covariance.
     """
-    square, expected, rows = 0.0, 0.0, 0
+    total = LeftOut()
     for matrix, forces in structures:
         errors, variances = left_out(posterior, matrix, forces)
-        square, expected, rows = square + float(errors @ errors), expected + float(variances.sum()), rows + len(errors)
-    return LeftOut(square, expected, rows)
+        total = LeftOut(
+            total.square + float(errors @ errors), total.expected + float(variances.sum()),
+            total.n_rows + len(errors), total.n_structures + 1,
+        )  # fmt: skip
+    return total
 
 
 def square_left_out(posterior: Posterior, own: Statistics) -> float:

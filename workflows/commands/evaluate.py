@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from dynft_core.assessment.scores import rms
 from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.models.registry import MOMENT_TENSOR, family_of
 from dynft_core.storage.json_values import json_text
+from workflows.commands.moment_tensor import evaluate_moment_tensor, info_moment_tensor
 from workflows.user_files.born_charges import baseline_lines, larger_cell_note
 from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
 from workflows.user_files.structures import read_labelled_frames
@@ -64,10 +66,14 @@ class CellAccuracy:
     predicted_rmse: float
 
 
-def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_json: bool) -> str:
+def evaluate_command(
+    force_field: Path, data: Path, reference: Path | None, as_json: bool, forces_key: str | None = None
+) -> str:
     """Score the force field on `data`; returns what to print."""
+    if family_of(force_field) == MOMENT_TENSOR:
+        return evaluate_moment_tensor(force_field, data, as_json)
     loaded = ForceField.load(force_field)
-    accuracy = evaluate(loaded, data, reference)
+    accuracy = evaluate(loaded, data, reference, forces_key)
     if as_json:
         return json_text(accuracy)
     share = "; all forces are zero" if math.isnan(accuracy.relative) else f" ({accuracy.relative:.2%} of the rms force)"
@@ -117,13 +123,15 @@ def consistency(accuracy: Accuracy) -> str:
     )
 
 
-def evaluate(force_field: ForceField, data: Path, reference: Path | None = None) -> Accuracy:
+def evaluate(
+    force_field: ForceField, data: Path, reference: Path | None = None, forces_key: str | None = None
+) -> Accuracy:
     """Score a force field on the structures of `data`, of the training supercell or of others.
 
     Raises:
         InputError: as `read_labelled_frames`, zero forces on displaced atoms, or forces in other units.
     """
-    cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell)
+    cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell, forces_key)
     noise = float(force_field.posterior.beta_inv_sqrt)
     residuals, forces, bayesian, by_cell = [], [], [], []
     for x in cells:
@@ -156,6 +164,8 @@ def evaluate(force_field: ForceField, data: Path, reference: Path | None = None)
 
 def info_command(path: Path, as_json: bool) -> str:
     """What a force-field file holds; returns what to print."""
+    if family_of(path) == MOMENT_TENSOR:
+        return info_moment_tensor(path, as_json)
     loaded = ForceField.load(path, pending=True)  # it says how many they are, and no ε_B
     values = loaded.describe()
     if as_json:

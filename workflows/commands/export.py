@@ -13,8 +13,10 @@ from dynft_core.interop.gap import GapSettings, write_gap
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.expansion.images import holds_apart, shortest_vector
 from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.models.registry import MOMENT_TENSOR, family_of
 from dynft_core.reference.label import read_label
 from dynft_core.storage.files import making_folder
+from workflows.commands.moment_tensor import export_moment_tensor
 from workflows.user_files.born_charges import force_field_note
 from workflows.user_files.outputs import check_folder, replaced
 from workflows.user_files.structures import read_frames
@@ -69,6 +71,8 @@ def export_command(force_field: Path, name: str, output: Path, supercell: str | 
         InputError: anything unusable among the arguments.
         OSError: the folder cannot be written to.
     """
+    if family_of(force_field) == MOMENT_TENSOR:
+        return export_moment_tensor(force_field, name, output)
     check_format(name)
     before = check_folder(output)
     loaded = ForceField.load(force_field)

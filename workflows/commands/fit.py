@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dynft_core.errors import DynftError, InputError
 from dynft_core.expansion_choice.scan import ALLOWED_S, ScanStep, scan_cutoffs
 from dynft_core.lattice.cells import ReferenceCell
-from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.force_constants.expansion.rotational_conditions import sums_of
@@ -27,10 +27,11 @@ from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from dynft_core.vocabulary import Prior
 from workflows.user_files.born_charges import fit_lines
+from workflows.user_files.crystals import read_crystal, symmetry_note
 from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.outputs import check_output, replaced
-from workflows.user_files.structures import LabelledFrames, one_supercell, read_labelled_frames, read_structure
+from workflows.user_files.structures import LabelledFrames, one_supercell, read_labelled_frames
 from workflows.views.fits import left_out_lines
 from workflows.views.progress import duration
 
@@ -62,6 +63,7 @@ def parse_cutoffs(text: str) -> dict[int, float]:
 class FitSettings:
     """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules.
 
+    `forces_key`: the column of extended xyz that has the forces; None: 'forces'.
     `born`: Born charges whose dipole-dipole forces are the baseline; `metal`: there are none.
     """
 
@@ -69,6 +71,7 @@ class FitSettings:
     prior: Prior = "decaying"
     max_order: int = MAX_ORDER
     rotational: bool = False
+    forces_key: str | None = None
     born: Path | None = None
     metal: bool = False
 
@@ -103,7 +106,11 @@ def fit_command(
     try:
         with ranks.together():
             before = check_output(output, "force field", data, primitive, reference)
-            crystal, frames = _read(data, primitive, settings, reference)
+            frames, notes = _read(data, primitive, settings, reference, say if ranks.first else _say_nothing)
+            if ranks.first:
+                for note in notes:
+                    say(note)
+            crystal = frames[0].supercell.crystal
             dipoles = None if settings.born is None else Dipoles(read_born_charges(settings.born, crystal))
         force_field, lines = _fit(crystal, frames, dipoles, settings, ranks, say if ranks.first else _say_nothing)
     except DynftError:
@@ -117,13 +124,25 @@ def fit_command(
 
 
 def _read(
-    data: Path, primitive: Path, settings: FitSettings, reference: Path | None
-) -> tuple[Crystal, tuple[LabelledFrames, ...]]:
-    """The crystal and the frames; the cutoffs are looked at before the long file is read."""
-    crystal = reduce_to_primitive(Crystal(read_structure(primitive, "--primitive")))
+    data: Path, primitive: Path, settings: FitSettings, reference: Path | None, say: Callable[[str], None]
+) -> tuple[tuple[LabelledFrames, ...], list[str]]:
+    """The frames, supercells of the crystal with their lattice; sentences on what is not as `primitive` has it.
+
+    The cutoffs are looked at before the long file is read.
+    """
+    given = read_crystal(primitive, "--primitive")
+    crystal = reduce_to_primitive(given.crystal)
     if not settings.automatic:
         check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
-    return crystal, read_labelled_frames(data, crystal, reference)
+    frames = read_labelled_frames(data, crystal, reference, own_lattice=True, forces_key=settings.forces_key, say=say)
+    remedy = "give a symmetric cell (dynft init --symprec {} makes one)"
+    notes = [*given.notes, *symmetry_note(crystal, remedy)]
+    taken = strain(frames[0].supercell.crystal.cell, crystal.cell)
+    if taken > CELL_TOLERANCE:
+        notes.append(
+            f"note: the lattice of the data is taken, that of --primitive is strained by {100 * taken:.2g} % against it"
+        )
+    return frames, notes
 
 
 def _fit(
@@ -250,6 +269,8 @@ def _summary(force_field: ForceField, cells: Sequence[LabelledFrames], unknown: 
         f"fitting error β^(-1/2) {1e3 * posterior.beta_inv_sqrt:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
         *left_out_lines(force_field.left_out),
     ]
+    if force_field.left_out is None:
+        lines.append("one structure tells nothing of the error on others: give more, or try it with dynft evaluate")
     if unknown:
         lines.insert(2, prior_note(unknown, size, rows, force_field.prior))
     return lines

@@ -17,9 +17,9 @@ from workflows.campaign.paths import SUPERCELL
 from workflows.campaign.plan import MOST_CANDIDATES
 from workflows.campaign_file.schema import Campaign, ExpansionSection
 from workflows.user_files.born_charges import IN_CAMPAIGN, campaign_born_charges, fit_lines, polar_note
+from workflows.user_files.crystals import read_crystal
 from workflows.user_files.data_checks import check_memory
 from workflows.user_files.expansion_notes import images_note, shell_note
-from workflows.user_files.structures import read_structure
 
 
 def check_campaign(campaign: Campaign) -> list[str]:
@@ -28,7 +28,8 @@ def check_campaign(campaign: Campaign) -> list[str]:
     Raises:
         InputError: unusable structure, supercell, cutoffs or calculator.
     """
-    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+    given = read_crystal(Path(campaign.crystal.structure), "crystal.structure")
+    crystal = given.crystal
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
     matrices = {group.cell: group.supercell for group in campaign.groups}
     cells = [supercell, *(Supercell.build(crystal, m) for cell, m in matrices.items() if cell != SUPERCELL)]
@@ -41,8 +42,9 @@ def check_campaign(campaign: Campaign) -> list[str]:
     supercell = max(cells, key=lambda cell: cell.n_atoms)
     family(campaign.model_settings().family)
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
+    notes = check_calculator(reference_settings(campaign), supercell.atoms())
     found += _born_notes(campaign, crystal)
-    return [*check_calculator(reference_settings(campaign), supercell.atoms()), *(note for note in found if note)]
+    return [*given.notes, *notes, *(note for note in found if note)]
 
 
 def _born_notes(campaign: Campaign, crystal: Crystal) -> list[str]:

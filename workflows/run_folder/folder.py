@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dynft_core.errors import RunFolderError
-from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.born_file import write_born
 from dynft_core.storage.files import replacing
@@ -21,7 +20,7 @@ from workflows.run_folder.lease import held
 from workflows.run_folder.requests import requests
 from workflows.run_folder.snapshot import Snapshots
 from workflows.user_files.born_charges import campaign_born_charges
-from workflows.user_files.structures import read_structure
+from workflows.user_files.crystals import read_crystal
 
 RUN_MODE = 0o700
 """A run folder is the user's own, whatever their umask."""
@@ -37,7 +36,7 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         StructureError, FileFormatError: the structure cannot be used; nothing has been written then.
         RunFolderError: not writable, another campaign's, without its journal, or in use by a running driver.
     """
-    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+    crystal = read_crystal(Path(campaign.crystal.structure), "crystal.structure").crystal
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
     born = campaign_born_charges(campaign.crystal.born, crystal)
     with ExitStack() as stack:

@@ -73,6 +73,8 @@ def refuse_other_campaign(
             np.array_equal(before.numbers, supercell.numbers)
             and np.allclose(before.cell[:], supercell.cell, rtol=0, atol=1e-9)
             and np.allclose(before.positions, supercell.positions, rtol=0, atol=1e-9)
+            and np.allclose(before.get_masses(), supercell.masses, rtol=0, atol=1e-9)
+            and np.allclose(before.get_initial_magnetic_moments(), supercell.moments, rtol=0, atol=1e-9)
         )
         different = [] if same else ["the structure in crystal.structure"]
         if born and (run_dir / BORN).read_text(encoding="utf-8") != "".join(f"{line}\n" for line in born_lines(born)):

@@ -47,18 +47,15 @@ class Dipoles:
 
     def describe(self) -> str:
         """See `Baseline.describe`."""
-        crystal = self.born.crystal
-        arrays = {
-            "cell": crystal.cell, "scaled_positions": crystal.scaled_positions, "numbers": crystal.numbers,
-            "dielectric": self.born.dielectric, "charges": self.born.charges,
-        }  # fmt: skip
+        own = {"dielectric": self.born.dielectric, "charges": self.born.charges}
+        arrays = self.born.crystal.arrays() | own
         return f"{__name__}:read_dipoles {json.dumps({name: value.tolist() for name, value in arrays.items()})}"
 
 
 def read_dipoles(text: str) -> Dipoles:
     """The dipoles that `Dipoles.describe` gave the text of, to the last bit."""
     own = {name: np.array(value) for name, value in json.loads(text).items()}
-    crystal = Crystal.from_arrays(own["cell"], own["scaled_positions"], own["numbers"])
+    crystal = Crystal.from_arrays(own)
     return Dipoles(BornCharges(crystal, own["dielectric"], own["charges"]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -304,7 +304,7 @@ class ForceField:
             arrays |= {f"basis.{name}": value for name, value in self.basis.arrays().items()}
         arrays |= {f"supercell.{name}": value for name, value in self.supercell.describe().items()}
         if self.left_out is not None:
-            arrays["left_out"] = np.array([self.left_out.square, self.left_out.expected, self.left_out.n_rows])
+            arrays["left_out"] = np.array(astuple(self.left_out), dtype=np.float64)
         attributes |= {
             "kind": KIND,
             "family": self.family,
