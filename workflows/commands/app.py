@@ -329,7 +329,7 @@ def phonons(
     ] = None,
     born: BornFile = None,
     direction: Annotated[
-        str | None, typer.Option(help="Direction, fractional as the points, by which a polar crystal comes to Γ.")
+        str | None, typer.Option(help="Direction in which a polar crystal's Γ is approached, in the points' units.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -39,7 +39,7 @@ MODES_SHOWN = 5
 class PhononSettings:
     """What `dynft phonons` computes: points and mesh as the user writes them, samples of the posterior for errors.
 
-    `born`: Born charges for a force field without; `direction`: along which Γ is come to.
+    `born`: Born charges for a force field without; `direction`: along which Γ is approached.
     """
 
     points: str | None = None
@@ -58,7 +58,7 @@ class PhononSettings:
 
 @dataclass(frozen=True, eq=False)
 class _Phonons:
-    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) by which Γ is met."""
+    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) of approach to Γ."""
 
     q_points: Floats
     direction: Floats | None
@@ -258,8 +258,8 @@ def _polar_lines(result: _Phonons, force_field: ForceField) -> list[str]:
     if "Γ" not in result.labels:
         return []
     if result.direction is None:
-        return ['Γ is without the macroscopic field: --direction "1 0 0" comes to it along a direction']
-    return [f"Γ is come to along ({' '.join(f'{x:g}' for x in result.direction)}), with the non-analytic term"]
+        return ['Γ is without the macroscopic field: --direction "1 0 0" approaches it along a direction']
+    return [f"Γ is approached along ({' '.join(f'{x:g}' for x in result.direction)}), with the non-analytic term"]
 
 
 def _files(result: _Phonons, before: set[Path]) -> list[str]:
