@@ -18,8 +18,13 @@ class ModelSettings:
 
 
 def force_constants(
-    cutoffs_A: Sequence[float], prior: Prior = "decaying", noise_floor_eV_A: float = 1e-5
+    cutoffs_A: Sequence[float], prior: Prior = "decaying", noise_floor_eV_A: float = 1e-5, cheap: str = ""
 ) -> ModelSettings:
-    """An expansion in force constants; cutoffs (Å) of orders 2, 3, …"""
-    parameters = {"cutoffs_A": list(cutoffs_A), "prior": prior, "noise_floor_eV_A": noise_floor_eV_A}
+    """An expansion in force constants; cutoffs (Å) of orders 2, 3, …
+
+    `cheap`: what makes a cheap potential (see `Baseline.describe`), whose force constants the prior mean may be.
+    """
+    parameters: dict[str, Any] = {"cutoffs_A": list(cutoffs_A), "prior": prior, "noise_floor_eV_A": noise_floor_eV_A}
+    if cheap:
+        parameters["cheap"] = cheap
     return ModelSettings("force_constants", parameters)

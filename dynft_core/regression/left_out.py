@@ -34,6 +34,15 @@ class LeftOut:
     expected: float = 0.0
     n_rows: int = 0
 
+    @classmethod
+    def over(cls, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
+        """Of structures' errors and the variances expected of them (3N,), as `left_out` gives them."""
+        square, expected, rows = 0.0, 0.0, 0
+        for errors, variances in structures:
+            square, expected = square + float(errors @ errors), expected + float(variances.sum())
+            rows += len(errors)
+        return cls(square, expected, rows)
+
     @property
     def rmse(self) -> float:
         """Leave-one-structure-out error, eV/Å."""
@@ -60,19 +69,6 @@ def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floa
     inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
     errors = inverse.T @ (inverse @ (matrix @ posterior.mean - forces))
     return np.asarray(errors), np.asarray(np.sum(inverse**2, axis=0) / posterior.beta)
-
-
-def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
-    """Errors of `structures`, (sensing matrix (3N, M), forces (3N,)) pairs that are among the posterior's labels.
-
-    Raises:
-        InputError: structures are pending in the covariance.
-    """
-    square, expected, rows = 0.0, 0.0, 0
-    for matrix, forces in structures:
-        errors, variances = left_out(posterior, matrix, forces)
-        square, expected, rows = square + float(errors @ errors), expected + float(variances.sum()), rows + len(errors)
-    return LeftOut(square, expected, rows)
 
 
 def square_left_out(posterior: Posterior, own: Statistics) -> float:

@@ -197,11 +197,14 @@ def fit(
             help="Born-Huang and Huang conditions on order 2; false for a crystal under stress or with forces.",
         ),
     ] = False,
+    cheap: Annotated[
+        str, typer.Option(help="Calculator of a cheap potential (name or module:callable), for the prior mean.")
+    ] = "",
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
     from workflows.commands.fit import FitSettings, fit_command
 
-    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational), reference)
+    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational, cheap), reference)
 
 
 @app.command()

@@ -12,22 +12,24 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import DynftError, InputError
 from dynft_core.expansion_choice.scan import ALLOWED_S, ScanStep, scan_cutoffs
+from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.expansion.rotational_conditions import sums_of
 from dynft_core.models.force_constants.fitting import fit_cells, widened, with_rotational_sum_rules
 from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.reference.cheap import CheapPotential
 from dynft_core.regression.mpi import Ranks
 from dynft_core.regression.posterior import Posterior
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
-from dynft_core.vocabulary import Prior
+from dynft_core.vocabulary import Prior, ReferenceSettings
 from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.outputs import check_output, replaced
 from workflows.user_files.structures import LabelledFrames, one_supercell, read_labelled_frames, read_structure
-from workflows.views.fits import left_out_lines
+from workflows.views.fits import cheap_lines, left_out_lines
 from workflows.views.progress import duration
 
 Floats = NDArray[np.float64]
@@ -56,12 +58,16 @@ def parse_cutoffs(text: str) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules."""
+    """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules.
+
+    `cheap`: a calculator whose force constants the prior mean may be, by name or 'module:callable'; "": none.
+    """
 
     cutoffs: str
     prior: Prior = "decaying"
     max_order: int = MAX_ORDER
     rotational: bool = False
+    cheap: str = ""
 
     @property
     def automatic(self) -> bool:
@@ -87,7 +93,8 @@ def fit_command(
         with ranks.together():
             before = check_output(output, "force field", data, primitive, reference)
             crystal, frames = _read(data, primitive, settings, reference)
-        force_field, lines = _fit(crystal, frames, settings, ranks, say if ranks.first else _say_nothing)
+            cheap = _cheap_potential(settings, frames)
+        force_field, lines = _fit(crystal, frames, settings, cheap, ranks, say if ranks.first else _say_nothing)
     except DynftError:
         if ranks.first:
             raise
@@ -108,10 +115,26 @@ def _read(
     return crystal, read_labelled_frames(data, crystal, reference)
 
 
+def _cheap_potential(settings: FitSettings, cells: Sequence[LabelledFrames]) -> CheapPotential | None:
+    """The cheap potential, which computes the crystal.
+
+    Raises:
+        InputError: it does not, or there are rotational sum rules, too.
+    """
+    if not settings.cheap:
+        return None
+    if settings.rotational:
+        raise InputError("--cheap", "no --rotational-sum-rules beside it", "both", "leave one of them out")
+    found = CheapPotential(ReferenceSettings(settings.cheap))
+    found.check(ReferenceCell.of(max((x.supercell for x in cells), key=lambda cell: cell.n_atoms).atoms()))
+    return found
+
+
 def _fit(
     crystal: Crystal,
     cells: Sequence[LabelledFrames],
     settings: FitSettings,
+    cheap: CheapPotential | None,
     ranks: Ranks,
     say: Callable[[str], None],
 ) -> tuple[ForceField, list[str]]:
@@ -132,7 +155,9 @@ def _fit(
         for note in _notes(crystal, [x.supercell for x in cells], cutoffs_A, settings.prior, ranks.size):
             say(note)
         basis = ForceConstantBasis.cached(crystal, cutoffs_A)
-    force_field = fit_cells(basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks)
+    force_field = fit_cells(
+        basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks, cheap=cheap
+    )
     unknown = undetermined(force_field.posterior)
     if settings.rotational:
         free, force_field = force_field, with_rotational_sum_rules(force_field, NOISE_FLOOR_EV_A)
@@ -214,8 +239,9 @@ def _summary(force_field: ForceField, cells: Sequence[LabelledFrames], unknown: 
         f"{structures}: {rows} force components",
         f"{size} parameters ({orders})",
         f"training RMSE {1e3 * math.sqrt(square / rows):.3f} meV/Å, "
-        f"fitting error β^(-1/2) {1e3 * posterior.beta_inv_sqrt:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
+        f"fitting error β^(-1/2) {1e3 * force_field.noise_eV_A:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
         *left_out_lines(force_field.left_out),
+        *cheap_lines(force_field.describe()["cheap"]),
     ]
     if unknown:
         lines.insert(2, prior_note(unknown, size, rows, force_field.prior))

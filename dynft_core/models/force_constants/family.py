@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dynft_core.lattice.cells import Frame, by_cell
 from dynft_core.lattice.crystal import Crystal
+from dynft_core.models.baseline import load_baseline
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
 from dynft_core.models.force_constants.fitting import fit_cells, refit_cells, without_labels
 from dynft_core.models.force_constants.force_field import ForceField, matched
@@ -40,7 +41,10 @@ class ForceConstants:
             cells = labels_of(base.basis.crystal, frames)
             return refit_cells(base, cells, keys, own["noise_floor_eV_A"], ranks) if frames else base
         basis = ForceConstantBasis.cached(Crystal(primitive), cutoffs_A)
-        return fit_cells(basis, labels_of(basis.crystal, frames), keys, own["prior"], own["noise_floor_eV_A"], ranks)
+        cheap = load_baseline(own.get("cheap", ""))
+        return fit_cells(
+            basis, labels_of(basis.crystal, frames), keys, own["prior"], own["noise_floor_eV_A"], ranks, cheap=cheap
+        )
 
     def without(self, model: ForceField, frames: Sequence[Frame], settings: ModelSettings) -> ForceField:
         """The force field of its other labels; nothing is pending."""
