@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.lattice.cells import ReferenceCell
-from dynft_core.reference.calculators import dft_code_of, make_calculator
+from dynft_core.reference.calculators import check_calculator, dft_code_of, make_calculator
 from dynft_core.vocabulary import ReferenceSettings
 
 Floats = NDArray[np.float64]
@@ -21,6 +23,16 @@ Floats = NDArray[np.float64]
 ARGUMENT = "cheap.calculator"
 KEPT = 2000
 """Structures of a cell whose forces a process remembers: fits want those of the same labels again and again."""
+
+
+@contextmanager
+def _as_cheap() -> Iterator[None]:
+    """What is wrong with a reference calculator, said of a cheap one."""
+    try:
+        yield
+    except InputError as error:
+        argument = error.argument.replace("reference.", "cheap.")
+        raise InputError(argument, error.expected, " ".join(error.got.split()), error.remedy) from error
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,8 @@ class CheapPotential:
                 ARGUMENT, "a potential that computes forces in a moment", f"'{self.settings.calculator}', a DFT code",
                 "name the ASE calculator of a potential",
             )
+        with _as_cheap():
+            check_calculator(self.settings, cell.atoms())
         u = np.random.default_rng(0).normal(0.0, 0.02, (1, *cell.sites.shape))
         if not self.on(cell).forces_and_energies(u)[0].any():
             raise InputError(
@@ -74,13 +88,9 @@ class CheapForces:
 
     def __init__(self, settings: ReferenceSettings, cell: ReferenceCell) -> None:
         self._name, self._cell = settings.calculator, cell
-        try:
-            self._calculator = make_calculator(settings, tempfile.gettempdir())
-        except InputError as error:
-            argument = error.argument.replace("reference.", "cheap.")
-            raise InputError(argument, error.expected, error.got, error.remedy) from error
         self._atoms = cell.atoms()  # one for all structures: some calculators read their parameters for each new one
-        self._atoms.calc = self._calculator
+        with _as_cheap():
+            self._atoms.calc = make_calculator(settings, tempfile.gettempdir())
         self._perfect = self._computed(np.zeros_like(cell.sites))
         self._of = lru_cache(KEPT)(lambda u: self._computed(np.frombuffer(u).reshape(-1, 3)))
 

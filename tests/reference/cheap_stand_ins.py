@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
 
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import ReferenceSettings
@@ -39,6 +40,10 @@ def noise() -> Calculator:
     """Forces that have nothing to do with the structure."""
     rng = np.random.default_rng(0)
     return _Changed(lambda forces: rng.normal(0.0, 0.5, forces.shape))
+
+
+def metals() -> Calculator:
+    return EMT()
 
 
 def too_few() -> Calculator:

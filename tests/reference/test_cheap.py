@@ -53,7 +53,8 @@ def test_its_description_makes_it_again() -> None:
         ("no_such_module:potential", {}, "no_such_module"),
         ("lj", {"sigmma": 3.4}, "did you mean 'sigma'?"),
         ("tersof-si", {}, "did you mean 'tersoff-si'?"),
-        ("emt", {}, "one that computes crystals of Si"),  # knows metals alone
+        ("emt", {}, "one that knows Si"),
+        ("cheap_stand_ins:metals", {}, "one that computes crystals of Si"),
         ("vasp", {}, "a DFT code"),
     ],
 )

@@ -27,7 +27,8 @@ class Data:
         self.mean = rng.normal(0.0, 1.5, 9)
         self.ratios = 1 + SPREAD * rng.standard_normal(3)
         self.truth = self.ratios[GROUPS] * self.mean + rng.standard_normal(9) / np.sqrt(np.array(ALPHA)[GROUPS])
-        self.matrices, self.residuals, self.forces = map(np.array, zip(*(self.draw() for _ in range(count)), strict=True))
+        drawn = zip(*(self.draw() for _ in range(count)), strict=True)
+        self.matrices, self.residuals, self.forces = map(np.array, drawn)
 
     def draw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         matrix, residual = self.rng.normal(size=(6, 9)), self.rng.normal(0.0, 0.7, 6)
@@ -82,8 +83,9 @@ def test_posterior_evidence_and_ratios_are_those_of_the_joint_normal_distributio
 def test_sums_come_and_go() -> None:
     data = Data(0, 6)
     (some, some_cheap), (others, other_cheap), (whole, all_cheap) = data.sums(0, 2), data.sums(2), data.sums()
-    control = Control(some + others, some_cheap + other_cheap, data.mean, PARTS)
-    np.testing.assert_allclose(control.fitted(known)[0].mean, Control(whole, all_cheap, data.mean, PARTS).fitted(known)[0].mean)
+    added = Control(some + others, some_cheap + other_cheap, data.mean, PARTS).fitted(known)[0]
+    at_once = Control(whole, all_cheap, data.mean, PARTS).fitted(known)[0]
+    np.testing.assert_allclose(added.mean, at_once.mean)
     np.testing.assert_allclose((all_cheap - other_cheap).moment, some_cheap.moment)
     assert (all_cheap - other_cheap).cross == pytest.approx(some_cheap.cross)
 

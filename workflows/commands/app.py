@@ -200,11 +200,15 @@ def fit(
     cheap: Annotated[
         str, typer.Option(help="Calculator of a cheap potential (name or module:callable), for the prior mean.")
     ] = "",
+    cheap_structures: Annotated[
+        Path | None, typer.Option(help="Structures like those to come, forces not needed, for the cheap potential.")
+    ] = None,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
     from workflows.commands.fit import FitSettings, fit_command
 
-    fit_command(data, primitive, output, FitSettings(cutoffs, prior, max_order, rotational, cheap), reference)
+    settings = FitSettings(cutoffs, prior, max_order, rotational, cheap, cheap_structures)
+    fit_command(data, primitive, output, settings, reference)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from dynft_core.expansion_choice.scan import ALLOWED_S, ScanStep, scan_cutoffs
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.force_constants.cheap_labels import Structures
 from dynft_core.models.force_constants.expansion.rotational_conditions import sums_of
 from dynft_core.models.force_constants.fitting import fit_cells, widened, with_rotational_sum_rules
 from dynft_core.models.force_constants.force_field import ForceField
@@ -28,7 +29,13 @@ from dynft_core.vocabulary import Prior, ReferenceSettings
 from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.outputs import check_output, replaced
-from workflows.user_files.structures import LabelledFrames, one_supercell, read_labelled_frames, read_structure
+from workflows.user_files.structures import (
+    LabelledFrames,
+    one_supercell,
+    read_frames,
+    read_labelled_frames,
+    read_structure,
+)
 from workflows.views.fits import cheap_lines, left_out_lines
 from workflows.views.progress import duration
 
@@ -61,6 +68,7 @@ class FitSettings:
     """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules.
 
     `cheap`: a calculator whose force constants the prior mean may be, by name or 'module:callable'; "": none.
+    `cheap_structures`: a file of structures, without forces, that it computes beside those of the data.
     """
 
     cutoffs: str
@@ -68,6 +76,7 @@ class FitSettings:
     max_order: int = MAX_ORDER
     rotational: bool = False
     cheap: str = ""
+    cheap_structures: Path | None = None
 
     @property
     def automatic(self) -> bool:
@@ -93,8 +102,9 @@ def fit_command(
         with ranks.together():
             before = check_output(output, "force field", data, primitive, reference)
             crystal, frames = _read(data, primitive, settings, reference)
-            cheap = _cheap_potential(settings, frames)
-        force_field, lines = _fit(crystal, frames, settings, cheap, ranks, say if ranks.first else _say_nothing)
+            cheap, unlabelled = _cheap_potential(settings, frames), _unlabelled(settings, frames)
+        tell = say if ranks.first else _say_nothing
+        force_field, lines = _fit(crystal, frames, settings, cheap, unlabelled, ranks, tell)
     except DynftError:
         if ranks.first:
             raise
@@ -130,11 +140,27 @@ def _cheap_potential(settings: FitSettings, cells: Sequence[LabelledFrames]) -> 
     return found
 
 
+def _unlabelled(settings: FitSettings, cells: Sequence[LabelledFrames]) -> list[Structures]:
+    """Structures of the largest supercell, for the cheap potential alone.
+
+    Raises:
+        InputError: there is no cheap potential, or the file has other structures.
+    """
+    if settings.cheap_structures is None:
+        return []
+    if not settings.cheap:
+        raise InputError("--cheap-structures", "--cheap beside it", "it alone", "name the cheap potential")
+    cell = max((x.supercell for x in cells), key=lambda cell: cell.n_atoms)
+    frames = read_frames(settings.cheap_structures, "--cheap-structures")
+    return [(cell, np.array([cell.frame_displacements(frame)[0] for frame in frames]))]
+
+
 def _fit(
     crystal: Crystal,
     cells: Sequence[LabelledFrames],
     settings: FitSettings,
     cheap: CheapPotential | None,
+    unlabelled: Sequence[Structures],
     ranks: Ranks,
     say: Callable[[str], None],
 ) -> tuple[ForceField, list[str]]:
@@ -156,8 +182,9 @@ def _fit(
             say(note)
         basis = ForceConstantBasis.cached(crystal, cutoffs_A)
     force_field = fit_cells(
-        basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks, cheap=cheap
-    )
+        basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks, cheap=cheap,
+        unlabelled=unlabelled,
+    )  # fmt: skip
     unknown = undetermined(force_field.posterior)
     if settings.rotational:
         free, force_field = force_field, with_rotational_sum_rules(force_field, NOISE_FLOOR_EV_A)

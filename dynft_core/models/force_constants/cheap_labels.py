@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,37 +28,57 @@ ROWS_PER_PARAMETER, LEAST = 50, 20
 expansion leaves out; with 7 the gain of a cheap potential is noticeably smaller."""
 
 
-HOTTER = 1.5
-"""RMS displacement of new labels, relative to the structures of the cheap fit, beyond which that is made anew."""
+RENEWED_AT = 2
+"""The cheap fit is made anew, to structures like all that are known, when there are so many times more of them."""
+KEPT = 32
+"""Labels' structures that are kept for that."""
 
 SumsOf = Callable[[Sequence[CellLabels]], Statistics]
 """Sums over labels, each of the ranks taking its own share of them (`fitting.statistics_of_cells`)."""
+Structures = tuple[Supercell, Floats]
+"""Structures (S, N, 3) Å of a supercell, without forces."""
 
 
 def cheap_prior(
-    basis: ForceConstantBasis, cells: Sequence[CellLabels], potential: Baseline, sums_of: SumsOf, ranks: Ranks
-) -> CheapPrior:
+    basis: ForceConstantBasis, cells: Sequence[CellLabels], unlabelled: Sequence[Structures], potential: Baseline,
+    sums_of: SumsOf, ranks: Ranks,
+) -> CheapPrior:  # fmt: skip
     """What a fit to labels takes from a cheap potential: its force constants, and its forces on the labels.
 
-    The force constants are fitted to structures like those of the largest supercell among the labels.
+    The force constants are fitted to structures like those of the largest supercell among the labels, and like
+    `unlabelled` ones of that.
 
     Raises:
         InputError: the potential fails.
     """
-    mean, rms_A = force_constants(basis, cells, potential, sums_of, ranks)
-    return CheapPrior(potential.describe(), mean, rms_A, cheap_sums(cells, potential, sums_of, ranks))
+    largest = max(cells, key=lambda x: x.supercell.n_atoms)
+    begun = CheapPrior(
+        potential.describe(), np.zeros(basis.size), largest.displacements[:0], largest.supercell, 0,
+        CheapSums(np.zeros(basis.size), 0.0, 0.0),
+    )
+    return with_labels(basis, begun, cells, unlabelled, sum(len(x.forces) for x in cells), sums_of, ranks)
 
 
 def with_labels(
-    basis: ForceConstantBasis, cheap: CheapPrior, cells: Sequence[CellLabels], sums_of: SumsOf, ranks: Ranks
-) -> CheapPrior:
-    """With further labels; its force constants stay, unless these are far hotter than what they were fitted to."""
+    basis: ForceConstantBasis, cheap: CheapPrior, cells: Sequence[CellLabels], unlabelled: Sequence[Structures],
+    n_labels: int, sums_of: SumsOf, ranks: Ranks,
+) -> CheapPrior:  # fmt: skip
+    """With further labels, `n_labels` in all; its force constants stay until far more structures are known."""
     potential = cheap.potential
-    cheap = replace(cheap, sums=cheap.sums + cheap_sums(cells, potential, sums_of, ranks))
-    if _rms(_largest(cells).displacements) < HOTTER * cheap.rms_displacement_A:
+    like = _kept(np.concatenate([cheap.like, *_of(cheap.supercell, ((x.supercell, x.displacements) for x in cells))]))
+    cheap = replace(cheap, like=like, sums=cheap.sums + cheap_sums(cells, potential, sums_of, ranks))
+    known = np.concatenate([like, *_of(cheap.supercell, unlabelled)])
+    count = n_labels + len(known) - len(like)
+    if count < RENEWED_AT * cheap.n_structures:
         return cheap
-    mean, rms_A = force_constants(basis, cells, potential, sums_of, ranks)
-    return replace(cheap, mean=mean, rms_displacement_A=rms_A)
+    mean = force_constants(basis, cheap.supercell, known, potential, sums_of, ranks)
+    return replace(cheap, mean=mean, n_structures=count)
+
+
+def _of(cell: Supercell, structures: Iterable[Structures]) -> list[Floats]:
+    """Those of this supercell, with its order of atoms."""
+    own = cell.describe()
+    return [u for x, u in structures if all(np.array_equal(own[name], a) for name, a in x.describe().items())]
 
 
 def without_labels(cheap: CheapPrior, cells: Sequence[CellLabels], sums_of: SumsOf) -> CheapPrior:
@@ -67,15 +87,18 @@ def without_labels(cheap: CheapPrior, cells: Sequence[CellLabels], sums_of: Sums
 
 
 def force_constants(
-    basis: ForceConstantBasis, cells: Sequence[CellLabels], potential: Baseline, sums_of: SumsOf, ranks: Ranks
-) -> tuple[Floats, float]:
-    """φ_c (M,), and the RMS displacement (Å) of the structures that it was fitted to."""
-    like = _largest(cells)
-    rows = 3 * like.supercell.n_atoms
-    count = max(LEAST, -(-ROWS_PER_PARAMETER * basis.size // rows))
-    u = mixed(like.supercell, like.displacements, count)
-    labels = with_cheap_forces(CellLabels(like.supercell, u, np.zeros_like(u)), potential, ranks)
-    return learn(basis, sums_of([labels]), "shared", NOISE_FLOOR_EV_A).mean, _rms(u)
+    basis: ForceConstantBasis, cell: Supercell, like: Floats, potential: Baseline, sums_of: SumsOf, ranks: Ranks
+) -> Floats:
+    """φ_c (M,), fitted to structures mixed from those of `like` (S, N, 3) Å."""
+    u = mixed(cell, like, max(LEAST, -(-ROWS_PER_PARAMETER * basis.size // (3 * cell.n_atoms))))
+    labels = with_cheap_forces(CellLabels(cell, u, np.zeros_like(u)), potential, ranks)
+    return learn(basis, sums_of([labels]), "shared", NOISE_FLOOR_EV_A).mean
+
+
+def _kept(displacements: Floats) -> Floats:
+    """At most KEPT of them, evenly."""
+    numbers = np.unique(np.linspace(0, len(displacements) - 1, KEPT).round().astype(int))
+    return np.asarray(displacements[numbers])
 
 
 def cheap_sums(cells: Sequence[CellLabels], potential: Baseline, sums_of: SumsOf, ranks: Ranks) -> CheapSums:
@@ -94,14 +117,6 @@ def with_cheap_forces(labels: CellLabels, potential: Baseline, ranks: Ranks) -> 
         on_cell = potential.on(ReferenceCell.of(labels.supercell.atoms()))
         forces[ranks.own] = on_cell.forces_and_energies(labels.displacements[ranks.own])[0]
     return replace(labels, forces=forces)
-
-
-def _largest(cells: Sequence[CellLabels]) -> CellLabels:
-    return max(cells, key=lambda x: x.supercell.n_atoms)
-
-
-def _rms(values: Floats) -> float:
-    return float(np.sqrt(np.mean(values**2)))
 
 
 def mixed(cell: Supercell, displacements: Floats, count: int) -> Floats:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.baseline import load_baseline
 from dynft_core.models.force_constants.learning import learn, prior_groups
 from dynft_core.models.protocol import Baseline
@@ -30,7 +32,8 @@ class CheapPrior:
     Attributes:
         description: what makes the potential again (see `Baseline.describe`).
         mean: (M,) its force constants φ_c in the same expansion.
-        rms_displacement_A: of the structures that they were fitted to.
+        like, supercell: structures (S, N, 3) Å of the labels, some of them where they are many, for the next such fit.
+        n_structures: how many, labels or not, were known when φ_c was fitted.
         sums: over the labels.
         ratios: of the fit; None: the evidence is for the fit without it.
         deviation: prior of what the cheap potential leaves: 'power', or that of the fit.
@@ -40,7 +43,9 @@ class CheapPrior:
 
     description: str
     mean: Floats
-    rms_displacement_A: float
+    like: Floats
+    supercell: Supercell
+    n_structures: int
     sums: CheapSums
     ratios: Ratios | None = None
     deviation: str = ""
@@ -75,35 +80,38 @@ class CheapPrior:
             "truncation_eV_A": self.scale * self.truncation_eV_A,
         }
 
-    def arrays(self) -> dict[str, Floats]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """What a file holds beside `description` and `deviation`; `of` reads it back."""
         found = {
             "mean": self.mean,
             "moment": self.sums.moment,
             "numbers": np.array([
-                self.rms_displacement_A, self.sums.cross, self.sums.square, self.gain, self.truncation_eV_A, self.scale
+                self.n_structures, self.sums.cross, self.sums.square, self.gain, self.truncation_eV_A, self.scale
             ]),
+            "like": self.like,
+            **self.supercell.describe(),
         }
         if self.ratios is not None:
             found["ratios"] = np.array([*self.ratios.orders, self.ratios.residual, *self.ratios.errors])
         return found
 
     @classmethod
-    def of(cls, arrays: Mapping[str, Floats], attributes: Mapping[str, Any]) -> CheapPrior:
-        """What a file holds.
+    def of(cls, crystal: Crystal, arrays: Mapping[str, Any], attributes: Mapping[str, Any]) -> CheapPrior:
+        """What the file of a force field of a crystal holds.
 
         Raises:
             KeyError, ValueError: something is missing.
         """
-        rms, cross, square, gain, truncation, scale = (float(x) for x in arrays["numbers"])
+        n_structures, cross, square, gain, truncation, scale = (float(x) for x in arrays["numbers"])
         ratios = None
         if "ratios" in arrays:
             values = tuple(float(x) for x in arrays["ratios"])
             count = len(values) // 2
             ratios = Ratios(values[: count - 1], values[count - 1], values[count:])
         return cls(
-            attributes["cheap"], arrays["mean"], rms, CheapSums(arrays["moment"], cross, square), ratios,
-            attributes["cheap_deviation"], gain, truncation, scale,
+            attributes["cheap"], arrays["mean"], arrays["like"],
+            Supercell(crystal, arrays["matrix"], arrays["basis_index"], arrays["cells"]), round(n_structures),
+            CheapSums(arrays["moment"], cross, square), ratios, attributes["cheap_deviation"], gain, truncation, scale,
         )
 
 

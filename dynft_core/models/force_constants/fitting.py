@@ -12,6 +12,7 @@ from dynft_core.errors import InputError
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants import cheap_labels
+from dynft_core.models.force_constants.cheap_labels import Structures
 from dynft_core.models.force_constants.cheap_prior import CheapPrior, learn_with
 from dynft_core.models.force_constants.expansion.folding import fold
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels, statistics_of
@@ -47,6 +48,7 @@ def fit(
     start: Hyperparameters | None = None,
     baseline: Baseline | None = None,
     cheap: Baseline | None = None,
+    unlabelled: Sequence[Structures] = (),
 ) -> ForceField:
     """The force field of labelled structures: displacements (S, N, 3) Å, forces (S, N, 3) eV/Å.
 
@@ -54,13 +56,16 @@ def fit(
     `rotational`: with the rotational sum rules, which hold for crystals at rest and without stress.
     `start`: hyperparameters of a similar expansion of the same crystal spare work; what is found is the same.
     `baseline`: forces that the force field is fitted on top of.
-    `cheap`: a potential whose force constants become the prior mean where the evidence is for it (see `cheap_prior`).
+    `cheap`: a potential whose force constants become the prior mean where the evidence is for it (see `cheap_prior`);
+    `unlabelled`: further structures that it computes, as walks give them: they cost no label.
 
     Raises:
         InputError: shapes that do not agree, or no structure.
     """
-    labels = CellLabels(supercell, np.asarray(displacements), np.asarray(forces))
-    return fit_cells(basis, [labels], keys, prior, noise_floor_eV_A, ranks, rotational, start, baseline, cheap)
+    cells = [CellLabels(supercell, np.asarray(displacements), np.asarray(forces))]
+    return fit_cells(
+        basis, cells, keys, prior, noise_floor_eV_A, ranks, rotational, start, baseline, cheap, unlabelled
+    )
 
 
 def fit_cells(
@@ -74,6 +79,7 @@ def fit_cells(
     start: Hyperparameters | None = None,
     baseline: Baseline | None = None,
     cheap: Baseline | None = None,
+    unlabelled: Sequence[Structures] = (),
 ) -> ForceField:
     """The force field of labelled structures of several supercells of a crystal, on the largest of them; as `fit`.
 
@@ -88,7 +94,7 @@ def fit_cells(
     known, largest = None, max((x.supercell for x in cells), key=lambda cell: cell.n_atoms)
     if cheap is not None:
         sums_of = _sums_of(basis, baseline, ranks or Ranks())
-        known = cheap_labels.cheap_prior(basis, cells, cheap, sums_of, ranks or Ranks())
+        known = cheap_labels.cheap_prior(basis, cells, unlabelled, cheap, sums_of, ranks or Ranks())
     posterior, known = learn_with(basis, statistics, known, prior, noise_floor_eV_A, begin)
     force_field = ForceField(basis, largest, posterior, prior, labels=names, baseline=baseline, cheap=known)
     return with_rotational_sum_rules(force_field, noise_floor_eV_A) if rotational else force_field
@@ -101,13 +107,14 @@ def refit(
     keys: Sequence[str],
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     ranks: Ranks | None = None,
+    unlabelled: Sequence[Structures] = (),
 ) -> ForceField:
     """With further labels (S, N, 3) Å and eV/Å, hyperparameters learnt anew; nothing is pending any more.
 
-    `ranks`: processes that share the sums over structures, as in `fit`.
+    `ranks`: processes that share the sums over structures; `unlabelled`: both as in `fit`.
     """
     labels = CellLabels(force_field.supercell, np.asarray(displacements), np.asarray(forces))
-    return refit_cells(force_field, [labels], keys, noise_floor_eV_A, ranks)
+    return refit_cells(force_field, [labels], keys, noise_floor_eV_A, ranks, unlabelled)
 
 
 def refit_cells(
@@ -116,6 +123,7 @@ def refit_cells(
     keys: Sequence[str],
     noise_floor_eV_A: float = NOISE_FLOOR_EV_A,
     ranks: Ranks | None = None,
+    unlabelled: Sequence[Structures] = (),
 ) -> ForceField:
     """With further labels of several supercells, on the largest that it has labels of; as `refit`."""
     new = statistics_of_cells(force_field.basis, cells, force_field.baseline, ranks or Ranks())
@@ -123,7 +131,9 @@ def refit_cells(
     largest, cheap = max((force_field.supercell, *(x.supercell for x in cells)), key=lambda cell: cell.n_atoms), None
     if force_field.cheap is not None:
         sums_of = _sums_of(force_field.basis, force_field.baseline, ranks or Ranks())
-        cheap = cheap_labels.with_labels(force_field.basis, force_field.cheap, cells, sums_of, ranks or Ranks())
+        cheap = cheap_labels.with_labels(
+            force_field.basis, force_field.cheap, cells, unlabelled, statistics.n_structures, sums_of, ranks or Ranks()
+        )
     return _learnt(force_field.on(largest), statistics, labels, noise_floor_eV_A, cheap)
 
 

@@ -366,13 +366,13 @@ class ForceField:
         beside = basis_beside(segment, Path(path))
         try:
             basis = beside or ForceConstantBasis.from_arrays(under(segment.arrays, "basis."))
-            cell = under(segment.arrays, "supercell.")
+            cell, cheap = under(segment.arrays, "supercell."), under(segment.arrays, "cheap.")
             return cls(
                 basis, Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"]),
                 posterior_of(segment, basis, pending), attributes["prior"], bool(attributes["rotational"]),
                 tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()),
                 left_out_of(segment.arrays), load_baseline(attributes.get("baseline", "")),
-                CheapPrior.of(under(segment.arrays, "cheap."), attributes) if "cheap" in attributes else None,
+                CheapPrior.of(basis.crystal, cheap, attributes) if cheap else None,
             )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(
