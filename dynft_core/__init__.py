@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from dynft_core.lattice.supercell import Supercell
     from dynft_core.models.force_constants.fitting import fit
     from dynft_core.models.force_constants.force_field import ForceField
+    from dynft_core.models.registry import load_model
     from dynft_core.symmetry.basis import ForceConstantBasis
 
-__all__ = ["Crystal", "ForceConstantBasis", "ForceField", "Supercell", "fit"]
+__all__ = ["Crystal", "ForceConstantBasis", "ForceField", "Supercell", "fit", "load_model"]
 
 _HOMES = {
     "Crystal": "dynft_core.lattice.crystal",
@@ -19,6 +20,7 @@ _HOMES = {
     "ForceConstantBasis": "dynft_core.symmetry.basis",
     "ForceField": "dynft_core.models.force_constants.force_field",
     "fit": "dynft_core.models.force_constants.fitting",
+    "load_model": "dynft_core.models.registry",
 }
 
 

@@ -98,3 +98,17 @@ def about_file(error: OSError) -> str:
     remedy = "make room, or write elsewhere" if full else "check path and permissions, or choose another"
     got = os.strerror(error.errno) if error.errno else str(error)  # libraries have long words of their own
     return f"{name}: expected a file or folder to read and write, got {got}; {remedy}"
+
+
+def in_words(error: Exception) -> str:
+    """What a library's exception means, for a sentence about a file: 'KeyError: 'D'' tells nobody anything."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        return f"{text}, which is unknown or missing"
+    if isinstance(error, UnicodeDecodeError):
+        return "bytes that are no text"
+    if isinstance(error, EOFError | StopIteration | IndexError):
+        return "an end before all is told, or a line that is too short"
+    if isinstance(error, AttributeError | TypeError | AssertionError | NotImplementedError):
+        return f"something that its reader does not know ({text})"
+    return text

@@ -24,6 +24,9 @@ Prior = Literal["shared", "per_order", "decaying"]
 """One prior precision for all parameters; one for each order; or one for each order, rising with distance and number
 of bodies at rates learnt from the data."""
 
+ModelFamily = Literal["force_constants", "moment_tensor"]
+"""Families of models that come with dynft."""
+
 Images = Literal["shortest", "all"]
 """Where constants sit that the training supercell cannot tell apart."""
 

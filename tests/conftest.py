@@ -18,6 +18,7 @@ from ase.spacegroup import crystal as spacegroup_crystal
 from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.models.dipoles.born_charges import BornCharges
 from dynft_core.models.force_constants.expansion.folding import fold
 from dynft_core.models.force_constants.expansion.potential import Potential
 
@@ -143,3 +144,20 @@ def keating_force_field(silicon: Crystal) -> ForceField:
 def order_six_basis(aluminium: Crystal) -> ForceConstantBasis:
     """Aluminium, orders 2-6, nearest neighbours, 241 parameters."""
     return ForceConstantBasis.build(aluminium, dict.fromkeys(range(2, 7), 3.0))
+
+
+@pytest.fixture(scope="session")
+def tin_selenide_born(tin_selenide: Crystal) -> BornCharges:
+    """Born charges of a crystal whose sites have one mirror plane each: neither diagonal nor symmetric tensors."""
+    rng = np.random.default_rng(7)
+    mirror = np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]])
+    charges = [sign * (np.diag([2.4, 3.1, 3.6]) + 0.5 * mirror * rng.normal(size=(3, 3))) for sign in (1, -1)]
+    charges[1] -= (charges[0] + charges[1]) * np.eye(3)  # four atoms of each: what they sum up to is diagonal
+    return BornCharges.of(tin_selenide, np.diag([11.0, 14.0, 16.0]), charges, "test")
+
+
+@pytest.fixture(scope="session")
+def rock_salt_born() -> BornCharges:
+    """Magnesium oxide."""
+    crystal = Crystal(bulk("MgO", "rocksalt", a=4.2))
+    return BornCharges.of(crystal, 3.1 * np.eye(3), [1.97 * np.eye(3), -1.97 * np.eye(3)], "test")

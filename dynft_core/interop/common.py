@@ -11,30 +11,49 @@ from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.dipoles.baseline import Dipoles
+from dynft_core.models.dipoles.born_charges import BornCharges
 from dynft_core.models.force_constants.expansion.force_constants import ClusterTensors, all_orderings, force_constants
-from dynft_core.models.force_constants.expansion.images import holds_apart, on_shortest_images
+from dynft_core.models.force_constants.expansion.images import folded_dense, holds_apart, on_shortest_images
 from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.phonons.long_range import with_baseline
 from dynft_core.storage.files import replacing
 
 Floats = NDArray[np.float64]
 
 
-def constants(force_field: ForceField, order: int) -> ClusterTensors:
-    """Constants of `order`, every ordering of every cluster, as the posterior mean has them.
+def constants(force_field: ForceField, order: int, supercell: Supercell) -> ClusterTensors:
+    """Constants of `order`, every ordering of every cluster, as the posterior mean has them, to be put on `supercell`.
+
+    Those of a baseline are of that supercell, without macroscopic field.
 
     Raises:
-        InputError: a force field on top of a baseline, whose constants are not known.
+        InputError: a baseline whose force constants are not known.
     """
-    force_field.refuse_baseline("force constants")
-    return all_orderings(force_constants(force_field.basis, force_field.posterior.mean, order))
+    found = all_orderings(force_constants(force_field.basis, force_field.posterior.mean, order))
+    return with_baseline(found, force_field, supercell) if order == 2 else found
 
 
-def constants_on_shortest_images(force_field: ForceField, order: int) -> ClusterTensors:
-    """The same, on the shortest images where the training supercell cannot tell images apart."""
-    found = constants(force_field, order)
+def fitted_on_shortest_images(force_field: ForceField, order: int) -> ClusterTensors:
+    """Constants without a baseline's, on the shortest images where the training supercell cannot tell images apart."""
+    found = all_orderings(force_constants(force_field.basis, force_field.posterior.mean, order))
     if holds_apart(force_field.supercell, force_field.basis.cutoffs[order]):
         return found
     return on_shortest_images(found, force_field.supercell)
+
+
+def second_order(force_field: ForceField, supercell: Supercell) -> Floats:
+    """Constants (n, N, 3, 3) eV/Å² of the home cell's atoms on `supercell`, the fitted ones on shortest images.
+
+    Raises:
+        InputError: a baseline whose force constants are not known, or constants that would not fit in memory.
+    """
+    return folded_dense(with_baseline(fitted_on_shortest_images(force_field, 2), force_field, supercell), supercell)
+
+
+def born_charges(force_field: ForceField) -> BornCharges | None:
+    """Those of the dipoles that a force field was fitted on top of, if it was."""
+    return force_field.baseline.born if isinstance(force_field.baseline, Dipoles) else None
 
 
 def phonopy_supercell(crystal: Crystal, matrix: ArrayLike) -> Supercell:

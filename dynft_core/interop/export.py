@@ -29,7 +29,7 @@ def check_format(name: str) -> None:
     """
     if name not in FORMATS:
         remedy = nearest(name, FORMATS, "choose one of them")
-        raise InputError("--format", f"one of {', '.join(FORMATS)}", f"'{name}'", remedy)
+        raise InputError("--format", f"one of {', '.join(FORMATS)}, or gap for training data", f"'{name}'", remedy)
 
 
 def export(force_field: ForceField, name: str, folder: Path, supercell: Supercell | None = None) -> list[Path]:

@@ -30,6 +30,7 @@ LONGEST_PATH = 150
 def write_gpumd(force_field: ForceField, folder: Path, supercell: Supercell) -> list[Path]:
     """fcp.txt, r0.in, model.xyz, and fcs_orderN.in and clusters_orderN.in of every order.
 
+    Constants of a polar crystal hold the dipole-dipole forces of this supercell, between all its atoms.
     GPUMD subtracts the positions of r0.in without minimum images: start from model.xyz, whose atoms are not wrapped.
 
     Raises:
@@ -49,15 +50,18 @@ def write_gpumd(force_field: ForceField, folder: Path, supercell: Supercell) -> 
     ]
     for order in orders:
         ascending = order > LAST_UNSORTED_ORDER
-        atoms, tensors = folded_clusters(constants(force_field, order), supercell, ascending)
+        atoms, tensors = folded_clusters(constants(force_field, order, supercell), supercell, ascending)
         distinct, which = _distinct(tensors)
         clusters = (" ".join(map(str, [*row, k])) for row, k in zip(atoms.tolist(), which.tolist(), strict=True))
         written += [
             write_text(folder / f"fcs_order{order}.in", _table(distinct)),
             write_text(folder / f"clusters_order{order}.in", [str(len(atoms)), "", *clusters]),
         ]
+    model = supercell.atoms()
+    if model.has("masses"):
+        model.set_array("mass", model.arrays.pop("masses"))  # GPUMD's name of the column
     with replacing(folder / "model.xyz") as temporary:
-        ase.io.write(temporary, supercell.atoms(), format="extxyz")
+        ase.io.write(temporary, model, format="extxyz")
     return [*written, folder / "model.xyz"]
 
 

@@ -23,11 +23,13 @@ FILE = "force_constants.fcs"
 def write_hiphive(force_field: ForceField, folder: Path, supercell: Supercell) -> list[Path]:
     """force_constants.fcs: constants of all orders for every cluster of `supercell`, in its order of atoms.
 
+    Those of a polar crystal hold the dipole-dipole forces of this supercell, between all its atoms.
+
     The archive holds what hiPhive pickles itself: a dict from ascending tuples of atoms to arrays.
     """
     found: dict[tuple[int, ...], NDArray[np.float64]] = {}
     for order in force_field.basis.cutoffs:
-        atoms, tensors = folded_clusters(constants(force_field, order), supercell, ascending=True)
+        atoms, tensors = folded_clusters(constants(force_field, order, supercell), supercell, ascending=True)
         found |= {tuple(key): tensor for key, tensor in zip(atoms.tolist(), tensors, strict=True)}
     text = io.StringIO()
     ase.io.write(text, supercell.atoms(), format="json")

@@ -7,24 +7,37 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.interop.common import constants_on_shortest_images, phonopy_supercell, symbols, write_text
+from dynft_core.interop.common import (
+    born_charges,
+    fitted_on_shortest_images,
+    phonopy_supercell,
+    second_order,
+    symbols,
+    write_text,
+)
 from dynft_core.interop.phonopy import force_constants_lines
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.dipoles.born_charges import BornCharges
 from dynft_core.models.force_constants.expansion.force_constants import ClusterTensors
-from dynft_core.models.force_constants.expansion.images import folded_dense, smallest_supercell
+from dynft_core.models.force_constants.expansion.images import smallest_supercell
 from dynft_core.models.force_constants.force_field import ForceField
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 FILES = {3: "FORCE_CONSTANTS_3RD", 4: "FORCE_CONSTANTS_4TH"}
 
 
 def write_shengbte(force_field: ForceField, folder: Path, supercell: Supercell | None) -> list[Path]:
     """FORCE_CONSTANTS_2ND, _3RD and (where the force field has it) _4TH, and CONTROL.
+
+    With Born charges the second order has the dipole-dipole forces of its supercell, without macroscopic field, to
+    which ShengBTE adds the non-analytic term itself.
 
     Args:
         supercell: a diagonal repetition for the second order; default: the smallest that holds all its images apart.
@@ -34,12 +47,13 @@ def write_shengbte(force_field: ForceField, folder: Path, supercell: Supercell |
     """
     crystal = force_field.basis.crystal
     higher = [n for n in FILES if n in force_field.basis.cutoffs or n == 3]
-    found = {n: constants_on_shortest_images(force_field, n) for n in (2, *higher)}
+    found = {n: fitted_on_shortest_images(force_field, n) for n in (2, *higher)}
     repeats = _repeats(supercell or smallest_supercell(crystal, _reach(found[2], crystal)))
-    lines = _second_order(found[2], phonopy_supercell(crystal, repeats))
+    cell = phonopy_supercell(crystal, repeats)
+    lines = _second_order(second_order(force_field, cell), cell)
     written = [write_text(folder / "FORCE_CONSTANTS_2ND", lines)]
     written += [write_text(folder / FILES[n], _higher_order(found[n], crystal)) for n in higher]
-    return [*written, write_text(folder / "CONTROL", _control(crystal, repeats))]
+    return [*written, write_text(folder / "CONTROL", _control(crystal, repeats, born_charges(force_field)))]
 
 
 def _reach(pairs: ClusterTensors, crystal: Crystal) -> float:
@@ -60,9 +74,8 @@ def _repeats(supercell: Supercell) -> Ints:
     return diagonal
 
 
-def _second_order(pairs: ClusterTensors, cell: Supercell) -> Iterator[str]:
+def _second_order(rows: Floats, cell: Supercell) -> Iterator[str]:
     """phonopy's format with every atom of the supercell in turn, headed by their number."""
-    rows = folded_dense(pairs, cell)
     n_cells = cell.n_atoms // cell.crystal.n_atoms
     yield str(cell.n_atoms)
     for atom in range(cell.n_atoms):
@@ -88,25 +101,37 @@ def _higher_order(clusters: ClusterTensors, crystal: Crystal) -> Iterator[str]:
         yield from (f"{d} {x:23.15e}" for d, x in zip(directions, tensor, strict=True))
 
 
-def _control(crystal: Crystal, repeats: Ints) -> Iterator[str]:
-    """ShengBTE's input; lengths in nm."""
-    names = symbols(crystal.numbers)
-    elements = list(dict.fromkeys(names))
+def _control(crystal: Crystal, repeats: Ints, born: BornCharges | None) -> Iterator[str]:
+    """ShengBTE's input; lengths in nm. Isotopes are types of their own, of given mass."""
+    names, natural = symbols(crystal.numbers), np.array_equal(crystal.masses, atomic_masses[crystal.numbers])
+    types = list(dict.fromkeys(zip(names, crystal.masses.tolist(), strict=True)))
     yield "&allocations"
-    yield f"  nelements={len(elements)}, natoms={crystal.n_atoms}, ngrid(:)=11 11 11"
+    yield f"  nelements={len(types)}, natoms={crystal.n_atoms}, ngrid(:)=11 11 11"
     yield "&end"
     yield "&crystal"
     yield "  lfactor=0.1,"
     yield from (f"  lattvec(:,{k})={v[0]:.12f} {v[1]:.12f} {v[2]:.12f}," for k, v in enumerate(crystal.cell, start=1))
-    yield "  elements=" + " ".join(f'"{e}"' for e in elements) + ","
-    yield "  types=" + " ".join(str(elements.index(s) + 1) for s in names) + ","
+    yield "  elements=" + " ".join(f'"{name}"' for name, _ in types) + ","
+    if not natural:
+        yield "  masses(:)=" + " ".join(f"{mass:.6f}" for _, mass in types) + ","
+        yield "  gfactors(:)=" + " ".join("0.0" for _ in types) + ","
+    own = [types.index(x) + 1 for x in zip(names, crystal.masses.tolist(), strict=True)]
+    yield "  types=" + " ".join(map(str, own)) + ","
     for k, x in enumerate(crystal.scaled_positions, start=1):
         yield f"  positions(:,{k})={x[0]:.12f} {x[1]:.12f} {x[2]:.12f},"
+    if born is not None:
+        yield from (f"  epsilon(:,{k})={_three(column)}," for k, column in enumerate(born.dielectric.T, start=1))
+        for atom, charge in enumerate(born.charges, start=1):
+            yield from (f"  born(:,{k},{atom})={_three(column)}," for k, column in enumerate(charge.T, start=1))
     yield f"  scell(:)={repeats[0]} {repeats[1]} {repeats[2]}"
     yield "&end"
     yield "&parameters"
     yield "  T=300, scalebroad=1.0"
     yield "&end"
     yield "&flags"
-    yield "  nonanalytic=.false."
+    yield f"  nonanalytic=.{'false' if born is None else 'true'}." + ("" if natural else ", autoisotopes=.false.")
     yield "&end"
+
+
+def _three(values: Floats) -> str:
+    return " ".join(f"{x:.8f}" for x in values + 0.0)

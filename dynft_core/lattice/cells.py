@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
+from dynft_core.lattice.crystal import dressed
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,31 +24,33 @@ class ReferenceCell:
     Attributes:
         name: its file in the run folder, by which labels, walks and jobs name it; "" outside one.
         numbers: (N,) atomic numbers; cell: (3, 3) Å; sites: (N, 3) perfect positions, Å.
+        masses: (N,) amu; moments: (N,) magnetic moments to begin a calculation with, μ_B.
     """
 
     name: str
     numbers: Ints
     cell: Floats
     sites: Floats
+    masses: Floats
+    moments: Floats
 
     @classmethod
     def of(cls, atoms: Atoms, name: str = "") -> ReferenceCell:
         """The cell of which `atoms` are the perfect structure."""
-        return cls(name, np.asarray(atoms.numbers, dtype=np.int64), np.array(atoms.cell[:]), np.array(atoms.positions))
+        return cls(
+            name, np.asarray(atoms.numbers, dtype=np.int64), np.array(atoms.cell[:]), np.array(atoms.positions),
+            np.array(atoms.get_masses()), np.array(atoms.get_initial_magnetic_moments()),
+        )
 
     @property
     def n_atoms(self) -> int:
         """Number of atoms N."""
         return len(self.numbers)
 
-    @cached_property
-    def masses(self) -> Floats:
-        """(N,) masses, amu."""
-        return np.asarray(atomic_masses[self.numbers], dtype=np.float64)
-
     def atoms(self, displacements: Floats | float = 0.0) -> Atoms:
         """The perfect structure, or the one displaced by (N, 3) Å, as ASE atoms."""
-        return Atoms(numbers=self.numbers, cell=self.cell, positions=self.sites + displacements, pbc=True)
+        atoms = Atoms(numbers=self.numbers, cell=self.cell, positions=self.sites + displacements, pbc=True)
+        return dressed(atoms, self.masses, self.moments)
 
 
 @dataclass(frozen=True, eq=False)

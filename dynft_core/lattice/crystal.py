@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_masses
 from numpy.typing import NDArray
 
 from dynft_core.errors import StructureError
@@ -14,6 +18,10 @@ CELL_TOLERANCE = 1e-4
 """Largest `strain` of a cell that is still the same one: beyond it force constants change by more than fits notice."""
 SAME_A = 1e-3
 """Sites of one cell that differ by less are one: files round."""
+SAME_MOMENT_MU_B = 0.1
+"""Magnetic moments that differ by less are one: those that a calculation gives are equal by symmetry only so well."""
+SAME_MASS_AMU = 1e-3
+"""Masses that differ by less are one."""
 
 
 def strain(cell: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
@@ -25,29 +33,62 @@ def strain(cell: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
     return float(np.abs(np.linalg.inv(reference) @ cell - np.eye(3)).max())
 
 
+def dressed(atoms: Atoms, masses: NDArray[np.float64], moments: NDArray[np.float64]) -> Atoms:
+    """`atoms`, given masses (N,) amu where these are not the natural ones, and moments (N,) μ_B where there are any."""
+    if np.any(masses != atomic_masses[atoms.numbers]):
+        atoms.set_masses(masses)
+    if np.any(moments):
+        atoms.set_initial_magnetic_moments(moments)
+    return atoms
+
+
+def is_left_handed(atoms: Atoms) -> bool:
+    """Whether the lattice vectors have a negative determinant."""
+    a, b, c = atoms.cell[:]
+    return bool(np.cross(a, b) @ c < 0)
+
+
+def right_handed(atoms: Atoms) -> Atoms:
+    """The same structure with lattice vectors of positive determinant, as VASP, phono3py and others need them.
+
+    Left-handed ones are inverted, all three: lengths, angles, lattice and positions stay. The copy has no calculator.
+    """
+    if not is_left_handed(atoms):
+        return atoms
+    turned: Atoms = atoms.copy()
+    turned.set_cell(-atoms.cell[:])
+    return turned
+
+
 @dataclass(frozen=True, init=False, eq=False)
 class Crystal:
     """A perfect crystal, given by one of its cells (primitive or not).
 
     Attributes:
-        cell: (3, 3) lattice vectors in rows, Å.
+        cell: (3, 3) lattice vectors in rows, Å, right-handed.
         scaled_positions: (n, 3) fractional coordinates.
         numbers: (n,) atomic numbers.
+        masses: (n,) amu, those of `atoms`: of isotopes where the file has them.
+        moments: (n,) magnetic moments along one axis, μ_B, 0 where there are none.
     """
 
     cell: NDArray[np.float64]
     scaled_positions: NDArray[np.float64]
     numbers: NDArray[np.int64]
+    masses: NDArray[np.float64]
+    moments: NDArray[np.float64]
 
     def __init__(self, atoms: Atoms) -> None:
-        """Take cell, positions and species of `atoms`.
+        """Take cell (made right-handed), positions, species, masses and initial magnetic moments of `atoms`.
 
         Raises:
-            StructureError: NaN, no atoms, no three-dimensional cell, or atoms on top of each other.
+            StructureError: NaN, no atoms, no three-dimensional cell, atoms on top of each other, masses that are not
+                positive, or moments that are not along one axis.
         """
-        cell = np.array(atoms.cell[:], dtype=np.float64)
-        if not (np.isfinite(cell).all() and np.isfinite(atoms.positions).all()):
+        if not (np.isfinite(atoms.cell[:]).all() and np.isfinite(atoms.positions).all()):
             raise StructureError("crystal", "finite cell and positions", "NaN or infinity", "correct the structure")
+        atoms = right_handed(atoms)
+        cell = np.array(atoms.cell[:], dtype=np.float64)
         if len(atoms) == 0 or abs(np.linalg.det(cell)) < 1e-3:
             raise StructureError(
                 "crystal",
@@ -58,6 +99,15 @@ class Crystal:
         object.__setattr__(self, "cell", cell)
         object.__setattr__(self, "scaled_positions", np.array(atoms.get_scaled_positions(wrap=False)))
         object.__setattr__(self, "numbers", np.array(atoms.numbers, dtype=np.int64))
+        object.__setattr__(self, "masses", np.array(atoms.get_masses(), dtype=np.float64))
+        object.__setattr__(self, "moments", np.array(atoms.get_initial_magnetic_moments(), dtype=np.float64))
+        if not np.all(self.masses > 0):
+            raise StructureError("crystal", "positive masses (amu)", f"{self.masses.min():g}", "correct the structure")
+        if self.moments.ndim != 1 or not np.isfinite(self.moments).all():
+            raise StructureError(
+                "crystal", "moments along one axis, one number (μ_B) an atom", "moments with directions, or NaN",
+                "a non-collinear order cannot be represented: give collinear moments, or none",
+            )
         if self.nearest_neighbour_distance < 0.3:
             raise StructureError(
                 "crystal",
@@ -66,19 +116,46 @@ class Crystal:
                 "remove the duplicate atom, or check that the cell is in Å",
             )
 
-    @classmethod
-    def from_arrays(
-        cls, cell: NDArray[np.float64], scaled_positions: NDArray[np.float64], numbers: NDArray[np.int64]
-    ) -> Crystal:
-        """A crystal whose attributes a file held, to the last bit: `Atoms` would round the positions again."""
-        found = cls(Atoms(numbers=numbers, cell=cell, scaled_positions=scaled_positions, pbc=True))
-        object.__setattr__(found, "scaled_positions", np.array(scaled_positions, dtype=np.float64))
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a file holds of it, by name; masses and moments only where the species do not tell them."""
+        found: dict[str, NDArray[Any]] = {
+            "cell": self.cell, "scaled_positions": self.scaled_positions, "numbers": self.numbers,
+        }  # fmt: skip
+        if np.any(self.masses != atomic_masses[self.numbers]):
+            found["masses"] = self.masses
+        if np.any(self.moments):
+            found["moments"] = self.moments
         return found
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Crystal:
+        """The crystal that `arrays` gave, to the last bit: `Atoms` would round the positions again.
+
+        Raises:
+            KeyError: an array is missing.
+            StructureError: a left-handed cell, which fits of older versions may have.
+        """
+        cell, x, numbers = (np.asarray(arrays[name]) for name in ("cell", "scaled_positions", "numbers"))
+        if np.linalg.det(cell) < 0:
+            raise StructureError("crystal", "a right-handed cell", "a left-handed one of an older version", "fit anew")
+        atoms = Atoms(numbers=numbers, cell=cell, scaled_positions=x, pbc=True)
+        masses, moments = arrays.get("masses", atomic_masses[numbers]), arrays.get("moments", np.zeros(len(numbers)))
+        found = cls(dressed(atoms, masses, moments))
+        object.__setattr__(found, "scaled_positions", np.array(x, dtype=np.float64))
+        return found
+
+    @cached_property
+    def kinds(self) -> NDArray[np.int64]:
+        """(n,) integers, equal for atoms that symmetry may exchange: of one species, moment and mass."""
+        columns = (self.numbers, _levels(self.moments, SAME_MOMENT_MU_B), _levels(self.masses, SAME_MASS_AMU))
+        return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
     def is_same(self, other: Crystal) -> bool:
         """Whether `other` has the same cell, to CELL_TOLERANCE, and the same atoms in the same order, to SAME_A."""
         return (
             np.array_equal(self.numbers, other.numbers)
+            and np.allclose(self.masses, other.masses, rtol=0, atol=SAME_MASS_AMU)
+            and np.allclose(self.moments, other.moments, rtol=0, atol=SAME_MOMENT_MU_B)
             and strain(other.cell, self.cell) <= CELL_TOLERANCE
             and np.allclose(self.positions, other.scaled_positions @ self.cell, rtol=0, atol=SAME_A)
         )
@@ -136,4 +213,13 @@ class Crystal:
 
     def atoms(self) -> Atoms:
         """The cell as ASE atoms."""
-        return Atoms(numbers=self.numbers, cell=self.cell, scaled_positions=self.scaled_positions, pbc=True)
+        atoms = Atoms(numbers=self.numbers, cell=self.cell, scaled_positions=self.scaled_positions, pbc=True)
+        return dressed(atoms, self.masses, self.moments)
+
+
+def _levels(values: NDArray[np.float64], same: float) -> NDArray[np.int64]:
+    """(n,) which of the levels each value belongs to: values, sorted, that differ by less than `same` are of one."""
+    order = np.argsort(values, kind="stable")
+    found = np.zeros(len(values), dtype=np.int64)
+    found[order[1:]] = np.cumsum(np.diff(values[order]) > same)
+    return found

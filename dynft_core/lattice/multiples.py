@@ -8,7 +8,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from dynft_core.errors import StructureError
-from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
+from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, right_handed, strain
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,11 +24,12 @@ MAX_VECTORS = 5_000_000
 
 
 def supercell_matrix(crystal: Crystal, atoms: Atoms) -> Ints:
-    """The integer matrix M with atoms.cell = M @ crystal.cell, to CELL_TOLERANCE.
+    """The integer matrix M with cell = M @ crystal.cell, to CELL_TOLERANCE, for the right-handed cell of `atoms`.
 
     Raises:
         StructureError: the cell is no integer multiple or strained, or the species are not the crystal's.
     """
+    atoms = right_handed(atoms)
     unknown = set(atoms.numbers) - set(crystal.numbers)
     if unknown:
         raise StructureError(
@@ -55,6 +56,18 @@ def supercell_matrix(crystal: Crystal, atoms: Atoms) -> Ints:
         )
     refuse_other_cell(atoms.cell[:], perfect)
     return matrix
+
+
+def with_lattice_of(crystal: Crystal, atoms: Atoms) -> Crystal:
+    """The crystal with the lattice that `atoms` are a supercell of, up to MAX_STRAIN from its own; else itself."""
+    cell = right_handed(atoms).cell[:]
+    matrix = np.rint(cell @ np.linalg.inv(crystal.cell))
+    n_sites = round(abs(np.linalg.det(matrix))) * crystal.n_atoms
+    if n_sites != len(atoms) or not CELL_TOLERANCE < strain(cell, matrix @ crystal.cell) <= MAX_STRAIN:
+        return crystal
+    found = crystal.atoms()
+    found.set_cell(np.linalg.solve(matrix, cell), scale_atoms=True)
+    return Crystal(found)
 
 
 def refuse_other_count(n_sites: int, n_atoms: int) -> None:

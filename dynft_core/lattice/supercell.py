@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError, StructureError
 from dynft_core.lattice.cosets import Cosets
-from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.crystal import Crystal, dressed, right_handed
 from dynft_core.lattice.multiples import refuse_other_cell, refuse_other_count, supercell_matrix
 
 Floats = NDArray[np.float64]
@@ -42,14 +41,21 @@ class Supercell:
 
     @classmethod
     def build(cls, crystal: Crystal, matrix: ArrayLike) -> Supercell:
-        """Repeat `crystal` by three integers or a 3×3 integer matrix; cells outermost, atoms of a cell together."""
+        """Repeat `crystal` by three integers or a 3×3 integer matrix; cells outermost, atoms of a cell together.
+
+        A matrix of negative determinant is inverted, which spans the same lattice: the supercell is right-handed.
+
+        Raises:
+            StructureError: no such matrix, a singular one, or too large a supercell.
+        """
         m = np.asarray(matrix)
         if m.shape not in ((3,), (3, 3)) or not np.array_equal(m, np.rint(m)):
             raise StructureError(
                 "supercell", "three integers or a 3×3 integer matrix", repr(matrix), "for example 3 3 3"
             )
         m = (np.diag(m) if m.ndim == 1 else m).astype(np.int64)
-        size = abs(round(np.linalg.det(m)))
+        m = -m if np.linalg.det(m) < 0 else m
+        size = round(np.linalg.det(m))
         if size == 0:
             raise StructureError(
                 "supercell", "a matrix with a non-zero determinant", repr(m.tolist()), "check its rows"
@@ -102,7 +108,12 @@ class Supercell:
     @cached_property
     def masses(self) -> Floats:
         """(N,) masses, amu."""
-        return np.asarray(atomic_masses[self.numbers], dtype=np.float64)
+        return self.crystal.masses[self.basis_index]
+
+    @cached_property
+    def moments(self) -> Floats:
+        """(N,) magnetic moments to begin a calculation with, μ_B."""
+        return self.crystal.moments[self.basis_index]
 
     @cached_property
     def max_displacement_A(self) -> float:
@@ -111,7 +122,8 @@ class Supercell:
 
     def atoms(self, displacements: Floats | float = 0.0) -> Atoms:
         """The perfect structure, or the one displaced by (N, 3) Å, as ASE atoms (positions not wrapped)."""
-        return Atoms(numbers=self.numbers, cell=self.cell, positions=self.positions + displacements, pbc=True)
+        atoms = Atoms(numbers=self.numbers, cell=self.cell, positions=self.positions + displacements, pbc=True)
+        return dressed(atoms, self.masses, self.moments)
 
     @cached_property
     def _cosets(self) -> Cosets:
@@ -159,7 +171,6 @@ class Supercell:
             StructureError: another cell, or an atom that is displaced by more than half the nearest-neighbour distance.
         """
         if isinstance(positions, Atoms):
-            self._check_frame(positions)
             positions = self._scaled(positions)
         raw = np.asarray(positions, dtype=np.float64)
         self._refuse_shape("positions", raw.shape)
@@ -168,7 +179,17 @@ class Supercell:
         return found
 
     def _scaled(self, atoms: Atoms) -> Floats:
-        """Positions (N, 3) Å with the fractional coordinates of `atoms`, in this supercell's cell."""
+        """Positions (N, 3) Å with the fractional coordinates of `atoms`, in this supercell's cell.
+
+        Raises:
+            StructureError: another cell, other species or number of atoms.
+        """
+        atoms = right_handed(atoms)
+        refuse_other_count(self.n_atoms, len(atoms))
+        if not np.array_equal(np.sort(atoms.numbers), np.sort(self.numbers)):
+            wanted = Atoms(numbers=self.numbers).get_chemical_formula()
+            raise StructureError("species", wanted, atoms.get_chemical_formula(), "give frames of the same crystal")
+        refuse_other_cell(atoms.cell[:], self.cell)
         return np.asarray(atoms.positions @ np.linalg.inv(atoms.cell[:]) @ self.cell)
 
     def _minimum_image(self, differences: Floats) -> Floats:
@@ -200,7 +221,6 @@ class Supercell:
         Raises:
             StructureError: another cell, other species or number of atoms, or an atom that has left its site.
         """
-        self._check_frame(atoms)
         positions = self._scaled(atoms)
         if np.array_equal(atoms.numbers, self.numbers):
             found = self._minimum_image(positions - self.positions)
@@ -210,20 +230,12 @@ class Supercell:
         order = np.argsort(sites)
         return self.displacements(positions[order]), order
 
-    def _check_frame(self, atoms: Atoms) -> None:
-        refuse_other_count(self.n_atoms, len(atoms))
-        if not np.array_equal(np.sort(atoms.numbers), np.sort(self.numbers)):
-            wanted = Atoms(numbers=self.numbers).get_chemical_formula()
-            raise StructureError("species", wanted, atoms.get_chemical_formula(), "give frames of the same crystal")
-        refuse_other_cell(atoms.cell[:], self.cell)
-
     def assign(self, atoms: Atoms) -> tuple[Ints, float]:
         """Site (N,) of each atom of `atoms`, and the largest distance from it (Å), for the best rigid shift.
 
         Raises:
             StructureError: no shift makes it one to one with atoms within half the nearest-neighbour distance.
         """
-        self._check_frame(atoms)
         positions = self._scaled(atoms)
         same = np.flatnonzero(self.crystal.numbers == atoms.numbers[0])
         best: tuple[Ints, float] | None = None

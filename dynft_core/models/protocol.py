@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeGuard, runtime_checkable
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.models.settings import ModelSettings
@@ -200,3 +200,14 @@ class Baseline(Protocol):
 
     def describe(self) -> str:
         """What makes it again, as text: `module:callable` of the reading function, a space, and what that is given."""
+
+
+@runtime_checkable
+class HarmonicBaseline(Baseline, Protocol):
+    """A baseline of second order, of which phonons and exports know the force constants."""
+
+    def force_constants(self, q_points: ArrayLike, directions: ArrayLike | None = None, /) -> NDArray[np.complex128]:
+        """Σ_R Φ(R) exp(2πi q·R) (Q, 3n, 3n), eV/Å², at q points (Q, 3) fractional in the reciprocal primitive cell.
+
+        `directions`: (Q, 3), in the same coordinates, along which Γ is come to; zeros: none.
+        """

@@ -10,7 +10,11 @@ from dynft_core.errors import InputError, nearest
 from dynft_core.models.protocol import Family
 from dynft_core.storage.segments import read_segment
 
-FAMILIES = {"force_constants": "dynft_core.expansion_choice.truncation:FORCE_CONSTANTS"}
+MOMENT_TENSOR = "moment_tensor"
+FAMILIES = {
+    "force_constants": "dynft_core.expansion_choice.truncation:FORCE_CONSTANTS",
+    MOMENT_TENSOR: "dynft_core.models.moment_tensor.family:MOMENT_TENSOR",
+}
 """Families by name. A module is imported when its family is first asked for: each brings its kernels with it."""
 
 METHODS = ("fit", "without", "load", "errors")
@@ -53,5 +57,13 @@ def load_model(path: str | Path, pending: bool = False) -> Any:
         FileFormatError: missing, damaged, or no model.
         InputError: of a family that is not installed.
     """
-    name = read_segment(path, KIND, names=[]).attributes.get("family", "force_constants")
-    return family(name).load(Path(path), pending)
+    return family(family_of(path)).load(Path(path), pending)
+
+
+def family_of(path: str | Path) -> str:
+    """The name of the family of the model in a file.
+
+    Raises:
+        FileFormatError: missing, damaged, or no model.
+    """
+    return str(read_segment(path, KIND, names=[]).attributes.get("family", "force_constants"))

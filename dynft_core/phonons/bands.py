@@ -36,6 +36,14 @@ class BandPath:
     labels: tuple[tuple[str, str], ...]
     points: dict[str, tuple[float, float, float]]
 
+    @property
+    def directions(self) -> Floats:
+        """(Q, 3) along which the path goes at each point, fractional: by it, bands of polar crystals come to Γ."""
+        found = np.empty_like(self.q_points)
+        for first, last in self.segments:
+            found[first : last + 1] = self.q_points[last] - self.q_points[first]
+        return found
+
 
 def band_path(crystal: Crystal, spacing: float = 0.005) -> BandPath:
     """The path of Hinuma et al. (Comp. Mat. Sci. 128, 140 (2017)) in the axes of `crystal`, which is primitive.

@@ -67,17 +67,15 @@ def density_of_states(
         InputError: an unusable mesh or smearing.
     """
     q, weights = mesh(repeats)
-    mean = frequencies(force_field, q, images=images)
+    parameters = np.vstack([force_field.posterior.mean, force_field.samples(samples, seed)])
+    mean, *drawn = frequencies(force_field, q, parameters, images)
     span = max(float(np.ptp(mean)), 1e-6)
     width = span / 100 if smearing_THz is None else smearing_THz
     if not width > 0:
         raise InputError("smearing", "a positive frequency in THz", f"{width:g}", "for example 0.1")
     grid = np.linspace(mean.min() - 5 * width, mean.max() + 5 * width, n_frequencies)
-    drawn = [
-        _smeared(grid, frequencies(force_field, q, parameters, images), weights, width)
-        for parameters in force_field.samples(samples, seed)
-    ]
-    errors = np.std(drawn, axis=0) if drawn else np.zeros_like(grid)
+    sampled = [_smeared(grid, found, weights, width) for found in drawn]
+    errors = np.std(sampled, axis=0) if sampled else np.zeros_like(grid)
     return DensityOfStates(grid, _smeared(grid, mean, weights, width), np.asarray(errors), width)
 
 

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from ase import units
-from ase.data import atomic_masses
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
@@ -33,8 +32,10 @@ def folds(force_field: ForceField) -> bool:
 def harmonic_constants(
     force_field: ForceField, parameters: Floats | None = None, images: Images = "shortest"
 ) -> ClusterTensors:
-    """Second-order constants of every ordered pair from the home cell, of the mean or of `parameters` (…, M')."""
-    force_field.refuse_baseline("phonons")
+    """Fitted second-order constants of every ordered pair from the home cell, of the mean or of `parameters` (…, M').
+
+    What a baseline adds to them has no range: see `baseline_matrices`.
+    """
     chosen = force_field.posterior.mean if parameters is None else parameters
     pairs = all_orderings(force_constants(force_field.basis, chosen, 2))
     if images == "shortest" and folds(force_field):
@@ -78,15 +79,22 @@ def _points(q_points: ArrayLike) -> Floats:
     return q
 
 
-def _frequencies_of(pairs: ClusterTensors, masses: Floats, q: Floats) -> Floats:
-    """Frequencies (…, Q, 3n) THz, a limited number of matrices in memory at a time."""
-    samples = int(np.prod(pairs.tensors.shape[:-3]))
-    chunk = max(1, MAX_CHUNK // (samples * 9 * len(masses) ** 2))
-    parts = [
-        np.linalg.eigvalsh(dynamical_matrices(pairs, masses, q[first : first + chunk]))
-        for first in range(0, len(q), chunk)
-    ]
-    return to_frequencies(np.concatenate(parts, axis=-2))
+def baseline_matrices(
+    force_field: ForceField, q_points: Floats, directions: ArrayLike | None = None
+) -> NDArray[np.complex128] | float:
+    """What a force field's baseline adds to D(q) (Q, 3n, 3n), eV/(Å² amu); 0 without one.
+
+    `directions`: (3,) or (Q, 3) fractional, along which Γ is come to: with the non-analytic term; zeros: without.
+
+    Raises:
+        InputError: a baseline whose force constants are not known, or directions that are no three numbers.
+    """
+    baseline = force_field.harmonic_baseline
+    if baseline is None:
+        return 0.0
+    weights = 1.0 / np.sqrt(np.repeat(force_field.basis.crystal.masses, 3))
+    along = None if directions is None else np.broadcast_to(_points(directions), q_points.shape)
+    return np.asarray(baseline.force_constants(q_points, along) * weights[:, None] * weights)
 
 
 def frequencies(
@@ -94,6 +102,7 @@ def frequencies(
     q_points: ArrayLike,
     parameters: Floats | None = None,
     images: Images = "shortest",
+    directions: ArrayLike | None = None,
 ) -> Floats:
     """Phonon frequencies (…, Q, 3n), THz, ascending, imaginary ones negative.
 
@@ -101,31 +110,44 @@ def frequencies(
         q_points: (Q, 3) fractional in the reciprocal primitive cell.
         parameters: (…, M'); default: the posterior mean.
         images: see `Images`; without effect where the training supercell tells all images apart.
+        directions: as `baseline_matrices`.
 
     Raises:
-        InputError: q points that are not three finite numbers each.
+        InputError: q points that are not three finite numbers each, or a baseline whose constants are not known.
     """
-    masses = np.asarray(atomic_masses[force_field.basis.crystal.numbers])
-    return _frequencies_of(harmonic_constants(force_field, parameters, images), masses, _points(q_points))
+    q, masses = _points(q_points), force_field.basis.crystal.masses
+    pairs = harmonic_constants(force_field, parameters, images)
+    chunk = max(1, MAX_CHUNK // (int(np.prod(pairs.tensors.shape[:-3])) * 9 * len(masses) ** 2))
+    along = None if directions is None else np.broadcast_to(_points(directions), q.shape)
+    parts = []
+    for first in range(0, len(q), chunk):
+        part = slice(first, first + chunk)
+        below = baseline_matrices(force_field, q[part], None if along is None else along[part])
+        parts.append(np.linalg.eigvalsh(dynamical_matrices(pairs, masses, q[part]) + below))
+    return to_frequencies(np.concatenate(parts, axis=-2))
 
 
 def frequency_errors(
-    force_field: ForceField, q_points: ArrayLike, samples: int, seed: int = 0, images: Images = "shortest"
-) -> Floats:
+    force_field: ForceField, q_points: ArrayLike, samples: int, seed: int = 0, images: Images = "shortest",
+    directions: ArrayLike | None = None,
+) -> Floats:  # fmt: skip
     """Standard deviation (Q, 3n), THz, of each frequency over `samples` of the posterior (same order as sorted)."""
     drawn = force_field.samples(samples, seed)
-    return np.asarray(np.std(frequencies(force_field, q_points, drawn, images), axis=0))
+    return np.asarray(np.std(frequencies(force_field, q_points, drawn, images, directions), axis=0))
 
 
 def eigenvectors(
-    force_field: ForceField, q_points: ArrayLike, images: Images = "shortest"
+    force_field: ForceField,
+    q_points: ArrayLike,
+    images: Images = "shortest",
+    directions: ArrayLike | None = None,
 ) -> tuple[Floats, NDArray[np.complex128]]:
     """Frequencies (Q, 3n) THz and polarisation vectors (Q, 3n, 3n) in columns, mass-weighted and of unit length.
 
     Raises:
-        InputError: q points that are not three finite numbers each.
+        InputError: q points that are not three finite numbers each, or a baseline whose constants are not known.
     """
-    masses = np.asarray(atomic_masses[force_field.basis.crystal.numbers])
-    pairs = harmonic_constants(force_field, None, images)
-    squares, vectors = np.linalg.eigh(dynamical_matrices(pairs, masses, _points(q_points)))
+    q, masses = _points(q_points), force_field.basis.crystal.masses
+    matrices = dynamical_matrices(harmonic_constants(force_field, None, images), masses, q)
+    squares, vectors = np.linalg.eigh(matrices + baseline_matrices(force_field, q, directions))
     return to_frequencies(squares), vectors

@@ -49,11 +49,12 @@ class ImaginaryMode:
 
 
 def imaginary_modes(
-    force_field: ForceField, q_points: ArrayLike, errors_THz: Floats, images: Images = "shortest"
-) -> tuple[ImaginaryMode, ...]:
+    force_field: ForceField, q_points: ArrayLike, errors_THz: Floats, images: Images = "shortest",
+    directions: ArrayLike | None = None,
+) -> tuple[ImaginaryMode, ...]:  # fmt: skip
     """The imaginary modes at `q_points` (Q, 3), whose posterior errors are `errors_THz` (Q, 3n)."""
     q = np.atleast_2d(np.asarray(q_points, dtype=np.float64))
-    found, vectors = eigenvectors(force_field, q, images)
+    found, vectors = eigenvectors(force_field, q, images, directions)
     if not np.any(found < IMAGINARY_THZ):
         return ()
     numbers = force_field.basis.crystal.numbers

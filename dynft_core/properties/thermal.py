@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import units
-from ase.data import atomic_masses, chemical_symbols
+from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
@@ -18,7 +18,14 @@ from dynft_core.initial.phonon_modes import thermal_displacements
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.bands import band_path, point_name
 from dynft_core.phonons.density_of_states import mesh
-from dynft_core.phonons.dynamical_matrix import THZ, dynamical_matrices, frequencies, harmonic_constants, to_frequencies
+from dynft_core.phonons.dynamical_matrix import (
+    THZ,
+    baseline_matrices,
+    dynamical_matrices,
+    frequencies,
+    harmonic_constants,
+    to_frequencies,
+)
 from dynft_core.vocabulary import PropertyName
 
 Floats = NDArray[np.float64]
@@ -129,10 +136,12 @@ def _displacements(force_field: ForceField, drawn: Floats, settings: PropertySet
     q, weights = mesh(settings.repeats)
     numbers = force_field.basis.crystal.numbers
     species = np.unique(numbers)
-    masses = np.asarray(atomic_masses[numbers])
+    masses = force_field.basis.crystal.masses
+    below = baseline_matrices(force_field, q)
 
     def of(parameters: Floats) -> Floats:
-        squares, vectors = np.linalg.eigh(dynamical_matrices(harmonic_constants(force_field, parameters), masses, q))
+        fitted = dynamical_matrices(harmonic_constants(force_field, parameters), masses, q)
+        squares, vectors = np.linalg.eigh(fitted + below)
         found = _real(to_frequencies(squares), q)
         with np.errstate(divide="ignore"):
             warmth = np.tanh(HBAR_THZ * found / (2 * units.kB * settings.temperature_K))
@@ -158,7 +167,7 @@ def _sigma(force_field: ForceField, drawn: Floats, settings: PropertySettings, r
     forces, anharmonic = [], []
     for u in structures:
         matrix = force_field.sensing_matrix(u)
-        forces.append(matrix @ parameters)
+        forces.append(matrix @ parameters + force_field.baseline_forces(u).reshape(-1, 1))
         anharmonic.append(matrix @ (parameters - harmonic))
     sigma = np.concatenate(anharmonic).std(axis=0) / np.concatenate(forces).std(axis=0)
     return ["σ_A"], sigma[:1], sigma[1:, None]

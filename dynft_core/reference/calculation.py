@@ -18,7 +18,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from dynft_core.errors import InputError
+from dynft_core.errors import InputError, in_words
 from dynft_core.reference.calculators import dft_code_of, make_calculator, runs_in_process
 from dynft_core.reference.dft_code import Report
 from dynft_core.reference.failures import LabelError, classified, how_it_ended, named, tail
@@ -157,7 +157,7 @@ def _explained(
             return LabelError(kind, sentence + (f"; last printed: {errors}" if errors else ""))
         except Exception as unreadable:  # ASE's error says more then
             error.add_note(str(unreadable))
-    return LabelError(kind or "calculator", how or f"{type(error).__name__}: {error}")
+    return LabelError(kind or "calculator", how or in_words(error))
 
 
 def _further_results(results: Mapping[str, Any], n_atoms: int) -> dict[str, NDArray[np.float64]]:

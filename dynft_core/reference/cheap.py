@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
@@ -145,6 +146,5 @@ class CheapForces:
 def _on(text: str, numbers: tuple[int, ...], cell: bytes, sites: bytes) -> CheapForces:
     """One for each cell in a process, as calculators take long to begin."""
     vectors, positions = (np.frombuffer(x).reshape(-1, 3) for x in (cell, sites))
-    return CheapForces(
-        ReferenceSettings(**json.loads(text)), ReferenceCell("", np.array(numbers, dtype=np.int64), vectors, positions)
-    )
+    atoms = Atoms(numbers, cell=vectors, positions=positions, pbc=True)
+    return CheapForces(ReferenceSettings(**json.loads(text)), ReferenceCell.of(atoms))

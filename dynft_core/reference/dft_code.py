@@ -50,6 +50,25 @@ class Sought:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """One setting that is not the campaign's.
+
+    Attributes:
+        name: of the setting, as `--allow` takes it.
+        theirs: its value there; ours: the campaign's.
+        preset: only dynft's preset for accuracy stands against it, not the campaign file.
+    """
+
+    name: str
+    theirs: str
+    ours: str
+    preset: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.theirs}, the campaign has {self.ours}"
+
+
+@dataclass(frozen=True)
 class DftCode:
     """One DFT code. The functions get the complete parameters: `defaults` with the user's in their place.
 

@@ -22,6 +22,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,24 @@ _DIGITS = 2e-6
 def make_espresso(parameters: Parameters, directory: Path) -> Any:
     """ASE's Espresso in `directory`, every label with a scratch folder of its own, nothing big left there."""
     given = {name: value for name, value in parameters.items() if name not in SITE}
-    data = _namelists(given.pop("input_data", {}))
+    data = namelists(given.pop("input_data", {}))
     data["control"] = {"disk_io": "none", **data["control"], "calculation": "scf", "tprnfor": True, "outdir": "./"}
-    profile = EspressoProfile(_command(parameters), str(_folder(parameters)))
-    make: Any = Espresso  # its constructor has no types
+    profile = EspressoProfile(pw_command(parameters), str(_folder(parameters)))
+    make: Any = _FromMoments  # its constructor has no types
     return make(profile=profile, directory=str(directory), input_data=data, **given)
+
+
+class _FromMoments(Espresso):
+    """ASE's Espresso, which would write moments in μ_B where every pw.x reads fractions of the valence electrons."""
+
+    def write_inputfiles(self, atoms: Atoms, properties: Any) -> None:
+        moments = atoms.get_initial_magnetic_moments()
+        if moments.any():
+            folder, files = Path(self.profile.pseudo_dir), self.parameters["pseudopotentials"]
+            valence = [_valence(folder / files[symbol]) for symbol in atoms.symbols]
+            atoms = atoms.copy()
+            atoms.set_initial_magnetic_moments(np.clip(moments / valence, -1, 1))
+        super().write_inputfiles(atoms, properties)  # type: ignore[no-untyped-call]
 
 
 def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
@@ -82,7 +96,7 @@ def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
             remedy = nearest(key, _KEYS, "keys of pw.x go to input_data")
             raise bad_parameter(key, "keys of ASE's Espresso", f"'{key}'", remedy)
     with problems:
-        data = _namelists(parameters.get("input_data", {}))
+        data = namelists(parameters.get("input_data", {}))
         cutoff = data["system"].get("ecutwfc")
         if not (is_number(cutoff) and cutoff > 0):
             key = "input_data.system.ecutwfc"
@@ -90,9 +104,14 @@ def check_espresso(parameters: Parameters, atoms: Atoms) -> list[str]:
     with problems:
         _check_k_points(parameters)
     with problems:
-        _check_command(_command(parameters))
+        _check_command(pw_command(parameters))
+    with problems:
+        _check_spin(data, atoms)
     with problems:
         files = _potential_files(parameters, atoms)
+        if atoms.has("initial_magmoms"):
+            for path in files.values():
+                _valence(path)
     problems.refuse()
     notes = [f"pseudopotentials: {', '.join(path.name for path in files.values())}"]
     threshold = data["electrons"].get("conv_thr", 1e-6)
@@ -141,7 +160,7 @@ def espresso_report(directory: Path, calculator: Any, atoms: Atoms) -> Report:
 
 def other_cycle(parameters: Parameters) -> dict[str, Any]:
     """Slower mixing, conjugate gradients, more steps."""
-    data = _namelists(parameters.get("input_data", {}))
+    data = namelists(parameters.get("input_data", {}))
     beta = 0.5 * float(data["electrons"].get("mixing_beta", 0.7))
     changed = {"mixing_beta": beta, "diagonalization": "cg", "electron_maxstep": 300}
     return {"input_data": {**data, "electrons": {**data["electrons"], **changed}}}
@@ -149,7 +168,7 @@ def other_cycle(parameters: Parameters) -> dict[str, Any]:
 
 def espresso_needs() -> tuple[Sought, ...]:
     """pw.x and pseudopotentials where they are looked for when the campaign names no place of its own."""
-    program, folder = next(iter(shlex.split(_command({}))), ""), _folder({})
+    program, folder = next(iter(shlex.split(pw_command({}))), ""), _folder({})
     files = len([path for path in folder.glob("*") if path.suffix.lower() == ".upf"])
     there = f"{files} files in {folder}" if files else ""
     return (
@@ -164,7 +183,7 @@ ESPRESSO = DftCode(
 )  # fmt: skip
 
 
-def _namelists(given: object) -> dict[str, dict[str, Any]]:
+def namelists(given: object) -> dict[str, dict[str, Any]]:
     """The keys of pw.x's input by namelist, given that way or all in one table.
 
     Raises:
@@ -201,6 +220,37 @@ def _namelist_of(key: str, namelist: str | None) -> str:
     raise bad_parameter(where, "keys of pw.x", f"'{key}'", remedy)
 
 
+def _check_spin(data: Mapping[str, Mapping[str, Any]], atoms: Atoms) -> None:
+    system = data.get("system", {})
+    if atoms.has("initial_magmoms") and system.get("nspin") != 2:
+        raise bad_parameter(
+            "input_data.system.nspin", "2: the structure has magnetic moments", repr(system.get("nspin", 1)),
+            "set it, or take the column initial_magmoms out of the structure",
+        )
+    if given := next((key for key in system if key.startswith("starting_magnetization")), None):
+        raise bad_parameter(
+            "input_data.system", "moments in the structure, which tell atoms of one species apart", f"'{given}'",
+            "write them there as a column initial_magmoms:R:1 (μ_B)",
+        )
+
+
+@cache
+def _valence(path: Path) -> float:
+    """Valence electrons of a pseudopotential.
+
+    Raises:
+        InputError: a file in another format than UPF.
+    """
+    text = path.read_text(errors="replace")
+    found = re.search(r'z_valence\s*=\s*"\s*([^"\s]+)|([\d.]+)\s+Z valence', text)
+    if found is None:
+        raise InputError(
+            "reference.parameters.pseudopotentials", "UPF files, which tell the valence electrons that carry moments",
+            f"'{path.name}'", "choose a pseudopotential in UPF",
+        )
+    return float(found[1] or found[2])
+
+
 def _check_k_points(parameters: Parameters) -> None:
     kpts, spacing = parameters.get("kpts"), parameters.get("kspacing")
     mesh = isinstance(kpts, list | tuple) and len(kpts) == 3 and all(type(n) is int and n > 0 for n in kpts)
@@ -210,7 +260,12 @@ def _check_k_points(parameters: Parameters) -> None:
         raise bad_parameter("kspacing", "a spacing above 0 Å⁻¹", repr(spacing), "correct it, or give kpts")
 
 
-def _command(parameters: Parameters) -> str:
+def pw_command(parameters: Parameters) -> str:
+    """pw.x, with what launches it: of the parameters, the environment or ASE's configuration.
+
+    Raises:
+        InputError: a command in the form of older versions of ASE.
+    """
     if parameters.get("command"):
         return str(parameters["command"])
     command = os.environ.get("ASE_ESPRESSO_COMMAND", "")

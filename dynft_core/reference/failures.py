@@ -9,6 +9,10 @@ from typing import Literal
 
 TAIL_LINES = 3
 TAIL_BYTES = 20_000
+REFUSES = "I REFUSE TO CONTINUE"
+"""How VASP's errors end."""
+MOST_SAID = 400
+"""Letters of what a code printed that a failure repeats."""
 
 FailureKind = Literal[
     "setup", "settings", "licence",
@@ -65,6 +69,25 @@ REFUSED: Kinds = frozenset({"not converged", "not finite", "moved", "net force"}
 MENDABLE: Kinds = SETUP | {"input", "implausible"}
 """What the user can change, as an `InputError`; 'implausible' because of references in other units."""
 
+_SRUN = (
+    "Unable to (?:create step|allocate resources|confirm allocation)", "Invalid ", "Unrecognized ",
+    "Application launch failed", "Task launch for .* failed", "Requested node", "Job request",
+)  # fmt: skip
+_MPI = (
+    "There are not enough slots available", r"It looks like (?:orte|opal|pmix|prte|MPI)_\w*(?i:init)\w* failed",
+    r"The application appears to have been direct launched using \"srun\"", "No components were able to be opened",
+)  # fmt: skip
+
+LAUNCHER: tuple[Message, ...] = (
+    ("setup", r"^(mpi(?:run|exec) has detected an attempt to run as root)", "the launcher refused to start"),
+    ("setup", r"^srun: fatal: (.+)", "srun refused to start"),
+    ("setup", rf"^srun: error: ((?:{'|'.join(_SRUN)}).*)", "srun refused to start"),
+    ("setup", r"^srun: ((?:unrecognized|invalid) option.*)", "srun refused to start"),
+    ("setup", r"^\[?(?:mpi|prte)\w+.*?(un(?:recognized|known) (?:argument|option).*)", "MPI did not start"),
+    ("setup", rf"^((?:{'|'.join(_MPI)})[^\n]*(?:\n[^\n]+)*)", "MPI did not start"),
+)
+"""What srun and MPI's launchers print when they start nothing, as they will for the next label: the first sentence."""
+
 _MESSAGES: tuple[tuple[FailureKind, str], ...] = (
     ("memory", r"out of memory|oom[-_ ]?kill|cannot allocate memory|bad_alloc|MemoryError|insufficient virtual memory"),
     ("disk", r"no space left on device|disk quota exceeded|Errno 28\b|Errno 122\b"),
@@ -93,14 +116,40 @@ def classified(texts: list[str], exit_code: int | None = None) -> FailureKind | 
 
 
 def named(texts: list[str], messages: tuple[Message, ...]) -> LabelError | None:
-    """The failure that a code's own messages tell, with the pattern's group or its line; None when there is none."""
-    for kind, pattern, meaning in messages:
-        for text in texts:
-            found = re.search(pattern, text)
+    """The failure that a code's own messages tell, or its launcher's, with the pattern's group or its line.
+
+    What stands in boxes is read as one line (see `unboxed`). None when there is no failure.
+    """
+    plain = [unboxed(text) for text in texts]
+    for kind, pattern, meaning in (*messages, *LAUNCHER):
+        for text in plain:
+            found = re.search(pattern, text, re.MULTILINE)
             if found:
                 line = text[text.rfind("\n", 0, found.start()) + 1 :].partition("\n")[0].strip()
-                return LabelError(kind, f"{meaning}: {(found[1] if found.lastindex else line)[:150]}")
+                said = " ".join((found[1] if found.lastindex else line).split())
+                return LabelError(kind, f"{meaning}: {said[:MOST_SAID]}")
     return None
+
+
+def unboxed(text: str) -> str:
+    """Text in which each box of VASP is one line: its kind, 'ERROR: ' or 'WARNING: ' or …, and its first paragraph.
+
+    A box is of lines between bars: a title in letters made of letters, paragraphs, and in VASP's errors I REFUSE ….
+    """
+    return _BOX.sub(lambda box: _first_paragraph(box[0]), text)
+
+
+_BOX = re.compile(r"(?:^ *\|.*$\n?)+", re.MULTILINE)
+_TITLES = {"E": "ERROR: ", "W": "WARNING: ", "A": "ADVICE: ", "B": "BUG: "}
+"""By the first letter of the title."""
+
+
+def _first_paragraph(box: str) -> str:
+    lines = "\n".join(line.strip().strip("|").strip() for line in box.splitlines())
+    parts = [" ".join(part.split()) for part in re.split(r"\n{2,}", lines.strip())]
+    said = next((part for part in parts if re.search(r"[a-z]{2}", part)), "")
+    kind = _TITLES.get(parts[0][:1], "") if parts[0] != said else ""
+    return f"{_TITLES['E'] if REFUSES in box else kind}{said or ' '.join(parts)}\n"
 
 
 def signal_number(exit_code: int | None) -> int:
@@ -118,12 +167,16 @@ def how_it_ended(exit_code: int) -> str:
     return f"signal {number}, {_SIGNALS.get(number, 'unknown')}" if number else f"exit code {exit_code}"
 
 
+_NAMES_AN_ERROR = re.compile(r"\b(?:error|fatal|severe|failed|cannot|illegal)\b", re.IGNORECASE)
+
+
 def tail(path: Path) -> str:
-    """The last lines of a text file; "" when it is empty or not there."""
+    """The line at the end of a text file that first names an error, else its last lines; "" when there are none."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL_BYTES))
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
     except OSError:
         return ""
-    return " | ".join([line for line in lines if line][-TAIL_LINES:])[-300:]
+    cause = next((line for line in lines if _NAMES_AN_ERROR.search(line)), "")
+    return cause[:300] or " | ".join([line for line in lines if line][-TAIL_LINES:])[-300:]

@@ -83,6 +83,8 @@ def check_vasp(parameters: Parameters, atoms: Atoms) -> list[str]:
         with problems:
             check(parameters)
     with problems:
+        _check_spin(parameters, atoms)
+    with problems:
         _check_kpoints(parameters, atoms)
     with problems:
         potcars = read_potcars(parameters, atoms)
@@ -91,6 +93,11 @@ def check_vasp(parameters: Parameters, atoms: Atoms) -> list[str]:
         _check_functional(parameters, potcars)
     problems.refuse()
     notes = ["POTCARs: " + ", ".join(potcar.title for potcar in potcars.values())]
+    if parameters.get("ispin") == 2 and not atoms.has("initial_magmoms") and "magmom" not in parameters:
+        notes.append(
+            "reference.parameters.ispin is 2, and the structure has no magnetic moments: VASP starts with 1 μ_B on "
+            "each atom; a column initial_magmoms:R:1 in the structure gives others"
+        )
     if parameters.get("ispin") == 2 and parameters.get("lorbit", 0) < 10:
         notes.append("reference.parameters.lorbit = 11 would keep the magnetic moment of each atom with its label")
     if parameters.get("ismear") == 0 and not NO_METALS & set(atoms.symbols):
@@ -235,6 +242,14 @@ def _check_ions(parameters: Parameters) -> None:
     if parameters.get("nsw") or parameters.get("ibrion", -1) not in (-1, None):
         got = f"nsw = {parameters.get('nsw')}, ibrion = {parameters.get('ibrion')}"
         raise bad_parameter("nsw", "0, with ibrion = -1: a label is of the structure sent", got, "leave both out")
+
+
+def _check_spin(parameters: Parameters, atoms: Atoms) -> None:
+    if atoms.has("initial_magmoms") and parameters.get("ispin") != 2 and not parameters.get("lsorbit"):
+        raise bad_parameter(
+            "ispin", "2: the structure has magnetic moments, to be written as MAGMOM", repr(parameters.get("ispin")),
+            "set it, or take the column initial_magmoms out of the structure",
+        )
 
 
 def _check_encut(parameters: Parameters) -> None:

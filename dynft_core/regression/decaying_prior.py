@@ -48,6 +48,8 @@ RESOLUTION_A = 0.1
 """Diameters that differ by less share their prior precision."""
 MAX_CLASS_BYTES = 2**29
 """Memory of the S_c of one order; diameters are distinguished more coarsely where it would not suffice."""
+STEEP_START = 1.0
+"""Decay of order 2 (1/Å) from which a second search starts where the first one found none."""
 PROBES = 32
 """Vectors of random signs that curvatures are estimated from; as many parameters or fewer need none."""
 ENOUGH = 1e-2
@@ -256,10 +258,17 @@ def learn_decay(
     alpha = start.alpha if len(start.alpha) == k else start.alpha * k
     ratio = np.log(np.maximum(alpha, 1e-300)) - np.log(start.beta)
     x = np.clip(np.append(ratio, [*rates.per_A, rates.per_body] / prior.per_unit), prior.lower, prior.upper)
-    x, log_beta, value = climb(
-        lambda at: prior.profile(statistics, noise_floor_eV_A, at),
-        x, statistics.square, prior.lower, prior.upper, ENOUGH,
-    )
+    def climbed(begin: Floats) -> tuple[Floats, float, float]:
+        return climb(
+            lambda at: prior.profile(statistics, noise_floor_eV_A, at),
+            begin, statistics.square, prior.lower, prior.upper, ENOUGH,
+        )
+
+    x, log_beta, value = climbed(x)
+    if x[k] == 0 < prior.upper[k] and np.any(prior.design[:, k]):
+        # Order 2 reaches beyond the supercell, where its decay decides; without any the evidence has a maximum, too.
+        again = np.append(x[:k], [min(STEEP_START / prior.per_unit[0], prior.upper[k] / 2), *x[k + 1 :]])
+        x, log_beta, value = max((x, log_beta, value), climbed(again), key=lambda found: found[2])
     best = x[k:] * prior.per_unit
     decay = Decay(tuple(float(v) for v in best[:k]), float(best[k]))
     alphas = tuple(float(a) for a in np.exp(x[:k] + log_beta))

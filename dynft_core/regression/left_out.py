@@ -22,26 +22,34 @@ from dynft_core.regression.statistics import Statistics
 Floats = NDArray[np.float64]
 
 
+FEW = 10
+"""Errors of fewer structures do not show that predictions are too cautious: each displaces other atoms perhaps."""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """Sums over the force components of structures, each predicted without itself.
 
     Attributes:
         square, expected: Σ errors² and what the posteriors expect of it, (eV/Å)²; n_rows: force components.
+        n_structures: how many were left out.
     """
 
     square: float = 0.0
     expected: float = 0.0
     n_rows: int = 0
+    n_structures: int = 0
 
     @classmethod
     def over(cls, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
         """Of structures' errors and the variances expected of them (3N,), as `left_out` gives them."""
-        square, expected, rows = 0.0, 0.0, 0
+        total = cls()
         for errors, variances in structures:
-            square, expected = square + float(errors @ errors), expected + float(variances.sum())
-            rows += len(errors)
-        return cls(square, expected, rows)
+            total = cls(
+                total.square + float(errors @ errors), total.expected + float(variances.sum()),
+                total.n_rows + len(errors), total.n_structures + 1,
+            )  # fmt: skip
+        return total
 
     @property
     def rmse(self) -> float:
@@ -52,6 +60,11 @@ class LeftOut:
     def ratio(self) -> float:
         """Actual over expected error."""
         return float(np.sqrt(self.square / self.expected))
+
+    @property
+    def scale(self) -> float:
+        """What standard deviations are to be multiplied by: the ratio, but not less than 1 for few structures."""
+        return self.ratio if self.n_structures >= FEW else max(self.ratio, 1.0)
 
 
 def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floats, Floats]:

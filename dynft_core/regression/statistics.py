@@ -96,6 +96,10 @@ class Statistics:
             self.n_structures - other.n_structures,
         )
 
+    def weighted(self, weight: float) -> Statistics:
+        """The same rows and values times the root of `weight`."""
+        return replace(self, gram=weight * self.gram, moment=weight * self.moment, square=weight * self.square)
+
     def part(self, columns: slice | NDArray[np.int64]) -> Statistics:
         """The same data for some of the parameters alone."""
         return replace(self, gram=self.gram[columns][:, columns], moment=self.moment[columns])

@@ -70,15 +70,18 @@ def write_perfect_structure(path: Path | str, atoms: Atoms) -> None:
     """
     cell = " ".join(repr(float(x)) for x in atoms.cell[:].ravel())
     periodic = " ".join("T" if p else "F" for p in atoms.pbc)
-    lines = [str(len(atoms)), f'Lattice="{cell}" Properties=species:S:1:pos:R:3 pbc="{periodic}"']
-    for symbol, position in zip(atoms.symbols, atoms.positions, strict=True):
-        lines.append(" ".join([symbol, *(repr(float(x)) for x in position)]))
+    more = [name for name in ("masses", "initial_magmoms") if atoms.has(name)]
+    properties = "".join(f":{name}:R:1" for name in more)
+    lines = [str(len(atoms)), f'Lattice="{cell}" Properties=species:S:1:pos:R:3{properties} pbc="{periodic}"']
+    columns = np.column_stack([atoms.positions, *(atoms.get_array(name) for name in more)])
+    for symbol, row in zip(atoms.symbols, columns, strict=True):
+        lines.append(" ".join([symbol, *(repr(float(x)) for x in row)]))
     with replacing(path) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
 
 
 def read_perfect_structure(path: Path | str) -> Atoms:
-    """Read a structure that `write_perfect_structure` wrote: cell, species, positions (Å).
+    """Read a structure that `write_perfect_structure` wrote: cell, species, positions (Å), masses and moments if any.
 
     Raises:
         FileFormatError: missing, or not one structure in extended xyz.

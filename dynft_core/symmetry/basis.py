@@ -109,7 +109,7 @@ class ForceConstantBasis:
         """The same as `build`, from the cache on disk where it was built before."""
         cell = primitive(crystal)
         named = json.dumps([sorted(cutoffs_A.items()), LENGTH_SCALE_A])
-        key = key_of(code_of("symmetry", "lattice"), named, cell.cell, cell.scaled_positions, cell.numbers)
+        key = key_of(code_of("symmetry", "lattice"), named, *cell.arrays().values())
         found = recall("basis", key)
         if found is not None:
             return cls.from_arrays(found.arrays)
@@ -142,7 +142,7 @@ class ForceConstantBasis:
     def content_hash(self) -> str:
         """Hash of the crystal, the cutoffs and the null spaces: two bases of one hash share their parameters."""
         digest = hashlib.sha256(json.dumps([self.cutoffs, self.length_scale_A], sort_keys=True).encode())
-        parts = [self.crystal.cell, self.crystal.scaled_positions, self.crystal.numbers]
+        parts = list(self.crystal.arrays().values())
         for part in parts + [o.null_space for o in self.orders] + [t for o in self.orders for t in o.tensors]:
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()[:24]
@@ -171,9 +171,7 @@ class ForceConstantBasis:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as named arrays, for a file; `from_arrays` reads them back."""
         found: dict[str, NDArray[Any]] = {
-            "cell": self.crystal.cell,
-            "scaled_positions": self.crystal.scaled_positions,
-            "numbers": self.crystal.numbers,
+            **self.crystal.arrays(),
             "cartesian": self.cartesian,
             "cutoffs": np.array([[o.order, o.cutoff_A, o.sum_rule_violation] for o in self.orders]),
             "length_scale_A": np.array(self.length_scale_A),
@@ -196,7 +194,7 @@ class ForceConstantBasis:
             FileFormatError: an array is missing or does not fit the others.
         """
         try:
-            crystal = Crystal.from_arrays(*(arrays[name] for name in ("cell", "scaled_positions", "numbers")))
+            crystal = Crystal.from_arrays(arrays)
             orders = tuple(_order_from_arrays(arrays, *row) for row in np.atleast_2d(arrays["cutoffs"]))
             symbol = bytes(np.asarray(arrays["symbol"])).decode()
             scale = float(np.asarray(arrays["length_scale_A"]))

@@ -13,11 +13,13 @@ from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 from dynft_core.errors import StructureError
-from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, dressed, strain
 
 SYMMETRY_TOLERANCE_A = 1e-4
 NEARLY_A = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Tolerances at which a higher symmetry is looked for."""
+ROUNDING_A = 0.005
+"""Coordinates rounded in a file, as 0.333 for 1/3 in a cell of 10 Å, move atoms by less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +47,7 @@ class SpaceGroup:
 
 
 def _dataset(crystal: Crystal, tolerance_A: float = SYMMETRY_TOLERANCE_A) -> spglib.SpglibDataset:
-    cell: Any = (crystal.cell, crystal.scaled_positions, crystal.numbers)
+    cell: Any = (crystal.cell, crystal.scaled_positions, crystal.kinds)
     try:
         dataset = spglib.get_symmetry_dataset(cell, symprec=tolerance_A)
     except Exception as error:  # spglib raises its own class or returns None, by version and setting
@@ -77,16 +79,25 @@ def space_group(crystal: Crystal) -> SpaceGroup:
             "crystal", "sites that its symmetry maps on each other", "an unmatched site", "symmetrise it"
         )
     chosen = np.take_along_axis(shifts, permutations[:, :, None, None], axis=2)[:, :, 0]
-    basis = crystal.cell.T
-    cartesian = basis @ dataset.rotations @ np.linalg.inv(basis)
-    left, _, right = np.linalg.svd(cartesian)  # orthogonal to machine precision, whatever the cell's last digits
     return SpaceGroup(
         symbol=str(dataset.international),
         rotations=dataset.rotations.astype(np.int64),
         permutations=permutations.astype(np.int64),
         shifts=chosen.astype(np.int64),
-        cartesian=left @ right,
+        cartesian=_orthogonal(crystal.cell.T, dataset.rotations.astype(np.int64)),
     )
+
+
+def _orthogonal(basis: NDArray[np.float64], rotations: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The operations (G, 3, 3) in Cartesian coordinates: a group of orthogonal matrices, however rounded the cell is.
+
+    The basis is strained, without rotation, to the one whose metric all operations leave as it is.
+    """
+    inverse = np.linalg.inv(basis)
+    metric = np.mean(np.swapaxes(rotations, 1, 2) @ (basis.T @ basis) @ rotations, axis=0)
+    squares, axes = np.linalg.eigh(inverse.T @ metric @ inverse)
+    strained = (axes * np.sqrt(squares)) @ axes.T @ basis
+    return np.asarray(strained @ rotations @ np.linalg.inv(strained))
 
 
 @dataclass(frozen=True)
@@ -98,15 +109,15 @@ class HiddenSymmetry:
     ratio: float
 
 
-def hidden_symmetry(crystal: Crystal) -> HiddenSymmetry | None:
+def hidden_symmetry(crystal: Crystal, largest_A: float = max(NEARLY_A)) -> HiddenSymmetry | None:
     """The highest symmetry that the crystal nearly has, if it is higher than its own.
 
-    Nearly: to less than a tenth of the nearest-neighbour distance, which thermal motion and loose relaxation move
-    atoms by, and phases of other symmetry may differ by, too.
+    Nearly: to `largest_A` and less than a tenth of the nearest-neighbour distance, which thermal motion and loose
+    relaxation move atoms by, and phases of other symmetry may differ by, too.
     """
     own, found = len(_dataset(crystal).rotations), None
     for tolerance_A in NEARLY_A:
-        if tolerance_A > 0.1 * crystal.nearest_neighbour_distance:
+        if tolerance_A > min(largest_A, 0.1 * crystal.nearest_neighbour_distance):
             break
         with suppress(StructureError):  # spglib gives up where the tolerance contradicts itself
             dataset = _dataset(crystal, tolerance_A)
@@ -125,7 +136,9 @@ def symmetrised(crystal: Crystal, tolerance_A: float) -> Crystal:
     from ase.spacegroup.symmetrize import refine_symmetry  # a third of a second, for this alone
 
     wanted, atoms = _dataset(crystal, tolerance_A), crystal.atoms()
+    atoms.numbers[:] = crystal.kinds + 1  # ASE knows species alone
     refine_symmetry(atoms, symprec=tolerance_A)
+    atoms.numbers[:] = crystal.numbers
     found = Crystal(atoms)
     if len(_dataset(found).rotations) < len(wanted.rotations):
         raise StructureError(
@@ -133,6 +146,32 @@ def symmetrised(crystal: Crystal, tolerance_A: float) -> Crystal:
             "choose another, or symmetrise the structure with another tool",
         )
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Snapped:
+    """A crystal whose sites were `moved_A` at most from the special positions of the space group `symbol`."""
+
+    crystal: Crystal
+    symbol: str
+    moved_A: float
+
+
+def snapped(crystal: Crystal, largest_strain: float = CELL_TOLERANCE) -> Snapped | None:
+    """The crystal with the higher symmetry that only the rounding of its file has cost; None where there is none.
+
+    Atoms move by ROUNDING_A at most, the cell is strained by less than `largest_strain`.
+    """
+    hidden = hidden_symmetry(crystal, 2 * ROUNDING_A)  # two atoms may have moved apart
+    if hidden is None:
+        return None
+    with suppress(StructureError):  # no structure of that symmetry so near
+        found = symmetrised(crystal, hidden.tolerance_A)
+        moves = found.positions - crystal.positions
+        moved_A = float(np.linalg.norm(moves - moves.mean(axis=0), axis=1).max())
+        if moved_A <= ROUNDING_A and strain(found.cell, crystal.cell) <= largest_strain:
+            return Snapped(found, hidden.symbol, moved_A)
+    return None
 
 
 def primitive(crystal: Crystal) -> Crystal:
@@ -155,7 +194,8 @@ def primitive(crystal: Crystal) -> Crystal:
         difference = x - fractional[keep] if keep else np.ones((1, 3)) * 0.5
         if np.linalg.norm((difference - np.rint(difference)) @ cell, axis=1).min() > 10 * SYMMETRY_TOLERANCE_A:
             keep.append(i)
-    return Crystal(Atoms(numbers=crystal.numbers[keep], cell=cell, scaled_positions=fractional[keep], pbc=True))
+    atoms = Atoms(numbers=crystal.numbers[keep], cell=cell, scaled_positions=fractional[keep], pbc=True)
+    return Crystal(dressed(atoms, crystal.masses[keep], crystal.moments[keep]))
 
 
 def _shortest_basis(vectors: NDArray[np.float64], volume: float) -> NDArray[np.float64]:

@@ -263,8 +263,27 @@ class SelectOutcome:
     failure: Failure | None = None
 
 
-Job = ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | SelectJob | FitJob | EvaluateJob
+@dataclass(frozen=True)
+class BornJob:
+    """Compute Born charges and dielectric tensor of the crystal in born/, as labels of a supercell are."""
+
+    run_dir: str
+    output: str
+    primitive_structure: str
+    supercell_structure: str
+    reference: ReferenceSettings
+
+
+@dataclass(frozen=True)
+class BornOutcome:
+    ok: bool
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: Failure | None = None
+
+
+Job = BornJob | ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | SelectJob | FitJob | EvaluateJob
 Outcome = (
-    ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | TruncationOutcome | SelectOutcome | FitOutcome
-    | EvaluateOutcome
+    BornOutcome | ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | TruncationOutcome | SelectOutcome
+    | FitOutcome | EvaluateOutcome
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,19 +27,24 @@ from dynft_core.initial.reference_md import reference_md
 from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.dipoles.born_file import write_born
 from dynft_core.models.protocol import Harmonic, Larger, Linear
 from dynft_core.models.registry import family, load_model
 from dynft_core.properties.thermal import PropertySettings, largest_error
+from dynft_core.reference.born_calculation import compute_born_charges
 from dynft_core.reference.calculators import make_calculator, runs_in_process, structure_key
 from dynft_core.reference.checked import CheckedCalculator
-from dynft_core.reference.failures import Failure
+from dynft_core.reference.failures import Failure, LabelError
 from dynft_core.reference.guard import Expectation
 from dynft_core.reference.label import read_frame, run_label
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.regression.mpi import Ranks
 from dynft_core.selection.batch_for_model import BatchRule, choose
 from dynft_core.storage.structures import read_cell, read_displacements, read_perfect_structure, write_structures
+from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from dynft_core.tasks.jobs import (
+    BornJob,
+    BornOutcome,
     EvaluateJob,
     EvaluateOutcome,
     Evaluation,
@@ -170,6 +176,24 @@ _STREAMS = {"rattled": 1 << 32, "phonons": 2 << 32, "reference_md": 3 << 32, "fo
 def label(job: LabelJob) -> LabelOutcome:
     """Compute one label in labels/<key>/, or take the finished one that lies there."""
     return run_label(job, _expectation(job))
+
+
+@_never_raising(lambda job, failure: BornOutcome(False, failure=failure))
+def born(job: BornJob) -> BornOutcome:
+    """Compute the crystal's Born charges, unless they are there already."""
+    run_dir = Path(job.run_dir)
+    if (run_dir / job.output).exists():
+        return BornOutcome(True)
+    crystal = reduce_to_primitive(Crystal(read_perfect_structure(run_dir / job.primitive_structure)))
+    supercell = read_perfect_structure(run_dir / job.supercell_structure)
+    (run_dir / "born").mkdir(exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="attempt-", dir=run_dir / "born"))
+    try:
+        found = compute_born_charges(crystal, supercell, job.reference, folder)
+    except LabelError as error:
+        return BornOutcome(False, failure=error.failure)
+    write_born(found, run_dir / job.output)
+    return BornOutcome(True)
 
 
 def _expectation(job: LabelJob) -> Expectation | None:

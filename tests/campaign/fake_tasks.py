@@ -22,6 +22,8 @@ from dynft_core.models.trial import Trial
 from dynft_core.reference.failures import Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
+    BornJob,
+    BornOutcome,
     EvaluateJob,
     EvaluateOutcome,
     Evaluation,
@@ -145,6 +147,11 @@ def validate(job: ValidateJob) -> ValidateOutcome:
                           error_counts=((-138, step - first),))
         )  # fmt: skip
     return ValidateOutcome(True, walks=tuple(walks))
+
+
+def born(job: BornJob) -> BornOutcome:
+    """Born charges, in an instant."""
+    return BornOutcome(True)
 
 
 def truncation(job: TruncationJob) -> TruncationOutcome:

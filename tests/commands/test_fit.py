@@ -41,6 +41,44 @@ def test_info_says_what_was_fitted(force_field: Path, capsys: pytest.CaptureFixt
     assert f"{1e3 * said['beta_inv_sqrt']:.3f} meV/Å" in capsys.readouterr().out
 
 
+def test_a_fit_reads_what_other_programs_write(
+    silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same frames as extended xyz under another name, as DFSET, and as FORCE_SETS: the same force field."""
+    frames = read_frames(silicon_files / "train.xyz", "frames")
+    perfect = Supercell.match(Crystal(read_structure(silicon_files / "prim.xyz", "cell")), frames[0])
+    ase.io.write(tmp_path / "perfect.xyz", perfect.atoms(), format="extxyz")
+    blocks, renamed = [], []
+    for frame in frames:
+        u, order = perfect.frame_displacements(frame)
+        blocks.append((u, frame.get_forces()[order]))
+        other = frame.copy()
+        other.arrays["force"] = frame.get_forces()
+        renamed.append(other)
+    for name, length, force in (("DFSET", units.Bohr, units.Ry / units.Bohr), ("FORCE_SETS", 1.0, 1.0)):
+        rows = np.concatenate([np.hstack([u / length, f / force]) for u, f in blocks])
+        np.savetxt(tmp_path / name, rows, fmt=" %.12f")
+    ase.io.write(tmp_path / "force.xyz", renamed, format="extxyz")
+
+    def fitted(data: Path, *options: str) -> np.ndarray:
+        output = tmp_path / "ff.h5"
+        primitive = ["--primitive", str(silicon_files / "prim.xyz"), "--cutoffs", CUTOFFS]
+        assert main(["fit", str(data), *primitive, "-o", str(output), *options]) == 0
+        found = ForceField.load(output).posterior.mean
+        output.unlink()
+        return np.array(found)
+
+    expected = fitted(silicon_files / "train.xyz")
+    reference = ["--reference", str(tmp_path / "perfect.xyz")]
+    scale = np.abs(expected).max()
+    for data, options in (("DFSET", reference), ("FORCE_SETS", reference), ("force.xyz", ["--forces-key", "force"])):
+        assert np.abs(fitted(tmp_path / data, *options) - expected).max() < 1e-5 * scale, data
+    capsys.readouterr()
+    primitive = ["--primitive", str(silicon_files / "prim.xyz"), "--cutoffs", CUTOFFS]
+    assert main(["fit", str(tmp_path / "force.xyz"), *primitive, "-o", str(tmp_path / "ff.h5")]) == 2
+    assert "there is a column force; rename it, or give --forces-key force" in capsys.readouterr().err
+
+
 def test_evaluate_equals_the_errors_of_the_calculator(
     force_field: Path, silicon_files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign.state import State
 from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
-from workflows.commands.import_labels import import_labels
+from workflows.commands.import_labels import Choices, import_labels
 from workflows.run_folder.folder import state_of
 from workflows.views.status import Status
 
@@ -115,7 +115,7 @@ def state(labelled: list[CellLabels], tmp_path_factory: pytest.TempPathFactory) 
     ase.io.write(folder / "one.traj", frames[:7])  # which keeps every digit
     ase.io.write(folder / "two.traj", frames[7:])
     files = [folder / "one.traj", folder / "two.traj"]
-    said = import_labels(str(campaign), files, folder / "run", accept_other_settings=False)
+    said = import_labels(str(campaign), files, folder / "run", Choices())
     for n_atoms, n in N_FRAMES.items():
         assert f"imported: {n} labels of {n_atoms} atoms, supercell [[" in said
     assert "imported: 14 labels from 2 files" in said
@@ -169,7 +169,7 @@ def test_the_labels_of_a_run_folder_are_imported_into_the_same_cells(
     finished: Path, state: State, tmp_path: Path
 ) -> None:
     """Those of the walkers' supercell into the supercell, those of the small cells into new ones."""
-    import_labels(str(written(tmp_path)), [finished / "labels"], tmp_path / "run", accept_other_settings=False)
+    import_labels(str(written(tmp_path)), [finished / "labels"], tmp_path / "run", Choices())
     theirs, ours = state.ledger.accepted, state_of(tmp_path / "run").ledger.accepted
     assert labels_by_size(finished, theirs) == labels_by_size(tmp_path / "run", ours)
     assert len(list((tmp_path / "run" / "cells").iterdir())) == len(N_FRAMES)

@@ -68,6 +68,12 @@ def test_commands_on_frames(
     }[command]
     if strain in ACCEPTED:
         assert main(arguments) == 0
+        assert "strained" not in capsys.readouterr().out
+    elif command == "fit":  # whose crystal may still get the lattice of the data
+        assert main(arguments) == 0
+        assert f"strained by {100 * abs(strain):.2g} % against it" in capsys.readouterr().out
+        found = ForceField.load(tmp_path / "new.h5").basis.crystal.cell
+        np.testing.assert_allclose(found, strained(strain, repeat=1).cell[:], atol=1e-8)
     else:
         said = refused(arguments)
         assert f"strained by {100 * abs(strain):g} %" in said

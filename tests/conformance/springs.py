@@ -27,7 +27,7 @@ from dynft_core.regression.statistics import Statistics
 from dynft_core.storage.segments import read_segment, write_segment
 
 Floats = NDArray[np.float64]
-NOWHERE = ReferenceCell("", np.zeros(0, dtype=np.int64), np.eye(3), np.zeros((0, 3)))
+NOWHERE = ReferenceCell("", np.zeros(0, dtype=np.int64), np.eye(3), np.zeros((0, 3)), np.zeros(0), np.zeros(0))
 
 
 @lru_cache(maxsize=8)

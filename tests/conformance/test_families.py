@@ -26,6 +26,7 @@ Floats = NDArray[np.float64]
 PRIMITIVE: Atoms = bulk("Ar", "fcc", a=5.26)
 SETTINGS = {
     "force constants": force_constants([5.0, 4.0, 4.0]),
+    "moment tensor": ModelSettings("moment_tensor", {"cutoff_A": 5.5, "min_distance_A": 3.0, "level": 8}),
     "springs": ModelSettings("tests.conformance.springs:SPRINGS", {"reach_A": 4.0}),
 }
 
@@ -120,7 +121,7 @@ def test_a_rotation_of_the_crystal_rotates_the_forces(fitted: Fitted) -> None:
 
 def test_the_order_of_the_atoms_does_not_matter(fitted: Fitted) -> None:
     order = np.random.default_rng(0).permutation(LARGE.n_atoms)
-    shuffled = ReferenceCell("shuffled", LARGE.numbers[order], LARGE.cell, LARGE.sites[order])
+    shuffled = ReferenceCell.of(LARGE.atoms()[order], "shuffled")
     u = displaced(LARGE)
     one, other = fitted.model.on(LARGE).predict(u), fitted.model.on(shuffled).predict(u[order])
     np.testing.assert_allclose(other.forces, one.forces[order], atol=1e-9)

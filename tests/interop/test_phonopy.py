@@ -125,7 +125,7 @@ def test_constants_that_would_not_fit_are_refused_before_anything_is_made(
 
 
 def test_folding_a_cell_onto_itself_keeps_every_image_s_share(tin_selenide_force_field: ForceField) -> None:
-    clusters = constants(tin_selenide_force_field, 2)
+    clusters = constants(tin_selenide_force_field, 2, tin_selenide_force_field.supercell)
     atoms, tensors = folded_clusters(clusters, tin_selenide_force_field.supercell, ascending=False)
     n = tin_selenide_force_field.supercell.n_atoms
     hessian = np.zeros((n, 3, n, 3))

@@ -79,3 +79,34 @@ def test_a_crystal_with_a_number_that_is_not_finite_is_refused(silicon: Crystal,
         {"cell": atoms.cell.array, "positions": atoms.positions}[array][1, 2] = value
         with pytest.raises(StructureError, match="finite cell and positions"):
             Crystal(atoms)
+
+
+def test_cells_are_right_handed_and_atoms_stay_where_they_are() -> None:
+    atoms = bulk("Mg", "hcp", a=3.2, c=5.2)
+    atoms.set_cell(atoms.cell[[1, 0, 2]])
+    found = Crystal(atoms)
+    assert np.linalg.det(found.cell) == pytest.approx(-np.linalg.det(atoms.cell[:]))
+    np.testing.assert_allclose(found.positions, atoms.positions, atol=1e-12)
+
+
+def test_what_a_file_holds_of_a_crystal_gives_it_back() -> None:
+    atoms = bulk("FeO", "rocksalt", a=4.3)
+    atoms.set_masses([56.9354, 15.999])
+    atoms.set_initial_magnetic_moments([3.3, 0.0])
+    crystal = Crystal(atoms)
+    same = Crystal.from_arrays(crystal.arrays())
+    assert same.is_same(crystal)
+    for name, array in crystal.arrays().items():
+        np.testing.assert_array_equal(same.arrays()[name], array)
+    assert set(Crystal(bulk("NaCl", "rocksalt", a=5.64)).arrays()) == {"cell", "scaled_positions", "numbers"}
+    assert not same.is_same(Crystal(bulk("FeO", "rocksalt", a=4.3)))
+    with pytest.raises(StructureError, match="left-handed"):
+        Crystal.from_arrays({**crystal.arrays(), "cell": -crystal.cell})
+
+
+def test_atoms_of_one_kind_have_one_species_mass_and_moment() -> None:
+    atoms = Atoms("Fe4O", [(0, 0, 0), (2, 0, 0), (0, 2, 0), (0, 0, 2), (1, 1, 1)], cell=[4] * 3, pbc=True)
+    atoms.set_initial_magnetic_moments([2.20, -2.2, 2.25, 0.01, 0.0])
+    atoms.set_masses([55.845, 55.845, 55.845, 56.935, 15.999])
+    kinds = Crystal(atoms).kinds
+    assert kinds[0] == kinds[2] and len(set(kinds)) == 4

@@ -47,7 +47,7 @@ def test_a_supercell_holds_the_atoms_that_ase_makes(matrix: list[object]) -> Non
     found = Supercell.build(CRYSTAL, matrix)
     expected = make_supercell(CRYSTAL.atoms(), full(matrix))
     assert found.n_atoms == len(expected) == 2 * abs(round(np.linalg.det(full(matrix))))
-    np.testing.assert_allclose(found.cell, expected.cell[:])
+    np.testing.assert_allclose(found.cell, np.sign(np.linalg.det(full(matrix))) * expected.cell[:])  # right-handed
     distances = get_distances(found.positions, expected.positions, cell=expected.cell, pbc=True)[1]
     partner = distances.argmin(axis=1)
     assert sorted(partner) == list(range(found.n_atoms))

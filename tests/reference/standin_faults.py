@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 
 import ase.units
@@ -41,17 +42,6 @@ def cut(name: str, mark: str, behind: int = 0) -> Fault:
 def replaced(name: str, content: bytes | None) -> Fault:
     """A file holds something else, or is not there (None)."""
     return lambda run: run.edits.append((name, lambda _: content))
-
-
-def edited(name: str, old: str, new: str) -> Fault:
-    """The last occurrence of a text in a file is another."""
-
-    def changed(content: bytes) -> bytes:
-        head, found, rest = content.rpartition(old.encode())
-        assert found, old
-        return head + new.encode() + rest
-
-    return lambda run: run.edits.append((name, changed))
 
 
 def sets(tag: str, value: str) -> Fault:
@@ -156,10 +146,19 @@ def other_element(run: Run) -> None:
 
 
 def unconverged(run: Run) -> None:
-    run.converged, run.n_electronic_steps = False, int(run.incar["NELM"])
+    run.n_electronic_steps, run.last_change_eV = int(run.incar["NELM"]), 7.5e-3
 
 
-OVERFLOW = ' ****** </v>\n  </varray>\n  <varray name="stress"'
+def refuses(*lines: str) -> Fault:
+    """VASP says in a box why it cannot go on."""
+    return ends(1, stdout=standin_vasp.box(*lines))
+
+
+def overflow(content: bytes) -> bytes:
+    """The last force has outgrown its column."""
+    return re.sub(rb"\S+ </v>(\s+</varray>\s+<varray name=\"stress\")", rb"****** </v>\1", content)
+
+
 def polar(run: Run) -> None:
     """Born charges and the dielectric tensor are there too, as after LEPSILON: atom i has charges i, 2 i and 3 i."""
     ions = "".join(f"<set>\n{standin_vasp.rows(np.diag([i, 2.0 * i, 3.0 * i]))}</set>\n" for i in range(len(run.atoms)))
@@ -222,11 +221,22 @@ FAULTS: dict[str, Fault] = {
     "ZBRENT": prints(" ZBRENT: fatal error in bracketing\n     please rerun with smaller EDIFF\n"),
     "too few bands": prints("|     TOO FEW BANDS!! Your highest band is occupied!     |\n"),
     "sick job": ends(1, stdout=" I REFUSE TO CONTINUE WITH THIS SICK JOB ... BYE!!!\n"),
+    "NCORE in a box": refuses("The PEAD routines do not work for NCORE /= 1", "(or NPAR /= NCPU)."),
+    "k-points in a box": refuses("k-point generating vectors and reciprocal lattice are", "incommensurate."),
+    "left-handed": refuses("The triple product of the basis vectors is negative."),
+    "srun refuses": ends(1, "srun: error: Unable to create step for job 7: More processors requested than permitted\n"),
+    "mpirun as root": ends(1, "-----\nmpirun has detected an attempt to run as root.\n\nThat is discouraged.\n-----\n"),
+    "no slots": ends(1, "There are not enough slots available in the system to satisfy the 64\nslots requested\n"),
     "very bad news": ends(1, stdout=" VERY BAD NEWS! internal error in subroutine IBZKPT:\n"),
     "STOPCAR": prints(" hard stop encountered!  aborting job ...\n"),
     "INCAR not understood": ends(0, stdout=" Error reading item 'SIGMA' from file INCAR.\n"),
     # The output is not complete.
     "unconverged": unconverged,
+    "unconverged in one file": in_one_file("OUTCAR", unconverged),
+    "stopped before EDIFF": attribute("last_change_eV", 1e-4),
+    "another number of iterations": in_one_file("OUTCAR", attribute("n_electronic_steps", 11)),
+    "machine-learned forces": attribute("machine_learned", True),
+    "fixed density": sets("ICHARG", "11"),
     "no vasprun.xml": replaced("vasprun.xml", None),
     "no OUTCAR": replaced("OUTCAR", None),
     "empty vasprun.xml": replaced("vasprun.xml", b""),
@@ -238,7 +248,7 @@ FAULTS: dict[str, Fault] = {
     "cut at the very end": cut("vasprun.xml", "</modeling>"),
     "OUTCAR without its end": cut("OUTCAR", " General timing"),
     "OUTCAR cut in its end": cut("OUTCAR", "Elapsed time", 30),
-    "overflow in print": edited("vasprun.xml", ' </v>\n  </varray>\n  <varray name="stress"', OVERFLOW),
+    "overflow in print": lambda run: run.edits.append(("vasprun.xml", overflow)),
     "NaN force": forces(lambda f: np.where(np.arange(f.size).reshape(f.shape) == 4, np.nan, f)),
     "NaN energy": energy(lambda e: float("nan")),
     "infinite energy": energy(lambda e: float("inf")),
@@ -276,10 +286,16 @@ FAULTS: dict[str, Fault] = {
     "spin": sets("ISPIN", "2"),
     "other functional": sets("GGA", "PE"),
     "other POTCAR": attribute("titles", ["PAW_PBE Si_sv 26Mar2001", "PAW_PBE C 08Apr2002"]),
+    "plus U": sets("LDAU", ".TRUE."),
+    "hybrid": sets("LHFCALC", ".TRUE."),
+    "dispersion": sets("IVDW", "12"),
+    "other PREC": sets("PREC", "Normal"),
+    "loose EDIFF": sets("EDIFF", "1E-4"),
     "other mesh": attribute("mesh", [1, 1, 1]),
-    "other version": attribute("version", "5.4.4"),
+    "other version": attribute("version", "5.3.5"),
     # Not wrong.
     "partial occupations": attribute("partial", True),
+    "other LASPH": sets("LASPH", ".FALSE."),
     "polar": polar,
     "unconverged with Davidson": unless_all(unconverged),
     "wrong force on two atoms with Davidson": unless_all(forces(pair(4.0, axis=2))),

@@ -1,8 +1,11 @@
 """Stands in for vasp_std: reads INCAR, KPOINTS, POSCAR and POTCAR of its folder, computes with Tersoff's potential, and
 writes vasprun.xml, OUTCAR, CONTCAR and OSZICAR as VASP lays them out.
 
-As a program it takes the fault from the environment variable STANDIN_FAULT; in a test's own process, `run` does the
-same but tells signals by its exit code, as `subprocess` does.
+As a program it takes the fault from the environment variable STANDIN_FAULT and the version from STANDIN_VERSION; in a
+test's own process, `run` does the same but tells signals by its exit code, as `subprocess` does.
+
+What differs by version: up to 6.2 vasprun.xml names NELM twice (1 for the response functions); VASP 5 says that EDIFF
+is reached whenever its cycle ends; VASP 6 prints INCAR at the head of OUTCAR; since 6.4 some names end with blanks.
 """
 
 from __future__ import annotations
@@ -38,6 +41,9 @@ TIMING = """
 """
 
 
+VERSIONS = ("5.4.4", "6.1.0", "6.3.2", "6.5.0")
+
+
 @dataclass
 class Run:
     """What is about to be written; faults change it."""
@@ -51,9 +57,13 @@ class Run:
     forces: np.ndarray
     energy_eV: float
     stress_kbar: np.ndarray
-    version: str = "6.4.2"
+    version: str = field(default_factory=lambda: os.environ.get("STANDIN_VERSION", "6.3.2"))
     n_electronic_steps: int = 12
-    converged: bool = True
+    last_change_eV: float = 1e-9
+    machine_learned: bool = False
+    shift: tuple[float, ...] = (0.0, 0.0, 0.0)
+    points: tuple[tuple[float, ...], ...] = ((0.0, 0.0, 0.0),)
+    listed: bool = False
     drift: np.ndarray = field(default_factory=lambda: np.zeros(3))
     moment: float = 0.0
     moments: tuple[float, ...] = ()
@@ -66,6 +76,11 @@ class Run:
     written: bool = True
     edits: list[tuple[str, Callable[[bytes], bytes | None]]] = field(default_factory=list)
     """File and what becomes of its bytes once written; None: no file."""
+
+    @property
+    def n_electrons(self) -> float:
+        """Valence electrons: four of each atom."""
+        return 4.0 * len(self.atoms)
 
 
 def tersoff(atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray]:
@@ -124,51 +139,87 @@ def structure(run: Run, name: str = "") -> str:
     )
 
 
-def energies(run: Run) -> str:
+def energies(energy_eV: float) -> str:
     """An <energy> block."""
     names = ("e_fr_energy", "e_wo_entrp", "e_0_energy")
-    return "<energy>\n" + "".join(f'<i name="{n}">{run.energy_eV:16.8f} </i>\n' for n in names) + "</energy>\n"
+    return "<energy>\n" + "".join(f'<i name="{n}">{energy_eV:16.8f} </i>\n' for n in names) + "</energy>\n"
 
 
-def vasprun(run: Run) -> str:
-    """The text of vasprun.xml."""
+def cycle(run: Run) -> list[float]:
+    """Free energy (eV) after each electronic iteration; none where the machine-learned force field gave the forces."""
+    n = 0 if run.machine_learned else run.n_electronic_steps
+    changes = [run.last_change_eV * 10.0 ** min(k, 9) for k in range(n)]
+    return [run.energy_eV + sum(changes[:k]) for k in reversed(range(n))]
+
+
+def older(run: Run, version: tuple[int, int]) -> bool:
+    """Whether the run is of an earlier version."""
+    major, minor = run.version.split(".")[:2]
+    return (int(major), int(minor)) < version
+
+
+def parameters(run: Run) -> str:
+    """The <parameters> of vasprun.xml, in its sections."""
     incar = run.incar
-    parameters = {
-        "PREC": incar.get("PREC", "Normal"), "ENMAX": float(incar.get("ENCUT", 300)), "ISMEAR": incar["ISMEAR"],
-        "SIGMA": float(incar["SIGMA"]), "ISPIN": incar.get("ISPIN", "1"), "NSW": incar.get("NSW", "0"), "PSTRESS": 0.0,
-        "GGA    ": incar.get("GGA", "--"),
+    electronic = {
+        "PREC": incar.get("PREC", "Normal")[:6].lower(), "ENMAX": float(incar.get("ENCUT", 300)),
+        "EDIFF": float(incar.get("EDIFF", 1e-4)), "NELECT": run.n_electrons,
     }  # fmt: skip
-    symbols = run.atoms.get_chemical_symbols()
-    kinds = [i for i in range(len(run.species)) if run.species[i] in symbols]
-    occupied = 2 * len(symbols)
+    parts = {
+        "electronic smearing": {"ISMEAR": incar["ISMEAR"], "SIGMA": float(incar["SIGMA"])},
+        "electronic projectors": {"LREAL": "F" if incar.get("LREAL", "F").strip(".")[0] == "F" else "T"},
+        "electronic spin": {"ISPIN": incar.get("ISPIN", "1"), "LSORBIT": "F"},
+        "electronic convergence": {"NELM": incar.get("NELM", "60"), "NELMIN": incar.get("NELMIN", "2")},
+    }
+    exchange = {"GGA    " if not older(run, (6, 4)) else "GGA": incar.get("GGA", "--"), "LHFCALC": "F"}
+    response = {"NELM" if older(run, (6, 3)) else "NELMGW": incar.get("NELM", "1") if older(run, (6, 0)) else "1"}
+    return (
+        "<parameters>\n" + separator("electronic", electronic, "".join(separator(*part) for part in parts.items()))
+        + separator("grids", {"ADDGRID": incar.get("ADDGRID", "F").strip(".")[0]})
+        + separator("ionic", {"NSW": incar.get("NSW", "0"), "PSTRESS": 0.0})
+        + separator("electronic exchange-correlation", exchange) + separator("response functions", response)
+        + "</parameters>\n"
+    )  # fmt: skip
+
+
+def separator(name: str, values: dict[str, object], inner: str = "") -> str:
+    """A section of the parameters."""
+    return f'<separator name="{name}" >\n' + "".join(parameter(*x) for x in values.items()) + inner + "</separator>\n"
+
+
+def calculation(run: Run) -> str:
+    """One ionic step of vasprun.xml."""
+    occupied = 2 * len(run.atoms)
     bands = [(0.5 * b - occupied, 1.0 if b < occupied else 0.5 if run.partial else 0.0) for b in range(occupied + 2)]
-    n_spins = int(parameters["ISPIN"])
     eigenvalues = "".join(
         f'<set comment="spin {s + 1}">\n<set comment="kpoint 1">\n'
         + "".join(f"<r>{e:10.4f} {o:9.4f} </r>\n" for e, o in bands)
         + "</set>\n</set>\n"
-        for s in range(n_spins)
+        for s in range(int(run.incar.get("ISPIN", "1")))
     )
-    calculation = (
+    return (
         " <calculation>\n"
-        + ("  <scstep>\n" + energies(run) + "  </scstep>\n") * run.n_electronic_steps
+        + "".join("  <scstep>\n" + energies(energy) + "  </scstep>\n" for energy in cycle(run))
         + structure(run)
         + f'  <varray name="forces" >\n{rows(run.forces)}  </varray>\n'
         + f'  <varray name="stress" >\n{rows(run.stress_kbar)}  </varray>\n'
-        + energies(run)
+        + energies(run.energy_eV)
         + run.xml_extra
         + "<eigenvalues>\n<array>\n<set>\n" + eigenvalues + "</set>\n</array>\n</eigenvalues>\n"
         + '<dos>\n<i name="efermi">      5.00000000 </i>\n</dos>\n </calculation>\n'
     )  # fmt: skip
+
+
+def vasprun(run: Run, *later: Run) -> str:
+    """The text of vasprun.xml, with further ionic steps."""
+    symbols = run.atoms.get_chemical_symbols()
+    kinds = [i for i in range(len(run.species)) if run.species[i] in symbols]
     return (
         '<?xml version="1.0" encoding="ISO-8859-1"?>\n<modeling>\n<generator>\n'
         f'<i name="program" type="string">vasp </i>\n<i name="version" type="string">{run.version} </i>\n</generator>\n'
-        '<kpoints>\n<generation param="Gamma">\n<v type="int" name="divisions">'
-        + " ".join(str(n) for n in run.mesh)
-        + ' </v>\n</generation>\n<varray name="kpointlist" >\n<v> 0.0 0.0 0.0 </v>\n</varray>\n'
-        '<varray name="weights" >\n<v> 1.0 </v>\n</varray>\n</kpoints>\n<parameters>\n'
-        + "".join(parameter(name, value) for name, value in parameters.items())
-        + f'</parameters>\n<atominfo>\n<atoms> {len(symbols)} </atoms>\n<array name="atoms" >\n<set>\n'
+        "<incar>\n" + "".join(f'<i type="string" name="{tag}">{v.strip(".")}</i>\n' for tag, v in run.incar.items())
+        + f'</incar>\n<kpoints>\n{k_points(run)}</kpoints>\n' + parameters(run)
+        + f'<atominfo>\n<atoms> {len(symbols)} </atoms>\n<array name="atoms" >\n<set>\n'
         + "".join(f"<rc><c>{s:2}</c><c> {run.species.index(s) + 1}</c></rc>\n" for s in symbols)
         + '</set>\n</array>\n<array name="atomtypes" >\n<set>\n'
         + "".join(
@@ -177,9 +228,21 @@ def vasprun(run: Run) -> str:
             for i in kinds
         )
         + "</set>\n</array>\n</atominfo>\n"
-        + structure(run, ' name="initialpos" ') + calculation * run.ionic_steps
+        + structure(run, ' name="initialpos" ') + "".join(map(calculation, [run] * run.ionic_steps + list(later)))
         + structure(run, ' name="finalpos" ') + "</modeling>\n"
     )  # fmt: skip
+
+
+def k_points(run: Run) -> str:
+    """The mesh, or the points of a list."""
+    mesh = " ".join(str(n) for n in run.mesh)
+    generated = (
+        f'<generation param="Gamma">\n<v type="int" name="divisions">{mesh} </v>\n'
+        f'<v name="shift">{" ".join(str(x) for x in run.shift)}</v>\n</generation>\n'
+    )
+    points = "".join(f"<v> {a} {b} {c} </v>\n" for a, b, c in run.points)
+    weights = f'<varray name="weights" >\n{"<v> 1.0 </v>" * len(run.points)}\n</varray>\n'
+    return ("" if run.listed else generated) + f'<varray name="kpointlist" >\n{points}</varray>\n{weights}'
 
 
 def parameter(name: str, value: object) -> str:
@@ -190,25 +253,68 @@ def parameter(name: str, value: object) -> str:
     return f'<i type="{kind}" name="{name}">{value}</i>\n'
 
 
-def outcar(run: Run) -> str:
-    """The text of OUTCAR."""
-    end = "because EDIFF is reached" if run.converged else "EDIFF was not reached (unconverged)"
+def outcar_head(run: Run) -> str:
+    """The head of OUTCAR, up to the first iteration."""
+    symbols = run.atoms.get_chemical_symbols()
+    titles = "".join(f" POTCAR:    {title}\n" for title in run.titles)
+    tags = {"EDIFF": f"{float(run.incar.get('EDIFF', 1e-4)):.1E}", "NELM": run.incar.get("NELM", "60")}
+    echoed = "" if older(run, (6, 0)) else " INCAR:\n" + "".join(f"   {t} = {v}\n" for t, v in run.incar.items()) + "\n"
+    return (
+        f" vasp.{run.version} 20Jul23 (stand-in) complex\n \n{echoed}{titles}{titles}"
+        f"   ions per type =  {' '.join(str(symbols.count(s)) for s in dict.fromkeys(symbols))}\n\n"
+        f" Startparameter for this run:\n   ISPIN  = {run.incar.get('ISPIN', '1'):>6}    spin polarized calculation?\n"
+        f"   PREC   = {run.incar.get('PREC', 'Normal')[:6].lower()}    normal or accurate\n"
+        f"   ENCUT  =  {run.incar.get('ENCUT', '300')} eV  72.03 Ry    8.49 a.u.\n"
+        f"   ISMEAR = {run.incar['ISMEAR']:>6};   SIGMA  =   {run.incar['SIGMA']}  broadening in eV\n"
+        f"   GGA     =    {run.incar.get('GGA', '--')}    GGA type\n"
+        f"   NELM   = {tags['NELM']};   NELMIN=  2; NELMDL= -5     # of ELM steps\n"
+        f"   EDIFF  = {tags['EDIFF']}   stopping-criterion for ELM\n"
+        f"  Ionic Valenz\n   ZVAL   = {' '.join('4.00' for _ in run.species)}\n"
+        f"   k-points NKPTS = 1  number of bands    NBANDS= {2 * len(run.atoms) + 2:6d}\n"
+    )
+
+
+def outcar_step(run: Run, number: int) -> str:
+    """One ionic step of OUTCAR."""
+    reached = older(run, (6, 0)) or run.n_electronic_steps < int(run.incar.get("NELM", "60"))
+    end = "because EDIFF is reached" if reached else "EDIFF was not reached (unconverged)"
     x, y, z = run.drift
     table = "".join(
         "".join(f"{x:13.5f}" for x in position) + "    " + "".join(f"{f:14.6f}" for f in force) + "\n"
         for position, force in zip(run.atoms.positions, run.forces, strict=True)
     )
     moments = "".join(f"{i + 1:5d} {0:11.3f} {m:7.3f} {m:7.3f}\n" for i, m in enumerate(run.moments))
-    return (
-        f" vasp.{run.version} 20Jul23 (stand-in) complex\n   ISPIN  = {run.incar.get('ISPIN', '1'):>6}\n"
-        f"   k-points NKPTS = 1  number of bands    NBANDS= {2 * len(run.atoms) + 2:6d}\n"
-        f"------------------------ aborting loop {end} ----------------------------------------\n"
-        f" number of electron   {4 * len(run.atoms):.7f} magnetization {run.moment:12.7f}\n"
-        + (f"\n magnetization (x)\n\n# of ion       s       p       tot\n{'-' * 34}\n{moments}" if len(moments) else "")
-        + " POSITION                                       TOTAL-FORCE (eV/Angst)\n " + "-" * 83 + "\n"
-        f"{table} " + "-" * 83 + f"\n    total drift:     {x:16.6f} {y:15.6f} {z:15.6f}\n\n"
-        f"  free  energy   TOTEN  = {run.energy_eV:18.8f} eV\n{TIMING}"
+    lattice = "".join("".join(f"{x:13.9f}" for x in [*row, *row]) + "\n" for row in run.atoms.cell[:])
+    iterations = "".join(
+        f"--------------------------------------- Iteration {number:6d}({k:4d})  {'-' * 39}\n"
+        f"  free energy    TOTEN  = {energy:19.8f} eV\n" for k, energy in enumerate(cycle(run), start=1)
     )  # fmt: skip
+    ml, totens = (" (ML)", " ML ") if run.machine_learned else ("", "   ")
+    return (
+        iterations
+        + ("" if run.machine_learned else f"{'-' * 24} aborting loop {end} {'-' * 40}\n")
+        + f" number of electron   {4 * len(run.atoms):.7f} magnetization {run.moment:12.7f}\n"
+        + (f"\n magnetization (x)\n\n# of ion       s       p       tot\n{'-' * 34}\n{moments}" if len(moments) else "")
+        + f"      direct lattice vectors                 reciprocal lattice vectors\n{lattice}\n"
+        + f" POSITION                                       TOTAL-FORCE (eV/Angst){ml}\n " + "-" * 83 + "\n"
+        f"{table} " + "-" * 83 + f"\n    total drift:     {x:16.6f} {y:15.6f} {z:15.6f}\n\n"
+        f"  free  energy{totens}TOTEN  = {run.energy_eV:18.8f} eV\n"
+    )  # fmt: skip
+
+
+def outcar(run: Run, *later: Run) -> str:
+    """The text of OUTCAR, with further ionic steps."""
+    steps = (outcar_step(step, number) for number, step in enumerate((run, *later), start=1))
+    return outcar_head(run) + "".join(steps) + TIMING
+
+
+def box(*lines: str) -> str:
+    """How VASP prints that it cannot go on."""
+    title = ["EEEEEEE  RRRRRR   RRRRRR   OOOOOOO  RRRRRR      ###     ###     ###",
+             "E        R     R  R     R  O     O  R     R     ###     ###     ###"]  # fmt: skip
+    refuses = "  ---->  I REFUSE TO CONTINUE WITH THIS SICK JOB ... BYE!!! <----"
+    text = ["", *title, "", *lines, "", refuses, ""]
+    return f" {'-' * 77}\n" + "".join(f"|     {line:72}|\n" for line in text) + f" {'-' * 77}\n"
 
 
 def run(folder: Path, fault: str) -> tuple[int, str, str]:
@@ -222,7 +328,7 @@ def run(folder: Path, fault: str) -> tuple[int, str, str]:
         draw = random.Random((folder / "POSCAR").read_bytes() + (folder / "INCAR").read_bytes())
         fault = draw.choice(sorted(FAULTS)) if draw.random() < 1 / 3 else ""
     data = read_inputs(folder)
-    data.stdout = " running on    1 total cores\n vasp.6.4.2 (stand-in)\n"
+    data.stdout = f" running on    1 total cores\n vasp.{data.version} (stand-in)\n"
     for one in filter(None, fault.split("+")):
         FAULTS[one](data)
     if data.written:

@@ -23,9 +23,9 @@ def potential(calculator: str, **parameters: object) -> CheapPotential:
 
 
 def test_forces_are_the_calculators_less_those_on_the_perfect_crystal() -> None:
-    sites = SILICON.sites.copy()
-    sites[0] += 0.1  # an atom off its site: this perfect crystal has forces
-    cell = ReferenceCell("", SILICON.numbers, SILICON.cell, sites)
+    off_site = SILICON.atoms()
+    off_site.positions[0] += 0.1  # this perfect crystal has forces
+    cell = ReferenceCell.of(off_site)
     u = np.random.default_rng(0).normal(0.0, 0.1, (3, 8, 3))
     forces, energies = potential("tersoff-si").on(cell).forces_and_energies(u)
     for x, f, e in zip(np.concatenate([u, 0 * u[:1]]), [*forces, 0 * u[0]], [*energies, 0.0], strict=True):

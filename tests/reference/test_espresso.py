@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from ase.build import bulk
 
 from dynft_core.errors import InputError
 from dynft_core.reference.calculation import Calculation, calculate
-from dynft_core.reference.calculators import check_calculator, settings_hash
+from dynft_core.reference.calculators import check_calculator, make_calculator, settings_hash
 from dynft_core.reference.espresso import DEBIAN_PSEUDOPOTENTIALS
 from dynft_core.reference.failures import LabelError
 from dynft_core.reference.guard import check_calculation
@@ -201,3 +202,25 @@ def test_where_it_runs_comes_from_the_environment_and_is_not_in_the_hash(
     monkeypatch.setenv("ASE_ESPRESSO_COMMAND", "pw.x -in PREFIX.pwi > PREFIX.pwo")
     with pytest.raises(InputError, match="older versions of ASE"):
         check_calculator(bare, SILICON)
+
+
+@pytest.mark.parametrize("header", ['<PP_HEADER element="Fe" z_valence="8.0E0"/>', "  8.00000000000      Z valence\n"])
+def test_moments_become_fractions_of_the_valence_electrons(tmp_path: Path, header: str) -> None:
+    """As pw.x of all versions reads them; both formats of UPF."""
+    (tmp_path / "Fe.UPF").write_text(header)
+    atoms = Atoms("Fe2", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[2.87] * 3, pbc=True)
+    atoms.set_initial_magnetic_moments([2.4, -2.4])
+    data = {"system": {"ecutwfc": 16.0, "nspin": 2}, "electrons": {"conv_thr": 1e-10}}
+    parameters = {"pseudopotentials": {"Fe": "Fe.UPF"}, "pseudo_dir": str(tmp_path), "command": "true"}
+    settings = ReferenceSettings("espresso", parameters | {"input_data": data})
+    check_calculator(settings, atoms)
+    make_calculator(settings, tmp_path / "job").write_inputfiles(atoms, ["energy"])
+    text = (tmp_path / "job" / "espresso.pwi").read_text()
+    found = [float(x) for x in re.findall(r"starting_magnetization\(\d\)\s*=\s*(\S+)", text)]
+    np.testing.assert_allclose(found, [0.3, -0.3])
+    without = with_parameters(settings, input_data={"system": {"ecutwfc": 16.0}})
+    with pytest.raises(InputError, match="nspin"):
+        check_calculator(without, atoms)
+    (tmp_path / "Fe2.UPF").write_text("of another format")
+    with pytest.raises(InputError, match="UPF"):
+        check_calculator(with_parameters(settings, pseudopotentials={"Fe": "Fe2.UPF"}), atoms)

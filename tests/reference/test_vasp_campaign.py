@@ -106,7 +106,7 @@ def begun(path: Path) -> Path:
     zeros = np.zeros((len(atoms), 3))
     same = json.dumps(identity(settings, atoms))
     numbers = {"energy_eV": 0.0, "magnetic_moment": 0.0}
-    attributes = {"kind": "first label", "identity": same, "version": "6.4.2", "key": "", **numbers}
+    attributes = {"kind": "first label", "identity": same, "version": "6.3.2", "key": "", **numbers}
     write_segment(run / FIRST, {"displacements": zeros, "forces": zeros}, attributes)
     return run
 

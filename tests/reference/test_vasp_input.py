@@ -195,3 +195,25 @@ def test_the_stand_in_refuses_potcars_in_another_order(tmp_path: Path) -> None:
     titles = [line for line in (tmp_path / "job" / "POTCAR").read_text().splitlines() if "TITEL" in line]
     assert [title.split()[3] for title in titles] == ["Si", "C"]
     assert (tmp_path / "job" / "POSCAR").read_text().split("\n")[5].split() == ["Si", "C"]
+
+
+def test_the_moments_of_the_structure_become_magmom_in_the_order_of_the_poscar(tmp_path: Path) -> None:
+    atoms = PERFECT.copy()  # its species alternate
+    atoms.set_initial_magnetic_moments(np.where(atoms.numbers == 14, np.arange(8) - 3.0, 0.0))
+    with pytest.raises(InputError, match="ispin"):
+        check_calculator(SETTINGS, atoms)
+    check_calculator(settings(ispin=2), atoms)
+    incar = written(atoms, tmp_path / "job", settings(ispin=2))
+    assert int(incar["ISPIN"]) == 2
+    species = (tmp_path / "job" / "POSCAR").read_text().split("\n")[5].split()
+    found = [float(x) for part in incar["MAGMOM"].split() for x in _repeated(part)]
+    moments = atoms.get_initial_magnetic_moments()
+    np.testing.assert_allclose(found, np.concatenate([moments[atoms.symbols == s] for s in species]))
+    notes = check_calculator(settings(ispin=2), PERFECT)
+    assert any("no magnetic moments" in note for note in notes)
+
+
+def _repeated(part: str) -> list[str]:
+    """VASP's '3*1.5'."""
+    count, star, value = part.partition("*")
+    return int(count) * [value] if star else [part]

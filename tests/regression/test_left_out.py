@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,10 +12,12 @@ from dynft_core.models.force_constants.expansion.folding import fold
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
 from dynft_core.models.force_constants.expansion.potential import Potential
 from dynft_core.models.force_constants.fitting import widened
+from dynft_core.reference.calculators import make_calculator
 from dynft_core.regression.evidence import Hyperparameters
 from dynft_core.regression.left_out import LeftOut, left_out, square_left_out
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
+from dynft_core.vocabulary import ReferenceSettings
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 
@@ -99,3 +103,34 @@ def test_where_the_expansion_is_right_little_changes(
     wider = widened(force_field, [CellLabels(force_field.supercell, *labelled)])
     assert wider.left_out is not None
     assert wider.left_out.ratio == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("kind", ["finite displacements", "rattled"])
+def test_few_structures_make_no_error_bars_smaller(silicon: Crystal, kind: str, count: int, tmp_path: Path) -> None:
+    """Left out, one of few structures is predicted by the prior alone: that says nothing of the fit to all.
+
+    Over many draws the error expected of new structures is theirs within a factor of two.
+    """
+    cell = Supercell.build(silicon, [[-2, 2, 2], [2, -2, 2], [2, 2, -2]])
+    basis = ForceConstantBasis.build(silicon, {2: 5.0, 3: 4.0})
+    calculator = make_calculator(ReferenceSettings("tersoff-si"), tmp_path)
+    ratios = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        u = rng.normal(0, 0.02, (count + 4, cell.n_atoms, 3))
+        if kind == "finite displacements":
+            u[:count] = 0.0
+            u[np.arange(count), rng.permutation(cell.n_atoms)[:count], rng.integers(3, size=count)] = 0.03
+        u -= u.mean(axis=1, keepdims=True)
+        f = np.array([calculator.get_forces(cell.atoms(x)) for x in u])
+        free = fit(basis, cell, u[:count], f[:count], noise_floor_eV_A=1e-6)
+        wider = widened(free, [CellLabels(cell, u[:count], f[:count])], 1e-6)
+        errors = np.sqrt(np.mean((wider.forces(u) - f) ** 2, axis=(1, 2)))
+        assert wider.posterior.beta_inv_sqrt >= (1 - 1e-6) * np.sqrt(np.mean(errors[:count] ** 2))
+        assert wider.posterior.beta <= (1 + 1e-9) * free.posterior.beta
+        assert (wider.left_out is None) == (count == 1)
+        expected = np.sqrt(1 / wider.posterior.beta + np.mean(wider.bayesian_error(u[count:]) ** 2))
+        ratios.append(expected / np.sqrt(np.mean(errors[count:] ** 2)))
+    assert 0.6 < np.exp(np.mean(np.log(ratios))) < 1.7
+    assert min(ratios) > 0.4

@@ -125,6 +125,11 @@ def test_forces_that_no_crystal_has_are_refused() -> None:
         refuse_zero_forces("DATA", u, 0 * u)
     with pytest.raises(InputError, match="gradients"):
         refuse_unphysical("DATA", u, 5 * u, SILICON_A3)
+    pushing = np.random.default_rng(2).normal(0, 1, (8, 3))  # a trajectory that begins where the crystal is not at rest
+    begun = np.array([(1 + 0.1 * k) * 0.01 * pushing for k in range(3)])
+    refuse_unphysical("DATA", begun, pushing - 5 * begun, SILICON_A3)
+    with pytest.raises(InputError, match="gradients"):
+        refuse_unphysical("DATA", begun, pushing + 5 * begun, SILICON_A3)
 
 
 def test_forces_that_do_not_sum_to_zero_are_said() -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from dynft_core.dynamics.walk_records import WalkJob, WalkOutcome
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
+    BornJob,
+    BornOutcome,
     EvaluateJob,
     EvaluateOutcome,
     FitJob,
@@ -23,6 +25,7 @@ from dynft_core.tasks.jobs import (
 )
 
 TASKS: dict[type, tuple[str, type]] = {
+    BornJob: ("born", BornOutcome),
     ProposeJob: ("propose", ProposeOutcome),
     LabelJob: ("label", LabelOutcome),
     WalkJob: ("walk", WalkOutcome),
@@ -44,5 +47,5 @@ class Action:
 
     @property
     def kind(self) -> str:
-        """propose, label, walk, select, fit or evaluate."""
+        """born, propose, label, walk, select, fit or evaluate."""
         return TASKS[type(self.job)][0]

@@ -14,6 +14,7 @@ from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
 from dynft_core.tasks.jobs import (
+    BornJob,
     EvaluateJob,
     FitJob,
     ForceFieldMd,
@@ -28,7 +29,7 @@ from dynft_core.tasks.jobs import (
     ValidateJob,
 )
 from dynft_core.vocabulary import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, Role, StructureRef
-from workflows.campaign.paths import PRIMITIVE, SUPERCELL, force_field_path, walk_path
+from workflows.campaign.paths import BORN, PRIMITIVE, SUPERCELL, force_field_path, walk_path
 from workflows.campaign_file.groups import WalkerGroup
 from workflows.campaign_file.schema import Campaign
 
@@ -183,16 +184,21 @@ def label_job(campaign: Campaign, run_dir: str, ref: StructureRef, force_field: 
     return LabelJob(run_dir, ref, reference_settings(campaign), force_field)
 
 
+def born_job(campaign: Campaign, run_dir: str) -> BornJob:
+    """Born charges of the crystal, by the reference."""
+    return BornJob(run_dir, BORN, PRIMITIVE, SUPERCELL, reference_settings(campaign))
+
+
 def fit_job(
     campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef]
 ) -> FitJob:
     """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last."""
-    stop = campaign.convergence.stop_when
+    stop, born = campaign.convergence.stop_when, f"{run_dir}/{BORN}" if campaign.crystal.born else None
     return FitJob(
         run_dir=run_dir,
         version=version,
         output=force_field_path(version),
-        model=campaign.model_settings(harmonic=version == 0),
+        model=campaign.model_settings(version == 0, born),
         primitive_structure=PRIMITIVE,
         base=force_field_path(version - 1) if version > 1 else None,
         labels=tuple(labels),

@@ -7,6 +7,8 @@ from dynft_core.vocabulary import SUPERCELL as SUPERCELL
 JOURNAL = "journal.jsonl"
 PRIMITIVE = "primitive.xyz"
 """The cell that is repeated, in the run folder beside `SUPERCELL`."""
+BORN = "BORN"
+"""Born charges of the crystal, where they are known."""
 FORCE_FIELD = "force_field.h5"
 """The last force field of a complete campaign, as a file that stands alone."""
 

@@ -14,6 +14,7 @@ from workflows.campaign import jobs, paths
 from workflows.campaign.actions import Action
 from workflows.campaign.ledger import TRAINING, causes
 from workflows.campaign.state import State
+from workflows.campaign_file.schema import COMPUTE
 
 MANY_PENDING = 16
 """Structures chosen, failed or dropped since the newest force field beyond which a fit without new labels pays: fewer
@@ -67,15 +68,22 @@ def _plan_initial(state: State) -> Plan:
 
 
 def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> Plan:
-    refs = state.ledger.of_role(role)
+    refs, before = state.ledger.of_role(role), _born(state)
     if not refs:
-        return [propose], state
-    if state.ledger.waiting(role):
-        return _labels(state, role), state
+        return [*before, propose], state
+    if before or state.ledger.waiting(role):
+        return [*before, *_labels(state, role)], state
     labels = state.ledger.labels(role)
     if not labels:
         return [], replace(state, failure=_no_label("the first fit", state))
     return [_fit(state, version, labels, ())], state
+
+
+def _born(state: State) -> list[Action]:
+    """The Born charges that the campaign is to compute; no fit comes before them."""
+    if state.born or state.campaign.crystal.born != COMPUTE:
+        return []
+    return [Action("born", jobs.born_job(state.campaign, state.run_dir))]
 
 
 def _no_label(purpose: str, state: State) -> Failure:

@@ -11,6 +11,8 @@ from dynft_core.errors import FileFormatError
 from dynft_core.reference.failures import SETUP, Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
+    BornJob,
+    BornOutcome,
     EvaluateJob,
     EvaluateOutcome,
     FitJob,
@@ -214,6 +216,8 @@ def _with_failed_label(
 def _applied(state: State, action: Action, outcome: Any) -> State:
     """What a task's success changes."""
     match action.job, outcome:
+        case BornJob(), BornOutcome():
+            return replace(state, born=True)
         case ProposeJob() as job, ProposeOutcome():
             ledger = state.ledger.choose(outcome.structures, "queued")
             old = f"the {job.role} structures proposed are those that have labels; use a larger supercell"

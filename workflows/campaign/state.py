@@ -69,6 +69,7 @@ class State:
         ledger: all structures chosen for a label, and what became of them.
         pending: keys in the newest force field's covariance alone.
         selections: number of batch selections finished.
+        born: the Born charges that the campaign was to compute are there.
         fits: force fields from version 1; harmonic: version 0 is there.
         truncation: what larger expansions make of the labels, once that has been tried.
         tried_labels: how many labels there were when that was last tried.
@@ -94,6 +95,7 @@ class State:
     ledger: Ledger = field(default_factory=Ledger)
     pending: frozenset[str] = frozenset()
     selections: int = 0
+    born: bool = False
     harmonic: bool = False
     fits: tuple[FitOutcome, ...] = ()
     truncation: TruncationOutcome | None = None

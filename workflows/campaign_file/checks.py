@@ -16,6 +16,7 @@ def check_values(campaign: Campaign) -> None:
         InputError: the first that do.
     """
     _check_supercell("crystal.supercell", campaign.crystal.supercell)
+    _check_born(campaign)
     _check_groups(campaign)
     for key in ("audit_ratio", "scale_bounds"):
         bounds = getattr(campaign.convergence, key)
@@ -41,6 +42,14 @@ def check_values(campaign: Campaign) -> None:
 def _check_supercell(key: str, matrix: list[int] | list[list[int]]) -> None:
     if len(matrix) != 3 or not all(isinstance(row, int) or len(row) == 3 for row in matrix):
         raise InputError(key, "three integers or a 3×3 integer matrix", repr(matrix), "for example [3, 3, 3]")
+
+
+def _check_born(campaign: Campaign) -> None:
+    born, family = campaign.crystal.born, campaign.model.family
+    if born is not None and campaign.crystal.metal:
+        raise InputError("crystal.metal", "false beside crystal.born", "true", "a metal has no Born charges: drop one")
+    if born is not None and family != "force_constants":
+        raise InputError("crystal.born", f"no Born charges for models of '{family}'", f"'{born}'", "leave it out")
 
 
 def _check_groups(campaign: Campaign) -> None:

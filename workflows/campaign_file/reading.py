@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dynft_core.errors import FileFormatError, nearest
 from workflows.campaign_file.checks import check_values
 from workflows.campaign_file.errors import explained
-from workflows.campaign_file.schema import Campaign, ReferenceSection
+from workflows.campaign_file.schema import COMPUTE, Campaign, ReferenceSection
 
 BUILT_IN = Path(__file__).parent / "builtin"
 """Campaigns that come with dynft: NAME.toml and the structure it names."""
@@ -64,7 +64,9 @@ def load_campaign(source: str | Path) -> tuple[Campaign, str]:
             "crystal.structure", "a structure file, its path relative to the campaign file",
             f"'{structure}', which is not there", "correct the path, or put the file there",
         )
-    crystal = campaign.crystal.model_copy(update={"structure": str(structure)})
+    born = campaign.crystal.born
+    born = born if born in (None, COMPUTE) else str((path.parent / str(born)).resolve())
+    crystal = campaign.crystal.model_copy(update={"structure": str(structure), "born": born})
     parameters = _with_absolute_paths(campaign.reference, path.parent)
     reference = campaign.reference.model_copy(update={"parameters": parameters})
     return campaign.model_copy(update={"crystal": crystal, "reference": reference}), text

@@ -15,6 +15,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
+COMPUTE = "compute"
+"""In the place of a file of Born charges: the campaign computes them."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -24,6 +28,11 @@ class CrystalSection(_Section):
     """File that ASE reads, primitive or conventional; relative to the campaign file."""
     supercell: list[int] | list[list[int]]
     """Three integers or a 3×3 integer matrix, acting on the cell in `structure`."""
+    born: str | None = None
+    """Born charges, whose dipole-dipole forces the force field is fitted on top of: a file (BORN, phonopy_params.yaml,
+    the output of VASP or ph.x), relative to the campaign file; or 'compute': by the reference, before the first fit."""
+    metal: bool = False
+    """There are no Born charges: do not ask for any."""
 
 
 class ExpansionSection(_Section):
@@ -227,10 +236,10 @@ class Campaign(_Section):
         """The temperature of the hottest walkers: that of the structures of the start."""
         return max(group.temperature_K for group in self.groups)
 
-    def model_settings(self, harmonic: bool = False) -> ModelSettings:
-        """What the family of models is asked for; `harmonic`: order 2 alone."""
+    def model_settings(self, harmonic: bool = False, born: str | None = None) -> ModelSettings:
+        """What the family of models is asked for; `harmonic`: order 2 alone; `born`: where the file BORN lies."""
         if (own := self.expansion) is None:
             return ModelSettings(self.model.family, self.model.parameters)
         cutoffs_A, floor_eV_A = own.cutoffs_A[: 1 if harmonic else None], own.noise_floor_meV_A / 1000
         cheap = "" if self.cheap is None or harmonic else self.cheap.potential().describe()
-        return force_constants(cutoffs_A, own.prior, floor_eV_A, cheap)
+        return force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal, cheap)

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from dynft_core.errors import InputError
-from dynft_core.vocabulary import Images, MonitorName, Prior
+from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior
 from workflows.campaign.paths import FORCE_FIELD
 from workflows.commands.exit_codes import exit_code
 from workflows.commands.labels import labels_app
+from workflows.commands.mtp import mtp_app
 
 app = typer.Typer(
     name="dynft",
@@ -24,6 +25,7 @@ app = typer.Typer(
 
 site_app = typer.Typer(help="Sites: where campaigns run.")
 app.add_typer(labels_app)
+app.add_typer(mtp_app)
 app.add_typer(site_app, name="site")
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -38,7 +40,14 @@ ForceFieldFile = Annotated[
     Path,
     typer.Argument(callback=_force_field_in, help="Force field, for example runs/si/force_field.h5, or a run folder."),
 ]
+BornFile = Annotated[
+    Path | None,
+    typer.Option("--born", help="Born charges: BORN, phonopy_params.yaml, or a calculation of VASP or ph.x."),
+]
 ReferenceFile = Annotated[Path | None, typer.Option("--reference", help="Perfect supercell of the frames.")]
+ForcesKey = Annotated[
+    str | None, typer.Option("--forces-key", help="Column of extended xyz with the forces; default: forces.")
+]
 
 
 def _print_version(asked: bool) -> None:
@@ -179,12 +188,15 @@ def report(
 
 @app.command()
 def fit(
-    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
-    primitive: Annotated[Path, typer.Option(help="Cell of the perfect crystal, primitive or conventional.")],
-    cutoffs: Annotated[
-        str, typer.Option(help="Cutoffs in Å for orders 2, 3, …, for example 8.0,5.0,5.0; or auto: by the evidence.")
-    ],
+    data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å), vasprun.xml, FORCE_SETS, DFSET, …")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Force field to write.")],
+    primitive: Annotated[
+        Path | None, typer.Option(help="Cell of the perfect crystal, primitive or conventional.")
+    ] = None,
+    cutoffs: Annotated[
+        str | None,
+        typer.Option(help="Cutoffs in Å for orders 2, 3, …, for example 8.0,5.0,5.0; or auto: by the evidence."),
+    ] = None,
     reference: ReferenceFile = None,
     prior: Annotated[
         Prior, typer.Option(help="Prior: one for all orders, one for each, or one that decays with distance.")
@@ -197,6 +209,21 @@ def fit(
             help="Born-Huang and Huang conditions on order 2; false for a crystal under stress or with forces.",
         ),
     ] = False,
+    forces_key: ForcesKey = None,
+    family: Annotated[
+        ModelFamily, typer.Option(help="Force constants of a crystal, or a moment tensor potential.")
+    ] = "force_constants",
+    cutoff_A: Annotated[
+        float | None, typer.Option("--cutoff", help="moment_tensor: where neighbours end, Å.")
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(help="moment_tensor: highest level; default: about 1000 functions.")
+    ] = None,
+    min_distance_A: Annotated[
+        float | None, typer.Option("--min-distance", help="moment_tensor: shortest distance, Å; default: the data's.")
+    ] = None,
+    born: BornFile = None,
+    metal: Annotated[bool, typer.Option("--metal", help="There are no Born charges: do not ask for any.")] = False,
     cheap: Annotated[
         str, typer.Option(help="Calculator of a cheap potential (name or module:callable), for the prior mean.")
     ] = "",
@@ -205,10 +232,37 @@ def fit(
     ] = None,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
+    if family == "moment_tensor":
+        if cutoff_A is None or primitive is not None or cutoffs is not None or cheap:
+            raise InputError("--family moment_tensor", "--cutoff (Å), no --primitive, --cutoffs or --cheap", "others",
+                             "write for example --cutoff 5.2")  # fmt: skip
+        from workflows.commands.moment_tensor import MomentTensorSettings, fit_moment_tensor
+
+        fit_moment_tensor(data, output, MomentTensorSettings(cutoff_A, min_distance_A, level))
+        return
+    if primitive is None or cutoffs is None or (cutoff_A, level, min_distance_A) != (None, None, None):
+        raise InputError("dynft fit", "--primitive and --cutoffs, or --family moment_tensor with --cutoff",
+                         "neither", "see dynft fit --help")  # fmt: skip
     from workflows.commands.fit import FitSettings, fit_command
 
-    settings = FitSettings(cutoffs, prior, max_order, rotational, cheap, cheap_structures)
+    settings = FitSettings(cutoffs, prior, max_order, rotational, forces_key, born, metal, cheap, cheap_structures)
     fit_command(data, primitive, output, settings, reference)
+
+
+@app.command()
+def born(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="Calculation of VASP or ph.x, its output, or a file of phonopy.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, in phonopy's format BORN.")],
+    structure: Annotated[
+        Path | None, typer.Option(help="Cell of the crystal, primitive or conventional; default: the calculation's.")
+    ] = None,
+) -> None:
+    """Take Born charges and dielectric tensor from a calculation."""
+    from workflows.commands.born import born_command
+
+    print(born_command(source, structure, output))
 
 
 @app.command()
@@ -217,11 +271,12 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Extended xyz with forces (eV/Å).")],
     reference: ReferenceFile = None,
     as_json: JsonFlag = False,
+    forces_key: ForcesKey = None,
 ) -> None:
     """Score a force field on structures with forces."""
     from workflows.commands.evaluate import evaluate_command
 
-    print(evaluate_command(force_field, data, reference, as_json))
+    print(evaluate_command(force_field, data, reference, as_json, forces_key))
 
 
 @app.command()
@@ -275,12 +330,16 @@ def phonons(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the files of --bands and --dos; default: phonons.")
     ] = None,
+    born: BornFile = None,
+    direction: Annotated[
+        str | None, typer.Option(help="Direction, fractional as the points, by which a polar crystal comes to Γ.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Phonon frequencies with error bars: at points (default: the high-symmetry ones), bands, density of states."""
     from workflows.commands.phonons import PhononSettings, phonons_command
 
-    settings = PhononSettings(points, bands, dos, mesh, samples, images)
+    settings = PhononSettings(points, bands, dos, mesh, samples, images, born, direction)
     print(phonons_command(force_field, output, settings, as_json))
 
 
@@ -318,7 +377,10 @@ def anharmonicity(
 def export(
     force_field: ForceFieldFile,
     format_: Annotated[
-        str, typer.Option("--format", help="Program to write for: phonopy, phono3py, shengbte, hiphive or gpumd.")
+        str,
+        typer.Option(
+            "--format", help="phonopy, phono3py, shengbte, hiphive, gpumd; mlip; gap: training data of a file or RUN."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.")],
     supercell: Annotated[
@@ -326,9 +388,12 @@ def export(
         typer.Option(help="Three integers or nine (rows) of the primitive cell; default: the training supercell."),
     ] = None,
 ) -> None:
-    """Write the force constants for another program."""
-    from workflows.commands.export import export_command
+    """Write the force constants, or a moment tensor potential, for another program, or training data for gap_fit."""
+    from workflows.commands.export import export_command, export_gap_command
 
+    if format_ == "gap":
+        print(export_gap_command(force_field.parent if force_field.name == FORCE_FIELD else force_field, output))
+        return
     print(export_command(force_field, format_, output, supercell))
 
 
@@ -378,5 +443,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _subcommand(arguments: Sequence[str]) -> str:
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback} | {"labels", "site"}
+    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    known = commands | {"labels", "mtp", "site"}
     return f"{arguments[0]} " if arguments and arguments[0] in known else ""

@@ -8,7 +8,6 @@ from typing import Any
 
 from dynft_core.assessment.audits import audit_steps
 from dynft_core.errors import CampaignFailedError
-from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import runs_in_process
 from workflows.campaign.events import changed_event
@@ -23,7 +22,8 @@ from workflows.driver.time_limits import time_limits_s
 from workflows.run_folder.checks import check_reference, check_run_folder
 from workflows.run_folder.identity import refuse_other_campaign, same_settings
 from workflows.run_folder.snapshot import Snapshots
-from workflows.user_files.structures import read_structure
+from workflows.user_files.born_charges import campaign_born_charges
+from workflows.user_files.crystals import read_crystal
 from workflows.views.progress import duration
 
 PROVIDER = ("nodes_per_block", "cores_per_node", "init_blocks", "min_blocks", "max_blocks", "walltime", "partition",
@@ -144,6 +144,8 @@ def show_dry_run(source: str, site: str, run: Path | None) -> list[str]:
     folder = (run or Path("runs") / campaign.name).absolute()
     check_run_folder(folder)
     check_reference(campaign, folder)
-    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
-    refuse_other_campaign(campaign, Supercell.build(crystal, campaign.crystal.supercell), folder)
+    crystal = read_crystal(Path(campaign.crystal.structure), "crystal.structure").crystal
+    supercell = Supercell.build(crystal, campaign.crystal.supercell)
+    born = campaign_born_charges(campaign.crystal.born, crystal)
+    refuse_other_campaign(campaign, supercell, born, folder)
     return [f"campaign {campaign.name}: run folder {folder}", *notes, *dry_run_lines(campaign, folder, site)]

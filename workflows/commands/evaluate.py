@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from dynft_core.assessment.scores import rms
 from dynft_core.errors import InputError
 from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.models.registry import MOMENT_TENSOR, family_of
 from dynft_core.storage.json_values import json_text
+from workflows.commands.moment_tensor import evaluate_moment_tensor, info_moment_tensor
+from workflows.user_files.born_charges import baseline_lines, larger_cell_note
 from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
 from workflows.user_files.structures import read_labelled_frames
 from workflows.views.fits import CONSISTENT, cheap_lines, left_out_lines
@@ -65,10 +68,14 @@ class CellAccuracy:
     predicted_rmse: float
 
 
-def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_json: bool) -> str:
+def evaluate_command(
+    force_field: Path, data: Path, reference: Path | None, as_json: bool, forces_key: str | None = None
+) -> str:
     """Score the force field on `data`; returns what to print."""
+    if family_of(force_field) == MOMENT_TENSOR:
+        return evaluate_moment_tensor(force_field, data, as_json)
     loaded = ForceField.load(force_field)
-    accuracy = evaluate(loaded, data, reference)
+    accuracy = evaluate(loaded, data, reference, forces_key)
     if as_json:
         return json_text(accuracy)
     share = "; all forces are zero" if math.isnan(accuracy.relative) else f" ({accuracy.relative:.2%} of the rms force)"
@@ -84,6 +91,7 @@ def evaluate_command(force_field: Path, data: Path, reference: Path | None, as_j
         ]),
         *cell_lines(accuracy.by_cell),
         consistency(accuracy),
+        *larger_cell_note(loaded, max(x.n_atoms for x in accuracy.by_cell)),
     ])
 
 
@@ -117,13 +125,15 @@ def consistency(accuracy: Accuracy) -> str:
     )
 
 
-def evaluate(force_field: ForceField, data: Path, reference: Path | None = None) -> Accuracy:
+def evaluate(
+    force_field: ForceField, data: Path, reference: Path | None = None, forces_key: str | None = None
+) -> Accuracy:
     """Score a force field on the structures of `data`, of the training supercell or of others.
 
     Raises:
         InputError: as `read_labelled_frames`, zero forces on displaced atoms, or forces in other units.
     """
-    cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell)
+    cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell, forces_key)
     residuals, forces, bayesian, fitting, by_cell = [], [], [], [], []
     for x in cells:
         refuse_zero_forces("DATA", x.displacements, x.forces)
@@ -164,6 +174,8 @@ def fitting_errors(force_field: ForceField, displacements: Floats) -> Floats:
 
 def info_command(path: Path, as_json: bool) -> str:
     """What a force-field file holds; returns what to print."""
+    if family_of(path) == MOMENT_TENSOR:
+        return info_moment_tensor(path, as_json)
     loaded = ForceField.load(path, pending=True)  # it says how many they are, and no ε_B
     values = loaded.describe()
     if as_json:
@@ -178,6 +190,7 @@ def info_command(path: Path, as_json: bool) -> str:
         f"labels              {values['n_labels']}, pending {values['n_pending']}",
         f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
         *left_out_lines(loaded.left_out),
+        *baseline_lines(loaded),
         f"prior               {values['prior']}{', rotational sum rules' if values['rotational'] else ''}",
         *cheap_lines(values["cheap"]),
         f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",

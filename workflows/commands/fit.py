@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from dynft_core.errors import DynftError, InputError
 from dynft_core.expansion_choice.scan import ALLOWED_S, ScanStep, scan_cutoffs
 from dynft_core.lattice.cells import ReferenceCell
-from dynft_core.lattice.crystal import Crystal
+from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.force_constants.cheap_labels import Structures
 from dynft_core.models.force_constants.expansion.rotational_conditions import sums_of
 from dynft_core.models.force_constants.fitting import fit_cells, widened, with_rotational_sum_rules
 from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.reference.born_files import read_born_charges
 from dynft_core.reference.cheap import CheapPotential
 from dynft_core.regression.mpi import Ranks
 from dynft_core.regression.posterior import Posterior
@@ -26,16 +28,12 @@ from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutof
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from dynft_core.vocabulary import Prior, ReferenceSettings
+from workflows.user_files.born_charges import fit_lines
+from workflows.user_files.crystals import read_crystal, symmetry_note
 from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.outputs import check_output, replaced
-from workflows.user_files.structures import (
-    LabelledFrames,
-    one_supercell,
-    read_frames,
-    read_labelled_frames,
-    read_structure,
-)
+from workflows.user_files.structures import LabelledFrames, one_supercell, read_frames, read_labelled_frames
 from workflows.views.fits import cheap_lines, left_out_lines
 from workflows.views.progress import duration
 
@@ -67,6 +65,8 @@ def parse_cutoffs(text: str) -> dict[int, float]:
 class FitSettings:
     """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules.
 
+    `forces_key`: the column of extended xyz that has the forces; None: 'forces'.
+    `born`: Born charges whose dipole-dipole forces are the baseline; `metal`: there are none.
     `cheap`: a calculator whose force constants the prior mean may be, by name or 'module:callable'; "": none.
     `cheap_structures`: a file of structures, without forces, that it computes beside those of the data.
     """
@@ -75,8 +75,19 @@ class FitSettings:
     prior: Prior = "decaying"
     max_order: int = MAX_ORDER
     rotational: bool = False
+    forces_key: str | None = None
+    born: Path | None = None
+    metal: bool = False
     cheap: str = ""
     cheap_structures: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.born is not None and (self.metal or self.rotational):
+            raise InputError(
+                "--born", f"no --{'metal' if self.metal else 'rotational-sum-rules'} beside it", "both",
+                "a metal has no Born charges" if self.metal else
+                "the rules hold for all forces, and not for what dipoles leave of them: leave one out",
+            )
 
     @property
     def automatic(self) -> bool:
@@ -101,10 +112,15 @@ def fit_command(
     try:
         with ranks.together():
             before = check_output(output, "force field", data, primitive, reference)
-            crystal, frames = _read(data, primitive, settings, reference)
+            frames, notes = _read(data, primitive, settings, reference, say if ranks.first else _say_nothing)
+            if ranks.first:
+                for note in notes:
+                    say(note)
+            crystal = frames[0].supercell.crystal
+            dipoles = None if settings.born is None else Dipoles(read_born_charges(settings.born, crystal))
             cheap, unlabelled = _cheap_potential(settings, frames), _unlabelled(settings, frames)
         tell = say if ranks.first else _say_nothing
-        force_field, lines = _fit(crystal, frames, settings, cheap, unlabelled, ranks, tell)
+        force_field, lines = _fit(crystal, frames, dipoles, settings, cheap, unlabelled, ranks, tell)
     except DynftError:
         if ranks.first:
             raise
@@ -116,13 +132,25 @@ def fit_command(
 
 
 def _read(
-    data: Path, primitive: Path, settings: FitSettings, reference: Path | None
-) -> tuple[Crystal, tuple[LabelledFrames, ...]]:
-    """The crystal and the frames; the cutoffs are looked at before the long file is read."""
-    crystal = reduce_to_primitive(Crystal(read_structure(primitive, "--primitive")))
+    data: Path, primitive: Path, settings: FitSettings, reference: Path | None, say: Callable[[str], None]
+) -> tuple[tuple[LabelledFrames, ...], list[str]]:
+    """The frames, supercells of the crystal with their lattice; sentences on what is not as `primitive` has it.
+
+    The cutoffs are looked at before the long file is read.
+    """
+    given = read_crystal(primitive, "--primitive")
+    crystal = reduce_to_primitive(given.crystal)
     if not settings.automatic:
         check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
-    return crystal, read_labelled_frames(data, crystal, reference)
+    frames = read_labelled_frames(data, crystal, reference, own_lattice=True, forces_key=settings.forces_key, say=say)
+    remedy = "give a symmetric cell (dynft init --symprec {} makes one)"
+    notes = [*given.notes, *symmetry_note(crystal, remedy)]
+    taken = strain(frames[0].supercell.crystal.cell, crystal.cell)
+    if taken > CELL_TOLERANCE:
+        notes.append(
+            f"note: the lattice of the data is taken, that of --primitive is strained by {100 * taken:.2g} % against it"
+        )
+    return frames, notes
 
 
 def _cheap_potential(settings: FitSettings, cells: Sequence[LabelledFrames]) -> CheapPotential | None:
@@ -158,6 +186,7 @@ def _unlabelled(settings: FitSettings, cells: Sequence[LabelledFrames]) -> list[
 def _fit(
     crystal: Crystal,
     cells: Sequence[LabelledFrames],
+    dipoles: Dipoles | None,
     settings: FitSettings,
     cheap: CheapPotential | None,
     unlabelled: Sequence[Structures],
@@ -170,21 +199,25 @@ def _fit(
         of_cell = f"{x.supercell.n_atoms} atoms: " if len(cells) > 1 else ""
         for warning in data_warnings(x.displacements, x.forces, x.energies, crystal.atom_volume_A3):
             say(of_cell + warning)
+    for line in fit_lines(crystal, dipoles, settings.metal):
+        say(line)
     chosen: dict[int, float] = {}
     with ranks.together():
         if not settings.automatic:
             chosen = parse_cutoffs(settings.cutoffs)
         elif ranks.first:  # where time decides, all of them would not agree
-            chosen = _scan(crystal, one_supercell(cells, "--cutoffs auto, DATA"), settings.max_order, say)
+            frames = one_supercell(cells, "--cutoffs auto, DATA")
+            chosen = _scan(crystal, _without(frames, dipoles), settings.max_order, say)
     cutoffs_A = ranks.broadcast(chosen)
     with ranks.together():
         for note in _notes(crystal, [x.supercell for x in cells], cutoffs_A, settings.prior, ranks.size):
             say(note)
         basis = ForceConstantBasis.cached(crystal, cutoffs_A)
     force_field = fit_cells(
-        basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks, cheap=cheap,
-        unlabelled=unlabelled,
+        basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks, baseline=dipoles,
+        cheap=cheap, unlabelled=unlabelled,
     )  # fmt: skip
+    force_field = replace(force_field, nonpolar=settings.metal)
     unknown = undetermined(force_field.posterior)
     if settings.rotational:
         free, force_field = force_field, with_rotational_sum_rules(force_field, NOISE_FLOOR_EV_A)
@@ -210,6 +243,14 @@ def _notes(
 
 def _say_nothing(text: str) -> None:
     """The other ranks of an MPI run leave the talking to the first."""
+
+
+def _without(frames: LabelledFrames, dipoles: Dipoles | None) -> LabelledFrames:
+    """The frames with what dipoles leave of their forces."""
+    if dipoles is None:
+        return frames
+    potential = dipoles.on(ReferenceCell.of(frames.supercell.atoms()))
+    return replace(frames, forces=frames.forces - potential.forces_and_energies(frames.displacements)[0])
 
 
 def _scan(
@@ -270,6 +311,8 @@ def _summary(force_field: ForceField, cells: Sequence[LabelledFrames], unknown: 
         *left_out_lines(force_field.left_out),
         *cheap_lines(force_field.describe()["cheap"]),
     ]
+    if force_field.left_out is None:
+        lines.append("one structure tells nothing of the error on others: give more, or try it with dynft evaluate")
     if unknown:
         lines.insert(2, prior_note(unknown, size, rows, force_field.prior))
     return lines

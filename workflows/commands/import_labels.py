@@ -19,7 +19,8 @@ from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import structure_key
-from dynft_core.reference.imported import Finished, finished_files, other_settings, read_finished, write_imported_label
+from dynft_core.reference.finished_files import finished_files
+from dynft_core.reference.imported import Finished, other_settings, read_finished, write_imported_label
 from dynft_core.reference.label import read_frame
 from dynft_core.storage.files import making_folder
 from dynft_core.storage.journal import Journal
@@ -34,8 +35,15 @@ from workflows.campaign_file.reading import load_campaign
 from workflows.run_folder.folder import RUN_MODE, prepared, state_of, take_requests
 from workflows.run_folder.identity import first_event
 from workflows.run_folder.requests import ask
-from workflows.user_files.data_checks import UNLIKE, data_warnings, of_another_size, refuse_unphysical, stiffness
-from workflows.user_files.structures import on_its_cell, supercell_of
+from workflows.user_files.data_checks import (
+    UNDISPLACED_A,
+    UNLIKE,
+    data_warnings,
+    of_another_size,
+    refuse_unphysical,
+    stiffness,
+)
+from workflows.user_files.structures import energy_eV, frame_forces, on_its_cell, supercell_of
 
 Floats = NDArray[np.float64]
 
@@ -102,6 +110,7 @@ class _Import:
     Attributes:
         crystals: the campaign's cell, and its primitive cell; names: files of the reference cells in the run folder.
         supercells: those of `names`, then the new ones; of_cell: what there is of each.
+        notes: what else to say of files, by sentence.
     """
 
     crystals: tuple[Crystal, ...]
@@ -109,6 +118,7 @@ class _Import:
     supercells: list[Supercell]
     of_cell: dict[int, _OfCell]
     refused: dict[str, list[str]] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def into(cls, run_dir: Path, state: State) -> _Import:
@@ -132,15 +142,33 @@ class _Import:
         """Count one more frame, or a whole file."""
         self.refused.setdefault(why, []).append(which)
 
+    def note(self, what: str, path: Path) -> None:
+        """Say something of one more file."""
+        self.notes.setdefault(what, []).append(str(path))
+
     @property
-    def refusals(self) -> list[str]:
-        """A line for each reason, the commonest first."""
+    def sayings(self) -> list[str]:
+        """A line for each note, and for each reason to refuse something, the commonest first."""
+        notes = [f"note: {what} ({_some(paths)})" for what, paths in self.notes.items()]
         found = sorted(self.refused.items(), key=lambda item: -len(item[1]))
-        named = {why: "; ".join(which[:MOST_NAMED]) + "; …" * (len(which) > MOST_NAMED) for why, which in found}
-        return [f"refused: {len(which)} × {why} {named[why]}" for why, which in found]
+        return [*notes, *(f"refused: {len(which)} × {why} {_some(which)}" for why, which in found)]
 
 
-def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_other_settings: bool) -> str:
+@dataclass(frozen=True)
+class Choices:
+    """What the user allows and tells.
+
+    Attributes:
+        other_settings: whether every other setting than the campaign's is taken; allowed: those that are, by name.
+        forces_key: the column of extended xyz that has the forces; None: 'forces'.
+    """
+
+    other_settings: bool = False
+    allowed: frozenset[str] = frozenset()
+    forces_key: str | None = None
+
+
+def import_labels(source: str, paths: Sequence[Path], run: Path | None, choices: Choices) -> str:
     """Take finished calculations into the training set of a campaign; returns what to print.
 
     Before the first fit they take the place of the initial structures; afterwards they are in the next fit.
@@ -149,30 +177,31 @@ def import_labels(source: str, paths: Sequence[Path], run: Path | None, accept_o
         source: a run folder, or a campaign file or built-in name, whose run folder is made.
         paths: files, or folders that are searched for them.
         run: run folder for a campaign file; None: runs/NAME here.
-        accept_other_settings: take also what was computed with other settings than the campaign's.
+        choices: what is taken that is not as the campaign's own labels are.
 
     Raises:
         InputError: no such campaign, run folder or path; no structure that can be used.
     """
     if Path(source).is_dir():
-        return _take(source, Path(source).absolute(), paths, accept_other_settings)
+        return _take(source, Path(source).absolute(), paths, choices)
     campaign, text = load_campaign(source)
     run_dir = (run or Path("runs") / campaign.name).absolute()
     with making_folder(run_dir, mode=RUN_MODE):
         with prepared(campaign, text, run_dir), Journal.open(run_dir / JOURNAL) as journal:
             if first_event(run_dir) is None:
                 journal.append(started_event(campaign))
-        return _take(source, run_dir, paths, accept_other_settings)
+        return _take(source, run_dir, paths, choices)
 
 
-def _take(source: str, run_dir: Path, paths: Sequence[Path], accept_other_settings: bool) -> str:
+def _take(source: str, run_dir: Path, paths: Sequence[Path], choices: Choices) -> str:
     state = state_of(run_dir)
     found = _Import.into(run_dir, state)
     for path in _files(paths):
-        _read(path, found, state, accept_other_settings)
+        _read(path, found, state, choices)
     for own in found.accepted.values():
+        _refuse_undisplaced(found, own)
         _refuse_another_size(found, own)
-    lines, accepted = found.refusals, found.accepted
+    lines, accepted = found.sayings, found.accepted
     if not accepted:
         raise InputError(
             "DIR", "at least one structure that can be a label", "; ".join(lines) or "no finished calculation",
@@ -238,37 +267,72 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return [file for path in paths for file in finished_files(path)]
 
 
-def _read(path: Path, found: _Import, state: State, accept_other_settings: bool) -> None:
+def _read(path: Path, found: _Import, state: State, choices: Choices) -> None:
     """Add what can be used of a file to `found`; count the rest by reason."""
-    settings = reference_settings(state.campaign)
     try:
-        finished = read_finished(path)
+        runs = read_finished(path, found.supercells[0].atoms(), choices.forces_key)
     except FileFormatError as error:
         found.refuse(f"file: expected {error.expected}, got", f"{error.got} ({path})")
         return
-    difference = other_settings(finished, settings)
-    for number, frame in enumerate(finished.frames):
-        where = f"{path}, frame {number}" if len(finished.frames) > 1 else str(path)
-        if difference and not accept_other_settings:
-            found.refuse(f"other settings ({difference}), which --other-settings takes all the same:", where)
-            continue
-        try:
-            forces = _checked_forces(frame, settings.max_net_force_eV_A)
-            which, same = on_its_cell(frame, found.crystals, found.supercells)
-            displacements, order = found.supercells[which].frame_displacements(same)
-        except InputError as error:
-            found.refuse(f"{error.argument}: expected {error.expected}, got", f"{error.got} ({where})")
-            continue
-        own = found.of_cell.setdefault(which, _OfCell())
-        if own.has(displacements, found.supercells[which]):
-            found.refuse(KNOWN, where)
-            continue
-        own.accepted.append(_Taken(displacements, forces[order], _energy_eV(frame), finished, where))
+    for finished in runs:
+        if finished.omissions:
+            found.note(finished.omissions, path)
+        _read_run(finished, found, reference_settings(state.campaign), choices)
+
+
+def _read_run(finished: Finished, found: _Import, settings: ReferenceSettings, choices: Choices) -> None:
+    different = [x for x in other_settings(finished, settings) if x.name not in choices.allowed]
+    serious, presets = ([x for x in different if x.preset == preset] for preset in (False, True))
+    if serious and not choices.other_settings:
+        names = ",".join(x.name for x in serious)
+        why = f"other settings ({'; '.join(map(str, serious))}), which --allow {names} takes all the same:"
+        for number in finished.frames:
+            found.refuse(why, _where(finished, number))
+        return
+    if presets or serious:
+        found.note(f"computed with {'; '.join(map(str, [*serious, *presets]))}", finished.path)
+    for number, frame in finished.frames.items():
+        _take_frame(frame, _where(finished, number), finished, found, settings.max_net_force_eV_A, choices.forces_key)
+
+
+def _where(finished: Finished, number: int) -> str:
+    several = len(finished.frames) + len(finished.left_out) > 1
+    return f"{finished.path}, frame {number}" if several else str(finished.path)
+
+
+def _take_frame(
+    frame: Atoms, where: str, finished: Finished, found: _Import, max_net_force_eV_A: float, forces_key: str | None
+) -> None:
+    """Add a frame to what is accepted, or to what is refused."""
+    try:
+        forces = _checked_forces(frame, max_net_force_eV_A, forces_key)
+        which, same = on_its_cell(frame, found.crystals, found.supercells)
+        displacements, order = found.supercells[which].frame_displacements(same)
+    except InputError as error:
+        found.refuse(f"{error.argument}: expected {error.expected}, got", f"{error.got} ({where})")
+        return
+    own = found.of_cell.setdefault(which, _OfCell())
+    if own.has(displacements, found.supercells[which]):
+        found.refuse(KNOWN, where)
+    else:
+        own.accepted.append(_Taken(displacements, forces[order], energy_eV(frame), finished, where))
+
+
+def _some(names: Sequence[str]) -> str:
+    return "; ".join(names[:MOST_NAMED]) + "; …" * (len(names) > MOST_NAMED)
+
+
+def _refuse_undisplaced(found: _Import, own: _OfCell) -> None:
+    """Take back the perfect crystal where it is all that there is of a cell."""
+    if not own.labels and np.abs(own.displacements).max() < UNDISPLACED_A:
+        for frame in own.accepted:
+            found.refuse("no atom is displaced: nothing can be learnt from it:", frame.where)
+        own.accepted.clear()
 
 
 def _refuse_another_size(found: _Import, own: _OfCell) -> None:
     """Take back frames whose forces are in other units than those of the campaign's labels of the same cell."""
-    if not own.labels:
+    if not (own.labels and own.accepted):
         return
     there = stiffness(np.array([x.displacements for x in own.labels]), np.array([x.forces for x in own.labels]))
     each = stiffness(own.displacements, own.forces)
@@ -280,31 +344,17 @@ def _refuse_another_size(found: _Import, own: _OfCell) -> None:
         del own.accepted[number]
 
 
-def _checked_forces(frame: Atoms, max_net_force_eV_A: float) -> Floats:
+def _checked_forces(frame: Atoms, max_net_force_eV_A: float, forces_key: str | None) -> Floats:
     """The forces (N, 3) eV/Å of a frame.
 
     Raises:
         InputError: none, numbers that are not finite, a net force.
     """
-    if not (np.isfinite(frame.cell[:]).all() and np.isfinite(frame.positions).all()):  # ASE gives no forces then
-        raise InputError("structure", "finite cell and positions", "NaN or infinity", "leave the frame out")
-    try:
-        forces = np.asarray(frame.get_forces(apply_constraint=False), dtype=np.float64)
-    except Exception as error:  # no calculator, or one without forces: ASE has a class for each
-        raise InputError("forces", "some for every atom", "none", "leave the frame out") from error
-    if not np.isfinite(forces).all():
-        raise InputError("forces", "finite forces", "NaN or infinity", "leave the frame out")
+    forces = frame_forces(frame, "frame", forces_key)
     net = float(np.linalg.norm(forces.sum(axis=0))) / len(frame)
     if net > max_net_force_eV_A:
         raise InputError("net force", f"at most {max_net_force_eV_A:g} eV/Å per atom", f"{net:.3g}", "compute it again")
     return forces
-
-
-def _energy_eV(frame: Atoms) -> float | None:
-    try:
-        return float(frame.get_potential_energy(apply_constraint=False))
-    except Exception:  # as above; forces are enough
-        return None
 
 
 def _write(run_dir: Path, state: State, found: _Import) -> bool:

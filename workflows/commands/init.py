@@ -13,25 +13,29 @@ from ase import Atoms
 
 from dynft_core.errors import InputError, RunFolderError
 from dynft_core.lattice.crystal import Crystal
-from dynft_core.reference.calculators import is_installed
+from dynft_core.reference.calculators import is_installed, runs_in_process
 from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.structures import write_perfect_structure
-from dynft_core.symmetry.space_group import SYMMETRY_TOLERANCE_A, hidden_symmetry, primitive, space_group, symmetrised
+from dynft_core.symmetry.space_group import SYMMETRY_TOLERANCE_A, primitive, space_group
+from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign_file.reading import BUILT_IN, built_in_names
+from workflows.user_files.born_charges import IN_CAMPAIGN, polar_note
+from workflows.user_files.crystals import UserCrystal, read_crystal, symmetry_note
 from workflows.user_files.outputs import check_folder
-from workflows.user_files.structures import read_structure
 
 VACUUM_A = 6.0
 """A gap between planes of atoms beyond which no crystal is dense."""
 MIN_HEIGHT_A = 10.0
 """Shortest height of a proposed supercell: correlations of a crystal's forces reach about half of it."""
+ROUNDING_STRAIN = 2e-3
+"""Strain that rounded lattice vectors, as 2.81 for 2.8146 Å, may have: no data are computed in this cell yet."""
 
 _PARAMETERS = {
     "vasp": """
 # The INCAR is dynft's for accurate forces: PBEsol, EDIFF = 1E-8, …; any tag, in lower case, changes it.
 encut = 500.0          # eV: converge it for your potentials
 kpts = [2, 2, 2]       # converge it for your supercell
-""",
+{spin}""",
     "espresso": """
 kpts = [2, 2, 2]       # converge it for your supercell; without it: Γ alone
 
@@ -40,12 +44,14 @@ kpts = [2, 2, 2]       # converge it for your supercell; without it: Γ alone
 
 [reference.parameters.input_data.system]
 ecutwfc = 60.0         # Ry: converge it for your pseudopotentials
-
+{spin}
 [reference.parameters.input_data.electrons]
 conv_thr = 1e-9        # Ry
 """,
 }
 """What the parameters of a reference must say at least."""
+_SPIN = {"vasp": "ispin = 2", "espresso": "nspin = 2"}
+"""What they must say where the structure has magnetic moments."""
 
 _TEMPLATE = """\
 # A campaign of dynamic training. Every key that is left out has its default.
@@ -93,29 +99,29 @@ def init_campaign(source: str, output: Path | None, calculator: str, symprec_A: 
         InputError: no such source or calculator, a structure that is no crystal, or a folder that holds a campaign.
         OSError: the folder cannot be written to.
     """
-    atoms = None if source in built_in_names() else _read(source)
-    notes: list[str] = []
-    if atoms is None:
+    crystal = None
+    if source in built_in_names():
         if symprec_A is not None:
             raise InputError("--symprec", "a structure file", f"'{source}', a built-in campaign", "leave it out")
         folder = output or Path(source)
         text = (BUILT_IN / f"{source}.toml").read_text(encoding="utf-8")
-        notes = symmetry_lines(Crystal(_read(str(BUILT_IN / f"{source}.xyz"))))
+        notes = symmetry_lines(read_crystal(BUILT_IN / f"{source}.xyz", "NAME").crystal)
     else:
-        if symprec_A is not None:
-            atoms, notes = _symmetrised(atoms, symprec_A)
-        notes += [*symmetry_lines(Crystal(atoms)), *_notes(atoms, calculator)]
-        name = Path(source).stem if not Path(Path(source).stem).is_file() else Crystal(atoms).formula
-        text = campaign_text(name, atoms, calculator)
+        found = _read(source, symprec_A)
+        crystal = found.crystal
+        notes = [*found.notes, *symmetry_lines(crystal), *_notes(crystal.atoms(), calculator)]
+        notes += born_notes(crystal, calculator)
+        name = Path(source).stem if not Path(Path(source).stem).is_file() else crystal.formula
+        text = campaign_text(name, crystal, calculator)
         folder = output or Path(name)
     check_folder(folder)
     _refuse_campaign(folder)
     with making_folder(folder):
-        if atoms is None:
+        if crystal is None:
             with replacing(folder / f"{source}.xyz") as temporary:
                 temporary.write_bytes((BUILT_IN / f"{source}.xyz").read_bytes())
         else:
-            write_perfect_structure(folder / "structure.xyz", Crystal(atoms).atoms())
+            write_perfect_structure(folder / "structure.xyz", crystal.atoms())
         with replacing(folder / "campaign.toml") as temporary:
             temporary.write_text(text, encoding="utf-8")
     path = str(folder / "campaign.toml")
@@ -127,19 +133,20 @@ def init_campaign(source: str, output: Path | None, calculator: str, symprec_A: 
     ])
 
 
-def campaign_text(name: str, atoms: Atoms, calculator: str) -> str:
-    """The text of a campaign for the crystal `atoms`, with a supercell and cutoffs to start from."""
-    crystal = Crystal(atoms)
+def campaign_text(name: str, crystal: Crystal, calculator: str) -> str:
+    """The text of a campaign for a crystal, with a supercell and cutoffs to start from."""
     heights = 1.0 / np.linalg.norm(np.linalg.inv(crystal.cell), axis=0)
     repeats = np.maximum(1, np.ceil(MIN_HEIGHT_A / heights - 1e-6)).astype(int)
     cutoffs = propose_cutoffs(crystal, 0.5 * float((heights * repeats).min()))
-    potentials = "\n".join(f'{symbol} = "{symbol}.UPF"' for symbol in sorted(set(atoms.symbols)))
+    magnetic = calculator in _SPIN and np.any(crystal.moments)
+    potentials = "\n".join(f'{symbol} = "{symbol}.UPF"' for symbol in sorted(set(crystal.atoms().symbols)))
+    spin = f"{_SPIN[calculator]}              # from the moments in the structure\n" if magnetic else ""
     allowed = re.sub("[^A-Za-z0-9._+-]+", "-", name).strip("._+-") or "crystal"
     return _TEMPLATE.format(
         name=json.dumps(allowed), formula=crystal.formula, n_cell=crystal.n_atoms, supercell=repeats.tolist(),
         n_supercell=crystal.n_atoms * int(repeats.prod()), height=float((heights * repeats).min()),
         cutoffs=cutoffs, calculator=json.dumps(calculator),
-        parameters=_PARAMETERS.get(calculator, "\n").format(pseudopotentials=potentials),
+        parameters=_PARAMETERS.get(calculator, "\n").format(pseudopotentials=potentials, spin=spin),
     )
 
 
@@ -149,27 +156,12 @@ def symmetry_lines(crystal: Crystal) -> list[str]:
     size = f"{small.n_atoms} atom{'' if small.n_atoms == 1 else 's'}"
     given = "" if small.n_atoms == crystal.n_atoms else f", of the {crystal.n_atoms} given"
     lines = [f"space group {symbol} to {SYMMETRY_TOLERANCE_A:g} Å, primitive cell of {size}{given}"]
-    hidden = hidden_symmetry(crystal)
-    if hidden is not None:
-        lines.append(
-            f"note: to {hidden.tolerance_A:g} Å it would be {hidden.symbol}, {hidden.ratio:.0f} times as many "
-            "operations and far fewer parameters: if it is rattled, of a temperature, or not fully relaxed, begin anew "
-            f"with --symprec {hidden.tolerance_A:g}, or with the perfect crystal"
-        )
+    near = symmetry_note(crystal, "begin anew with --symprec {}, or with the perfect crystal")
+    if near:
+        lines += near
     elif symbol == "P1" and small.n_atoms > 2:
         lines.append("note: no symmetry at all: every atom has parameters of its own; is this the perfect crystal?")
     return lines
-
-
-def _symmetrised(atoms: Atoms, symprec_A: float) -> tuple[Atoms, list[str]]:
-    """The structure made symmetric to a tolerance, and what that changed."""
-    before = Crystal(atoms)
-    if not 0 < symprec_A < before.nearest_neighbour_distance / 2:
-        half = f"{before.nearest_neighbour_distance / 2:.2g}"
-        raise InputError("--symprec", f"more than 0 and less than {half} Å", f"{symprec_A:g}", "for example 0.05")
-    after = symmetrised(before, symprec_A)
-    moved = float(np.linalg.norm(after.positions - before.positions, axis=1).max())
-    return after.atoms(), [f"symmetrised to {symprec_A:g} Å: atoms moved by up to {moved:.3g} Å"]
 
 
 def propose_cutoffs(crystal: Crystal, half_height_A: float) -> list[float]:
@@ -202,6 +194,12 @@ def _notes(atoms: Atoms, calculator: str) -> list[str]:
     return notes
 
 
+def born_notes(crystal: Crystal, calculator: str) -> list[str]:
+    """That the crystal may need Born charges, if the calculator is no potential without any."""
+    note = polar_note(crystal, runs_in_process(ReferenceSettings(calculator)), IN_CAMPAIGN)
+    return [note] if note else []
+
+
 def vacuum_A(atoms: Atoms) -> list[float]:
     """Widest slab without atoms between the planes of each pair of lattice vectors, Å."""
     heights = 1.0 / np.linalg.norm(np.linalg.inv(atoms.cell[:]), axis=0)
@@ -212,13 +210,13 @@ def vacuum_A(atoms: Atoms) -> list[float]:
     return gaps
 
 
-def _read(source: str) -> Atoms:
+def _read(source: str, symprec_A: float | None) -> UserCrystal:
     if not Path(source).exists():
         raise InputError(
             "NAME|STRUCTURE", f"a built-in campaign ({', '.join(built_in_names())}) or a structure file", f"'{source}'",
             "check the name or the path",
         )
-    return read_structure(Path(source), "STRUCTURE")
+    return read_crystal(Path(source), "STRUCTURE", symprec_A, ROUNDING_STRAIN)
 
 
 def _refuse_campaign(folder: Path) -> None:

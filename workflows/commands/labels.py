@@ -79,16 +79,25 @@ def drop(
 @labels_app.command("import")
 def import_(
     campaign: Annotated[str, typer.Argument(metavar="RUN|CAMPAIGN", help="Run folder; or campaign file or name.")],
-    paths: Annotated[list[Path], typer.Argument(metavar="DIR…", help="VASP, pw.x, extended xyz, a run's labels.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="DIR…", help="VASP, pw.x, phonopy, ALAMODE, extended xyz, a run's labels.")
+    ],
     run: Annotated[Path | None, typer.Option("--run", help="Run folder for a campaign file.")] = None,
     other_settings: Annotated[
-        bool, typer.Option("--other-settings", help="Take also what was computed with other settings.")
+        bool, typer.Option("--other-settings", help="Take also what was computed with any other settings.")
     ] = False,
+    allow: Annotated[
+        str, typer.Option("--allow", metavar="NAMES", help="Other settings to take, by name: ismear,sigma.")
+    ] = "",
+    forces_key: Annotated[
+        str | None, typer.Option("--forces-key", help="Column of extended xyz with the forces; default: forces.")
+    ] = None,
 ) -> None:
     """Take finished calculations into the training set, each checked."""
-    from workflows.commands.import_labels import import_labels
+    from workflows.commands.import_labels import Choices, import_labels
 
-    print(import_labels(campaign, paths, run, other_settings))
+    allowed = frozenset(name.strip().lower() for name in allow.split(",") if name.strip())
+    print(import_labels(campaign, paths, run, Choices(other_settings, allowed, forces_key)))
 
 
 def _ledger(run: Path) -> Ledger:

@@ -19,6 +19,7 @@ from dynft_core.errors import DynftError, InputError
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.vocabulary import MonitorName
+from workflows.user_files.born_charges import larger_cell_note
 from workflows.user_files.outputs import check_output, replaced
 from workflows.user_files.supercells import build_supercell
 from workflows.user_files.trajectory import FrameFormat, whole_frames
@@ -120,7 +121,8 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
     ):
         observed = _walk(walker, moving, monitor, settings, write, progress)
     observed.preparing_s = preparing_s
-    return "\n".join([*_summary(observed, cell, settings), f"trajectory: {replaced(output, before)}"])
+    notes = larger_cell_note(loaded, cell.n_atoms)
+    return "\n".join([*_summary(observed, cell, settings), *notes, f"trajectory: {replaced(output, before)}"])
 
 
 def _ready(force_field: ForceField, settings: MdSettings) -> ErrorMonitor | None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
+from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.force_constants.expansion.images import shortest_vector
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.anharmonicity import Anharmonicity, ModeAnharmonicity, anharmonicity, mode_anharmonicity
@@ -20,8 +21,11 @@ from dynft_core.phonons.density_of_states import density_of_states
 from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, frequency_errors
 from dynft_core.phonons.harmonic import harmonic_forces
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
+from dynft_core.phonons.long_range import going_on
+from dynft_core.reference.born_files import read_born_charges
 from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.json_values import json_text
+from workflows.user_files.born_charges import force_field_note
 from workflows.user_files.outputs import check_folder, replaced
 from workflows.user_files.structures import one_supercell, read_labelled_frames
 
@@ -33,7 +37,10 @@ MODES_SHOWN = 5
 
 @dataclass(frozen=True)
 class PhononSettings:
-    """What `dynft phonons` computes: points and mesh as the user writes them, samples of the posterior for errors."""
+    """What `dynft phonons` computes: points and mesh as the user writes them, samples of the posterior for errors.
+
+    `born`: Born charges for a force field without; `direction`: along which Γ is come to.
+    """
 
     points: str | None = None
     bands: bool = False
@@ -41,6 +48,8 @@ class PhononSettings:
     mesh: str = "20 20 20"
     samples: int = 50
     images: Images = "shortest"
+    born: Path | None = None
+    direction: str | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 2:
@@ -49,9 +58,10 @@ class PhononSettings:
 
 @dataclass(frozen=True, eq=False)
 class _Phonons:
-    """Frequencies and errors (Q, 3n) THz at named points, and files written."""
+    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) by which Γ is met."""
 
     q_points: Floats
+    direction: Floats | None
     labels: list[str]
     found: Floats
     errors: Floats
@@ -75,16 +85,18 @@ def phonons_command(force_field: Path, output: Path | None, settings: PhononSett
         raise InputError("--output", "--bands or --dos with it", "neither", "add one of them")
     output = output or Path("phonons")
     before = check_folder(output) if writes else set()
-    loaded = ForceField.load(force_field)
+    loaded = _polar(ForceField.load(force_field), settings.born)
+    direction = _direction(settings.direction, loaded)
     path = band_path(loaded.basis.crystal)
     q = np.array(list(path.points.values())) if wanted is None else wanted
-    errors = frequency_errors(loaded, q, settings.samples, images=settings.images)
+    errors = frequency_errors(loaded, q, settings.samples, images=settings.images, directions=direction)
     result = _Phonons(
         q,
+        direction,
         [point_name(x, path.points) for x in q],
-        frequencies(loaded, q, images=settings.images),
+        frequencies(loaded, q, images=settings.images, directions=direction),
         errors,
-        imaginary_modes(loaded, q, errors, settings.images),
+        imaginary_modes(loaded, q, errors, settings.images, direction),
     )
     on_path: tuple[ImaginaryMode, ...] = ()
     if writes:
@@ -97,23 +109,56 @@ def phonons_command(force_field: Path, output: Path | None, settings: PhononSett
     return "\n".join(_as_text(result, on_path, loaded, settings) + _files(result, before))
 
 
-def parse_points(text: str) -> Floats:
+def _polar(force_field: ForceField, born: Path | None) -> ForceField:
+    """With the non-analytic term of Born charges in a file, for a force field that was fitted without.
+
+    Raises:
+        InputError: it has charges of its own, or there are none for it in the file.
+    """
+    if born is None:
+        return force_field
+    if force_field.baseline is not None:
+        raise InputError(
+            "--born", "a force field without Born charges of its own", "one with a baseline", "leave --born out"
+        )
+    return going_on(force_field, Dipoles(read_born_charges(born, force_field.basis.crystal)))
+
+
+def _direction(text: str | None, force_field: ForceField) -> Floats | None:
+    """(3,) of `--direction`.
+
+    Raises:
+        InputError: no direction, or a force field to which all are one.
+    """
+    if text is None:
+        return None
+    found = parse_points(text, "--direction")
+    if len(found) != 1 or not found.any():
+        raise InputError("--direction", "three numbers, not all zero", f"'{text}'", 'for example "1 0 0"')
+    if force_field.baseline is None:
+        raise InputError(
+            "--direction", "Born charges", "a force field without", "give them by --born, or fit with --born"
+        )
+    return np.asarray(found[0])
+
+
+def parse_points(text: str, argument: str = "--points") -> Floats:
     """Points (Q, 3) from '0 0 0; 0.5 0 0.5' or '1/3 1/3 0'.
 
     Raises:
         InputError: a point that is not three numbers.
     """
-    points, remedy = [], 'write "0 0 0; 0.5 0 0.5"'
+    points, remedy = [], 'write "0 0 0; 0.5 0 0.5"' if argument == "--points" else 'for example "1 0 0"'
     for part in (p for p in text.split(";") if p.strip()):
         try:
             point = [float(Fraction(word)) for word in part.replace(",", " ").split()]
         except (ValueError, ZeroDivisionError, OverflowError):
             point = []
         if len(point) != 3:
-            raise InputError("--points", "three numbers for each point", f"'{part.strip()}'", remedy)
+            raise InputError(argument, "three numbers for each point", f"'{part.strip()}'", remedy)
         points.append(point)
     if not points:
-        raise InputError("--points", "at least one point", f"'{text}'", remedy)
+        raise InputError(argument, "at least one point", f"'{text}'", remedy)
     return np.array(points)
 
 
@@ -135,15 +180,16 @@ def _write_bands(
 ) -> tuple[ImaginaryMode, ...]:
     from workflows.views.phonon_figures import draw_bands
 
-    found = frequencies(force_field, path.q_points, images=settings.images)
-    errors = frequency_errors(force_field, path.q_points, settings.samples, images=settings.images)
+    q, along = path.q_points, path.directions
+    found = frequencies(force_field, q, images=settings.images, directions=along)
+    errors = frequency_errors(force_field, q, settings.samples, images=settings.images, directions=along)
     m = found.shape[1]
     names = ["distance_1/A", "q1", "q2", "q3", *[f"f{k}_THz" for k in range(1, m + 1)]]
     names += [f"error{k}_THz" for k in range(1, m + 1)]
-    _write_columns(folder / "bands.dat", names, np.column_stack([path.distances, path.q_points, found, errors]))
+    _write_columns(folder / "bands.dat", names, np.column_stack([path.distances, q, found, errors]))
     draw_bands(path, found, errors, folder / "bands.png")
     files += [str(folder / "bands.dat"), str(folder / "bands.png")]
-    return _worth_naming(imaginary_modes(force_field, path.q_points, errors, settings.images))
+    return _worth_naming(imaginary_modes(force_field, q, errors, settings.images, along))
 
 
 def _worth_naming(modes: Sequence[ImaginaryMode]) -> tuple[ImaginaryMode, ...]:
@@ -180,6 +226,7 @@ def _as_values(result: _Phonons, on_path: tuple[ImaginaryMode, ...], settings: P
         "errors_THz": result.errors.tolist(),
         "imaginary": [{"name": mode.name, **asdict(mode)} for mode in (*result.imaginary, *on_path)],
         "images": settings.images,
+        "direction": None if result.direction is None else result.direction.tolist(),
         "files": result.files,
     }
 
@@ -200,7 +247,19 @@ def _as_text(
         lines.append("no imaginary modes there")
     if folds(force_field):
         lines.append(_folding_note(force_field, settings.images))
-    return lines
+    return [*lines, *_polar_lines(result, force_field)]
+
+
+def _polar_lines(result: _Phonons, force_field: ForceField) -> list[str]:
+    """What Γ is in a polar crystal, or may be."""
+    if force_field.baseline is None:
+        note = force_field_note(force_field, "give them by --born BORN (dynft born makes it), or fit with --metal")
+        return [note] if note else []
+    if "Γ" not in result.labels:
+        return []
+    if result.direction is None:
+        return ['Γ is without the macroscopic field: --direction "1 0 0" comes to it along a direction']
+    return [f"Γ is come to along ({' '.join(f'{x:g}' for x in result.direction)}), with the non-analytic term"]
 
 
 def _files(result: _Phonons, before: set[Path]) -> list[str]:

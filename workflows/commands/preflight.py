@@ -8,16 +8,19 @@ from dynft_core.errors import InputError
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.registry import family
-from dynft_core.reference.calculators import check_calculator
+from dynft_core.reference.born_calculation import check_born_calculation
+from dynft_core.reference.calculators import check_calculator, runs_in_process
 from dynft_core.symmetry.basis import check_cutoffs
 from workflows.campaign.jobs import chooses_batches, reference_settings
 from workflows.campaign.paths import SUPERCELL
 from workflows.campaign.plan import MOST_CANDIDATES
 from workflows.campaign_file.schema import Campaign, ExpansionSection
+from workflows.user_files.born_charges import IN_CAMPAIGN, campaign_born_charges, fit_lines, polar_note
+from workflows.user_files.crystals import read_crystal
 from workflows.user_files.data_checks import check_memory
 from workflows.user_files.expansion_notes import images_note, shell_note
-from workflows.user_files.structures import read_structure
 
 
 def check_campaign(campaign: Campaign) -> list[str]:
@@ -26,7 +29,8 @@ def check_campaign(campaign: Campaign) -> list[str]:
     Raises:
         InputError: unusable structure, supercell, cutoffs or calculator.
     """
-    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+    given = read_crystal(Path(campaign.crystal.structure), "crystal.structure")
+    crystal = given.crystal
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
     matrices = {group.cell: group.supercell for group in campaign.groups}
     cells = [supercell, *(Supercell.build(crystal, m) for cell, m in matrices.items() if cell != SUPERCELL)]
@@ -41,7 +45,20 @@ def check_campaign(campaign: Campaign) -> list[str]:
     if campaign.cheap is not None:
         campaign.cheap.potential().check(ReferenceCell.of(supercell.atoms()))
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
-    return [*check_calculator(reference_settings(campaign), supercell.atoms()), *(note for note in found if note)]
+    notes = check_calculator(reference_settings(campaign), supercell.atoms())
+    found += _born_notes(campaign, crystal)
+    return [*given.notes, *notes, *(note for note in found if note)]
+
+
+def _born_notes(campaign: Campaign, crystal: Crystal) -> list[str]:
+    if (born := campaign_born_charges(campaign.crystal.born, crystal)) is not None:
+        return fit_lines(crystal, Dipoles(born), campaign.crystal.metal)
+    if campaign.crystal.born is not None:
+        check_born_calculation(reference_settings(campaign))
+        return []
+    by_potential = runs_in_process(reference_settings(campaign))
+    settled = campaign.crystal.metal or by_potential or campaign.expansion is None
+    return [polar_note(crystal, settled, IN_CAMPAIGN)]
 
 
 def _expansion_notes(campaign: Campaign, expansion: ExpansionSection, supercell: Supercell) -> list[str]:

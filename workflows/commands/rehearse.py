@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from dynft_core.errors import InputError
-from dynft_core.lattice.crystal import Crystal
 from dynft_core.reference.label import read_label
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.storage.journal import read_journal
@@ -25,7 +24,7 @@ from workflows.commands.preflight import check_campaign
 from workflows.driver.driver import run_campaign
 from workflows.driver.sites import label_slots, load_site
 from workflows.run_folder.checks import check_run_folder
-from workflows.user_files.structures import read_structure
+from workflows.user_files.crystals import read_crystal
 from workflows.views.live import Display
 from workflows.views.progress import duration
 from workflows.views.status import Status
@@ -94,13 +93,16 @@ def rehearsal_of(campaign: Campaign, teacher: Path | None) -> Campaign:
     if teacher is not None:
         reference = ReferenceSection(calculator="force_field", parameters={"path": str(teacher.absolute())})
     else:
-        crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+        crystal = read_crystal(Path(campaign.crystal.structure), "crystal.structure").crystal
         parameters = {
             "cell": crystal.cell.tolist(), "scaled_positions": crystal.scaled_positions.tolist(),
             "numbers": crystal.numbers.tolist(),
         }  # fmt: skip
         reference = ReferenceSection(calculator="bonds", parameters=parameters)
-    return campaign.model_copy(update={"name": f"{campaign.name}-rehearsal", "reference": reference})
+    crystal_section = campaign.crystal.model_copy(update={"born": None})  # a teacher of bonds has no dipoles
+    return campaign.model_copy(
+        update={"name": f"{campaign.name}-rehearsal", "reference": reference, "crystal": crystal_section}
+    )
 
 
 def cost_lines(events: Iterable[Mapping[str, Any]], cost: LabelCost | None, slots: int, policy: str) -> list[str]:

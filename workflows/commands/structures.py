@@ -24,8 +24,8 @@ from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.storage.files import making_folder, replacing
 from dynft_core.symmetry.space_group import primitive, space_group
+from workflows.user_files.crystals import UserCrystal, read_crystal
 from workflows.user_files.outputs import check_folder
-from workflows.user_files.structures import read_structure
 from workflows.user_files.supercells import integers
 
 Floats = NDArray[np.float64]
@@ -89,7 +89,8 @@ def list_cells(structure: Path, settings: CellSettings, as_json: bool) -> str:
     Raises:
         InputError: anything unusable among the arguments.
     """
-    crystal, large, cells = _cells(structure, settings)
+    given, large, cells = _cells(structure, settings)
+    crystal = cells[0].supercell.crystal
     if as_json:
         return json.dumps({
             "primitive_cell": crystal.cell.tolist(), "supercell": large.tolist(),
@@ -108,9 +109,8 @@ def list_cells(structure: Path, settings: CellSettings, as_json: bool) -> str:
     sizes = np.array([c.supercell.n_atoms for c in cells], dtype=float)
     laws = zip((1, 2, 3), ("N", "N²", "N³"), strict=True)
     costs = ", ".join(f"{np.sum((sizes / n_large) ** p):.2g} where a label costs ∝ {law}" for p, law in laws)
-    return "\n".join([
-        *lines, f"{len(cells)} cells of {crystal.formula}; one label of each, in labels of {n_large} atoms: {costs}"
-    ])  # fmt: skip
+    lines.append(f"{len(cells)} cells of {crystal.formula}; one label of each, in labels of {n_large} atoms: {costs}")
+    return "\n".join([*given.notes, *lines])
 
 
 def write_structures(
@@ -128,7 +128,8 @@ def write_structures(
     before = check_folder(output)
     if before:
         raise InputError("--output", "a new or empty folder", f"'{output}' with files in it", "choose another")
-    crystal, _, cells = _cells(structure, settings)
+    given, _, cells = _cells(structure, settings)
+    crystal = cells[0].supercell.crystal
     rng = np.random.default_rng([disturbance.seed, 0x57])
     model = None if disturbance.thermal is None else _loaded(disturbance.thermal, crystal)
     images = [(c, _disturbed(c.supercell, model, disturbance, rng)) for c in cells]
@@ -136,7 +137,8 @@ def write_structures(
         ase.io.write(output / "primitive.xyz", crystal.atoms(), format="extxyz")
         _WRITERS[format_](output, images)
     n_atoms = sum(len(a) for _, own in images for a in own)
-    lines = [f"{sum(len(own) for _, own in images)} structures of {len(cells)} cells, {n_atoms} atoms, in {output}"]
+    count = sum(len(own) for _, own in images)
+    lines = [*given.notes, f"{count} structures of {len(cells)} cells, {n_atoms} atoms, in {output}"]
     if disturbance.rattle_A > LARGE_RATTLE_A:
         lines.append(
             f"note: independent displacements of {disturbance.rattle_A:g} Å ruin a fit of force constants; for one, "
@@ -159,13 +161,13 @@ def _check(d: Disturbance) -> None:
         raise InputError("--per-cell", "1 or more", str(d.per_cell), "correct it")
 
 
-def _cells(structure: Path, settings: CellSettings) -> tuple[Crystal, Ints, list[SmallCell]]:
-    """The primitive cell, the large supercell (3, 3) in its vectors, and the cells that stand for it."""
+def _cells(structure: Path, settings: CellSettings) -> tuple[UserCrystal, Ints, list[SmallCell]]:
+    """The crystal, the large supercell (3, 3) in the primitive cell's vectors, and the cells that stand for it."""
     if (settings.grid is None) == (settings.divide is None):
         got = "neither" if settings.grid is None else "both"
         raise InputError("--grid, --divide", "one of them", got, "for example --grid 4,4,4")
-    given = Crystal(read_structure(structure, "CRYSTAL"))
-    crystal = primitive(given)
+    found = read_crystal(structure, "CRYSTAL")
+    given, crystal = found.crystal, primitive(found.crystal)
     if settings.grid is not None:
         large = np.diag(integers(settings.grid, "--grid", (3,)))
     else:
@@ -188,10 +190,11 @@ def _cells(structure: Path, settings: CellSettings) -> tuple[Crystal, Ints, list
         raise InputError("--kpoints", "three numbers from 1", settings.kpoints, "for example '2 2 2'")
     points = np.indices(tuple(map(int, mesh))).reshape(3, -1).T / mesh
     q = QPoints.of(large)
-    return crystal, large, [
+    cells = [
         SmallCell(Supercell.build(crystal, m), q.fractional[q.held_by(m)], *equivalent_kpoints(m, large, points))
         for m in matrices
     ]
+    return found, large, cells
 
 
 def _loaded(path: Path, crystal: Crystal) -> ForceField:

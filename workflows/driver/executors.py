@@ -19,8 +19,8 @@ from workflows.driver.sites import accepting_s, executor_labels
 logger = logging.getLogger(__name__)
 
 FUNCTIONS = {
-    "propose": "propose", "label": "label", "walk": "walk", "validate": "validate", "truncation": "truncation",
-    "select": "select",
+    "born": "born", "propose": "propose", "label": "label", "walk": "walk", "validate": "validate",
+    "truncation": "truncation", "select": "select",
     "fit": "fit_labels", "evaluate": "evaluate",
 }  # fmt: skip
 """Function of the tasks module, by the task's name."""

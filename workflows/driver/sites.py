@@ -28,6 +28,7 @@ from workflows.driver.time_limits import KEYS
 
 MAIN_EXECUTOR = "walkers"
 EXECUTORS = {
+    "born": ("ab_initio", "walkers"),
     "propose": ("walkers",),
     "walk": ("walkers",),
     "validate": ("walkers",),

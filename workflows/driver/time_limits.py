@@ -10,8 +10,9 @@ GRACE_S = 120.0
 """What a task may take beyond its own limit: start-up, files, a busy machine."""
 
 KEYS = {
-    "propose": "limits.propose_minutes", "label": "reference.timeout_s", "walk": "dynamics.max_task_minutes",
-    "validate": "dynamics.max_task_minutes", "truncation": "limits.fit_minutes", "select": "limits.select_minutes",
+    "propose": "limits.propose_minutes", "born": "reference.timeout_s", "label": "reference.timeout_s",
+    "walk": "dynamics.max_task_minutes", "validate": "dynamics.max_task_minutes", "truncation": "limits.fit_minutes",
+    "select": "limits.select_minutes",
     "fit": "limits.fit_minutes", "evaluate": "limits.fit_minutes",
 }  # fmt: skip
 """Which key of the campaign file limits a task, by the task's name."""
@@ -19,7 +20,8 @@ KEYS = {
 
 def time_limits_s(campaign: Campaign) -> dict[str, float]:
     """Wall time (s) that a running task may take before it is given up, by the task's name."""
-    own = {"label": longest_label_s(reference_settings(campaign))}
+    settings = reference_settings(campaign)
+    own = {"label": longest_label_s(settings), "born": 2 * settings.timeout_s}  # pw.x, then ph.x
     for task, key in KEYS.items():
         section, name = key.split(".")
         own.setdefault(task, 60 * getattr(getattr(campaign, section), name))

@@ -7,19 +7,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dynft_core.errors import RunFolderError
-from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.dipoles.born_file import write_born
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import write_perfect_structure
-from workflows.campaign.paths import JOURNAL, PRIMITIVE, SUPERCELL
+from workflows.campaign.paths import BORN, JOURNAL, PRIMITIVE, SUPERCELL
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign
 from workflows.run_folder.identity import first_event, refuse_other_campaign
 from workflows.run_folder.lease import held
 from workflows.run_folder.requests import requests
 from workflows.run_folder.snapshot import Snapshots
-from workflows.user_files.structures import read_structure
+from workflows.user_files.born_charges import campaign_born_charges
+from workflows.user_files.crystals import read_crystal
 
 RUN_MODE = 0o700
 """A run folder is the user's own, whatever their umask."""
@@ -35,8 +36,9 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         StructureError, FileFormatError: the structure cannot be used; nothing has been written then.
         RunFolderError: not writable, another campaign's, without its journal, or in use by a running driver.
     """
-    crystal = Crystal(read_structure(Path(campaign.crystal.structure), "crystal.structure"))
+    crystal = read_crystal(Path(campaign.crystal.structure), "crystal.structure").crystal
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
+    born = campaign_born_charges(campaign.crystal.born, crystal)
     with ExitStack() as stack:
         try:
             run_dir.mkdir(mode=RUN_MODE, parents=True, exist_ok=True)
@@ -46,12 +48,14 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         except OSError as error:
             got = f"'{run_dir}' ({error.strerror})"
             raise RunFolderError("--run", "a folder that can be written to", got, "choose another") from error
-        refuse_other_campaign(campaign, supercell, run_dir)
+        refuse_other_campaign(campaign, supercell, born, run_dir)
         begun = first_event(run_dir)
         _write_text(run_dir / "campaign.toml", campaign_text)  # its bounds may have changed
         if not begun:  # new, or its first driver was killed before the journal had its first line
             write_perfect_structure(run_dir / PRIMITIVE, crystal.atoms())
             write_perfect_structure(run_dir / SUPERCELL, supercell.atoms())
+            if born is not None:
+                write_born(born, run_dir / BORN)
             for cell, matrix in {group.cell: group.supercell for group in campaign.groups}.items():
                 if cell != SUPERCELL:
                     write_perfect_structure(run_dir / cell, Supercell.build(crystal, matrix).atoms())

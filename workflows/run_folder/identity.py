@@ -10,13 +10,15 @@ import numpy as np
 
 from dynft_core.errors import RunFolderError
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.models.dipoles.born_charges import BornCharges
+from dynft_core.models.dipoles.born_file import born_lines
 from dynft_core.reference.calculators import site_parameters
 from dynft_core.storage.journal import Event, iter_journal
 from dynft_core.storage.structures import read_perfect_structure
 from workflows.campaign.events import recorded_campaign, started_event
 from workflows.campaign.jobs import CHANGEABLE, reference_settings
-from workflows.campaign.paths import JOURNAL, SUPERCELL
-from workflows.campaign_file.schema import Campaign
+from workflows.campaign.paths import BORN, JOURNAL, SUPERCELL
+from workflows.campaign_file.schema import COMPUTE, Campaign
 
 WORK = {"labels": "labels/*/label.h5", "force fields": "force_fields/*.h5", "walks": "walkers/*/*.h5"}
 """Files of what a campaign has paid for, by their name in the plural."""
@@ -36,14 +38,17 @@ def left_without_journal(run_dir: Path) -> str:
 
 
 def same_settings(a: Campaign, b: Campaign) -> bool:
-    """Whether two campaigns are one but for where its structure's file lies, which may have moved."""
+    """Whether two campaigns are one but for where the crystal's files lie, which may have moved."""
     plain = [campaign.model_dump(mode="json") for campaign in (a, b)]
     for settings in plain:
-        settings["crystal"].pop("structure")
+        born = settings["crystal"]["born"]
+        settings["crystal"] |= {"structure": "", "born": born if born in (None, COMPUTE) else "a file"}
     return plain[0] == plain[1]
 
 
-def refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Path) -> None:
+def refuse_other_campaign(
+    campaign: Campaign, supercell: Supercell, born: BornCharges | None, run_dir: Path
+) -> None:
     """Refuse a folder that another campaign has begun in, or that has lost its journal.
 
     The file may have moved; what it says, and the structure that it names, must be what the journal began with.
@@ -59,6 +64,8 @@ def refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Pat
     different = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
     site = {f"reference.parameters.{name}" for name in site_parameters(reference_settings(campaign))}
     allowed = {"crystal.structure"} | site
+    if not {there["crystal.born"], here["crystal.born"]} & {None, COMPUTE}:
+        allowed.add("crystal.born")  # files, which may have moved; what they hold is compared below
     different = [k for k in different if k.lower() not in allowed and not k.startswith(CHANGEABLE)]
     if not different:
         before = read_perfect_structure(run_dir / SUPERCELL)
@@ -66,8 +73,12 @@ def refuse_other_campaign(campaign: Campaign, supercell: Supercell, run_dir: Pat
             np.array_equal(before.numbers, supercell.numbers)
             and np.allclose(before.cell[:], supercell.cell, rtol=0, atol=1e-9)
             and np.allclose(before.positions, supercell.positions, rtol=0, atol=1e-9)
+            and np.allclose(before.get_masses(), supercell.masses, rtol=0, atol=1e-9)
+            and np.allclose(before.get_initial_magnetic_moments(), supercell.moments, rtol=0, atol=1e-9)
         )
         different = [] if same else ["the structure in crystal.structure"]
+        if born and (run_dir / BORN).read_text(encoding="utf-8") != "".join(f"{line}\n" for line in born_lines(born)):
+            different = [*different, "Born charges in crystal.born"]
     if different:
         raise RunFolderError(
             "--run", "a new folder, or this campaign's",

@@ -36,6 +36,8 @@ UNLIKE = 8.0
 SAME_DIRECTION = 0.9
 """Cosine between forces beyond which nothing but their size differs."""
 _DUPLICATE_A = 1e-6
+UNDISPLACED_A = 1e-4
+"""No atom of a structure is displaced by less than this on purpose: files round."""
 
 
 MAX_NET_FORCE_EV_A = 0.01
@@ -97,7 +99,10 @@ def refuse_unphysical(argument: str, displacements: Floats, forces: Floats, atom
         InputError: saying which.
     """
     refuse_zero_forces(argument, displacements, forces)
-    if np.median(np.einsum("sic,sic->s", displacements, forces)) > 0:
+    # Where the reference is not at rest, as at the start of a trajectory, forces push; their changes pull all the same.
+    change = displacements - displacements.mean(axis=0), forces - forces.mean(axis=0)
+    pushed = np.median(np.einsum("sic,sic->s", displacements, forces)) > 0
+    if pushed and (len(forces) == 1 or float(np.vdot(*change)) > 0):
         raise InputError(
             argument, "forces that pull displaced atoms back to their sites", "forces that push them away",
             "are these gradients? change their sign; or the reference is not the relaxed structure",

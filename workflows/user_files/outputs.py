@@ -10,9 +10,10 @@ from typing import Literal
 
 from dynft_core.errors import InputError
 
-Kind = Literal["force field", "trajectory", "report"]
+Kind = Literal["force field", "trajectory", "report", "BORN file"]
 _BEGINNINGS: dict[Kind, bytes] = {
     "force field": rb"dynft segment", "trajectory": rb"\s*\d", "report": rb"<!doctype html>",
+    "BORN file": rb"#|default|\s*\d",
 }  # fmt: skip
 """Patterns of how a file of each kind begins; a trajectory with the number of its atoms."""
 

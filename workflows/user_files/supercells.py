@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
-from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.force_field import ForceField
-from workflows.user_files.structures import read_structure
+from workflows.user_files.crystals import read_crystal
 
 
 def integers(text: str, argument: str, counts: tuple[int, ...]) -> NDArray[np.int64]:
@@ -39,7 +38,7 @@ def build_supercell(force_field: ForceField, text: str, structure: Path | None) 
     numbers = integers(text, "--supercell", (3, 9))
     matrix = numbers if numbers.size == 3 else numbers.reshape(3, 3)
     crystal = force_field.basis.crystal
-    whole = crystal if structure is None else Crystal(read_structure(structure, "--structure"))
+    whole = crystal if structure is None else read_crystal(structure, "--structure").crystal
     repeated = Supercell.build(whole, matrix)
     if repeated.n_atoms < 2:
         raise InputError("--supercell", "two atoms or more: one alone does not move", f"'{text}'", "give a larger one")

@@ -18,8 +18,10 @@ def left_out_lines(left_out: LeftOut | None) -> list[str]:
     line = f"leave-one-structure-out error {1e3 * left_out.rmse:.3f} meV/Å, {left_out.ratio:.2f} times what is expected"
     if abs(left_out.ratio - 1) <= CONSISTENT:
         return [line]
+    if left_out.ratio < 1 and left_out.scale == 1:
+        return [line, f"{left_out.n_structures} structures are too few to make β^(-1/2) and ε_B smaller for that"]
     why = "the expansion is misspecified (longer cutoffs, higher orders)" if left_out.ratio > 1 else "the data are few"
-    return [line, f"not consistent: {why}; β^(-1/2) and ε_B are multiplied by {left_out.ratio:.2f}"]
+    return [line, f"not consistent: {why}; β^(-1/2) and ε_B are multiplied by {left_out.scale:.2f}"]
 
 
 def cheap_lines(cheap: Mapping[str, Any] | None) -> list[str]:

@@ -89,6 +89,8 @@ def event_lines(event: Mapping[str, Any], state: State) -> list[str]:
         case "validate_finished":
             walks = from_json(ValidateOutcome, outcome).walks
             return [f"training off, {_walk_line(walk, step_ps)}" for walk in walks]
+        case "born_finished":
+            return ["Born charges computed: the dipole-dipole forces of BORN are the baseline of all fits"]
         case "truncation_finished":
             return [f"larger expansions tried on the same labels: {len(outcome.get('trials', ()))}"]
         case "label_finished":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from dynft_core.lattice.cells import Frame, by_cell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.models.baseline import load_baseline
+from dynft_core.models.dipoles.baseline import Dipoles
+from dynft_core.models.dipoles.born_file import read_born
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
 from dynft_core.models.force_constants.fitting import fit_cells, refit_cells, without_labels
 from dynft_core.models.force_constants.force_field import ForceField, matched
@@ -33,7 +36,7 @@ class ForceConstants:
 
         Raises:
             StructureError: a cell that is no supercell of the crystal.
-            InputError: labels that do not fit it.
+            InputError: labels that do not fit it, or Born charges that are not those of the crystal.
         """
         crystal, own = base.basis.crystal if base is not None else Crystal(primitive), settings.parameters
         walked = by_cell(frame for frame in frames if frame.forces is None)
@@ -45,8 +48,12 @@ class ForceConstants:
             cells = labels_of(base.basis.crystal, frames)
             return refit_cells(base, cells, keys, floor_eV_A, ranks, unlabelled) if frames else base
         basis, cheap = ForceConstantBasis.cached(crystal, cutoffs_A), load_baseline(own.get("cheap", ""))
+        dipoles = Dipoles(read_born(Path(own["born"]), basis.crystal)) if "born" in own else None
         cells = labels_of(basis.crystal, frames)
-        return fit_cells(basis, cells, keys, own["prior"], floor_eV_A, ranks, cheap=cheap, unlabelled=unlabelled)
+        found = fit_cells(
+            basis, cells, keys, own["prior"], floor_eV_A, ranks, baseline=dipoles, cheap=cheap, unlabelled=unlabelled
+        )
+        return replace(found, nonpolar=own.get("nonpolar", False))
 
     def without(self, model: ForceField, frames: Sequence[Frame], settings: ModelSettings) -> ForceField:
         """The force field of its other labels; nothing is pending."""

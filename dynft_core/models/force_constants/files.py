@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dynft_core.errors import FileFormatError
 from dynft_core.regression.decaying_prior import whitening
 from dynft_core.regression.evidence import Decay, Hyperparameters
-from dynft_core.regression.left_out import LeftOut
+from dynft_core.regression.left_out import FEW, LeftOut
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics, pack_lower, unpack_lower
 from dynft_core.storage.segments import Segment, read_segment, write_segment
@@ -101,8 +101,8 @@ def left_out_of(arrays: Mapping[str, Floats]) -> LeftOut | None:
     """The leave-one-out errors that a posterior was widened by, if it was."""
     if "left_out" not in arrays:
         return None
-    square, expected, rows = arrays["left_out"]
-    return LeftOut(float(square), float(expected), int(rows))
+    square, expected, rows, *structures = arrays["left_out"]
+    return LeftOut(float(square), float(expected), int(rows), int(structures[0]) if structures else FEW)  # older files
 
 
 def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -172,19 +172,22 @@ def widened(
     """With β^(-1/2) and ε_B multiplied by what its labels' leave-one-structure-out errors exceed them by.
 
     The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many labels an
-    even choice, the same of each cell, is left out in turn. β^(-1/2) stays above the noise floor.
+    even choice, the same of each cell, is left out in turn. β^(-1/2) is never below the noise floor or the
+    training RMSE. A single label, left out, would be predicted by the prior alone, which tells nothing of the fit.
     """
     processes, size, count = ranks or Ranks(), force_field.basis.size, sum(len(x.forces) for x in cells)
     rows = -(-sum(x.forces.size for x in cells) // max(count, 1))
     affordable = max(MIN_LEFT_OUT, int(LEFT_OUT_FLOP / (rows * (2 * size**2 + rows * size + rows**2))))
-    step = -(-count // affordable)
+    step, posterior = -(-count // affordable), force_field.posterior
     with processes.together():
         own = LeftOut.over(_left_out(force_field, (x.every(step, processes.own) for x in cells)))
-    total = processes.add(np.array([own.square, own.expected, own.n_rows]))
-    found = LeftOut(float(total[0]), float(total[1]), round(total[2]))
-    factor = max(found.ratio, noise_floor_eV_A / force_field.posterior.beta_inv_sqrt)
+    total = processes.add(np.array(astuple(own), dtype=np.float64))
+    found = LeftOut(float(total[0]), float(total[1]), round(total[2]), round(total[3]))
+    training_rmse = np.sqrt(posterior.statistics.squared_residual(posterior.mean) / posterior.statistics.n_rows)
+    factor = max(found.scale if count > 1 else 1.0, max(noise_floor_eV_A, training_rmse) / force_field.noise_eV_A)
     cheap = force_field.cheap and replace(force_field.cheap, scale=factor * force_field.cheap.scale)
-    return replace(force_field, posterior=force_field.posterior.scaled(factor), left_out=found, cheap=cheap)
+    kept = found if count > 1 else None
+    return replace(force_field, posterior=posterior.scaled(factor), left_out=kept, cheap=cheap)
 
 
 def _left_out(force_field: ForceField, cells: Iterable[CellLabels]) -> Iterator[tuple[Floats, Floats]]:

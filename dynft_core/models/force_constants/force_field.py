@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +33,7 @@ from dynft_core.models.force_constants.files import (
     posterior_of,
     under,
 )
-from dynft_core.models.protocol import Baseline, Potential, Prediction
+from dynft_core.models.protocol import Baseline, HarmonicBaseline, Potential, Prediction
 from dynft_core.models.registry import KIND
 from dynft_core.regression.left_out import LeftOut, left_out
 from dynft_core.regression.posterior import Posterior
@@ -58,6 +58,7 @@ class ForceField:
         labels: keys of the structures fitted; pending: of those in the covariance alone.
         left_out: leave-one-structure-out errors that the posterior was widened by, if it was.
         baseline: forces that it was fitted on top of, if it was.
+        nonpolar: nobody need ask for a baseline of dipoles: a metal, or a reference without any.
         cheap: what it knows of a cheap potential, if one was given; its force constants are the prior mean where
             `cheap.ratios` are there.
     """
@@ -73,6 +74,7 @@ class ForceField:
     pending: tuple[str, ...] = ()
     left_out: LeftOut | None = None
     baseline: Baseline | None = None
+    nonpolar: bool = False
     cheap: CheapPrior | None = None
 
     @property
@@ -139,23 +141,35 @@ class ForceField:
         Raises:
             InputError: a baseline whose force constants are not known.
         """
-        self.refuse_baseline("force constants")
         n = self.supercell.n_atoms
         unit = np.ascontiguousarray(np.eye(3 * n).reshape(3 * n, n, 3).transpose(1, 2, 0))
-        hessian = -self.expansion.batch_forces(unit, (2,)).reshape(3 * n, 3 * n)
+        hessian = -self.harmonic_forces(unit).reshape(3 * n, 3 * n)
         return np.asarray((hessian + hessian.T) / 2)
 
-    def refuse_baseline(self, wanted: str) -> None:
-        """Refuse what the expansion alone would get wrong.
+    def harmonic_forces(self, displacements: Floats) -> Floats:
+        """Forces (N, 3, W) eV/Å of the second order alone at displacements (N, 3, W) Å, a baseline's included.
 
         Raises:
-            InputError: there is a baseline.
+            InputError: a baseline whose force constants are not known.
         """
-        if self.baseline is not None:
+        found = self.expansion.batch_forces(displacements, (2,))
+        if self.harmonic_baseline is not None and self._below is not None:
+            found = found + self._below.batch_forces(displacements)
+        return found
+
+    @property
+    def harmonic_baseline(self) -> HarmonicBaseline | None:
+        """The baseline, if there is one.
+
+        Raises:
+            InputError: one whose force constants are not known.
+        """
+        if self.baseline is not None and not isinstance(self.baseline, HarmonicBaseline):
             raise InputError(
-                "force field", f"one without a baseline for {wanted}", f"a fit on top of {self.baseline.describe()}",
-                "fit without a baseline",
+                "force field", "one whose force constants are known",
+                f"a fit on top of a baseline, {self.baseline.describe()}", "fit without a baseline",
             )
+        return self.baseline
 
     @cached_property
     def error(self) -> BayesianError:
@@ -333,7 +347,7 @@ class ForceField:
             arrays |= {f"basis.{name}": value for name, value in self.basis.arrays().items()}
         arrays |= {f"supercell.{name}": value for name, value in self.supercell.describe().items()}
         if self.left_out is not None:
-            arrays["left_out"] = np.array([self.left_out.square, self.left_out.expected, self.left_out.n_rows])
+            arrays["left_out"] = np.array(astuple(self.left_out), dtype=np.float64)
         attributes |= {
             "kind": KIND,
             "family": self.family,
@@ -343,6 +357,7 @@ class ForceField:
             "pending": list(self.pending),
             "basis_hash": self.basis.content_hash,
             "baseline": "" if self.baseline is None else self.baseline.describe(),
+            "nonpolar": self.nonpolar,
         }
         return write_segment(Path(path), arrays, attributes)
 
@@ -372,6 +387,7 @@ class ForceField:
                 posterior_of(segment, basis, pending), attributes["prior"], bool(attributes["rotational"]),
                 tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()),
                 left_out_of(segment.arrays), load_baseline(attributes.get("baseline", "")),
+                bool(attributes.get("nonpolar", False)),
                 CheapPrior.of(basis.crystal, cheap, attributes) if cheap else None,
             )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:

@@ -1,0 +1,1 @@
+"""Moment tensor potentials: polynomials of the moments of an atom's neighbourhood, invariant under rotations."""
