@@ -131,6 +131,7 @@ class Family(Protocol):
     ) -> Any:
         """The model of the labels of `base` and of `frames`, nothing pending; hyperparameters are learnt anew.
 
+        Frames without forces are structures of the walks, given where the settings name a cheap potential.
         `base`: a model of the same settings, of which nothing but the labels is used; None: start from `frames`.
         """
 
