@@ -38,7 +38,7 @@ class BandPath:
 
     @property
     def directions(self) -> Floats:
-        """(Q, 3) along which the path goes at each point, fractional: by it, bands of polar crystals come to Γ."""
+        """(Q, 3) along which the path goes at each point, fractional; at Γ, bands of polar crystals depend on it."""
         found = np.empty_like(self.q_points)
         for first, last in self.segments:
             found[first : last + 1] = self.q_points[last] - self.q_points[first]
