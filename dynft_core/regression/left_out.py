@@ -40,6 +40,17 @@ class LeftOut:
     n_rows: int = 0
     n_structures: int = 0
 
+    @classmethod
+    def over(cls, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
+        """Of structures' errors and the variances expected of them (3N,), as `left_out` gives them."""
+        total = cls()
+        for errors, variances in structures:
+            total = cls(
+                total.square + float(errors @ errors), total.expected + float(variances.sum()),
+                total.n_rows + len(errors), total.n_structures + 1,
+            )  # fmt: skip
+        return total
+
     @property
     def rmse(self) -> float:
         """Leave-one-structure-out error, eV/Å."""
@@ -71,22 +82,6 @@ def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floa
     inverse = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
     errors = inverse.T @ (inverse @ (matrix @ posterior.mean - forces))
     return np.asarray(errors), np.asarray(np.sum(inverse**2, axis=0) / posterior.beta)
-
-
-def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
-    """Errors of `structures`, (sensing matrix (3N, M), forces (3N,)) pairs that are among the posterior's labels.
-
-    Raises:
-        InputError: structures are pending in the covariance.
-    """
-    total = LeftOut()
-    for matrix, forces in structures:
-        errors, variances = left_out(posterior, matrix, forces)
-        total = LeftOut(
-            total.square + float(errors @ errors), total.expected + float(variances.sum()),
-            total.n_rows + len(errors), total.n_structures + 1,
-        )  # fmt: skip
-    return total
 
 
 def square_left_out(posterior: Posterior, own: Statistics) -> float:

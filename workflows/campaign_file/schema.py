@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dynft_core.models.settings import ModelSettings, force_constants
-from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName
+from dynft_core.reference.cheap import CheapPotential
+from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName, ReferenceSettings
 from workflows.campaign_file.groups import WalkerGroup, matrix_of, walker_groups
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -48,6 +49,16 @@ class ModelSection(_Section):
     """'force_constants', which `[expansion]` describes, or the 'module:attribute' of a family of your own."""
     parameters: dict[str, Any] = {}
     """What a family of your own is asked for."""
+
+
+class CheapSection(_Section):
+    calculator: str
+    """A potential that computes forces in a moment, by a name that ASE knows or as 'module:callable'."""
+    parameters: dict[str, Any] = {}
+
+    def potential(self) -> CheapPotential:
+        """The cheap potential."""
+        return CheapPotential(ReferenceSettings(self.calculator, dict(self.parameters)))
 
 
 class DynamicsSection(_Section):
@@ -193,6 +204,7 @@ class Campaign(_Section):
     crystal: CrystalSection
     model: ModelSection = ModelSection()
     expansion: ExpansionSection | None = None
+    cheap: CheapSection | None = None
     dynamics: DynamicsSection = DynamicsSection()
     walkers: list[WalkersSection] = []
     selection: SelectionSection = SelectionSection()
@@ -229,4 +241,5 @@ class Campaign(_Section):
         if (own := self.expansion) is None:
             return ModelSettings(self.model.family, self.model.parameters)
         cutoffs_A, floor_eV_A = own.cutoffs_A[: 1 if harmonic else None], own.noise_floor_meV_A / 1000
-        return force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal)
+        cheap = "" if self.cheap is None or harmonic else self.cheap.potential().describe()
+        return force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal, cheap)

@@ -227,11 +227,17 @@ def fit(
     ] = None,
     born: BornFile = None,
     metal: Annotated[bool, typer.Option("--metal", help="There are no Born charges: do not ask for any.")] = False,
+    cheap: Annotated[
+        str, typer.Option(help="Calculator of a cheap potential (name or module:callable), for the prior mean.")
+    ] = "",
+    cheap_structures: Annotated[
+        Path | None, typer.Option(help="Structures like those to come, forces not needed, for the cheap potential.")
+    ] = None,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
     if family == "moment_tensor":
-        if cutoff_A is None or primitive is not None or cutoffs is not None:
-            raise InputError("--family moment_tensor", "--cutoff (Å), no --primitive or --cutoffs", "others",
+        if cutoff_A is None or primitive is not None or cutoffs is not None or cheap:
+            raise InputError("--family moment_tensor", "--cutoff (Å), no --primitive, --cutoffs or --cheap", "others",
                              "write for example --cutoff 5.2")  # fmt: skip
         from workflows.commands.moment_tensor import MomentTensorSettings, fit_moment_tensor
 
@@ -242,7 +248,7 @@ def fit(
                          "neither", "see dynft fit --help")  # fmt: skip
     from workflows.commands.fit import FitSettings, fit_command
 
-    settings = FitSettings(cutoffs, prior, max_order, rotational, forces_key, born, metal)
+    settings = FitSettings(cutoffs, prior, max_order, rotational, forces_key, born, metal, cheap, cheap_structures)
     fit_command(data, primitive, output, settings, reference)
 
 
@@ -329,7 +335,7 @@ def phonons(
     ] = None,
     born: BornFile = None,
     direction: Annotated[
-        str | None, typer.Option(help="Direction, fractional as the points, by which a polar crystal comes to Γ.")
+        str | None, typer.Option(help="Direction in which a polar crystal's Γ is approached, in the points' units.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
