@@ -131,6 +131,7 @@ class Family(Protocol):
     ) -> Any:
         """The model of the labels of `base` and of `frames`, nothing pending; hyperparameters are learnt anew.
 
+        Frames without forces are structures of the walks, given where the settings name a cheap potential.
         `base`: a model of the same settings, of which nothing but the labels is used; None: start from `frames`.
         """
 
@@ -219,5 +220,5 @@ class HarmonicBaseline(Baseline, Protocol):
     def force_constants(self, q_points: ArrayLike, directions: ArrayLike | None = None, /) -> NDArray[np.complex128]:
         """Σ_R Φ(R) exp(2πi q·R) (Q, 3n, 3n), eV/Å², at q points (Q, 3) fractional in the reciprocal primitive cell.
 
-        `directions`: (Q, 3), in the same coordinates, along which Γ is come to; zeros: none.
+        `directions`: (Q, 3), in the same coordinates, along which Γ is approached; zeros: none.
         """

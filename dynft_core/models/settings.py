@@ -28,12 +28,15 @@ def force_constants(
     noise_floor_eV_A: float = 1e-5,
     born: str | None = None,
     nonpolar: bool = False,
+    cheap: str = "",
 ) -> ModelSettings:
     """An expansion in force constants; cutoffs (Å) of orders 2, 3, …, or AUTO.
 
     `born`: file BORN whose dipole-dipole forces are the baseline; `nonpolar`: nobody need ask for one.
+    `cheap`: what makes a cheap potential (see `Baseline.describe`), whose force constants the prior mean may be.
     """
     cutoffs = cutoffs_A if cutoffs_A == AUTO else list(cutoffs_A)
     parameters: dict[str, Any] = {"cutoffs_A": cutoffs, "prior": prior, "noise_floor_eV_A": noise_floor_eV_A}
     parameters |= ({"born": born} if born else {}) | ({"nonpolar": True} if nonpolar else {})
+    parameters |= {"cheap": cheap} if cheap else {}
     return ModelSettings("force_constants", parameters)

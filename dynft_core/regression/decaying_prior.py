@@ -89,6 +89,10 @@ class OrderClasses:
         weighted = np.sqrt(g)[self.member, None] * self.rows
         return np.asarray(scipy.linalg.blas.dsyrk(1.0, weighted.T, lower=1) if self.size else np.empty((0, 0)))
 
+    def factor(self, g: Floats) -> Floats:
+        """Lower Cholesky factor (M_n, M_n) of Σ_c g_c S_c."""
+        return cholesky(self.precision(g))
+
     def by_class(self, values: Floats) -> Floats:
         """(C_n,) sums of values (P_n,) over the rows of each class."""
         return np.asarray(np.bincount(self.member, values, len(self.bodies)), np.float64)
@@ -271,6 +275,6 @@ def whitening(orders: Sequence[OrderClasses], decay: Decay) -> tuple[Floats, ...
     found = []
     for order, rate in zip(orders, decay.per_A, strict=True):
         g = np.exp(2 * rate * (order.diameter_A - order.middle_A) + 2 * decay.per_body * (order.bodies - 2))
-        factor = cholesky(order.precision(g))
+        factor = order.factor(g)
         found.append(scipy.linalg.lapack.dtrtri(factor, lower=1, overwrite_c=1)[0].T if order.size else factor)
     return tuple(found)

@@ -87,10 +87,24 @@ class LeftOut(ErrorRatio):
     n_rows: int = 0
     factor: float = 1.0
 
+    @classmethod
+    def over(cls, structures: Iterable[tuple[Floats, Floats]]) -> Self:
+        """Of structures' errors and the variances expected of them (3N,), as `left_out` gives them."""
+        total = cls()
+        for errors, variances in structures:
+            total = total.and_structure(float(errors @ errors), float(variances.sum()))
+            total = replace(total, n_rows=total.n_rows + len(errors))
+        return total
+
     @property
     def rmse(self) -> float:
         """Leave-one-structure-out error, eV/Å."""
         return sqrt(self.square / self.n_rows)
+
+    @property
+    def scale(self) -> float:
+        """What standard deviations are to be multiplied by: the ratio; below 1 only as far as the scatter bears it."""
+        return max(self.ratio, min(1.0, self.limits[1]) if self.n_structures >= FEW else 1.0)
 
 
 def left_out(posterior: Posterior, matrix: Floats, forces: Floats) -> tuple[Floats, Floats]:
@@ -121,20 +135,6 @@ def errors_left_out(spread: Floats, residuals: Floats) -> Floats:
 def _others_share(spread: Floats) -> Floats:
     """Lower Cholesky factor of 1 - H."""
     return cholesky(np.eye(spread.shape[1]) - spread.T @ spread)
-
-
-def leave_one_out(posterior: Posterior, structures: Iterable[tuple[Floats, Floats]]) -> LeftOut:
-    """Errors of `structures`, (sensing matrix (3N, M), forces (3N,)) pairs that are among the posterior's labels.
-
-    Raises:
-        InputError: structures are pending in the covariance.
-    """
-    found = LeftOut()
-    for matrix, forces in structures:
-        errors, variances = left_out(posterior, matrix, forces)
-        found = found.and_structure(float(errors @ errors), float(variances.sum()))
-        found = replace(found, n_rows=found.n_rows + len(errors))
-    return found
 
 
 def square_left_out(posterior: Posterior, own: Statistics) -> float:

@@ -286,6 +286,8 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
     base = _kept(str(run_dir / job.base), False) if job.base else None
     scores = predicted_scores(base, job.labels, frames) if base is not None and ranks.first else ()
     made_by, primitive = family(job.model.family), read_perfect_structure(run_dir / job.primitive_structure)
+    if "cheap" in job.model.parameters:  # which computes what was walked through, too
+        frames += [Frame(cell, u) for _, cell, u in _walked(job)]
     found = made_by.fit(job.model, primitive, frames, base, ranks)
     if not ranks.first:
         return FitOutcome(True, job.version)

@@ -14,7 +14,7 @@ from dynft_core.expansion_choice.truncation import try_larger
 from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.models.force_constants.expansion.folding import fold
 from dynft_core.models.force_constants.expansion.potential import Potential
-from dynft_core.regression.left_out import leave_one_out
+from dynft_core.regression.left_out import LeftOut, left_out
 from dynft_core.vocabulary import Prior
 
 Floats = NDArray[np.float64]
@@ -42,9 +42,8 @@ def test_trials_are_fits_of_their_own(silicon: Crystal, prior: Prior) -> None:
     for trial in (present, *trials):
         own = dict(enumerate(json.loads(trial.setting.partition(" = ")[2]), start=2)) if trial.setting else cutoffs
         expected = fit(ForceConstantBasis.build(silicon, own), cell, u, f, prior=prior, start=start)
-        left = leave_one_out(
-            expected.posterior, ((expected.sensing_matrix(x), y.ravel()) for x, y in zip(u[:3], f[:3], strict=True))
-        )
+        pairs = zip(u[:3], f[:3], strict=True)
+        left = LeftOut.over(left_out(expected.posterior, expected.sensing_matrix(x), y.ravel()) for x, y in pairs)
         assert trial.n_parameters == expected.basis.size
         assert trial.log_evidence == pytest.approx(expected.posterior.log_evidence, abs=0.05)
         assert trial.beta_inv_sqrt_eV_A == pytest.approx(expected.posterior.beta_inv_sqrt, rel=2e-3)

@@ -14,7 +14,7 @@ from dynft_core.models.force_constants.expansion.potential import Potential
 from dynft_core.models.force_constants.fitting import widened
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.regression.evidence import Hyperparameters
-from dynft_core.regression.left_out import leave_one_out, square_left_out
+from dynft_core.regression.left_out import LeftOut, left_out, square_left_out
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 from dynft_core.vocabulary import ReferenceSettings
@@ -39,7 +39,7 @@ def test_they_are_those_of_refits(count: int) -> None:
         square += float(np.sum((forces - matrix @ others.mean) ** 2))
         expected += 6 / 30.0 + float(np.trace(matrix @ others.covariance @ matrix.T))
     whole = posterior(data)
-    found = leave_one_out(whole, data)
+    found = LeftOut.over(left_out(whole, *x) for x in data)
     assert sum(square_left_out(whole, Statistics.of(*x)) for x in data) == pytest.approx(square, rel=1e-9)
     assert found.square == pytest.approx(square, rel=1e-9)
     assert found.expected == pytest.approx(expected, rel=1e-9)
@@ -67,7 +67,7 @@ def test_they_are_the_errors_to_expect_whatever_the_tails() -> None:
         truth = rng.normal(size=size)
         data, new = [draw(truth) for _ in range(count)], draw(truth)
         whole, fewer = (Posterior.of(groups, hyperparameters, Statistics.over(size, x)) for x in (data, data[1:]))
-        left[i] = leave_one_out(whole, data).square / count
+        left[i] = LeftOut.over(left_out(whole, *x) for x in data).square / count
         fresh[i] = square(fewer, new)
         fitted[i] = np.mean([square(whole, pair) for pair in data])
     error = np.hypot(left.std(), fresh.std()) / np.sqrt(n_sets)

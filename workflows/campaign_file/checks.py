@@ -90,6 +90,8 @@ def _check_model(campaign: Campaign) -> None:
             raise InputError("expansion", "a table with cutoffs_A", "none", "write [expansion] and cutoffs_A = [...]")
         raise InputError("expansion", f"no such table for models of '{family}'", "one", "leave it out")
     if expansion is None:
+        if campaign.cheap is not None:
+            raise InputError("cheap", f"no such table for models of '{family}'", "one", "leave it out")
         if campaign.initial.method == "phonons":
             raise InputError(
                 "initial.method", f"'rattled' or 'reference_md' for models of '{family}'", "'phonons'", "set it"

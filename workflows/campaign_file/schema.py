@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dynft_core.models.settings import AUTO, ModelSettings, force_constants
-from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName
+from dynft_core.reference.cheap import CheapPotential
+from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName, ReferenceSettings
 from workflows.campaign_file.groups import WalkerGroup, matrix_of, walker_groups
 
 FIRST_ORDER = 4
@@ -54,6 +55,16 @@ class ModelSection(_Section):
     """'force_constants', which `[expansion]` describes, or the 'module:attribute' of a family of your own."""
     parameters: dict[str, Any] = {}
     """What a family of your own is asked for."""
+
+
+class CheapSection(_Section):
+    calculator: str
+    """A potential that computes forces in a moment, by a name that ASE knows or as 'module:callable'."""
+    parameters: dict[str, Any] = {}
+
+    def potential(self) -> CheapPotential:
+        """The cheap potential."""
+        return CheapPotential(ReferenceSettings(self.calculator, dict(self.parameters)))
 
 
 class DynamicsSection(_Section):
@@ -199,6 +210,7 @@ class Campaign(_Section):
     crystal: CrystalSection
     model: ModelSection = ModelSection()
     expansion: ExpansionSection | None = None
+    cheap: CheapSection | None = None
     dynamics: DynamicsSection = DynamicsSection()
     walkers: list[WalkersSection] = []
     selection: SelectionSection = SelectionSection()
@@ -247,6 +259,7 @@ class Campaign(_Section):
         floor_eV_A, cutoffs_A = own.noise_floor_meV_A / 1000, chosen_A or own.cutoffs_A
         if cutoffs_A != AUTO:
             cutoffs_A = cutoffs_A[: 1 if harmonic else None]
-        found = force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal)
+        cheap = "" if self.cheap is None or harmonic else self.cheap.potential().describe()
+        found = force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal, cheap)
         bounds = {"max_order": 2 if harmonic else FIRST_ORDER, "max_parameters": own.max_parameters}
         return replace(found, parameters={**found.parameters, **bounds}) if self.automatic else found

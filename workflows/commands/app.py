@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dynft_core.errors import InputError
-from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior
+from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior, RadialKind
 from workflows.campaign.paths import FORCE_FIELD
 from workflows.commands.exit_codes import exit_code
 from workflows.commands.labels import labels_app
@@ -229,22 +229,31 @@ def fit(
         float | None, typer.Option("--cutoff", help="moment_tensor: where neighbours end, Å.")
     ] = None,
     level: Annotated[
-        int | None, typer.Option(help="moment_tensor: highest level; default: about 1000 functions.")
+        int | None, typer.Option(help="moment_tensor: highest level; default: about 1000 functions; trained: 16.")
     ] = None,
+    radial: Annotated[
+        RadialKind, typer.Option(help="moment_tensor: radial functions; trained ones take minutes, as MLIP has them.")
+    ] = "fixed",
     min_distance_A: Annotated[
         float | None, typer.Option("--min-distance", help="moment_tensor: shortest distance, Å; default: the data's.")
     ] = None,
     born: BornFile = None,
     metal: Annotated[bool, typer.Option("--metal", help="There are no Born charges: do not ask for any.")] = False,
+    cheap: Annotated[
+        str, typer.Option(help="Calculator of a cheap potential (name or module:callable), for the prior mean.")
+    ] = "",
+    cheap_structures: Annotated[
+        Path | None, typer.Option(help="Structures like those to come, forces not needed, for the cheap potential.")
+    ] = None,
 ) -> None:
     """Fit a force field to structures with forces; mpiexec -n 4 dynft fit … shares the work."""
     if family == "moment_tensor":
-        if cutoff_A is None or primitive is not None or cutoffs is not None:
-            raise InputError("--family moment_tensor", "--cutoff (Å), no --primitive or --cutoffs", "others",
+        if cutoff_A is None or primitive is not None or cutoffs is not None or cheap:
+            raise InputError("--family moment_tensor", "--cutoff (Å), no --primitive, --cutoffs or --cheap", "others",
                              "write for example --cutoff 5.2")  # fmt: skip
         from workflows.commands.moment_tensor import MomentTensorSettings, fit_moment_tensor
 
-        fit_moment_tensor(data, output, MomentTensorSettings(cutoff_A, min_distance_A, level))
+        fit_moment_tensor(data, output, MomentTensorSettings(cutoff_A, min_distance_A, level, radial))
         return
     if primitive is None or cutoffs is None or (cutoff_A, level, min_distance_A) != (None, None, None):
         raise InputError("dynft fit", "--primitive and --cutoffs, or --family moment_tensor with --cutoff",
@@ -254,7 +263,7 @@ def fit(
 
     seconds = parse_time(at_most) if at_most else inf
     auto = AutoSettings(max_order, Budget(max_parameters, max_memory, max_terms), seconds, prefer)
-    settings = FitSettings(cutoffs, prior, auto, rotational, forces_key, born, metal)
+    settings = FitSettings(cutoffs, prior, auto, rotational, forces_key, born, metal, cheap, cheap_structures)
     fit_command(data, primitive, output, settings, reference)
 
 
@@ -341,7 +350,7 @@ def phonons(
     ] = None,
     born: BornFile = None,
     direction: Annotated[
-        str | None, typer.Option(help="Direction, fractional as the points, by which a polar crystal comes to Γ.")
+        str | None, typer.Option(help="Direction in which a polar crystal's Γ is approached, in the points' units.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.assessment.scores import rms
+from dynft_core.errors import InputError
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.registry import MOMENT_TENSOR, family_of
 from dynft_core.regression.left_out import ErrorRatio
@@ -19,7 +20,7 @@ from workflows.commands.moment_tensor import evaluate_moment_tensor, info_moment
 from workflows.user_files.born_charges import baseline_lines, larger_cell_note
 from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
 from workflows.user_files.structures import read_labelled_frames
-from workflows.views.fits import CONSISTENT, contradicted, left_out_lines
+from workflows.views.fits import CONSISTENT, cheap_lines, contradicted, left_out_lines
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +38,8 @@ class Accuracy:
         relative: rmse over the root mean square force.
         beta_inv_sqrt: fitting error β^(-1/2) of the force field, eV/Å.
         mean_bayesian_error: mean ε_B over the structures, eV/Å.
-        predicted_rmse: sqrt(1/β + mean ε_B²), what the force field expects of its own rmse, eV/Å.
+        predicted_rmse: sqrt(1/β + mean ε_B²), what the force field expects of its own rmse, eV/Å; a cheap potential
+            that can be made here tells what is left out of these very structures.
         consistent: whether the structures do not contradict it: it is within CONSISTENT of the rmse, or as near as
             they scatter.
         error_ratio_limits: between which rmse over predicted rmse lies by the scatter of the structures, with 95 %
@@ -142,8 +144,7 @@ def evaluate(
         InputError: as `read_labelled_frames`, zero forces on displaced atoms, or forces in other units.
     """
     cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell, forces_key)
-    noise = float(force_field.posterior.beta_inv_sqrt)
-    residuals, forces, bayesian, by_cell, tested = [], [], [], [], ErrorRatio()
+    residuals, forces, bayesian, fitting, by_cell, tested = [], [], [], [], [], ErrorRatio()
     for x in cells:
         refuse_zero_forces("DATA", x.displacements, x.forces)
         on_cell = force_field.on(x.supercell)
@@ -152,19 +153,21 @@ def evaluate(
         residuals.append((predicted_forces - x.forces).ravel())
         forces.append(x.forces.ravel())
         bayesian.append(on_cell.bayesian_error(x.displacements))
-        for error, own in zip(bayesian[-1], residuals[-1].reshape(len(x.forces), -1), strict=True):
-            tested = tested.and_structure(float(own @ own), own.size * (noise**2 + float(error) ** 2))
-        predicted = math.hypot(noise, float(np.mean(bayesian[-1])))
+        fitting.append(fitting_errors(on_cell, x.displacements))
+        predicted = math.hypot(rms(fitting[-1]), float(np.mean(bayesian[-1])))
+        variances = fitting[-1] ** 2 + bayesian[-1] ** 2
+        for variance, own in zip(variances, residuals[-1].reshape(len(x.forces), -1), strict=True):
+            tested = tested.and_structure(float(own @ own), own.size * float(variance))
         matrix = x.supercell.matrix.tolist()
         by_cell.append(CellAccuracy(x.supercell.n_atoms, matrix, len(x.forces), rms(residuals[-1]), predicted))
     errors, rms_force = np.concatenate(residuals), rms(np.concatenate(forces))
     rmse, mean_error = rms(errors), float(np.mean(np.concatenate(bayesian)))
-    predicted = math.hypot(noise, mean_error)
+    predicted = math.hypot(rms(np.concatenate(fitting)), mean_error)
     return Accuracy(
         rmse=rmse,
         mae=float(np.mean(np.abs(errors))),
         relative=rmse / rms_force if rms_force > 0 else math.nan,
-        beta_inv_sqrt=noise,
+        beta_inv_sqrt=force_field.noise_eV_A,
         mean_bayesian_error=mean_error,
         predicted_rmse=predicted,
         consistent=abs(predicted - rmse) <= CONSISTENT * rmse or not contradicted(tested),
@@ -173,6 +176,14 @@ def evaluate(
         n_structures=sum(len(x.forces) for x in cells),
         by_cell=tuple(by_cell),
     )
+
+
+def fitting_errors(force_field: ForceField, displacements: Floats) -> Floats:
+    """`ForceField.fitting_error`; β^(-1/2) of the labels where its cheap potential cannot be made here."""
+    try:
+        return force_field.fitting_error(displacements)
+    except InputError:  # the force field may have come from elsewhere
+        return np.full(len(displacements), force_field.noise_eV_A)
 
 
 def info_command(path: Path, as_json: bool) -> str:
@@ -195,6 +206,7 @@ def info_command(path: Path, as_json: bool) -> str:
         *left_out_lines(loaded.left_out),
         *baseline_lines(loaded),
         f"prior               {values['prior']}{', rotational sum rules' if values['rotational'] else ''}",
+        *cheap_lines(values["cheap"]),
         f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",
         f"log evidence        {values['log_evidence']:.2f}",
     ])

@@ -19,25 +19,27 @@ from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.baseline import Dipoles
+from dynft_core.models.force_constants.cheap_labels import Structures
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
 from dynft_core.models.force_constants.expansion.rotational_conditions import sums_of
 from dynft_core.models.force_constants.fitting import fit_cells, widened, with_rotational_sum_rules
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.reference.born_files import read_born_charges
+from dynft_core.reference.cheap import CheapPotential
 from dynft_core.regression.mpi import Ranks
 from dynft_core.regression.posterior import Posterior
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis, check_cutoffs
 from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
-from dynft_core.vocabulary import Prior
+from dynft_core.vocabulary import Prior, ReferenceSettings
 from workflows.user_files.born_charges import fit_lines
-from workflows.user_files.crystals import read_crystal, symmetry_note
+from workflows.user_files.crystals import moments_note, read_crystal, symmetry_note
 from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.outputs import check_output, replaced
-from workflows.user_files.structures import LabelledFrames, read_labelled_frames
+from workflows.user_files.structures import LabelledFrames, read_frames, read_labelled_frames
 from workflows.views.expansion_choice import HEADER, SumsProgress, budget_line, ending, row
-from workflows.views.fits import left_out_lines
+from workflows.views.fits import cheap_lines, left_out_lines
 
 Floats = NDArray[np.float64]
 
@@ -96,6 +98,8 @@ class FitSettings:
 
     `forces_key`: the column of extended xyz that has the forces; None: 'forces'.
     `born`: Born charges whose dipole-dipole forces are the baseline; `metal`: there are none.
+    `cheap`: a calculator whose force constants the prior mean may be, by name or 'module:callable'; "": none.
+    `cheap_structures`: a file of structures, without forces, that it computes beside those of the data.
     """
 
     cutoffs: str
@@ -105,6 +109,8 @@ class FitSettings:
     forces_key: str | None = None
     born: Path | None = None
     metal: bool = False
+    cheap: str = ""
+    cheap_structures: Path | None = None
 
     def __post_init__(self) -> None:
         if self.born is not None and (self.metal or self.rotational):
@@ -143,7 +149,9 @@ def fit_command(
                     say(note)
             crystal = frames[0].supercell.crystal
             dipoles = None if settings.born is None else Dipoles(read_born_charges(settings.born, crystal))
-        force_field, lines = _fit(crystal, frames, dipoles, settings, ranks, say if ranks.first else _say_nothing)
+            cheap, unlabelled = _cheap_potential(settings, frames), _unlabelled(settings, frames)
+        tell = say if ranks.first else _say_nothing
+        force_field, lines = _fit(crystal, frames, dipoles, settings, cheap, unlabelled, ranks, tell)
     except DynftError:
         if ranks.first:
             raise
@@ -167,7 +175,7 @@ def _read(
         check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
     frames = read_labelled_frames(data, crystal, reference, own_lattice=True, forces_key=settings.forces_key, say=say)
     remedy = "give a symmetric cell (dynft init --symprec {} makes one)"
-    notes = [*given.notes, *symmetry_note(crystal, remedy)]
+    notes = [*given.notes, *symmetry_note(crystal, remedy), *moments_note(frames[0])]
     taken = strain(frames[0].supercell.crystal.cell, crystal.cell)
     if taken > CELL_TOLERANCE:
         notes.append(
@@ -176,11 +184,43 @@ def _read(
     return frames, notes
 
 
+def _cheap_potential(settings: FitSettings, cells: Sequence[LabelledFrames]) -> CheapPotential | None:
+    """The cheap potential, which computes the crystal.
+
+    Raises:
+        InputError: it does not, or there are rotational sum rules, too.
+    """
+    if not settings.cheap:
+        return None
+    if settings.rotational:
+        raise InputError("--cheap", "no --rotational-sum-rules beside it", "both", "leave one of them out")
+    found = CheapPotential(ReferenceSettings(settings.cheap))
+    found.check(ReferenceCell.of(max((x.supercell for x in cells), key=lambda cell: cell.n_atoms).atoms()))
+    return found
+
+
+def _unlabelled(settings: FitSettings, cells: Sequence[LabelledFrames]) -> list[Structures]:
+    """Structures of the largest supercell, for the cheap potential alone.
+
+    Raises:
+        InputError: there is no cheap potential, or the file has other structures.
+    """
+    if settings.cheap_structures is None:
+        return []
+    if not settings.cheap:
+        raise InputError("--cheap-structures", "--cheap beside it", "it alone", "name the cheap potential")
+    cell = max((x.supercell for x in cells), key=lambda cell: cell.n_atoms)
+    frames = read_frames(settings.cheap_structures, "--cheap-structures")
+    return [(cell, np.array([cell.frame_displacements(frame)[0] for frame in frames]))]
+
+
 def _fit(
     crystal: Crystal,
     cells: Sequence[LabelledFrames],
     dipoles: Dipoles | None,
     settings: FitSettings,
+    cheap: CheapPotential | None,
+    unlabelled: Sequence[Structures],
     ranks: Ranks,
     say: Callable[[str], None],
 ) -> tuple[ForceField, list[str]]:
@@ -204,8 +244,9 @@ def _fit(
             say(note)
         basis = ForceConstantBasis.cached(crystal, cutoffs_A)
     force_field = fit_cells(
-        basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks, baseline=dipoles
-    )
+        basis, cells, prior=settings.prior, noise_floor_eV_A=NOISE_FLOOR_EV_A, ranks=ranks, baseline=dipoles,
+        cheap=cheap, unlabelled=unlabelled,
+    )  # fmt: skip
     force_field = replace(force_field, nonpolar=settings.metal)
     unknown = undetermined(force_field.posterior)
     if settings.rotational:
@@ -300,8 +341,9 @@ def _summary(force_field: ForceField, cells: Sequence[LabelledFrames], unknown: 
         f"{structures}: {rows} force components",
         f"{size} parameters ({orders})",
         f"training RMSE {1e3 * math.sqrt(square / rows):.3f} meV/Å, "
-        f"fitting error β^(-1/2) {1e3 * posterior.beta_inv_sqrt:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
+        f"fitting error β^(-1/2) {1e3 * force_field.noise_eV_A:.3f} meV/Å, log evidence {posterior.log_evidence:.1f}",
         *left_out_lines(force_field.left_out),
+        *cheap_lines(force_field.describe()["cheap"]),
     ]
     if force_field.left_out is None:
         lines.append("one structure tells nothing of the error on others: give more, or try it with dynft evaluate")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dynft_core.errors import InputError
 from dynft_core.expansion_choice.reach import Budget, check_budget
+from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.baseline import Dipoles
@@ -42,6 +43,8 @@ def check_campaign(campaign: Campaign) -> list[str]:
             )
     supercell = max(cells, key=lambda cell: cell.n_atoms)
     family(campaign.model_settings().family)
+    if campaign.cheap is not None:
+        campaign.cheap.potential().check(ReferenceCell.of(supercell.atoms()))
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
     found += _born_notes(campaign, crystal)

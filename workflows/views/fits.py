@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isinf
+from typing import Any
 
 from dynft_core.regression.left_out import ErrorRatio, LeftOut
 
@@ -41,3 +43,20 @@ def left_out_lines(left_out: LeftOut | None) -> list[str]:
     if left_out.factor != 1.0:
         lines.append(f"{verdict}β^(-1/2) and ε_B are multiplied by {left_out.factor:.3g}")
     return lines
+
+
+def cheap_lines(cheap: Mapping[str, Any] | None) -> list[str]:
+    """What a cheap potential is in a fit, from `ForceField.describe`."""
+    if cheap is None:
+        return []
+    if not cheap["used"]:
+        return [f"cheap potential     {cheap['potential']}: not used, the evidence is for the fit without it"]
+    ratios = ", ".join(
+        f"{'' if name == 'residual' else 'order '}{name} {value:.2f} ± {cheap['ratio_errors'][name]:.2f}"
+        for name, value in cheap["ratios"].items()
+    )
+    return [
+        f"cheap potential     {cheap['potential']}: prior mean ρ φ, log evidence {cheap['log_evidence_gain']:+.1f}",
+        f"ρ                   {ratios}",
+        f"known truncation    {1e3 * cheap['truncation_eV_A']:.3f} meV/Å on the labels",
+    ]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dynft_core.lattice.cells import Frame, by_cell
 from dynft_core.lattice.crystal import Crystal
+from dynft_core.models.baseline import load_baseline
 from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.dipoles.born_file import read_born
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
@@ -31,21 +32,27 @@ class ForceConstants:
         self, settings: ModelSettings, primitive: Atoms, frames: Sequence[Frame], base: ForceField | None,
         ranks: Ranks,
     ) -> ForceField:  # fmt: skip
-        """The force field of the labels of `base` and of `frames`.
+        """The force field of the labels of `base` and of `frames`; those without forces serve a cheap potential alone.
 
         Raises:
             StructureError: a cell that is no supercell of the crystal.
             InputError: labels that do not fit it, or Born charges that are not those of the crystal.
         """
-        keys, own = [frame.key for group in by_cell(frames) for frame in group], settings.parameters
+        crystal, own = base.basis.crystal if base is not None else Crystal(primitive), settings.parameters
+        walked = by_cell(frame for frame in frames if frame.forces is None)
+        unlabelled = [(matched(crystal, x[0].cell), np.array([frame.displacements for frame in x])) for x in walked]
+        frames = [frame for frame in frames if frame.forces is not None]
+        keys, floor_eV_A = [frame.key for group in by_cell(frames) for frame in group], own["noise_floor_eV_A"]
         cutoffs_A = dict(enumerate(own["cutoffs_A"], start=2))
         if base is not None and base.basis.cutoffs == cutoffs_A:
             cells = labels_of(base.basis.crystal, frames)
-            return refit_cells(base, cells, keys, own["noise_floor_eV_A"], ranks) if frames else base
-        basis = ForceConstantBasis.cached(Crystal(primitive), cutoffs_A)
+            return refit_cells(base, cells, keys, floor_eV_A, ranks, unlabelled) if frames else base
+        basis, cheap = ForceConstantBasis.cached(crystal, cutoffs_A), load_baseline(own.get("cheap", ""))
         dipoles = dipoles_of(settings, basis.crystal)
         cells = labels_of(basis.crystal, frames)
-        found = fit_cells(basis, cells, keys, own["prior"], own["noise_floor_eV_A"], ranks, baseline=dipoles)
+        found = fit_cells(
+            basis, cells, keys, own["prior"], floor_eV_A, ranks, baseline=dipoles, cheap=cheap, unlabelled=unlabelled
+        )
         return replace(found, nonpolar=own.get("nonpolar", False))
 
     def without(self, model: ForceField, frames: Sequence[Frame], settings: ModelSettings) -> ForceField:

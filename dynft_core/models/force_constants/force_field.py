@@ -18,6 +18,7 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.baseline import OnBaseline, load_baseline
 from dynft_core.models.force_constants.calculator import ForceFieldCalculator
+from dynft_core.models.force_constants.cheap_prior import CheapPrior
 from dynft_core.models.force_constants.expansion.bayesian_error import BayesianError
 from dynft_core.models.force_constants.expansion.folding import FoldedBasis, fold
 from dynft_core.models.force_constants.expansion.potential import Potential as Expansion
@@ -58,6 +59,8 @@ class ForceField:
         left_out: leave-one-structure-out errors that the posterior was widened by, if it was.
         baseline: forces that it was fitted on top of, if it was.
         nonpolar: nobody need ask for a baseline of dipoles: a metal, or a reference without any.
+        cheap: what it knows of a cheap potential, if one was given; its force constants are the prior mean where
+            `cheap.ratios` are there.
     """
 
     family: ClassVar[str] = "force_constants"
@@ -72,11 +75,16 @@ class ForceField:
     left_out: LeftOut | None = None
     baseline: Baseline | None = None
     nonpolar: bool = False
+    cheap: CheapPrior | None = None
 
     @property
     def noise_eV_A(self) -> float:
-        """β^(-1/2), eV/Å."""
-        return self.posterior.beta_inv_sqrt
+        """β^(-1/2), eV/Å; with what a cheap potential knows to be left out of the labels, on average."""
+        return float(np.hypot(self.posterior.beta_inv_sqrt, self._truncation_eV_A))
+
+    @property
+    def _truncation_eV_A(self) -> float:
+        return 0.0 if self.cheap is None else self.cheap.scale * self.cheap.truncation_eV_A
 
     @property
     def log_evidence(self) -> float:
@@ -122,7 +130,9 @@ class ForceField:
         return Expansion(self.folded, parameters)
 
     def difficulty(self, displacements: Floats) -> float:
-        """RMS force (eV/Å) of the highest order in a structure (N, 3) Å."""
+        """RMS force (eV/Å) of the highest order in a structure (N, 3) Å; `fitting_error` with a cheap potential."""
+        if self.cheap is not None and self.cheap.ratios is not None:
+            return float(self.fitting_error(displacements))
         return float(np.sqrt(np.mean(self.highest_order.forces(displacements) ** 2)))
 
     def hessian(self) -> Floats:
@@ -206,19 +216,48 @@ class ForceField:
 
     def predict(self, displacements: Floats) -> Prediction:
         """The forces of a structure (N, 3) Å and the variances of their errors."""
-        variances = self.error.per_component(displacements) + 1 / self.posterior.beta
+        variances = self.error.per_component(displacements) + self.noise_eV_A**2
         return Prediction(self.forces(displacements), variances)
 
     def left_out_predictions(self, frames: Sequence[Frame]) -> tuple[Prediction, ...]:
         """Frames among the labels, each predicted by the fit to the others."""
         found = []
         for frame in frames:
-            own = self.on(frame.cell)
-            forces = frame.labelled_forces - own.baseline_forces(frame.displacements)
-            matrix = own.sensing_matrix(frame.displacements)
-            residual, variance = left_out(self.posterior, matrix, forces.ravel())
-            found.append(Prediction(frame.labelled_forces + residual.reshape(-1, 3), variance.reshape(-1, 3)))
+            errors, variances = self.on(frame.cell).left_out_errors(frame.displacements, frame.labelled_forces)
+            found.append(Prediction(frame.labelled_forces + errors.reshape(-1, 3), variances.reshape(-1, 3)))
         return tuple(found)
+
+    def left_out_errors(self, displacements: Floats, forces: Floats) -> tuple[Floats, Floats]:
+        """Errors (3N,) eV/Å of the forces of a label (N, 3) by the fit to all others, and the variances expected."""
+        known = self.known_truncation(displacements).ravel()
+        target = (forces - self.baseline_forces(displacements)).ravel() - known
+        errors, variances = left_out(self.posterior, self.sensing_matrix(displacements), target)
+        return errors - known, variances + self._truncation_eV_A**2
+
+    def known_truncation(self, displacements: Floats) -> Floats:
+        """Forces (…, N, 3) eV/Å that the expansion leaves out at displacements (…, N, 3) Å, by the cheap potential.
+
+        ρ_r times what its own expansion leaves of the cheap potential's forces; zeros where it is not used.
+
+        Raises:
+            FileFormatError: the cheap potential cannot be made here.
+        """
+        if self.cheap is None or self.cheap.ratios is None:
+            return np.zeros_like(displacements)
+        cell = ReferenceCell.of(self.supercell.atoms())
+        forces = self.cheap.potential.on(cell).forces_and_energies(displacements)[0]
+        own = Expansion(self.folded, self.cheap.mean).forces_and_energies(displacements)[0]
+        return np.asarray(self.cheap.ratios.residual * (forces - self.baseline_forces(displacements) - own))
+
+    def fitting_error(self, displacements: Floats) -> Floats:
+        """Expected error (…) eV/Å of structures (…, N, 3) Å that no label lowers: sqrt(1/β + mean square truncation).
+
+        Raises:
+            FileFormatError: as `known_truncation`.
+        """
+        scale = 1.0 if self.cheap is None else self.cheap.scale
+        squares = np.mean(self.known_truncation(displacements) ** 2, axis=(-2, -1))
+        return np.asarray(np.sqrt(1 / self.posterior.beta + scale**2 * squares))
 
     def baseline_forces(self, displacements: Floats) -> Floats:
         """f₀ (…, N, 3) eV/Å at displacements (…, N, 3) Å; zeros without a baseline."""
@@ -281,11 +320,13 @@ class ForceField:
             "n_parameters_total": int(basis.size),
             "n_labels": int(self.n_labels),
             "n_pending": len(self.pending),
-            "beta_inv_sqrt": float(posterior.beta_inv_sqrt),
+            "beta_inv_sqrt": self.noise_eV_A,
             "left_out_rmse": None if self.left_out is None else self.left_out.rmse,
             "left_out_ratio": None if self.left_out is None else self.left_out.ratio,
             "prior": self.prior,
             "rotational": self.rotational,
+            "baseline": None if self.baseline is None else self.baseline.describe().partition(" ")[0],
+            "cheap": None if self.cheap is None else self.cheap.describe(tuple(basis.cutoffs)),
             "alpha": [float(a) for a in posterior.alpha],
             "log_evidence": float(posterior.log_evidence),
         }
@@ -296,7 +337,11 @@ class ForceField:
         The file stands alone, or with `apart` it names the basis, which all versions of a campaign share: that
         lies in the folder `basis` beside the file, written once under its hash.
         """
-        arrays, attributes = posterior_contents(self.posterior, self.basis, self.rotational)
+        used = self.cheap is not None and self.cheap.ratios is not None
+        arrays, attributes = posterior_contents(self.posterior, self.basis, self.rotational or used)
+        if self.cheap is not None:
+            arrays |= {f"cheap.{name}": value for name, value in self.cheap.arrays().items()}
+            attributes |= {"cheap": self.cheap.description, "cheap_deviation": self.cheap.deviation}
         if apart:
             keep_basis(self.basis, basis_path(Path(path), self.basis.content_hash))
         else:
@@ -337,13 +382,14 @@ class ForceField:
         beside = basis_beside(segment, Path(path))
         try:
             basis = beside or ForceConstantBasis.from_arrays(under(segment.arrays, "basis."))
-            cell = under(segment.arrays, "supercell.")
+            cell, cheap = under(segment.arrays, "supercell."), under(segment.arrays, "cheap.")
             return cls(
                 basis, Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"]),
                 posterior_of(segment, basis, pending), attributes["prior"], bool(attributes["rotational"]),
                 tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()),
                 left_out_of(segment.arrays), load_baseline(attributes.get("baseline", "")),
                 bool(attributes.get("nonpolar", False)),
+                CheapPrior.of(basis.crystal, cheap, attributes) if cheap else None,
             )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(
