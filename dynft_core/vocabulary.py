@@ -27,6 +27,9 @@ of bodies at rates learnt from the data."""
 ModelFamily = Literal["force_constants", "moment_tensor"]
 """Families of models that come with dynft."""
 
+RadialKind = Literal["fixed", "trained"]
+"""Radial functions of a moment tensor potential: polynomials, or combinations of some that are trained."""
+
 Images = Literal["shortest", "all"]
 """Where constants sit that the training supercell cannot tell apart."""
 

@@ -34,11 +34,31 @@ def read_mtp(path: Path, species: Sequence[int] | None = None) -> MomentTensorPo
         InputError: another number of species than given.
     """
     values = _Fields(path)
-    n_species, n_radial = values.integer("species_count"), values.integer("radial_funcs_count")
-    size = values.integer("radial_basis_size")
+    basis = _basis(values, species, values.scaled_radial())
+    weights = values.numbers("moment_coeffs", basis.n_functions)
+    energies = values.numbers("species_coeffs", len(basis.species))
+    return MomentTensorPotential(basis, energies, np.tile(weights, (len(basis.species), 1)))
+
+
+def read_basis(path: Path, species: Sequence[int] | None = None) -> Basis:
+    """The functions of an .mtp file, trained or not: without radial coefficients they are the first polynomials.
+
+    A file of one species that is not trained serves any number of them. Arguments and errors as `read_mtp`.
+    """
+    values = _Fields(path)
+    if values.has_radial:
+        return _basis(values, species, values.scaled_radial())
+    n_species = len(species) if species is not None else values.integer("species_count")
+    size, n_radial = values.integer("radial_basis_size"), values.integer("radial_funcs_count")
+    first = np.broadcast_to(np.eye(n_radial, size), (n_species, n_species, n_radial, size)).copy()
+    return _basis(values, species, first)
+
+
+def _basis(values: _Fields, species: Sequence[int] | None, radial: Floats) -> Basis:
+    """The functions with these radial coefficients (S, S, R, Q)."""
+    n_species, n_radial = radial.shape[1:3]
     if species is not None and len(species) != n_species:
-        raise FileFormatError(str(path), f"{len(species)} species", str(n_species), "name those of the file in turn")
-    radial = values.radial(n_species, n_radial, size)
+        raise values.bad(f"{len(species)} species", str(n_species), "name those of the file in turn")
     basic = values.integers("alpha_index_basic", values.integer("alpha_index_basic_count"), 4)
     times = values.integers("alpha_index_times", values.integer("alpha_index_times_count"), 4)
     functions = values.integers("alpha_moment_mapping", values.integer("alpha_scalar_moments"), 1)[:, 0]
@@ -50,15 +70,8 @@ def read_mtp(path: Path, species: Sequence[int] | None = None) -> MomentTensorPo
         basic, np.ascontiguousarray(times[:, [0, 1, 3]]), times[:, 2].astype(np.float64),
         np.ascontiguousarray(functions),
     )  # fmt: skip
-    low, high = values.number("min_dist"), values.number("max_dist")
-    basis = Basis(
-        tuple(species or range(1, n_species + 1)),
-        RadialFunctions(low, high, values.number("scaling", 1.0) * radial), products,
-    )  # fmt: skip
-    weights = values.numbers("moment_coeffs", len(functions))
-    return MomentTensorPotential(
-        basis, values.numbers("species_coeffs", n_species), np.tile(weights, (n_species, 1))
-    )  # fmt: skip
+    functions_of_r = RadialFunctions(values.number("min_dist"), values.number("max_dist"), radial)
+    return Basis(tuple(species or range(1, n_species + 1)), functions_of_r, products)
 
 
 class _Fields:
@@ -76,15 +89,16 @@ class _Fields:
         self._values: dict[str, str] = dict(re.findall(r"^[ \t]*(\w+)[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE))
         for name, known in (("version", "1.1.0"), ("radial_basis_type", _RADIAL_TYPE)):
             if self._value(name) != known:
-                raise self._bad(f"{name} = {known}", self._value(name), "convert it with the program that wrote it")
+                raise self.bad(f"{name} = {known}", self._value(name), "convert it with the program that wrote it")
 
-    def _bad(self, expected: str, got: str, remedy: str = "restore the file") -> FileFormatError:
+    def bad(self, expected: str, got: str, remedy: str = "restore the file") -> FileFormatError:
+        """The error to raise."""
         return FileFormatError(str(self._path), expected, got, remedy)
 
     def _value(self, name: str) -> str:
         if name not in self._values:
             untrained = name in ("moment_coeffs", "species_coeffs")
-            raise self._bad(f"a line '{name} = …'", "none", "train the potential first" if untrained else "check it")
+            raise self.bad(f"a line '{name} = …'", "none", "train the potential first" if untrained else "check it")
         return self._values[name]
 
     def number(self, name: str, default: float | None = None) -> float:
@@ -101,7 +115,7 @@ class _Fields:
         """So many numbers in one line."""
         found = _NUMBER.findall(self._value(name))
         if len(found) != count:
-            raise self._bad(f"{count} numbers in {name}", str(len(found)))
+            raise self.bad(f"{count} numbers in {name}", str(len(found)))
         return np.array([float(x) for x in found])
 
     def integers(self, name: str, rows: int, columns: int) -> NDArray[np.int32]:
@@ -111,23 +125,30 @@ class _Fields:
     def check_numbers(self, name: str, found: NDArray[np.int32], count: int) -> None:
         """Refuse numbers that nothing has."""
         if found.size and not (found.min() >= 0 and found.max() < count):
-            raise self._bad(f"numbers from 0 to {count - 1} in {name}", f"{found.min()} to {found.max()}")
+            raise self.bad(f"numbers from 0 to {count - 1} in {name}", f"{found.min()} to {found.max()}")
 
-    def radial(self, n_species: int, n_functions: int, size: int) -> Floats:
-        """(S, S, R, Q) coefficients of the radial functions."""
+    @property
+    def has_radial(self) -> bool:
+        """Whether it is trained."""
+        return "radial_coeffs" in self._text
+
+    def scaled_radial(self) -> Floats:
+        """(S, S, R, Q) coefficients of the radial functions, times `scaling`."""
+        n_species, n_functions = self.integer("species_count"), self.integer("radial_funcs_count")
+        size = self.integer("radial_basis_size")
         found = np.full((n_species, n_species, n_functions, size), np.nan)
         block = self._text.partition("radial_coeffs")[2].partition("alpha_moments_count")[0]
         for first, second, body in re.findall(r"(\d+)-(\d+)\s*\n((?:\s*\{[^{}]*\}[ \t]*\n)+)", block):
             numbers = [float(x) for x in _NUMBER.findall(body)]
             pair = f"radial_coeffs {first}-{second}"
             if len(numbers) != n_functions * size:
-                raise self._bad(f"{n_functions} × {size} numbers in {pair}", str(len(numbers)))
+                raise self.bad(f"{n_functions} × {size} numbers in {pair}", str(len(numbers)))
             if max(int(first), int(second)) >= n_species:
-                raise self._bad(f"pairs of {n_species} species", pair)
+                raise self.bad(f"pairs of {n_species} species", pair)
             found[int(first), int(second)] = np.reshape(numbers, (n_functions, size))
         if np.isnan(found).any():
-            raise self._bad(f"radial_coeffs of all {n_species} × {n_species} pairs", "some missing", "train it first")
-        return found
+            raise self.bad(f"radial_coeffs of all {n_species} × {n_species} pairs", "some missing", "train it first")
+        return self.number("scaling", 1.0) * found
 
 
 def write_mtp(potential: MomentTensorPotential, path: Path) -> None:

@@ -56,7 +56,7 @@ def right_handed(atoms: Atoms) -> Atoms:
     if not is_left_handed(atoms):
         return atoms
     turned: Atoms = atoms.copy()
-    turned.set_cell(-atoms.cell[:])
+    turned.set_cell(0.0 - atoms.cell[:])  # no negative zeros in files
     return turned
 
 

@@ -238,6 +238,8 @@ class Supercell:
         """
         positions = self._scaled(atoms)
         same = np.flatnonzero(self.crystal.numbers == atoms.numbers[0])
+        away = (positions[0] - self.crystal.positions[same]) @ np.linalg.inv(self.crystal.cell)
+        same = same[np.linalg.norm((away - np.rint(away)) @ self.crystal.cell, axis=1).argsort(kind="stable")]
         best: tuple[Ints, float] | None = None
         for site in same:
             shift = positions[0] - self.crystal.positions[site]
@@ -245,7 +247,8 @@ class Supercell:
                 sites, offsets = self._nearest_sites(positions - shift, atoms.numbers)
                 shift = shift + offsets.mean(axis=0)
             distance = float(np.linalg.norm(offsets - offsets.mean(axis=0), axis=1).max())
-            if len(np.unique(sites)) == self.n_atoms and (best is None or distance < best[1]):
+            closer = best is None or distance < best[1] - 1e-6  # of equal ones, up and down, that with the least shift
+            if closer and len(np.unique(sites)) == self.n_atoms:
                 best = sites, distance
         if best is None or best[1] >= self.max_displacement_A:
             raise StructureError(

@@ -209,5 +209,5 @@ class HarmonicBaseline(Baseline, Protocol):
     def force_constants(self, q_points: ArrayLike, directions: ArrayLike | None = None, /) -> NDArray[np.complex128]:
         """Σ_R Φ(R) exp(2πi q·R) (Q, 3n, 3n), eV/Å², at q points (Q, 3) fractional in the reciprocal primitive cell.
 
-        `directions`: (Q, 3), in the same coordinates, along which Γ is come to; zeros: none.
+        `directions`: (Q, 3), in the same coordinates, along which Γ is approached; zeros: none.
         """

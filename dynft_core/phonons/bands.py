@@ -38,7 +38,7 @@ class BandPath:
 
     @property
     def directions(self) -> Floats:
-        """(Q, 3) along which the path goes at each point, fractional: by it, bands of polar crystals come to Γ."""
+        """(Q, 3) along which the path goes at each point, fractional; at Γ, bands of polar crystals depend on it."""
         found = np.empty_like(self.q_points)
         for first, last in self.segments:
             found[first : last + 1] = self.q_points[last] - self.q_points[first]
@@ -58,7 +58,7 @@ def band_path(crystal: Crystal, spacing: float = 0.005) -> BandPath:
 
     if not spacing > 0:
         raise InputError("spacing", "a positive length in 1/Å", f"{spacing:g}", "for example 0.005")
-    cell = (crystal.cell, crystal.scaled_positions, crystal.numbers)
+    cell = (crystal.cell, crystal.scaled_positions, crystal.kinds)
     found = seekpath.get_path_orig_cell(cell, symprec=SYMMETRY_TOLERANCE_A)
     points = {_name(k): (float(q[0]), float(q[1]), float(q[2])) for k, q in found["point_coords"].items()}
     reciprocal = np.linalg.inv(crystal.cell).T

@@ -84,7 +84,7 @@ def baseline_matrices(
 ) -> NDArray[np.complex128] | float:
     """What a force field's baseline adds to D(q) (Q, 3n, 3n), eV/(Å² amu); 0 without one.
 
-    `directions`: (3,) or (Q, 3) fractional, along which Γ is come to: with the non-analytic term; zeros: without.
+    `directions`: (3,) or (Q, 3) fractional, along which Γ is approached: with the non-analytic term; zeros: without.
 
     Raises:
         InputError: a baseline whose force constants are not known, or directions that are no three numbers.

@@ -17,7 +17,7 @@ from dynft_core.errors import DynftError, FileFormatError, InputError, Structure
 from dynft_core.lattice.crystal import Crystal, strain
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.born_charges import BornCharges
-from dynft_core.models.dipoles.born_file import NUMBER, parse_born
+from dynft_core.models.dipoles.born_file import NUMBER, read_born
 from dynft_core.reference.vasp_output import occupations, tensors
 from dynft_core.symmetry.space_group import primitive, symmetrised
 
@@ -31,11 +31,11 @@ PH_X_DIGITS_A = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Tensors (3, 3) and (atoms, 3, 3) of a file; `atoms` whose charges they are, where the file says so."""
+    """Tensors (3, 3) and (atoms, 3, 3) of a file, and the atoms whose charges they are."""
 
     dielectric: Floats
     charges: Floats
-    atoms: Atoms | None
+    atoms: Atoms
 
 
 def read_born_charges(path: Path, crystal: Crystal | None = None) -> BornCharges:
@@ -54,8 +54,12 @@ def read_born_charges(path: Path, crystal: Crystal | None = None) -> BornCharges
     except OSError as error:
         got = f"'{path}' ({error.strerror})"
         raise FileFormatError("Born charges", "a file that can be read", got, "check the path") from error
+    if (reader := _reader(file, text)) is None:
+        if crystal is None:
+            raise InputError("--structure", "the crystal of a BORN file, which does not name it", "none", "give it")
+        return read_born(file, crystal)
     try:
-        found = _reader(file, text)(text, file)
+        found = reader(text, file)
     except DynftError:
         raise
     except (ValueError, IndexError, KeyError, AttributeError, ElementTree.ParseError) as error:
@@ -63,11 +67,8 @@ def read_born_charges(path: Path, crystal: Crystal | None = None) -> BornCharges
             str(file), "a complete file with Born charges and dielectric tensor", f"one that lacks something ({error})",
             "compute them: LEPSILON = .TRUE. in VASP, epsil = .true. in ph.x",
         ) from error
-    own = None if found.atoms is None else primitive(Crystal(found.atoms))
-    if (of := crystal or own) is None:
-        raise InputError("--structure", "the crystal of a BORN file, which does not name it", "none", "give it")
-    charges = found.charges if found.atoms is None else _on_sites(of, found.atoms, found.charges, str(file))
-    return BornCharges.of(of, found.dielectric, charges, str(file))
+    of = crystal or primitive(Crystal(found.atoms))
+    return BornCharges.of(of, found.dielectric, _on_sites(of, found.atoms, found.charges, str(file)), str(file))
 
 
 def _in_folder(folder: Path) -> Path:
@@ -83,7 +84,8 @@ def _in_folder(folder: Path) -> Path:
     )
 
 
-def _reader(file: Path, text: str) -> Callable[[str, Path], _Found]:
+def _reader(file: Path, text: str) -> Callable[[str, Path], _Found] | None:
+    """What reads a file; None: it is a BORN file, or nothing."""
     if file.suffix in (".yaml", ".yml"):
         return _phonopy_yaml
     if text.lstrip()[:200].startswith("<?xml"):
@@ -92,11 +94,7 @@ def _reader(file: Path, text: str) -> Callable[[str, Path], _Found]:
         return _ph_x
     if text.lstrip()[:200].startswith("vasp.") or "BORN EFFECTIVE CHARGES" in text:
         return _outcar
-    return _born
-
-
-def _born(text: str, file: Path) -> _Found:
-    return _Found(*parse_born(text, str(file)), None)
+    return None
 
 
 def _phonopy_yaml(text: str, file: Path) -> _Found:

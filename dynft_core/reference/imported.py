@@ -65,7 +65,8 @@ class Finished:
             steps.setdefault(str(failure), []).append(number)
         parts = [f"left out step {_few(numbers)}: {why}" for why, numbers in steps.items()]
         if self.cut_off:
-            parts.append(f"cut off behind {len(self.frames) + len(self.left_out)} whole steps")
+            n = len(self.frames) + len(self.left_out)
+            parts.append(f"the file is cut off behind {n} whole step{'' if n == 1 else 's'}")
         return "; ".join(parts)
 
 
@@ -85,7 +86,7 @@ def read_finished(path: Path, supercell: Atoms | None = None, forces_key: str | 
     except FileFormatError:
         raise
     except Exception as error:  # readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
-        raise _unusable(path, "finished calculations", in_words(error)) from error
+        raise _unusable(path, "finished calculations, or structures that ASE can read", in_words(error)) from error
     if not any(part.frames for part in found):
         why = [part.omissions for part in found if part.omissions]
         raise _unusable(path, "at least one whole and converged step", "; ".join(why) or "none")

@@ -109,7 +109,9 @@ def _report(root: Element, outcar: str, directory: Path, calculator: Any, atoms:
 
 def _check_settings(run: VaspRun, directory: Path, calculator: Any) -> str:
     """Refuse output that was computed with other settings than those sent; a note where only accuracy differs."""
-    different = tag_differences(run, read_incar(_read(directory / "INCAR")), given=frozenset())
+    incar = read_incar(_read(directory / "INCAR"))
+    told = {tag: value for tag, value in incar.items() if tag in run.tags or tag == "ENCUT"}  # VASP passes over some
+    different = tag_differences(run, told, given=frozenset())
     serious, presets = ([x for x in different if x.preset == preset] for preset in (False, True))
     if serious:
         raise LabelError("settings", f"computed with {_against_sent(serious)}")

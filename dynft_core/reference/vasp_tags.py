@@ -116,11 +116,18 @@ def _of_tags(run: VaspRun, ours: Mapping[str, str], given: frozenset[str]) -> It
             continue
         default = DEFAULTS.get(tag, "not set")
         here = ours.get(tag, default)
-        values = [tags[tag] for tags in (run.incar or {}, run.parameters) if tag in tags] or [default]
-        for there in values[:1] if tag == "LREAL" else values:  # which VASP completes with T for A
+        for there in _values(run, tag) or [default]:
             if _differ(tag, there, here):
                 yield Difference(tag.lower(), _shown(there), _shown(here), tag in ACCURACY and tag.lower() not in given)
                 break
+
+
+def _values(run: VaspRun, tag: str) -> list[str]:
+    """What INCAR has; and what VASP made of it, where it means the same: LREAL = A becomes T, ROPT is scaled."""
+    given, completed = (run.incar or {}).get(tag), run.parameters.get(tag)
+    if given is not None and (tag not in DEFAULTS or tag == "LREAL"):
+        return [given]
+    return [value for value in (given, completed) if value is not None]
 
 
 def _of_cutoff(run: VaspRun, ours: Mapping[str, str]) -> Iterator[Difference]:

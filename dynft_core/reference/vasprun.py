@@ -123,7 +123,8 @@ def read_step(calculation: Element, tags: Mapping[str, str]) -> IonicStep:
     """
     cell = _rows(calculation, "structure/crystal/varray[@name='basis']")
     scaled = _rows(calculation, "structure/varray[@name='positions']")
-    energies = [_number(found(s, "energy/i[@name='e_fr_energy']")) for s in calculation.iterfind("scstep")]
+    cycle = calculation.iterfind("scstep")
+    energies = [_number(s.findtext("energy/i[@name='e_fr_energy']") or "") for s in cycle]
     return IonicStep(
         cell=cell,
         positions=scaled @ cell,

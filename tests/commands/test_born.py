@@ -153,14 +153,16 @@ def test_of_an_element_nothing_is_said(force_field: Path, capsys: pytest.Capture
 
 def test_bad_input_gets_one_line(folder: Path, tmp_path: Path, refused: Refused) -> None:
     lines = (folder / "BORN").read_text().splitlines()
-    (tmp_path / "swapped").write_text("\n".join([lines[0], lines[1], lines[3], lines[2]]))
-    (tmp_path / "one").write_text("\n".join(lines[:3]))
+    (tmp_path / "swapped").write_text("\n".join(["default", lines[1], lines[3], lines[2]]))
+    (tmp_path / "other").write_text("\n".join([lines[0].replace("Mg", "Ca"), *lines[1:]]))
+    (tmp_path / "one").write_text("\n".join(["default", *lines[1:3]]))
     (tmp_path / "charged").write_text("\n".join([*lines[:3], lines[3].replace("-1.97", "-1.2")]))
     (tmp_path / "metal").write_text("\n".join([lines[0], lines[1].replace("3.1", "31000"), *lines[2:]]))
     fit = ["fit", str(folder / "train.xyz"), "--primitive", str(folder / "prim.xyz"), "--cutoffs", "2.5",
            "-o", str(tmp_path / "none.h5"), "--born"]  # fmt: skip
     for name, words in {
-        "swapped": "order of the crystal's atoms: Mg, O", "one": "independent atoms", "charged": "sum up to 0",
+        "swapped": "order of the crystal's atoms: Mg, O",
+        "other": "those of Ca, O", "one": "independent atoms", "charged": "sum up to 0",
         "metal": "a metal has no Born charges", "absent": "No such file",
     }.items():  # fmt: skip
         assert words in refused([*fit, str(tmp_path / name)]), name
@@ -201,7 +203,7 @@ def test_a_campaign_fits_on_top_of_its_charges(
 def test_a_campaign_with_charges_that_are_not_its_crystal_s_is_refused(
     folder: Path, tmp_path: Path, refused: Refused
 ) -> None:
-    (tmp_path / "BORN").write_text("\n".join((folder / "BORN").read_text().splitlines()[:3]))
+    (tmp_path / "BORN").write_text("\n".join(["default", *(folder / "BORN").read_text().splitlines()[1:3]]))
     assert "independent atoms" in refused(["train", str(campaign(folder, tmp_path, 'born = "BORN"'))])
     both = campaign(folder, tmp_path, 'born = "BORN"\nmetal = true')
     assert "crystal.metal" in refused(["train", str(both)])

@@ -33,7 +33,8 @@ from workflows.campaign.events import started_event
 from workflows.campaign.jobs import reference_settings
 from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
-from workflows.commands.import_labels import Choices, import_labels
+from workflows.commands.import_gathering import Choices
+from workflows.commands.import_labels import import_labels
 from workflows.run_folder.folder import prepared, state_of
 
 LATTICE_A = 5.432
@@ -339,6 +340,16 @@ def test_forces_of_another_name(campaign: Path, tmp_path: Path) -> None:
     label = read_label(tmp_path / "run" / "labels" / key / "label.h5")
     assert label.energy_eV == pytest.approx(energy, abs=1e-7)
     assert np.abs(np.sort(label.forces, axis=0) - np.sort(forces, axis=0)).max() < 1e-7
+
+
+def test_the_energy_is_the_one_whose_derivatives_the_forces_are(campaign: Path, tmp_path: Path) -> None:
+    frame = computed(1)
+    forces = frame.get_forces()
+    frame.calc = SinglePointCalculator(frame, energy=-1.0, free_energy=-2.0, forces=forces)
+    ase.io.write(tmp_path / "data.xyz", frame, format="extxyz")
+    import_labels(str(campaign), [tmp_path / "data.xyz"], tmp_path / "run", Choices())
+    (key,) = state_of(tmp_path / "run").ledger.accepted
+    assert read_label(tmp_path / "run" / "labels" / key / "label.h5").energy_eV == -2.0
 
 
 def test_the_perfect_crystal_alone_teaches_nothing(campaign: Path, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign.state import State
 from workflows.campaign_file.reading import load_campaign
 from workflows.commands.app import main
-from workflows.commands.import_labels import Choices, import_labels
+from workflows.commands.import_gathering import Choices
+from workflows.commands.import_labels import import_labels
 from workflows.run_folder.folder import state_of
 from workflows.views.status import Status
 

@@ -118,6 +118,8 @@ def test_missing_energies_are_told(folder: Path, capsys: pytest.CaptureFixture[s
     assert main(["fit", f"{data}", "--family", "moment_tensor", "--cutoff", "5", "-o", f"{folder}/bad.h5"]) == 2
     error = capsys.readouterr().err
     assert "frame 0: expected an energy (eV), got none" in error and not (folder / "bad.h5").exists()
+    assert main(["evaluate", f"{folder}/cu.h5", f"{data}", "--json"]) == 0  # forces are compared all the same
+    assert json.loads(capsys.readouterr().out)["energy_rmse_eV_per_atom"] is None
 
 
 def test_without_stresses_it_fits_energies_and_forces(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

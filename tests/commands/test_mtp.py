@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import ase.io
@@ -109,8 +110,9 @@ def test_distances_and_description(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_atoms_nearer_than_the_functions_are_made_for_have_no_finite_grade(folder: Path) -> None:
-    near = structure(1)
+    near = structure(1).repeat(2)
     near.positions[1] = near.positions[0] + [1.5, 0, 0]
+    distances = near.get_all_distances(mic=True) + 9 * np.eye(len(near))
     ase.io.write(folder / "near.xyz", [near, structure(2)])
     arguments = folder / "cu.mtp", folder / "x.xyz", folder / "near.xyz", folder / "g.cfg", "--species", "Cu"
     run("calc-grade", *arguments)
@@ -118,7 +120,29 @@ def test_atoms_nearer_than_the_functions_are_made_for_have_no_finite_grade(folde
     assert grades[0] == np.inf and grades[1] <= 1.0011
     run("calc-grade", "--neighbourhoods", *arguments)
     by_atom = read_cfg(folder / "g.cfg")[0].arrays["nbh_grades"]
-    assert np.isinf(by_atom[:2]).all() and np.isfinite(by_atom[2:]).all()
+    np.testing.assert_array_equal(np.isinf(by_atom), distances.min(axis=1) < 2.0)
+    assert 2 <= np.isinf(by_atom).sum() < len(near)
+
+
+def test_training_lowers_the_errors_of_its_start_and_of_an_untrained_file(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    basis = BasisSettings(4.0, 2.0, 6, "trained").basis((29,))
+    write_mtp(MomentTensorPotential(basis, np.zeros(1), np.zeros((1, basis.n_functions))), folder / "start.mtp")
+    text = (folder / "start.mtp").read_text()
+    untrained = re.sub(r"\tradial_coeffs\n.*?(?=alpha_moments_count)", "", text, flags=re.DOTALL)
+    untrained = re.sub(r"(species|moment)_coeffs.*\n", "", untrained)
+    (folder / "untrained.mtp").write_text(untrained)
+    run("calc-efs", folder / "cu.mtp", folder / "x.xyz", folder / "train.cfg", "--species", "Cu")
+    errors = {}
+    for start, steps in (("start", 0), ("start", 4), ("untrained", 4)):
+        run("train", folder / f"{start}.mtp", folder / "train.cfg", "--max-iter", steps,
+            "--trained-pot-name", folder / "new.mtp")  # fmt: skip
+        capsys.readouterr()
+        run("calc-errors", folder / "new.mtp", folder / "train.cfg", "--json")
+        errors[start, steps] = json.loads(capsys.readouterr().out)["forces_eV_A"]["rms"]
+    assert errors["start", 4] < 0.9 * errors["start", 0]
+    assert errors["untrained", 4] == pytest.approx(errors["start", 4], rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +153,7 @@ def test_atoms_nearer_than_the_functions_are_made_for_have_no_finite_grade(folde
         (("calc-errors", "cu.mtp", "x.xyz", "--species", "Cu"), "with energies, forces or stresses"),
         (("calc-efs", "cu.mtp", "none.cfg", "y.cfg"), "No such file"),
         (("info", "x.mtp"), "No such file"),
+        (("train", "cu.mtp", "x.xyz", "--species", "Cu"), "forces (eV/Å) for every atom"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_line(

@@ -207,9 +207,13 @@ def test_bad_arguments_of_export(file: str, tmp_path: Path, capsys: pytest.Captu
     assert "check the path" in refused(["export", str(tmp_path / "none.h5"), "--format", "gpumd", "-o", folder], capsys)
 
 
-def test_an_output_without_files(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(["phonons", file, "--points", "0 0 0", "-o", str(tmp_path / "out")], capsys)
-    assert "--bands" in said and "--dos" in said and not (tmp_path / "out").exists()
+def test_points_alone_are_written_where_a_folder_is_given(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = printed(["phonons", file, "--points", "0.5 0 0.5", "-o", str(tmp_path / "out")], capsys)
+    assert f"written: {tmp_path / 'out' / 'points.json'}" in out
+    values = json.loads((tmp_path / "out" / "points.json").read_text())
+    np.testing.assert_allclose(values["frequencies_THz"], frequencies(ForceField.load(file), [0.5, 0, 0.5]), atol=1e-9)
 
 
 def test_bad_folder_of_phonons(file: str, capsys: pytest.CaptureFixture[str]) -> None:

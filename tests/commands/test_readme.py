@@ -70,6 +70,33 @@ def make_small(path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+CHARGES_OF_SILICON = """primitive_cell:
+  lattice:
+  - [ 0.0, 2.716, 2.716 ]
+  - [ 2.716, 0.0, 2.716 ]
+  - [ 2.716, 2.716, 0.0 ]
+  points:
+  - symbol: Si # 1
+    coordinates: [ 0.0, 0.0, 0.0 ]
+  - symbol: Si # 2
+    coordinates: [ 0.25, 0.25, 0.25 ]
+nac:
+  born_effective_charge:
+  - # 1 (Si)
+    - [ 0.0, 0.0, 0.0 ]
+    - [ 0.0, 0.0, 0.0 ]
+    - [ 0.0, 0.0, 0.0 ]
+  - # 2 (Si)
+    - [ 0.0, 0.0, 0.0 ]
+    - [ 0.0, 0.0, 0.0 ]
+    - [ 0.0, 0.0, 0.0 ]
+  dielectric_constant:
+    - [ 12.0, 0.0, 0.0 ]
+    - [ 0.0, 12.0, 0.0 ]
+    - [ 0.0, 0.0, 12.0 ]
+"""
+
+
 def labelled(atoms: Atoms) -> Atoms:
     """A rattled copy with its energy and forces."""
     atoms = atoms.copy()
@@ -86,6 +113,8 @@ def reader(silicon_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ase.io.write(tmp_path / "my_crystal.cif", bulk("Si", "diamond", a=5.432, cubic=True))
     (tmp_path / "OLD").mkdir()
     ase.io.write(tmp_path / "OLD" / "finished.xyz", labelled(bulk("Si", "diamond", a=5.432, cubic=True)))
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / "phonopy_params.yaml").write_text(CHARGES_OF_SILICON)
     for source, name in (("prim.xyz", "PRIM.xyz"), ("train.xyz", "DATA.xyz"), ("test.xyz", "TEST.xyz")):
         (tmp_path / name).write_bytes((silicon_files / source).read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -109,7 +138,7 @@ def test_the_commands_run_one_after_the_other(reader: Path, capsys: pytest.Captu
         ran.add(arguments[0])
     assert ran == {
         "init", "train", "status", "report", "labels", "fit", "evaluate", "info", "md", "phonons", "properties",
-        "anharmonicity", "export", "structures",
+        "anharmonicity", "export", "structures", "born",
     }  # fmt: skip
     assert (reader / "runs" / "my_crystal" / "report.html").stat().st_size > 1000
     assert len(ase.io.read(reader / "trajectory.xyz", index=":")) > 0

@@ -324,3 +324,16 @@ def test_arrays_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     for door in (SUPERCELL.displacements, SUPERCELL.check_displacements):
         with pytest.raises(InputError, match=rf"expected an array \(…, {SUPERCELL.n_atoms}, 3\), got shape"):
             door(np.zeros(shape))
+
+
+def test_atoms_in_any_order_keep_their_magnetic_sublattice() -> None:
+    """A shift that takes up to down fits as well: the frame is taken as it lies."""
+    atoms = Atoms("Fe2", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[2.87] * 3, pbc=True)
+    atoms.set_initial_magnetic_moments([2.0, -2.0])
+    cell = Supercell.build(Crystal(atoms), [2, 2, 2])
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(cell.n_atoms)
+        moved = cell.atoms(0.05 * rng.standard_normal((cell.n_atoms, 3)))[order]
+        sites, _ = cell.assign(moved)
+        np.testing.assert_array_equal(cell.moments[sites], moved.get_initial_magnetic_moments())

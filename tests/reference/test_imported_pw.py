@@ -59,7 +59,7 @@ def test_steps_and_runs_one_behind_another(run: PwRun, tmp_path: Path) -> None:
     assert (
         parts[0].omissions == "left out step 2: not converged: convergence NOT achieved after   2 iterations: stopping"
     )
-    assert parts[1].omissions == "cut off behind 1 whole steps"
+    assert parts[1].omissions == "the file is cut off behind 1 whole step"
     for part, structures in zip(parts, ([first.steps[i] for i in (0, 1, 3)], second.steps), strict=True):
         for frame, atoms in zip(part.frames.values(), structures, strict=True):
             energy, forces, _ = tersoff(atoms)

@@ -343,6 +343,22 @@ def test_a_preset_for_accuracy_that_vasp_did_not_follow_is_told(run_dir: Path, m
     assert (outcome.ok, outcome.note) == (True, "computed with LASPH = F, sent was T"), outcome.failure
 
 
+def test_a_tag_that_vasp_does_not_repeat_is_no_other_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_potcars(tmp_path, monkeypatch)
+    in_this_process(monkeypatch)
+    tagged = replace(SETTINGS, parameters={**SETTINGS.parameters, "custom": {"SOME_TAG": "3"}})
+
+    def forgets(run: standin_vasp.Run) -> None:
+        assert run.incar.pop("SOME_TAG") == "3"
+
+    monkeypatch.setitem(FAULTS, "forgets", forgets)
+    outcome = labelled(vasp_job(tmp_path, 0, tagged), "forgets", monkeypatch)
+    assert outcome.ok, outcome.failure
+    monkeypatch.setitem(FAULTS, "changes", lambda run: run.incar.update(SOME_TAG="4"))
+    outcome = labelled(vasp_job(tmp_path, 1, tagged), "changes", monkeypatch)
+    assert str(outcome.failure).startswith("settings: computed with SOME_TAG = 4, sent was 3"), outcome.failure
+
+
 def test_partial_occupations_are_told(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = labelled(vasp_job(run_dir), "partial occupations", monkeypatch)
     assert outcome.ok

@@ -15,11 +15,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.spacegroup import crystal as spacegroup_crystal
 
-from dynft_core import Crystal, ForceConstantBasis
+from dynft_core import Crystal, ForceConstantBasis, Supercell
 from dynft_core.errors import FileFormatError, InputError, StructureError
 from dynft_core.symmetry.space_group import primitive, space_group
-from workflows.user_files.crystals import UserCrystal, read_crystal
-from workflows.user_files.structures import refuse_held_atoms
+from workflows.user_files.crystals import UserCrystal, moments_note, read_crystal
+from workflows.user_files.structures import LabelledFrames, refuse_held_atoms
 
 WURTZITE = {"cell": (3.25, 3.25, 5.207, 120), "group": "P 63 m c"}
 SITES = "loop_\n_atom_site_label\n_atom_site_type_symbol\n" + "".join(f"_atom_site_fract_{x}\n" for x in "xyz")
@@ -89,11 +89,38 @@ def test_a_real_distortion_stays(tmp_path: Path) -> None:
     [
         (["Na1 Na 0 0 0 0.6", "K1 K 0 0 0 0.4", "Cl1 Cl 0.5 0.5 0.5 1.0"], "site 1 is Na 60 %, K 40 %"),
         (["Na1 Na 0 0 0 1.0", "Cl1 Cl 0.5 0.5 0.5 0.9"], "site 2 is Cl 90 %"),
+        (["Na1 Na 0 0 0 0.98(2)", "Cl1 Cl 0.5 0.5 0.5 1."], "site 1 is Na 98 %"),
+        (["Ge1 Ge 0 0 0 0.4", "Ge1 Sb 0 0 0 0.4", "Te1 Te 0.5 0.5 0.5 1.0"], "site 1 is Ge 40 %, Sb 40 %"),
+        (["Na1 Na 0 0 0 ?", "K1 K 0 0 0 ?", "Cl1 Cl 0.5 0.5 0.5 ?"], "K and Na at|site 1 is"),
+        (["Na1 Na 0 0 0 1", "Cl1 Cl 0.5 0.5 0.5 1", "X1 X 0.25 0.25 0.25 1"], "sites are X"),
     ],
 )
 def test_disorder_is_refused(rows: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(StructureError, match=words):
         read_crystal(cif(tmp_path / "a.cif", "F m -3 m", (5.6, 5.6, 5.6, 90), rows), "STRUCTURE")
+
+
+def test_occupancies_that_are_not_known_and_atoms_given_twice_are_whole_atoms(tmp_path: Path) -> None:
+    unknown = ["Na1 Na 0 0 0 ?", "Cl1 Cl 0.5 0.5 0.5 ."]
+    twice = ["Na1 Na 0 0 0 1", "Na2 Na 0 0.5 0.5 1", "Cl1 Cl 0.5 0.5 0.5 1"]  # of one orbit, as CSD writes molecules
+    for rows in (unknown, twice):
+        path = cif(tmp_path / "a.cif", "F m -3 m", (5.6, 5.6, 5.6, 90), rows)
+        assert read_crystal(path, "STRUCTURE").crystal.n_atoms == 8
+
+
+def test_a_shared_site_without_occupancies_is_refused(tmp_path: Path) -> None:
+    """Of which ASE drops one atom."""
+    rows = ["Na1 Na 0 0 0 1", "K1 K 0 0 0 1", "Cl1 Cl 0.5 0.5 0.5 1"]
+    path = cif(tmp_path / "a.cif", "F m -3 m", (5.6, 5.6, 5.6, 90), rows)
+    path.write_text(path.read_text().replace("_atom_site_occupancy\n", "").replace(" 1\n", "\n"))
+    with pytest.raises(StructureError, match="K and Na at"):
+        read_crystal(path, "STRUCTURE")
+
+
+def test_a_species_twice_in_a_poscar_is_said(tmp_path: Path) -> None:
+    lines = ["x", "1.0", "2.87 0 0", "0 2.87 0", "0 0 2.87", "Fe Fe", "1 1", "Direct", "0 0 0", "0.5 0.5 0.5"]
+    (tmp_path / "POSCAR").write_text("\n".join(lines) + "\n")
+    assert "Fe stands twice" in said(read_crystal(tmp_path / "POSCAR", "STRUCTURE"))
 
 
 def test_occupancies_in_a_column_are_refused(tmp_path: Path) -> None:
@@ -150,9 +177,22 @@ def test_moments_that_differ_by_noise_are_equal(tmp_path: Path) -> None:
     atoms = Atoms("Fe2", [(0, 0, 0), [1.435] * 3], cell=[2.87] * 3, pbc=True)
     atoms.calc = SinglePointCalculator(atoms, energy=0.0, magmoms=np.array([2.21, 2.23]))
     ase.io.write(tmp_path / "fe.xyz", atoms, format="extxyz")
-    found = read_crystal(tmp_path / "fe.xyz", "STRUCTURE")
-    np.testing.assert_allclose(found.crystal.moments, [2.21, 2.23])
-    assert primitive(found.crystal).n_atoms == 1
+    text = (tmp_path / "fe.xyz").read_text()
+    (tmp_path / "other.xyz").write_text(text.replace("magmoms:R:1", "magmom:R:1"))
+    for name in ("fe.xyz", "other.xyz"):
+        found = read_crystal(tmp_path / name, "STRUCTURE")
+        np.testing.assert_allclose(found.crystal.moments, [2.21, 2.23])
+        assert primitive(found.crystal).n_atoms == 1
+
+
+def test_data_of_another_magnetic_order_are_noticed() -> None:
+    atoms = nickel_oxide()
+    magnetic, plain = Crystal(atoms), primitive(Crystal(bulk("NiO", "rocksalt", a=4.18)))
+    for crystal, n_notes in ((magnetic, 0), (plain, 1)):
+        cell = Supercell.match(crystal, atoms)
+        u = np.zeros((1, cell.n_atoms, 3))
+        assert len(moments_note(LabelledFrames(cell, u, u, (None,), atoms.get_initial_magnetic_moments()))) == n_notes
+        assert moments_note(LabelledFrames(cell, u, u, (None,))) == []
 
 
 def test_moments_with_directions_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dynft_core.errors import InputError
-from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior
+from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior, RadialKind
 from workflows.campaign.paths import FORCE_FIELD
 from workflows.commands.exit_codes import exit_code
 from workflows.commands.labels import labels_app
@@ -217,8 +217,11 @@ def fit(
         float | None, typer.Option("--cutoff", help="moment_tensor: where neighbours end, Å.")
     ] = None,
     level: Annotated[
-        int | None, typer.Option(help="moment_tensor: highest level; default: about 1000 functions.")
+        int | None, typer.Option(help="moment_tensor: highest level; default: about 1000 functions; trained: 16.")
     ] = None,
+    radial: Annotated[
+        RadialKind, typer.Option(help="moment_tensor: radial functions; trained ones take minutes, as MLIP has them.")
+    ] = "fixed",
     min_distance_A: Annotated[
         float | None, typer.Option("--min-distance", help="moment_tensor: shortest distance, Å; default: the data's.")
     ] = None,
@@ -238,7 +241,7 @@ def fit(
                              "write for example --cutoff 5.2")  # fmt: skip
         from workflows.commands.moment_tensor import MomentTensorSettings, fit_moment_tensor
 
-        fit_moment_tensor(data, output, MomentTensorSettings(cutoff_A, min_distance_A, level))
+        fit_moment_tensor(data, output, MomentTensorSettings(cutoff_A, min_distance_A, level, radial))
         return
     if primitive is None or cutoffs is None or (cutoff_A, level, min_distance_A) != (None, None, None):
         raise InputError("dynft fit", "--primitive and --cutoffs, or --family moment_tensor with --cutoff",
@@ -332,7 +335,7 @@ def phonons(
     ] = None,
     born: BornFile = None,
     direction: Annotated[
-        str | None, typer.Option(help="Direction, fractional as the points, by which a polar crystal comes to Γ.")
+        str | None, typer.Option(help="Direction in which a polar crystal's Γ is approached, in the points' units.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

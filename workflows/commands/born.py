@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dynft_core.lattice.crystal import Crystal
 from dynft_core.models.dipoles.born_file import write_born
 from dynft_core.reference.born_files import read_born_charges
 from dynft_core.symmetry.space_group import primitive
 from workflows.user_files.born_charges import charge_lines
+from workflows.user_files.crystals import read_crystal
 from workflows.user_files.outputs import check_output, replaced
-from workflows.user_files.structures import read_structure
 
 
 def born_command(source: Path, structure: Path | None, output: Path) -> str:
@@ -23,7 +22,7 @@ def born_command(source: Path, structure: Path | None, output: Path) -> str:
         InputError: no Born charges of this crystal; nothing is written then.
     """
     before = check_output(output, "BORN file", source, structure)
-    crystal = None if structure is None else primitive(Crystal(read_structure(structure, "--structure")))
+    crystal = None if structure is None else primitive(read_crystal(structure, "--structure").crystal)
     born = read_born_charges(source, crystal)
     write_born(born, output)
     return "\n".join([*charge_lines(born), f"Born charges: {replaced(output, before)}"])

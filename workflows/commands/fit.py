@@ -29,7 +29,7 @@ from dynft_core.symmetry.rotational import RotationalSums
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from dynft_core.vocabulary import Prior, ReferenceSettings
 from workflows.user_files.born_charges import fit_lines
-from workflows.user_files.crystals import read_crystal, symmetry_note
+from workflows.user_files.crystals import moments_note, read_crystal, symmetry_note
 from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.outputs import check_output, replaced
@@ -144,7 +144,7 @@ def _read(
         check_cutoffs(crystal, parse_cutoffs(settings.cutoffs))
     frames = read_labelled_frames(data, crystal, reference, own_lattice=True, forces_key=settings.forces_key, say=say)
     remedy = "give a symmetric cell (dynft init --symprec {} makes one)"
-    notes = [*given.notes, *symmetry_note(crystal, remedy)]
+    notes = [*given.notes, *symmetry_note(crystal, remedy), *moments_note(frames[0])]
     taken = strain(frames[0].supercell.crystal.cell, crystal.cell)
     if taken > CELL_TOLERANCE:
         notes.append(

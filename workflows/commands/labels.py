@@ -94,7 +94,8 @@ def import_(
     ] = None,
 ) -> None:
     """Take finished calculations into the training set, each checked."""
-    from workflows.commands.import_labels import Choices, import_labels
+    from workflows.commands.import_gathering import Choices
+    from workflows.commands.import_labels import import_labels
 
     allowed = frozenset(name.strip().lower() for name in allow.split(",") if name.strip())
     print(import_labels(campaign, paths, run, Choices(other_settings, allowed, forces_key)))

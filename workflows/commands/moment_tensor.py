@@ -19,10 +19,12 @@ from dynft_core.models.moment_tensor.fitting import Labels, fitted, widened
 from dynft_core.models.moment_tensor.model import Expectation, MomentTensorModel, voigt
 from dynft_core.models.moment_tensor.rows import LabelledStructure, sums
 from dynft_core.models.moment_tensor.settings import BasisSettings
+from dynft_core.models.moment_tensor.training import trained
 from dynft_core.models.registry import load_model
 from dynft_core.storage.files import making_folder
 from dynft_core.storage.json_values import json_text
-from workflows.user_files.labelled_structures import read_labelled_structures, shortest_distances
+from dynft_core.vocabulary import RadialKind
+from workflows.user_files.labelled_structures import read_labelled_structures, refuse_short, shortest_distances
 from workflows.user_files.outputs import check_folder, check_output, replaced
 from workflows.views.fits import CONSISTENT
 
@@ -36,6 +38,7 @@ class MomentTensorSettings:
     cutoff_A: float
     min_distance_A: float | None = None
     level: int | None = None
+    radial: RadialKind = "fixed"
 
 
 def fit_moment_tensor(
@@ -51,11 +54,13 @@ def fit_moment_tensor(
     distances = shortest_distances(structures, settings.cutoff_A)
     min_distance_A = _min_distance(distances, settings)
     species = tuple(sorted({int(z) for x in structures for z in x.atoms.numbers}))
-    basis = BasisSettings(settings.cutoff_A, min_distance_A, settings.level).basis(species)
-    widths = [1 / np.linalg.norm(x.atoms.cell.reciprocal(), axis=1).max() for x in structures]
+    basis = BasisSettings(settings.cutoff_A, min_distance_A, settings.level, settings.radial).basis(species)
+    widths = [1 / np.linalg.norm(x.atoms.cell.reciprocal(), axis=1).max() for x in structures if x.atoms.cell.rank == 3]
     small = sum(width < settings.cutoff_A for width in widths)
     if small:
         say(f"note: {small} of {len(structures)} cells are narrower than the cutoff; the images of their atoms count")
+    if settings.radial == "trained":
+        basis = trained(basis, structures, on_step=lambda p: say(f"iteration {p.iteration}: {p.objective:.6g}"))
     keys = tuple(f"{data.name}:{i}" for i in range(len(structures)))
     model = widened(fitted(basis, Labels(sums(basis, structures), keys)), structures)
     model.save(output)
@@ -70,15 +75,8 @@ def _min_distance(distances: Floats, settings: MomentTensorSettings) -> float:
         raise InputError("--cutoff", "a length with atoms within it", f"{settings.cutoff_A:g} Å", "give a longer one")
     if settings.min_distance_A is None:
         return math.floor(100 * float(distances.min())) / 100
-    min_distance_A = settings.min_distance_A
-    short = np.flatnonzero(distances < min_distance_A)
-    if len(short):
-        raise InputError(
-            "--min-distance", f"at most the shortest distance in the data, {distances.min():.3f} Å",
-            f"{min_distance_A:g} Å; frame {short[0]} and {len(short) - 1} more have shorter ones",
-            "lower it, or leave these frames out",
-        )
-    return min_distance_A
+    refuse_short(distances, settings.min_distance_A)
+    return settings.min_distance_A
 
 
 def _summary(model: MomentTensorModel, structures: Sequence[LabelledStructure]) -> list[str]:
@@ -166,7 +164,7 @@ class StructureAccuracy:
 
 def evaluate_moment_tensor(path: Path, data: Path, as_json: bool) -> str:
     """Score a model on `data`; returns what to print."""
-    model, structures = load_model(path), read_labelled_structures(data)
+    model, structures = load_model(path), read_labelled_structures(data, energies=False)
     a = accuracy(model, structures)
     if as_json:
         return json_text(asdict(a))

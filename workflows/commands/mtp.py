@@ -100,3 +100,20 @@ def select_add(
     from workflows.commands.mtp_files import select
 
     print(select(potential, training, structures, output, species, by_neighbourhood))
+
+
+@mtp_app.command()
+def train(
+    potential: Annotated[Path, typer.Argument(help="The .mtp to begin with, trained or not.")],
+    training: TrainingSet,
+    output: Annotated[Path, typer.Option("--trained-pot-name", help="The .mtp to write.")] = Path("Trained.mtp_"),
+    species: Species = None,
+    iterations: Annotated[int, typer.Option("--max-iter", min=0, help="Most steps of the radial coefficients.")] = 20,
+    validation: Annotated[
+        Path | None, typer.Option("--valid-cfgs", help="Structures to compare with at the end.")
+    ] = None,
+) -> None:
+    """Train radial coefficients and weights on energies, forces and stresses."""
+    from workflows.commands.mtp_files import train_potential
+
+    print(train_potential(potential, training, output, species, iterations, validation))

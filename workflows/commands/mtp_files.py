@@ -17,14 +17,18 @@ from numpy.typing import NDArray
 from dynft_core.assessment.scores import rms
 from dynft_core.errors import InputError
 from dynft_core.interop.cfg import read_cfg, write_cfg
-from dynft_core.interop.mtp import read_mtp
+from dynft_core.interop.mtp import read_basis, read_mtp, write_mtp
+from dynft_core.models.moment_tensor.fitting import Labels, fitted
 from dynft_core.models.moment_tensor.model import voigt
 from dynft_core.models.moment_tensor.neighbours import Neighbourhoods
 from dynft_core.models.moment_tensor.potential import MomentTensorPotential
+from dynft_core.models.moment_tensor.rows import sums
+from dynft_core.models.moment_tensor.training import trained
 from dynft_core.models.registry import load_model
 from dynft_core.selection.maxvol import NOBODY, ActiveSet
 from dynft_core.storage.files import replacing
 from dynft_core.storage.json_values import json_text
+from workflows.user_files.labelled_structures import labelled_structure, refuse_short, shortest_distances
 from workflows.user_files.structures import read_frames
 
 Floats = NDArray[np.float64]
@@ -147,12 +151,16 @@ def errors(potential: Path, structures: Path, species: str | None, as_json: bool
     Raises:
         InputError: a file with none of them.
     """
-    loaded = load_potential(potential, species)
+    return compared(load_potential(potential, species).potential, structures, as_json)
+
+
+def compared(potential: MomentTensorPotential, structures: Path, as_json: bool) -> str:
+    """What `errors` prints."""
     differences: dict[str, list[Floats]] = {
         name: [] for name in ("energy_eV", "energy_eV_per_atom", "forces_eV_A", "stress_GPa")
     }
-    for atoms in read_structures(structures, loaded.species):
-        known, found = {} if atoms.calc is None else atoms.calc.results, loaded.potential.evaluate(atoms)
+    for atoms in read_structures(structures, potential.basis.species):
+        known, found = {} if atoms.calc is None else atoms.calc.results, potential.evaluate(atoms)
         if "energy" in known:
             differences["energy_eV"].append(np.array(found.energy - known["energy"]))
             differences["energy_eV_per_atom"].append(np.array((found.energy - known["energy"]) / len(atoms)))
@@ -160,14 +168,35 @@ def errors(potential: Path, structures: Path, species: str | None, as_json: bool
             differences["forces_eV_A"].append(found.forces - known["forces"])
         if "stress" in known:
             differences["stress_GPa"].append((voigt(found.stress) - known["stress"]) / GPa)
-    compared = {name: difference for name, values in differences.items() if (difference := Difference.of(values))}
-    if not compared:
+    known_ones = {name: difference for name, values in differences.items() if (difference := Difference.of(values))}
+    if not known_ones:
         raise InputError(str(structures), "structures with energies, forces or stresses", "none", "compute them first")
     if as_json:
-        return json_text(compared)
+        return json_text(known_ones)
     lines = [f"{'':20}{'values':>10}{'maximum':>14}{'average':>14}{'rms':>14}"]
-    lines += [f"{k:20}{x.count:10d}{x.maximum:14.6g}{x.average:14.6g}{x.rms:14.6g}" for k, x in compared.items()]
+    lines += [f"{k:20}{x.count:10d}{x.maximum:14.6g}{x.average:14.6g}{x.rms:14.6g}" for k, x in known_ones.items()]
     return "\n".join(lines)
+
+
+def train_potential(
+    start: Path, training: Path, output: Path, species: str | None, iterations: int, validation: Path | None
+) -> str:
+    """Train a potential and write it; returns what to print.
+
+    Raises:
+        InputError: a structure without energy or forces, or with distances that the radial functions are not made for.
+    """
+    basis = read_basis(start, numbers_of(species))
+    frames = read_structures(training, basis.species)
+    structures = [labelled_structure(atoms, training, i) for i, atoms in enumerate(frames)]
+    refuse_short(shortest_distances(structures, basis.radial.cutoff_A), basis.radial.min_distance_A)
+    seen: list[str] = []
+    basis = trained(basis, structures, iterations, on_step=lambda p: seen.append(f"{p.iteration:4d} {p.objective:.6g}"))
+    potential = fitted(basis, Labels(sums(basis, structures), ())).mean
+    write_mtp(potential, output)
+    lines = ["step, weighted squared errors a structure", *seen, f"potential: {output}"]
+    lines.append(compared(potential, training, False))
+    return "\n".join([*lines, *(["validation", compared(potential, validation, False)] if validation else [])])
 
 
 def shortest(structures: Path, as_json: bool) -> str:

@@ -39,7 +39,7 @@ MODES_SHOWN = 5
 class PhononSettings:
     """What `dynft phonons` computes: points and mesh as the user writes them, samples of the posterior for errors.
 
-    `born`: Born charges for a force field without; `direction`: along which Γ is come to.
+    `born`: Born charges for a force field without; `direction`: along which Γ is approached.
     """
 
     points: str | None = None
@@ -58,7 +58,7 @@ class PhononSettings:
 
 @dataclass(frozen=True, eq=False)
 class _Phonons:
-    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) by which Γ is met."""
+    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) of approach to Γ."""
 
     q_points: Floats
     direction: Floats | None
@@ -72,6 +72,8 @@ class _Phonons:
 def phonons_command(force_field: Path, output: Path | None, settings: PhononSettings, as_json: bool) -> str:
     """Compute what `settings` ask for, write bands and density of states into `output` (default: phonons).
 
+    With neither of them nothing is written, unless `output` is given: then points.json, what --json prints.
+
     Returns what to print.
 
     Raises:
@@ -80,9 +82,7 @@ def phonons_command(force_field: Path, output: Path | None, settings: PhononSett
     """
     wanted = None if settings.points is None else parse_points(settings.points)
     repeats = parse_mesh(settings.mesh)
-    writes = settings.bands or settings.dos
-    if output is not None and not writes:
-        raise InputError("--output", "--bands or --dos with it", "neither", "add one of them")
+    writes = settings.bands or settings.dos or output is not None
     output = output or Path("phonons")
     before = check_folder(output) if writes else set()
     loaded = _polar(ForceField.load(force_field), settings.born)
@@ -104,6 +104,10 @@ def phonons_command(force_field: Path, output: Path | None, settings: PhononSett
             on_path = _write_bands(loaded, path, output, settings, result.files) if settings.bands else ()
             if settings.dos:
                 _write_density(loaded, repeats, output, settings, result.files)
+            if not result.files:
+                result.files.append(str(output / "points.json"))
+                with replacing(output / "points.json") as temporary:
+                    temporary.write_text(json_text(_as_values(result, on_path, settings)) + "\n", encoding="utf-8")
     if as_json:
         return json_text(_as_values(result, on_path, settings))
     return "\n".join(_as_text(result, on_path, loaded, settings) + _files(result, before))
@@ -258,8 +262,8 @@ def _polar_lines(result: _Phonons, force_field: ForceField) -> list[str]:
     if "Γ" not in result.labels:
         return []
     if result.direction is None:
-        return ['Γ is without the macroscopic field: --direction "1 0 0" comes to it along a direction']
-    return [f"Γ is come to along ({' '.join(f'{x:g}' for x in result.direction)}), with the non-analytic term"]
+        return ['Γ is without the macroscopic field: --direction "1 0 0" approaches it along a direction']
+    return [f"Γ is approached along ({' '.join(f'{x:g}' for x in result.direction)}), with the non-analytic term"]
 
 
 def _files(result: _Phonons, before: set[Path]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dynft_core.reference.label import longest_label_s
 from workflows.campaign.jobs import reference_settings
-from workflows.campaign_file.schema import Campaign
+from workflows.campaign_file.schema import COMPUTE, Campaign
 
 GRACE_S = 120.0
 """What a task may take beyond its own limit: start-up, files, a busy machine."""
@@ -21,8 +21,11 @@ KEYS = {
 def time_limits_s(campaign: Campaign) -> dict[str, float]:
     """Wall time (s) that a running task may take before it is given up, by the task's name."""
     settings = reference_settings(campaign)
-    own = {"label": longest_label_s(settings), "born": 2 * settings.timeout_s}  # pw.x, then ph.x
+    own = {"label": longest_label_s(settings)}
+    if campaign.crystal.born == COMPUTE:
+        own["born"] = 2 * settings.timeout_s  # pw.x, then ph.x
     for task, key in KEYS.items():
         section, name = key.split(".")
-        own.setdefault(task, 60 * getattr(getattr(campaign, section), name))
+        seconds = getattr(getattr(campaign, section), name)
+        own.setdefault(task, seconds if name.endswith("_s") else 60 * seconds)
     return {task: seconds + GRACE_S for task, seconds in own.items()}

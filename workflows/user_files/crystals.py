@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_masses, chemical_symbols
+from ase.io.cif import parse_cif
 from ase.io.espresso import get_atomic_species, read_fortran_namelist
 from ase.io.formats import filetype
 from numpy.typing import NDArray
 
 from dynft_core.errors import InputError, StructureError
-from dynft_core.lattice.crystal import CELL_TOLERANCE, SAME_MASS_AMU, SAME_MOMENT_MU_B, Crystal, is_left_handed
+from dynft_core.lattice.crystal import CELL_TOLERANCE, SAME_MASS_AMU, Crystal, is_left_handed
 from dynft_core.symmetry.space_group import hidden_symmetry, snapped, symmetrised
-from workflows.user_files.structures import read_structure
+from workflows.user_files.structures import LabelledFrames, moments_of, read_structure
 
 ONE_SITE_A = 0.1
 """Atoms of one species that a CIF file's operations bring this near to each other are one: no two atoms are so near."""
@@ -50,9 +52,10 @@ def read_crystal(
     """
     atoms = read_structure(path, argument)
     refuse_disorder(atoms, argument)
-    notes = _labels_of_species(path, argument, atoms)
+    notes = _from_the_text(path, argument, atoms)
     atoms, merged = _one_atom_a_site(atoms)
-    _take_moments(atoms)
+    if not atoms.has("initial_magmoms") and (moments := moments_of(atoms)) is not None:
+        atoms.set_initial_magnetic_moments(moments)  # those that a calculation gave are those to begin the next with
     crystal = Crystal(atoms)
     notes += [*merged, *_about(atoms, crystal)]
     if symprec_A is not None:
@@ -68,14 +71,17 @@ def refuse_disorder(atoms: Atoms, argument: str) -> None:
     Raises:
         StructureError: naming the first ones.
     """
-    sites: Mapping[str, Mapping[str, float]] = atoms.info.get("occupancy") or {}
+    sites: Mapping[str, Mapping[str, float | str]] = atoms.info.get("occupancy") or {}
     column = next((atoms.arrays[name] for name in ("occupancy", "occupancies") if name in atoms.arrays), None)
     if not sites and column is not None:
         sites = {str(i): {s: float(x)} for i, (s, x) in enumerate(zip(atoms.symbols, column, strict=True))}
     partly: list[str] = []
     for number, species in enumerate(sites.values(), start=1):
-        if len(species) > 1 or any(abs(x - 1) > FULL for x in species.values()):
-            partly.append(f"site {number} is {', '.join(f'{s} {100 * x:g} %' for s, x in species.items())}")
+        told = {s: x for s, x in species.items() if not isinstance(x, str)}  # '?' and '.' stand for what is usual: 1
+        if len(species) > 1 or any(abs(x - 1) > FULL for x in told.values()):
+            partly.append(f"site {number} is {', '.join(f'{s} {100 * x:g} %' for s, x in told.items())}")
+    if (atoms.numbers == 0).any():
+        partly.append(f"{(atoms.numbers == 0).sum()} sites are X, no element")
     if partly:
         raise StructureError(
             argument, "one whole atom on each site, as an expansion needs",
@@ -96,21 +102,73 @@ def symmetry_note(crystal: Crystal, remedy: str) -> list[str]:
     ]
 
 
-def _labels_of_species(path: Path, argument: str, atoms: Atoms) -> list[str]:
-    """Give `atoms` the masses and moments of a pw.x input's species, Fe1 and Fe2, which ASE takes for one.
+def moments_note(frames: LabelledFrames) -> list[str]:
+    """A sentence when data have moments up and down on atoms that the crystal takes for equal."""
+    if frames.moments is None:
+        return []
+    kinds, n = frames.supercell.crystal.kinds[frames.supercell.basis_index], len(frames.moments)
+    up, down = ({int(kinds[i]) for i in range(n) if sign * frames.moments[i] > 0.5} for sign in (1, -1))
+    if not up & down:
+        return []
+    return [
+        "note: the data have magnetic moments up and down on atoms that --primitive has as equal, and so they count: "
+        "give the magnetic primitive cell, with a column initial_magmoms:R:1"
+    ]
+
+
+def _from_the_text(path: Path, argument: str, atoms: Atoms) -> list[str]:
+    """What ASE leaves out of some formats: species that share a site, labels of species, their moments and masses.
 
     Raises:
-        StructureError: a magnetic order that is not collinear, also in a CIF file.
+        StructureError: sites with two species, or a magnetic order that is not collinear.
     """
     kind = filetype(str(path))
-    text = path.read_text(errors="replace") if kind in ("cif", "espresso-in") else ""
-    if "_atom_site_moment" in text:
+    if kind == "cif":
+        _refuse_shared_sites(path, argument, atoms)
+    elif kind == "espresso-in":
+        return _labels_of_species(path, argument, atoms)
+    elif kind == "vasp":
+        words = path.read_text(errors="replace").splitlines()[5].split()
+        twice = next((x for x, y in pairwise(words) if x == y), None)
+        if twice is not None:
+            return [
+                f"note: {twice} stands twice running in the file: both are one species here; what tells them apart, as "
+                "magnetic moments, goes into columns of extended xyz"
+            ]
+    return []
+
+
+def _refuse_shared_sites(path: Path, argument: str, atoms: Atoms) -> None:
+    """Refuse a CIF file of which `atoms` do not hold every row, or whose moments ASE does not read.
+
+    Raises:
+        StructureError: naming the row.
+    """
+    if "_atom_site_moment" in path.read_text(errors="replace"):
         raise StructureError(
             argument, "a structure without magnetic moments in CIF format", f"'{path}' with _atom_site_moment",
             "write it as extended xyz with a column initial_magmoms:R:1 (μ_B), if they are along one axis",
         )
-    if kind != "espresso-in":
-        return []
+    for block in parse_cif(str(path)):
+        if not block.has_structure():
+            continue
+        rows = block.get_unsymmetrized_structure()
+        for symbol, x in zip(rows.symbols, rows.get_scaled_positions(), strict=True):
+            away = atoms.get_scaled_positions() - x
+            nearest = int(np.linalg.norm((away - np.rint(away)) @ atoms.cell[:], axis=1).argmin())
+            if atoms.symbols[nearest] != symbol:
+                raise StructureError(
+                    argument, "one atom on each site", f"{symbol} and {atoms.symbols[nearest]} at {x.tolist()}",
+                    "give an ordered cell: a supercell with atoms chosen for these sites",
+                )
+
+
+def _labels_of_species(path: Path, argument: str, atoms: Atoms) -> list[str]:
+    """Give `atoms` the masses and moments of a pw.x input's species, Fe1 and Fe2, which ASE takes for one.
+
+    Raises:
+        StructureError: a magnetic order that is not collinear.
+    """
     with path.open() as file:
         namelists, cards = read_fortran_namelist(file)
     system = namelists["system"]
@@ -157,13 +215,6 @@ def _one_atom_a_site(atoms: Atoms) -> tuple[Atoms, list[str]]:
         f"note: the file rounds special positions, which made {len(atoms)} atoms of {len(kept)}: those up to "
         f"{apart:.2g} Å apart are one"
     ]
-
-
-def _take_moments(atoms: Atoms) -> None:
-    """Moments that a calculation gave are those to begin the next with, where the file has no others."""
-    moments = getattr(atoms.calc, "results", {}).get("magmoms")
-    if moments is not None and not atoms.has("initial_magmoms") and np.abs(moments).max() > SAME_MOMENT_MU_B:
-        atoms.set_initial_magnetic_moments(moments)
 
 
 def _about(atoms: Atoms, crystal: Crystal) -> list[str]:

@@ -17,23 +17,31 @@ from workflows.user_files.structures import energy_eV, frame_forces, read_frames
 Floats = NDArray[np.float64]
 
 
-def read_labelled_structures(path: Path) -> list[LabelledStructure]:
-    """All structures of a file with energies and forces; stresses where they are given.
+def read_labelled_structures(path: Path, energies: bool = True) -> list[LabelledStructure]:
+    """All structures of a file with forces; energies and stresses where they are given.
+
+    `energies`: those without one are refused.
 
     Raises:
         FileFormatError: missing or unreadable.
         InputError: one without an energy or forces, or with values that are not finite.
     """
-    found = []
-    for i, frame in enumerate(read_frames(path, "data")):
-        forces, energy = frame_forces(frame, f"{path} frame {i}"), energy_eV(frame)
-        if energy is None or not np.isfinite(energy):
-            raise InputError(
-                f"{path} frame {i}", "an energy (eV)", "none" if energy is None else f"{energy}",
-                "write energy=… into its comment line, or leave the frame out",
-            )
-        found.append(LabelledStructure(frame, energy, forces, _stress(frame, path, i)))
-    return found
+    return [labelled_structure(frame, path, i, energies) for i, frame in enumerate(read_frames(path, "data"))]
+
+
+def labelled_structure(frame: Atoms, path: Path, index: int, energies: bool = True) -> LabelledStructure:
+    """One frame of a file; without an energy it is refused where `energies` are wanted.
+
+    Raises:
+        InputError: without an energy or forces, or with values that are not finite.
+    """
+    forces, energy = frame_forces(frame, f"{path} frame {index}"), energy_eV(frame)
+    if (energies and energy is None) or (energy is not None and not np.isfinite(energy)):
+        raise InputError(
+            f"{path} frame {index}", "an energy (eV)", "none" if energy is None else f"{energy}",
+            "write energy=… into its comment line, or leave the frame out",
+        )
+    return LabelledStructure(frame, energy, forces, _stress(frame, path, index))
 
 
 def _stress(frame: Atoms, path: Path, index: int) -> Floats | None:
@@ -50,3 +58,18 @@ def shortest_distances(structures: Sequence[LabelledStructure], cutoff_A: float)
     """(S,) shortest distance of two atoms in each structure, Å; inf beyond the cutoff."""
     species = tuple(sorted({int(z) for x in structures for z in x.atoms.numbers}))
     return np.array([Neighbourhoods.of(x.atoms, species, cutoff_A).shortest_A for x in structures])
+
+
+def refuse_short(distances: Floats, min_distance_A: float) -> None:
+    """Refuse structures with distances (S,) Å that a potential's radial functions are not made for.
+
+    Raises:
+        InputError: names the first.
+    """
+    short = np.flatnonzero(distances < min_distance_A)
+    if len(short):
+        raise InputError(
+            "min-distance", f"at most the shortest distance in the data, {distances.min():.3f} Å",
+            f"{min_distance_A:g} Å; frame {short[0]} and {len(short) - 1} more have shorter ones",
+            "lower it, or leave these frames out",
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError, InputError, StructureError, in_words
-from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, right_handed, strain
+from dynft_core.lattice.crystal import CELL_TOLERANCE, SAME_MOMENT_MU_B, Crystal, right_handed, strain
 from dynft_core.lattice.multiples import with_lattice_of
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
@@ -28,6 +29,8 @@ Say = Callable[[str], None]
 
 MIN_VOLUME_A3 = 1e-3
 """A smaller cell is none."""
+MOMENTS = ("initial_magmoms", "magmoms", "magmom", "magnetic_moments")
+"""Names of columns with magnetic moments."""
 HELD_EV_A = 1e-3
 """A smaller net force is rounding, not that of atoms held fixed."""
 
@@ -36,10 +39,11 @@ HELD_EV_A = 1e-3
 class LabelledFrames(CellLabels):
     """Structures of one supercell with forces, in the order of its atoms.
 
-    `energies`: (S) eV, None where a frame has none.
+    `energies`: (S) eV, None where a frame has none; `moments`: (N,) μ_B of the first frame, None where it has none.
     """
 
     energies: tuple[float | None, ...]
+    moments: Floats | None = None
 
 
 def read_frames(path: Path, argument: str, file_format: str | None = None) -> list[Atoms]:
@@ -50,7 +54,9 @@ def read_frames(path: Path, argument: str, file_format: str | None = None) -> li
     """
     _refuse_no_file(path, argument)
     try:
-        frames = ase.io.read(path, index=":", format=file_format)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "scaled_positions .* are equivalent")  # looked at where a crystal enters
+            frames = ase.io.read(path, index=":", format=file_format)
     except Exception as error:  # ASE's readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
         isotope = isinstance(error, KeyError) and error.args[0] in ("D", "T")
         raise FileFormatError(
@@ -135,9 +141,9 @@ def read_labelled_frames(
         crystal: the cell that the frames are supercells of.
         reference: file with the perfect supercell of all frames; None: that of each is found from its cell.
         known: a supercell to prefer for the frames that are of it (its index maps exist already).
-        own_lattice: the crystal gets the lattice of the frames where these are strained a little and as symmetric.
         forces_key: the column of extended xyz that has the forces; None: 'forces'.
         say: is told what of the file was left out.
+        own_lattice: the crystal gets the lattice of the frames where these are strained a little and as symmetric.
 
     Raises:
         FileFormatError: missing or unreadable file.
@@ -151,6 +157,7 @@ def read_labelled_frames(
     if perfect:
         cells = [Supercell.match(crystal, perfect)]
     found: dict[int, list[tuple[Floats, Floats, float | None]]] = {}
+    moments: dict[int, Floats | None] = {}
     for i, frame in enumerate(frames):
         forces = frame_forces(frame, f"{path} frame {i}", forces_key)
         try:
@@ -159,9 +166,11 @@ def read_labelled_frames(
         except StructureError as error:
             raise _in_frame(error, path, i) from error
         found.setdefault(which, []).append((displacements, forces[order], energy_eV(frame)))
+        own = moments_of(frame)
+        moments.setdefault(which, None if own is None else own[order])
     return tuple(
         LabelledFrames(cells[which], np.array([u for u, _, _ in own]), np.array([f for _, f, _ in own]),
-                       tuple(energy for _, _, energy in own))
+                       tuple(energy for _, _, energy in own), moments[which])
         for which, own in found.items()
     )  # fmt: skip
 
@@ -248,6 +257,8 @@ def refuse_held_atoms(where: str, frame: Atoms, forces: Floats) -> None:
             f"zeros on {held.sum()} of {len(forces)} atoms, and a sum of {net.max():.3g} eV/Å on the others",
             "atoms were held fixed (selective dynamics): compute it again without, or leave it out",
         )
+
+
 def _no_forces(frame: Atoms, where: str, forces_key: str | None) -> InputError:
     """What to do about a frame without forces, or without a column of the name asked for."""
     others = [name for name, x in frame.arrays.items() if x.shape == (len(frame), 3) and x.dtype.kind == "f"]
@@ -267,6 +278,13 @@ def _refuse_not_finite(where: str, **values: Floats) -> None:
             row = int(np.argwhere(~np.isfinite(rows))[0][0])
             place = "in it" if name == "cell" else f"at atom {row}"
             raise InputError(where, f"finite {name}", f"NaN or infinity {place}", "leave the frame out")
+
+
+def moments_of(atoms: Atoms) -> Floats | None:
+    """Magnetic moments (N,) μ_B along one axis, initial or calculated ones; None where there are none."""
+    found = {**atoms.arrays, **getattr(atoms.calc, "results", {})}
+    values = (np.asarray(found[name], dtype=np.float64) for name in MOMENTS if name in found)
+    return next((x for x in values if x.shape == (len(atoms),) and np.abs(x).max() > SAME_MOMENT_MU_B), None)
 
 
 def energy_eV(frame: Atoms) -> float | None:

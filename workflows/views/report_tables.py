@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dynft_core.dynamics.state import ChosenStructure, WalkReport, load_report
 from dynft_core.errors import DynftError
 from dynft_core.models.force_constants.force_field import ForceField
-from dynft_core.models.protocol import Model
+from dynft_core.models.protocol import HarmonicBaseline, Model
 from dynft_core.models.registry import load_model
 from dynft_core.phonons.bands import band_path
 from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
@@ -212,7 +212,8 @@ def _force_field_plots(state: State) -> list[Plot]:
         return []
     run = Path(state.run_dir)
     model = load_model(run / state.force_field)
-    found = _phonon_plots(model) if isinstance(model, ForceField) and model.baseline is None else []
+    harmonic = isinstance(model, ForceField) and isinstance(model.baseline, HarmonicBaseline | None)
+    found = _phonon_plots(model) if harmonic else []
     labelled = [entry.structure for entry in state.ledger.entries.values() if entry.status == "accepted"]
     test = [ref for ref in labelled if ref.role == "test"]
     shown = test or [ref for ref in labelled if ref.role != "harmonic"]
@@ -240,7 +241,8 @@ def _phonon_plots(force_field: ForceField) -> list[Plot]:
         "phonons", "Phonons of the newest force field",
         "Bands with two posterior standard deviations.",
         bands_figure(
-            band, frequencies(force_field, band.q_points), frequency_errors(force_field, band.q_points, BAND_SAMPLES)
+            band, frequencies(force_field, band.q_points, directions=band.directions),
+            frequency_errors(force_field, band.q_points, BAND_SAMPLES, directions=band.directions),
         ),
     )]  # fmt: skip
 

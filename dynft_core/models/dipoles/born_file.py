@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from ase.data import chemical_symbols
 
-from dynft_core.errors import FileFormatError
+from dynft_core.errors import FileFormatError, InputError
 from dynft_core.lattice.crystal import Crystal
-from dynft_core.models.dipoles.born_charges import BornCharges
+from dynft_core.models.dipoles.born_charges import BornCharges, independent_atoms
 from dynft_core.storage.files import replacing
-
-Floats = NDArray[np.float64]
+from dynft_core.symmetry.space_group import space_group
 
 NUMBER = r"[-+]?\d+\.?\d*(?:[eEdD][-+]?\d+)?"
 
@@ -21,34 +20,34 @@ NUMBER = r"[-+]?\d+\.?\d*(?:[eEdD][-+]?\d+)?"
 def read_born(path: Path, crystal: Crystal) -> BornCharges:
     """The Born charges of a crystal in a file BORN.
 
+    The first line holds words, or a unit factor that charges in e and a dielectric tensor do not need. Where it names
+    the species, as `write_born` does, they must be those of the crystal.
+
     Raises:
-        InputError: no such file, another format, and as `BornCharges.of`.
+        InputError: no such file, another format, other species, and as `BornCharges.of`.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         got = f"'{path}' ({error.strerror})"
         raise FileFormatError("Born charges", "a file that can be read", got, "check the path") from error
-    return BornCharges.of(crystal, *parse_born(text, str(path)), str(path))
-
-
-def parse_born(text: str, source: str) -> tuple[Floats, Floats]:
-    """Dielectric tensor (3, 3) and charges (independent atoms, 3, 3) of a text.
-
-    The first line holds words or a unit factor, which charges in e and a dielectric tensor do not need.
-
-    Raises:
-        FileFormatError: something else.
-    """
-    lines = [line.split("#")[0] for line in text.splitlines()[1:]]
-    rows = [re.findall(rf"(?<!\S){NUMBER}(?!\S)", line) for line in lines if line.strip()]
+    first, *lines = text.splitlines() or [""]
+    rows = [re.findall(rf"(?<!\S){NUMBER}(?!\S)", line.split("#")[0]) for line in lines]
+    rows = [row for row, line in zip(rows, lines, strict=True) if line.split("#")[0].strip()]
     if len(rows) < 2 or any(len(row) != 9 for row in rows):
         raise FileFormatError(
-            source, "a line of any words, then lines of nine numbers: the dielectric tensor, a Born charge each",
+            str(path), "a line of any words, then lines of nine numbers: the dielectric tensor, a Born charge each",
             "something else", "see phonopy's documentation of BORN, or give the calculation itself",
         )
     dielectric, *charges = np.array(rows, dtype=float).reshape(-1, 3, 3)
-    return dielectric, np.array(charges)
+    own = [chemical_symbols[crystal.numbers[k]] for k in independent_atoms(space_group(crystal))]
+    named = re.findall(r"\(([A-Z][a-z]?)\)", first)
+    if named and named != own:
+        raise InputError(
+            str(path), f"Born charges of {', '.join(own)}, in this order", f"those of {', '.join(named)}",
+            "give those of this crystal",
+        )
+    return BornCharges.of(crystal, dielectric, np.array(charges), str(path))
 
 
 def born_lines(born: BornCharges) -> list[str]:

@@ -24,6 +24,8 @@ COULOMB_EV_A = units.Hartree * units.Bohr
 """e²/4πε₀, eV Å."""
 REACH = 6.5
 """Both sums end where exp(-REACH²), 4e-19, is lost in rounding."""
+BONDS_REACH = 5.0
+"""In nearest-neighbour distances: beyond it bonds that go as exp(-d²) are lost in rounding, too."""
 AT_GAMMA_PER_A = 1e-8
 """A shorter wave vector counts as none."""
 MAX_ELEMENTS = 2**22
@@ -43,14 +45,14 @@ class EwaldSum:
 
     @classmethod
     def of(cls, born: BornCharges, relative_width: float = 1.0) -> EwaldSum:
-        """With the width for which both sums have equally many terms, or a multiple of it."""
+        """With the width for which both sums take about as long, or a multiple of it: one goes over pairs of atoms."""
         volume = abs(np.linalg.det(born.crystal.cell)) / np.sqrt(np.linalg.det(born.dielectric))
-        return cls(born, relative_width * float(np.sqrt(np.pi) / volume ** (1 / 3)))
+        return cls(born, relative_width * float(np.sqrt(np.pi) * (born.crystal.n_atoms / volume**2) ** (1 / 6)))
 
     def force_constants(self, q_points: ArrayLike, directions: ArrayLike | None = None) -> Complex:
         """Force constants Σ_R Φ(R) exp(2πi q·R) (Q, 3n, 3n), eV/Å², hermitian; phases follow the cells R.
 
-        At Γ the macroscopic field is left out, unless there is a direction along which Γ is come to.
+        At Γ the macroscopic field is left out, unless there is a direction along which Γ is approached.
 
         Args:
             q_points: (Q, 3) fractional in the reciprocal cell.
@@ -114,21 +116,20 @@ class EwaldSum:
     def _real_space_sum(self) -> tuple[Ints, Floats]:
         """-∂∂ erfc(ΛD)/D (eq. 73), less what the reciprocal sum has of dipoles with themselves (eq. 75)."""
         inverse, width = np.linalg.inv(self.born.dielectric), self.width_per_A
-        cells, d = self._pairs(np.linalg.cholesky(inverse), REACH / width)
-        scaled = d @ inverse
-        distance = np.sqrt(np.einsum("cija,cija->cij", d, scaled))
+        pairs = self._pairs(np.linalg.cholesky(inverse), REACH / width)
+        scaled = pairs.vectors @ inverse
+        distance = np.sqrt(np.sum(pairs.vectors * scaled, axis=1))
         same = distance == 0
         r = np.where(same, 1.0, distance)
         gauss, far = 2 * width / np.sqrt(np.pi) * np.exp(-((width * r) ** 2)), erfc(width * r)
         first = -far / r**2 - gauss / r
         second = 2 * far / r**3 + 2 * gauss / r**2 + 2 * width**2 * gauss
-        outer = scaled[..., :, None] * scaled[..., None, :]
-        field = -(first / r)[..., None, None] * inverse - (second / r**2 - first / r**3)[..., None, None] * outer
+        outer = scaled[:, :, None] * scaled[:, None, :]
+        field = -(first / r)[:, None, None] * inverse - (second / r**2 - first / r**3)[:, None, None] * outer
         field[same] = -4 * width**3 / (3 * np.sqrt(np.pi)) * inverse
         field *= COULOMB_EV_A / np.sqrt(np.linalg.det(self.born.dielectric))
-        charges = self.born.charges
-        tensors = np.einsum("iba,cijbd,jde->ciaje", charges, field, charges, optimize=True)
-        return cells, tensors.reshape(len(cells), 3 * len(charges), -1)
+        one, other = (self.born.charges[k] for k in (pairs.i, pairs.j))
+        return pairs.by_cell(np.swapaxes(one, 1, 2) @ field @ other, len(self.born.charges))
 
     def _bonds_against(self, twist: Floats) -> tuple[Ints, Floats]:
         """Constants between near atoms whose forces in a moved crystal are minus those of `twist` (n, 3, 3).
@@ -136,25 +137,28 @@ class EwaldSum:
         These are antisymmetric, so that no constants of an atom with itself cancel them; only atoms whose sites have
         little symmetry have any. Bonds w(d) (Y_i - Y_j) do, with a weight that keeps the symmetry of the crystal.
         """
-        crystal = self.born.crystal
-        length = crystal.nearest_neighbour_distance
-        cells, d = self._pairs(np.eye(3), REACH * length)
-        weights = np.exp(-np.sum(d**2, axis=-1) / length**2)
-        joined = weights.sum(axis=0)
+        length, n = self.born.crystal.nearest_neighbour_distance, len(twist)
+        pairs = self._pairs(np.eye(3), BONDS_REACH * length)
+        weights = np.exp(-np.sum(pairs.vectors**2, axis=1) / length**2)
+        joined = np.bincount(pairs.i * n + pairs.j, weights, n**2).reshape(n, n)
         y = np.einsum("ij,jab->iab", np.linalg.pinv(np.diag(joined.sum(axis=1)) - joined), -twist)
-        tensors = weights[..., None, None] * (y[:, None] - y[None, :])
-        return cells, tensors.transpose(0, 1, 3, 2, 4).reshape(len(cells), 3 * crystal.n_atoms, -1)
+        return pairs.by_cell(weights[:, None, None] * (y[pairs.i] - y[pairs.j]), n)
 
-    def _pairs(self, to_metric: Floats, reach: float) -> tuple[Ints, Floats]:
-        """Cells (C, 3) with all pairs that are nearer in a metric, and vectors (C, n, n, 3) Å from atom i to j."""
+    def _pairs(self, to_metric: Floats, reach: float) -> _Pairs:
+        """All pairs that are nearer than `reach` in a metric, each atom with itself, too."""
         crystal = self.born.crystal
         between = crystal.positions[None, :] - crystal.positions[:, None]
         longest = float(np.linalg.norm(between @ to_metric, axis=-1).max())
         cells = _lattice_within(crystal.cell @ to_metric, reach + longest)
-        return cells, (cells @ crystal.cell)[:, None, None] + between
+        found = []
+        for number, cell in enumerate(cells):
+            vectors = cell @ crystal.cell + between
+            i, j = np.nonzero(np.sum((vectors @ to_metric) ** 2, axis=-1) <= reach**2)
+            found.append((np.full(len(i), number), i, j, vectors[i, j]))
+        return _Pairs(cells, *(np.concatenate(part) for part in zip(*found, strict=True)))
 
     def _field_along(self, q: Floats, directions: Floats) -> Complex:
-        """4π/Ω (Z_iᵀ k)(Z_jᵀ k)/(k·ε·k) of the macroscopic field where q is Γ and comes along k; else zeros."""
+        """4π/Ω (Z_iᵀ k)(Z_jᵀ k)/(k·ε·k) of the macroscopic field where q is Γ, approached along k; else zeros."""
         k = directions @ self._to_cartesian
         square = np.einsum("qa,ab,qb->q", k, self.born.dielectric, k)
         at_gamma = np.linalg.norm(q @ self._to_cartesian, axis=1) <= AT_GAMMA_PER_A
@@ -162,6 +166,24 @@ class EwaldSum:
         weights = np.where(at_gamma & (square > 0), weight / np.where(square > 0, square, 1.0), 0.0)
         charged = k @ self.born.charges.transpose(1, 0, 2).reshape(3, -1)
         return np.asarray(weights[:, None, None] * charged[:, :, None] * charged[:, None, :], dtype=np.complex128)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Pairs (P) of atom i in the home cell and atom j in cells[cell], with vectors (P, 3) Å from one to the other."""
+
+    cells: Ints
+    cell: Ints
+    i: Ints
+    j: Ints
+    vectors: Floats
+
+    def by_cell(self, tensors: Floats, n: int) -> tuple[Ints, Floats]:
+        """The cells (C, 3) that have any, and the tensors (P, 3, 3) of pairs as matrices (C, 3n, 3n)."""
+        used, place = np.unique(self.cell, return_inverse=True)
+        found = np.zeros((len(used), n, 3, n, 3))
+        found[place, self.i, :, self.j, :] = tensors
+        return self.cells[used], found.reshape(len(used), 3 * n, 3 * n)
 
 
 def _lattice_within(vectors: Floats, reach: float) -> Ints:

@@ -325,6 +325,7 @@ class ForceField:
             "left_out_ratio": None if self.left_out is None else self.left_out.ratio,
             "prior": self.prior,
             "rotational": self.rotational,
+            "baseline": None if self.baseline is None else self.baseline.describe().partition(" ")[0],
             "cheap": None if self.cheap is None else self.cheap.describe(tuple(basis.cutoffs)),
             "alpha": [float(a) for a in posterior.alpha],
             "log_evidence": float(posterior.log_evidence),

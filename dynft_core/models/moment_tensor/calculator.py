@@ -45,7 +45,7 @@ class MomentTensorCalculator(Calculator):
         self.results = {
             "energy": found.energy, "free_energy": found.energy, "energies": found.energies, "forces": found.forces,
         }  # fmt: skip
-        if np.isfinite(found.volume_A3) and found.volume_A3 > 0:
+        if np.isfinite(found.volume_A3):
             self.results["stress"] = found.stress[VOIGT[0], VOIGT[1]]
         if "bayesian_error" in properties and self._model is not None:
             self.results["bayesian_error"] = self._model.bayesian_error(now)

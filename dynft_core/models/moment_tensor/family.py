@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from dynft_core.errors import InputError
 from dynft_core.lattice.cells import Frame
 from dynft_core.models.moment_tensor.files import read
 from dynft_core.models.moment_tensor.fitting import Labels, fitted
@@ -34,8 +35,10 @@ class MomentTensor:
         Raises:
             InputError: settings out of range, or no label.
         """
-        species = tuple(sorted(set(primitive.numbers.tolist())))
-        basis = base.basis if base is not None else BasisSettings.of(settings.parameters).basis(species)
+        chosen, species = BasisSettings.of(settings.parameters), tuple(sorted(set(primitive.numbers.tolist())))
+        if chosen.radial != "fixed":
+            raise InputError("model.parameters", "radial = 'fixed'", f"'{chosen.radial}'", "train those by dynft fit")
+        basis = base.basis if base is not None else chosen.basis(species)
         labels = labels_of(basis, frames)
         return fitted(basis, labels if base is None else Labels(base.kinds, base.labels) + labels)
 

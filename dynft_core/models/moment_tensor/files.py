@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +57,7 @@ def write(path: str | Path, contents: Contents) -> str:
     if posterior.pending is not None:
         arrays["pending_gram"] = pack_lower(posterior.pending)
     if contents.left_out is not None:
-        arrays["left_out"] = np.array([(x.square, x.expected, x.n_rows) for x in contents.left_out])
+        arrays["left_out"] = np.array([astuple(x) for x in contents.left_out])
     return write_segment(path, arrays, attributes)
 
 
@@ -93,7 +93,8 @@ def read(path: Path, pending: bool) -> Contents:
             str(path), "a moment tensor model", f"one without what it needs ({error})", "fit it again"
         ) from error
     names = tuple(own["pending"]) if waiting is not None else ()
-    left_out = [LeftOut(x, y, int(n)) for x, y, n in a["left_out"].tolist()] if "left_out" in a else None
+    rows = a["left_out"].tolist() if "left_out" in a else []
+    left_out = [LeftOut(x, y, int(n), int(count)) for x, y, n, count in rows] or None
     found = None if left_out is None else (left_out[0], left_out[1], left_out[2])
     return Contents(basis, kinds, noises, posterior, tuple(own["labels"]), names, found)
 

@@ -88,7 +88,7 @@ def prior(basis: Basis, forces: Statistics) -> tuple[Floats, Floats]:
 
 def errors_left_out(model: MomentTensorModel, structures: Iterable[LabelledStructure]) -> tuple[LeftOut, ...]:
     """Errors of energies, forces and stresses of labels, each structure predicted by the fit to all others."""
-    squares, expected, counts = np.zeros(3), np.zeros(3), np.zeros(3, dtype=int)
+    totals = np.zeros((3, 4))
     scales = [model.noises[1] / noise for noise in model.noises]
     for structure in structures:
         rows, known = matrices(model.basis, model.basis.neighbourhoods(structure.atoms)), targets(structure)
@@ -100,10 +100,8 @@ def errors_left_out(model: MomentTensorModel, structures: Iterable[LabelledStruc
         )
         ends = np.cumsum([len(known[k]) for k in used])[:-1]
         for k, own, variance in zip(used, np.split(errors, ends), np.split(variances, ends), strict=True):
-            squares[k] += own @ own / scales[k] ** 2
-            expected[k] += variance.sum() / scales[k] ** 2
-            counts[k] += len(own)
-    return tuple(LeftOut(float(s), float(e), int(n)) for s, e, n in zip(squares, expected, counts, strict=True))
+            totals[k] += own @ own / scales[k] ** 2, variance.sum() / scales[k] ** 2, len(own), 1
+    return tuple(LeftOut(float(s), float(e), int(rows), int(n)) for s, e, rows, n in totals)
 
 
 def widened(model: MomentTensorModel, structures: Sequence[LabelledStructure], most: int = 50) -> MomentTensorModel:
@@ -113,7 +111,7 @@ def widened(model: MomentTensorModel, structures: Sequence[LabelledStructure], m
     """
     chosen = np.unique(np.linspace(0, len(structures) - 1, most).astype(int))
     energy, forces, stress = errors_left_out(model, (structures[i] for i in chosen))
-    factor = forces.ratio
+    factor = forces.scale
     noises = factor * model.noises[0], factor * model.noises[1], factor * model.noises[2]
     return replace(
         model, posterior=model.posterior.scaled(factor), noises=noises, left_out=(energy, forces, stress)

@@ -22,7 +22,7 @@ class Neighbourhoods:
     Attributes:
         species: (N,) int32 which of the potential's species each atom is.
         starts: (N + 1,) where each atom's pairs begin; second: (P,) int32 the other atom; vectors: (P, 3) to it, Å.
-        volume_A3: of the cell.
+        volume_A3: of the cell; NaN for a molecule without one.
     """
 
     species: NDArray[np.int32]
@@ -36,7 +36,7 @@ class Neighbourhoods:
         """Those of a structure; `species`: atomic numbers.
 
         Raises:
-            StructureError: an atom of another species, or values that are not finite.
+            StructureError: an atom of another species, values that are not finite, or periodic without a cell.
         """
         numbers = np.asarray(atoms.numbers)
         kinds = np.searchsorted(np.sort(species), numbers).clip(max=len(species) - 1)
@@ -49,11 +49,14 @@ class Neighbourhoods:
             )
         if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
             raise StructureError("structure", "finite cell and positions", "NaN or infinity", "correct it")
+        volume_A3 = float(abs(np.linalg.det(atoms.cell[:])))
+        if volume_A3 == 0.0:
+            atoms, volume_A3 = in_a_box(atoms, cutoff_A), np.nan
         first, second, vectors = neighbour_list("ijD", atoms, cutoff_A)
         order = np.lexsort((kinds[second], first)) if len(species) > 1 else slice(None)
         starts = np.searchsorted(first, np.arange(len(atoms) + 1))
         ordered = second[order].astype(np.int32), np.ascontiguousarray(vectors[order])
-        return cls(kinds, starts, *ordered, float(atoms.get_volume()))
+        return cls(kinds, starts, *ordered, volume_A3)
 
     @property
     def n_atoms(self) -> int:
@@ -72,3 +75,16 @@ class Neighbourhoods:
     def shortest_A(self) -> float:
         """The shortest distance, Å; inf where there is no pair."""
         return float(self.shortest_by_atom_A.min(initial=np.inf))
+
+
+def in_a_box(atoms: Atoms, cutoff_A: float) -> Atoms:
+    """A molecule without a cell in one that it does not feel.
+
+    Raises:
+        StructureError: it is periodic.
+    """
+    if atoms.pbc.any():
+        raise StructureError("structure", "three lattice vectors", "fewer, in a periodic structure", "give its cell")
+    boxed: Atoms = atoms.copy()
+    boxed.center(vacuum=cutoff_A)
+    return boxed

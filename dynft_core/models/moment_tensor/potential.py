@@ -25,7 +25,7 @@ class Evaluation:
 
     Attributes:
         energies: (N,) eV of each atom; forces: (N, 3) eV/Å; virial: (3, 3) eV, the derivative by strain.
-        volume_A3: of the cell.
+        volume_A3: of the cell; NaN for a molecule without one.
     """
 
     energies: Floats

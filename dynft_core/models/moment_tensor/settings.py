@@ -6,30 +6,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dynft_core.errors import InputError
 from dynft_core.models.moment_tensor.contractions import FINE, MAX_LEVEL, contractions_of_level
 from dynft_core.models.moment_tensor.kernels.tables import RadialFunctions
 from dynft_core.models.moment_tensor.potential import Basis
 from dynft_core.models.moment_tensor.products import products_of
+from dynft_core.vocabulary import RadialKind
 
 MOST_FUNCTIONS = 1000
 """The level that is taken where none is given has at most as many: a fit takes seconds."""
 _FACTORS = 3
+TRAINED_LEVEL, TRAINED_SIZE = 16, 8
+"""Level and number of polynomials of trained radial functions, as in MLIP's examples."""
 
 
 @dataclass(frozen=True)
 class BasisSettings:
-    """Fixed radial functions: polynomials up to a cutoff, contracted up to a level.
+    """Functions of moments whose radial functions are polynomials, or combinations of some that are trained.
 
     Attributes:
         cutoff_A: where neighbours end, Å.
         min_distance_A: the shortest distance that the polynomials are made for, Å.
-        level: Σ (2 + μ + ν) over the moments of a function, three at most; None: the highest with MOST_FUNCTIONS.
+        level: fixed: Σ (2 + μ + ν) over the moments of a function, three at most; None: the highest with
+            MOST_FUNCTIONS. Trained: Σ (2 + 4 μ + ν), four at most, as MLIP counts; None: TRAINED_LEVEL.
+        radial: fixed or trained.
     """
 
     cutoff_A: float
     min_distance_A: float
     level: int | None = None
+    radial: RadialKind = "fixed"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> BasisSettings:
@@ -42,11 +50,12 @@ class BasisSettings:
             return cls(**values)
         except TypeError as error:
             raise InputError(
-                "model.parameters", "cutoff_A, min_distance_A and, if wanted, level", ", ".join(values), "correct them"
+                "model.parameters", "cutoff_A, min_distance_A and, if wanted, level and radial", ", ".join(values),
+                "correct them",
             ) from error
 
     def basis(self, species: tuple[int, ...]) -> Basis:
-        """The functions for these atomic numbers.
+        """The functions for these atomic numbers; those to be trained are the first polynomials, where training begins.
 
         Raises:
             InputError: a level or lengths out of range.
@@ -56,6 +65,12 @@ class BasisSettings:
                 "min_distance, cutoff", "0 < min_distance < cutoff (Å)",
                 f"{self.min_distance_A:g} and {self.cutoff_A:g}", "give for example 1.9 and 5.2",
             )
+        if self.radial == "trained":
+            products = products_of(contractions_of_level(TRAINED_LEVEL if self.level is None else self.level))
+            first = RadialFunctions.fixed(1, TRAINED_SIZE, self.min_distance_A, self.cutoff_A).coefficients
+            shape = len(species), len(species), products.n_radial, TRAINED_SIZE
+            coefficients = np.broadcast_to(first[:, :, : products.n_radial], shape).copy()
+            return Basis(species, RadialFunctions(self.min_distance_A, self.cutoff_A, coefficients), products)
         level = self.level if self.level is not None else default_level(len(species))
         functions = contractions_of_level(level, FINE, _FACTORS, len(species))
         products = products_of(functions)

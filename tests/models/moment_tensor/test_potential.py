@@ -135,6 +135,19 @@ def test_an_atom_that_crosses_the_cutoff_changes_energy_and_force_smoothly() -> 
     np.testing.assert_allclose(forces[:-1] / forces[1:], 10.0, rtol=0.1)
 
 
+def test_a_molecule_needs_no_cell() -> None:
+    p = potential((11,))
+    molecule = Atoms("Na3", positions=[[0, 0, 0], [2.5, 0, 0], [0, 3.0, 0]])
+    in_cell = molecule.copy()
+    in_cell.set_cell(3 * [25.0])
+    in_cell.pbc = True
+    assert p.evaluate(molecule).energy == pytest.approx(p.evaluate(in_cell).energy, abs=1e-10)
+    assert np.isnan(p.evaluate(molecule).stress).all()
+    molecule.pbc = True
+    with pytest.raises(StructureError, match="three lattice vectors"):
+        p.evaluate(molecule)
+
+
 def test_an_atom_of_another_species_or_nowhere_is_refused() -> None:
     p = potential((11,))
     with pytest.raises(StructureError, match="one of number 17"):

@@ -6,7 +6,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.models.moment_tensor.kernels.neighbourhood import REORDER, moments, multiply, radial_values
+from dynft_core.models.moment_tensor.kernels.lanes import LANES, multiply, multiply_back
+from dynft_core.models.moment_tensor.kernels.neighbourhood import REORDER, moments, radial_values
 from dynft_core.models.moment_tensor.kernels.tables import RadialFunctions, Tables
 from dynft_core.models.moment_tensor.neighbours import Neighbourhoods
 
@@ -42,44 +43,45 @@ def _gradients(tables, n, adjoint, unit, inverse, f, df, powers, a, b, gradient)
 def _energies(  # type: ignore[no-untyped-def]
     tables, kinds, starts, second, vectors, coefficients, low, high, weights, energies, forces, virial
 ):
-    n_functions, n_basic = coefficients.shape[2], len(tables.radial)
+    n_functions, n_basic, n_powers = coefficients.shape[2], len(tables.radial), len(tables.monomials.rank)
     most = 1
     for i in range(len(kinds)):
         most = max(most, starts[i + 1] - starts[i])
-    unit, gradient = np.empty((3, most)), np.empty((3, most))
     t, dt = np.empty((coefficients.shape[3], most)), np.empty((coefficients.shape[3], most))
-    f, df = np.empty((n_functions, most)), np.empty((n_functions, most))
-    powers = np.empty((len(tables.monomials.rank), most))
-    inverse, a, b = np.empty(most), np.empty(most), np.empty(most)
-    values, adjoint = np.empty(tables.n_values), np.empty(tables.n_values)
-    factors, counts, functions = tables.factors, tables.coefficients, tables.functions
-    for i in range(len(kinds)):
-        first, last = starts[i], starts[i + 1]
-        n, kind = last - first, kinds[i]
-        own = vectors[first:last]
-        radial_values(
-            own, kinds[second[first:last]], coefficients[kind], low, high, unit, inverse, t, dt, f, df
-        )
-        moments(tables.monomials, tables.radial, tables.monomial, n, unit, f, powers, values)
-        multiply(factors, counts, n_basic, values)
-        energy = 0.0
+    unit, inverse = np.empty((LANES, 3, most)), np.empty((LANES, most))
+    f, df = np.empty((LANES, n_functions, most)), np.empty((LANES, n_functions, most))
+    powers, gradient = np.empty((LANES, n_powers, most)), np.empty((3, most))
+    a, b, own = np.empty(most), np.empty(most), np.empty(n_basic)
+    values, adjoint = np.zeros((tables.n_values, LANES)), np.empty((tables.n_values, LANES))
+    for begin in range(0, len(kinds), LANES):
+        end = min(begin + LANES, len(kinds))
+        for i in range(begin, end):
+            x, first, last = i - begin, starts[i], starts[i + 1]
+            radial_values(
+                vectors[first:last], kinds[second[first:last]], coefficients[kinds[i]], low, high, unit[x], inverse[x],
+                t, dt, f[x], df[x],
+            )  # fmt: skip
+            moments(tables.monomials, tables.radial, tables.monomial, last - first, unit[x], f[x], powers[x], own)
+            values[:n_basic, x] = own
+        multiply(tables.factors, tables.coefficients, n_basic, values)
         adjoint[:] = 0.0
-        for m in range(len(functions)):
-            energy += weights[kind, m] * values[functions[m]]
-            adjoint[functions[m]] += weights[kind, m]
-        energies[i] += energy
-        for s in range(len(factors) - 1, -1, -1):
-            left, right, change = factors[s, 0], factors[s, 1], counts[s] * adjoint[factors[s, 2]]
-            adjoint[left] += change * values[right]
-            adjoint[right] += change * values[left]
-        _gradients(tables, n, adjoint, unit, inverse, f, df, powers, a, b, gradient)
-        for k in range(n):
-            j = second[first + k]
-            for c in range(3):
-                forces[i, c] += gradient[c, k]
-                forces[j, c] -= gradient[c, k]
-                for d in range(3):
-                    virial[c, d] += gradient[c, k] * own[k, d]
+        for m in range(len(tables.functions)):
+            value = tables.functions[m]
+            for i in range(begin, end):
+                energies[i] += weights[kinds[i], m] * values[value, i - begin]
+                adjoint[value, i - begin] += weights[kinds[i], m]
+        multiply_back(tables.factors, tables.coefficients, values, adjoint)
+        for i in range(begin, end):
+            x, first, n = i - begin, starts[i], starts[i + 1] - starts[i]
+            own[:] = adjoint[:n_basic, x]
+            _gradients(tables, n, own, unit[x], inverse[x], f[x], df[x], powers[x], a, b, gradient)
+            for k in range(n):
+                j = second[first + k]
+                for c in range(3):
+                    forces[i, c] += gradient[c, k]
+                    forces[j, c] -= gradient[c, k]
+                    for d in range(3):
+                        virial[c, d] += gradient[c, k] * vectors[first + k, d]
 
 
 def energies_forces_virial(
