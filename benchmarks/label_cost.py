@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core.models.force_constants.fitting import refit
 from dynft_core.reference.cheap import CheapPotential
 from dynft_core.vocabulary import ReferenceSettings
 
@@ -51,6 +52,10 @@ class Data:
         u, f = self.displacements[labels], self.forces[labels]
         return fit(self.basis, self.cell, u, f, cheap=cheap, unlabelled=others)
 
+    def refitted(self, force_field: ForceField, labels: NDArray[np.int64]) -> ForceField:
+        """With further labels, and the same cheap fit."""
+        return refit(force_field, self.displacements[labels], self.forces[labels], [str(i) for i in labels])
+
     def errors(self, force_field: ForceField) -> tuple[float, float]:
         """Test RMSE and what is predicted for it, eV/Å."""
         u, f = self.displacements[self.test], self.forces[self.test]
@@ -82,8 +87,10 @@ def srtio3(data: Data, cheap: CheapPotential, n_seeds: int) -> None:
         order = np.random.default_rng(seed).permutation(train)
         aim = data.errors(data.fitted(order[:half]))[0]
         print(f"order {seed}: {half} labels {1e3 * aim:.1f}", flush=True)
+        with_cheap, last = data.fitted(order[:1], cheap), 1
         for n in COUNTS:
-            with_cheap = data.fitted(order[:n], cheap)
+            if n > last:
+                with_cheap, last = data.refitted(with_cheap, order[last:n]), n
             rmse, predicted = data.errors(with_cheap)
             knows = with_cheap.describe()["cheap"]
             used = f"prior mean, {knows['deviation']}" if knows["used"] else "not used"
