@@ -291,8 +291,8 @@ def test_output_of_pw_x_is_taken_and_other_settings_are_named(campaign: Path, tm
     cut = (tmp_path / "done" / "14" / "espresso.pwo").read_text()
     (tmp_path / "done" / "cut.pwo").write_text(cut[: cut.index("JOB DONE.")])
     said = import_labels(str(campaign), [tmp_path / "done"], tmp_path / "run", Choices())
-    assert "1 × other settings (ecutwfc = 12.0, the campaign has 14.0)" in said
-    assert "'JOB DONE.'" in said
+    assert "1 × other settings (ecutwfc = 12, the campaign has 14; ecutrho = 48, the campaign has 56)" in said
+    assert "the file is cut off behind 1 whole step" in said
     (ref,) = state_of(tmp_path / "run").ledger.labels("initial")
     label = read_label(tmp_path / "run" / "labels" / ref.key / "label.h5")
     assert np.abs(np.sort(label.forces, axis=0) - np.sort(forces, axis=0)).max() < 1e-6
