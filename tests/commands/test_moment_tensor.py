@@ -101,7 +101,7 @@ def without(folder: Path, name: str) -> Path:
         (["--cutoff", "5", "--min-distance", "2.6"], "at most the shortest distance in the data"),
         (["--cutoff", "1.0"], "a length with atoms within it"),
         (["--level", "8"], "write for example --cutoff 5.2"),
-        (["--cutoff", "5", "--cutoffs", "4,3"], "no --primitive or --cutoffs"),
+        (["--cutoff", "5", "--cutoffs", "4,3"], "no --primitive, --cutoffs or --cheap"),
     ],
 )
 def test_bad_options_are_told_in_one_line_and_nothing_is_written(
