@@ -102,13 +102,13 @@ def about_file(error: OSError) -> str:
 
 def in_words(error: Exception) -> str:
     """What a library's exception means, for a sentence about a file: 'KeyError: 'D'' tells nobody anything."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
     if isinstance(error, KeyError):
         return f"{text}, which is unknown or missing"
     if isinstance(error, UnicodeDecodeError):
         return "bytes that are no text"
     if isinstance(error, EOFError | StopIteration | IndexError):
         return "an end before all is told, or a line that is too short"
-    if isinstance(error, AttributeError | TypeError | AssertionError | NotImplementedError):
-        return f"something that its reader does not know ({text})"
+    if isinstance(error, AttributeError | AssertionError | NotImplementedError) or not text:
+        return "something unexpected" + (f" ({text})" if text else "")
     return text

@@ -1,17 +1,30 @@
-"""Growing an expansion shell by shell and order by order while the log evidence of the data rises. No test set."""
+"""Growing an expansion while the log evidence of the data pays for its parameters. No test set, no clock.
+
+Every step is judged twice: an estimate ranks all steps at once, and a fit decides on the one that seems best. So that
+no step is ever taken back and made again, what decides is one number, the `merit` of an expansion.
+"""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 Shells = tuple[int, ...]
 """How many shells of neighbours each order reaches, from order 2 on: (5, 2, 1) for orders 2, 3, 4."""
 
 FitT = TypeVar("FitT")
+
+TRIALS = 3
+"""Steps that are fitted before a turn is given up: estimates of the gain are right to a part of it."""
+HOPEFUL = 0.5
+"""A step is fitted when its estimated gain is this part of what is asked of it, at least."""
+STILL_GOOD = 0.5
+"""Of the steps that carry one order further the longest is taken that gains so much for each parameter, relative to
+the best one."""
+SAME = 1e-6
+"""Estimates that differ by less, relatively, are the same: then the smaller step is taken, on any machine."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +35,7 @@ class Scored(Generic[FitT]):
         shells: which expansion.
         n_parameters: its free parameters.
         log_evidence: of the data.
-        fit: whatever the next fit may start from.
+        fit: whatever further fits and estimates need.
     """
 
     shells: Shells
@@ -32,31 +45,52 @@ class Scored(Generic[FitT]):
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When to stop.
+class Step:
+    """A larger or smaller expansion, and the estimated change of log evidence."""
 
-    Attributes:
-        available: shells there are for each order, from order 2 on; its length bounds the orders.
-        least_gain: smallest gain of log evidence worth a larger expansion.
-        gain_of_doubling: and the gain asked of a step that doubles the parameters, others in proportion.
-        max_parameters: largest number of free parameters.
-        seconds: time after which nothing new is begun.
-    """
+    shells: Shells
+    n_parameters: int
+    gain: float
 
-    available: Shells
-    least_gain: float
-    gain_of_doubling: float
-    max_parameters: int
-    seconds: float
+
+class Trials(Protocol[FitT]):
+    """What the search asks for."""
+
+    def fit(self, shells: Shells, parent: Scored[FitT] | None) -> Scored[FitT]:
+        """Fit an expansion, beginning from the fit of the one it grew out of."""
+
+    def larger(self, of: Scored[FitT]) -> Sequence[Step]:
+        """All larger expansions that are in reach."""
+
+    def smaller(self, of: Scored[FitT]) -> Sequence[Step]:
+        """Those with a part of one order left out."""
+
+    def reach_further(self, of: Scored[FitT]) -> bool:
+        """Bring more of the larger ones into reach; False: there is nothing more to be tried."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What a larger expansion must gain: `least` of log evidence, and `of_doubling` where it doubles the parameters."""
+
+    least: float
+    of_doubling: float
+
+    def merit(self, log_evidence: float, n_parameters: int) -> float:
+        """What is maximised."""
+        return log_evidence - self.of_doubling * math.log2(max(n_parameters, 1))
 
 
 @dataclass
 class Growth(Generic[FitT]):
-    """The path that was taken: `steps` from the smallest expansion on, `tried` how many were fitted, why it ended."""
+    """The path that was taken: `steps` from the smallest expansion on, `tried` how many were fitted.
+
+    `interrupted`: the search was asked to end before it had found its end.
+    """
 
     steps: list[Scored[FitT]] = field(default_factory=list)
     tried: int = 0
-    reason: str = ""
+    interrupted: bool = False
 
     @property
     def best(self) -> Scored[FitT]:
@@ -64,136 +98,82 @@ class Growth(Generic[FitT]):
         return self.steps[-1]
 
 
-Score = Callable[[Shells, Scored[FitT] | None], Scored[FitT]]
-"""Fits an expansion, beginning from the fit of the one it grew out of; to the end when that is the expansion itself,
-otherwise well enough to compare."""
-
-
 def grow(
-    score: Score[FitT],
-    limits: Limits,
+    trials: Trials[FitT],
+    worth: Worth,
+    start: Shells = (1,),
     on_step: Callable[[Growth[FitT]], None] = lambda growth: None,
-    clock: Callable[[], float] = time.monotonic,
+    ended: Callable[[], bool] = lambda: False,
 ) -> Growth[FitT]:
-    """Take the step that raises the log evidence most per parameter added, until none raises it by `least_gain`.
+    """Take the step that raises the log evidence most for each parameter added, until none is worth it.
 
-    A step carries order 2 any number of shells further (those of a small cell may fold onto nearer ones, the last may
-    not), another order up to three, or adds the next order or two (odd ones may be absent by symmetry). Gains measured
-    at an earlier, smaller expansion serve as estimates: only the step that seems best is fitted anew, and all of them
-    before the search ends. At the end a shell or order whose gain the later ones have taken over is left out again.
+    In between what the rest has made superfluous is left out again. `ended`: asked before every fit but the first.
     """
-    search = _Search(score, limits, on_step, clock, clock() + limits.seconds)
-    search.adopt(score((1,), None), final=True)
-    while search.forward():
-        pass
-    while not search.out_of_time and search.backward():
-        pass
-    return search.growth
+    growth: Growth[FitT] = Growth([trials.fit(start, None)], 1)
+    on_step(growth)
+    seen = {start}
+    while not growth.interrupted:
+        found = _next(trials, worth, growth, seen, ended)
+        if found is not None:
+            growth.steps.append(found)
+            on_step(growth)
+        elif growth.interrupted or not trials.reach_further(growth.best):
+            break
+    return growth
 
 
-class _Search(Generic[FitT]):
-    """A search under way."""
+def _next(
+    trials: Trials[FitT], worth: Worth, growth: Growth[FitT], seen: set[Shells], ended: Callable[[], bool]
+) -> Scored[FitT] | None:
+    """The next step, down or up; None: none in reach is worth it."""
+    best = growth.best
+    merit = worth.merit(best.log_evidence, best.n_parameters)
 
-    def __init__(
-        self,
-        score: Score[FitT],
-        limits: Limits,
-        on_step: Callable[[Growth[FitT]], None],
-        clock: Callable[[], float],
-        end: float,
-    ) -> None:
-        self.score, self.limits, self.on_step, self.clock, self.end = score, limits, on_step, clock, end
-        self.growth: Growth[FitT] = Growth()
-        self.estimates: dict[Shells, float] = {}  # by the change of shells: gain per parameter when last measured
+    def change(step: Step | Scored[FitT], log_evidence: float) -> float:
+        return worth.merit(log_evidence, step.n_parameters) - merit
 
-    @property
-    def out_of_time(self) -> bool:
-        if self.clock() <= self.end:
-            return False
-        self.growth.reason = f"the time allowed, {self.limits.seconds:.0f} s, is over"
-        return True
+    def fitted(steps: Iterable[Step], wanted: float) -> Scored[FitT] | None:
+        for step in steps:
+            growth.interrupted = growth.interrupted or ended()
+            if growth.interrupted:
+                return None
+            found, growth.tried = trials.fit(step.shells, best), growth.tried + 1
+            seen.add(step.shells)
+            if change(found, found.log_evidence) >= wanted:
+                return found
+        return None
 
-    def adopt(self, chosen: Scored[FitT], final: bool = False) -> None:
-        self.growth.steps.append(chosen if final else self.score(chosen.shells, chosen))
-        self.growth.tried += final
-        self.on_step(self.growth)
+    def expected(step: Step) -> float:
+        return change(step, best.log_evidence + step.gain)
 
-    def tried(self, shells: Shells) -> Scored[FitT]:
-        self.growth.tried += 1
-        return self.score(shells, self.growth.best)
-
-    def pays(self, larger: Scored[FitT], smaller: Scored[FitT]) -> bool:
-        added = max(larger.n_parameters - smaller.n_parameters, 0)
-        wanted = max(self.limits.least_gain, self.limits.gain_of_doubling * added / max(smaller.n_parameters, 1))
-        return larger.log_evidence - smaller.log_evidence >= wanted
-
-    def forward(self) -> bool:
-        """One step up; False at the end, and then the reason is known."""
-        current = self.growth.best
-        moves = {_change(s, current.shells): s for s in _moves(current.shells, self.limits.available)}
-        queue = {c: self.estimates.get(c, math.inf) for c in moves}
-        fresh: dict[Shells, Scored[FitT]] = {}
-        too_large = False
-        while queue:
-            if self.out_of_time:
-                return False
-            change = max(queue, key=lambda c: queue[c])
-            if change in fresh:
-                self.adopt(fresh[change])
-                return True
-            found = self.tried(moves[change])
-            added = max(found.n_parameters - current.n_parameters, 1)
-            self.estimates[change] = (found.log_evidence - current.log_evidence) / added
-            if not self.pays(found, current) or found.n_parameters > self.limits.max_parameters:
-                too_large = too_large or self.pays(found, current)
-                del queue[change]
-            else:
-                fresh[change], queue[change] = found, self.estimates[change]
-        self.growth.reason = _why(too_large, self.limits)
-        return False
-
-    def backward(self) -> bool:
-        """One step down: leave out what no longer pays once the rest is there. False when there is none."""
-        current = self.growth.best
-        best: Scored[FitT] | None = None
-        for shells in _smaller(current.shells):
-            found = self.tried(shells)
-            if not self.pays(current, found) and (best is None or found.log_evidence > best.log_evidence):
-                best = found
-        if best is not None:
-            self.adopt(best)
-        return best is not None
+    down = [s for s in trials.smaller(best) if s.shells not in seen and expected(s) > -worth.least]
+    down.sort(key=lambda s: (-expected(s), s.shells))
+    if found := fitted(down[:1], -worth.least):
+        return found
+    up = [s for s in trials.larger(best) if s.shells not in seen and s.gain > 0]
+    certain = [s for s in up if expected(s) >= worth.least]
+    hopeful = [s for s in up if expected(s) < worth.least <= change(s, best.log_evidence + s.gain / HOPEFUL)]
+    ranked = [x for steps in (certain, hopeful) for x in _ranked(steps, best.n_parameters)[:TRIALS]]
+    return fitted(ranked, worth.least)
 
 
-def _smaller(shells: Shells) -> Iterator[Shells]:
-    for i, count in enumerate(shells):
-        if count > 1:
-            yield (*shells[:i], count - 1, *shells[i + 1 :])
-    if len(shells) > 1:
-        yield shells[:-1]
+def _ranked(steps: Sequence[Step], n_parameters: int) -> list[Step]:
+    """By gain for each parameter added; of those of one kind the longest that is still good comes before the others."""
+
+    def rate(step: Step) -> float:
+        return step.gain / max(step.n_parameters - n_parameters, 1)
+
+    left, ranked = sorted(steps, key=lambda s: (s.n_parameters, s.shells)), []
+    while left:
+        top = max(map(rate, left))
+        first = next(s for s in left if rate(s) >= top * (1 - SAME))
+        same = [s for s in left if _changes(s.shells, first.shells) and rate(s) >= STILL_GOOD * top]
+        chosen = max(same or [first], key=lambda s: s.n_parameters)
+        ranked.append(chosen)
+        left = [s for s in left if not _changes(s.shells, chosen.shells)]
+    return ranked
 
 
-def _moves(shells: Shells, available: Shells) -> Iterator[Shells]:
-    for i, count in enumerate(shells):
-        furthest = available[0] if i == 0 else min(count + 3, available[i])
-        for further in range(1, furthest - count + 1):
-            yield (*shells[:i], count + further, *shells[i + 1 :])
-    for orders in (1, 2):
-        if len(shells) + orders <= len(available) and all(available[len(shells) : len(shells) + orders]):
-            yield (*shells, *(1,) * orders)
-
-
-def _change(new: Shells, old: Shells) -> Shells:
-    """(order index, shells added) of each order that changes, flat: a name for the step that outlives it."""
-    padded = (*old, *(0,) * (len(new) - len(old)))
-    return tuple(x for i, (a, b) in enumerate(zip(new, padded, strict=True)) if a != b for x in (i, a - b))
-
-
-def _why(too_large: bool, limits: Limits) -> str:
-    if too_large:
-        return f"every step that would still pay needs more than {limits.max_parameters} parameters"
-    return (
-        f"no further shell or order raises the log evidence by {limits.least_gain:.1f}, "
-        f"or by {limits.gain_of_doubling:.1f} for a doubling of the parameters"
-    )
-
+def _changes(one: Shells, other: Shells) -> bool:
+    """Whether two steps differ by the reach of a single order at most, the last that has changed."""
+    return len(one) == len(other) and sum(a != b for a, b in zip(one, other, strict=True)) <= 1

@@ -13,18 +13,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import log2
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 
-from dynft_core.expansion_choice.scan import MAX_PARAMETERS, shell_cutoffs
+from dynft_core.expansion_choice.choice import ChoiceStep, choose_expansion
+from dynft_core.expansion_choice.reach import Budget, shell_cutoffs, untried_text
 from dynft_core.lattice.cells import Frame
+from dynft_core.lattice.crystal import Crystal
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
-from dynft_core.models.force_constants.family import ForceConstants, labels_of
-from dynft_core.models.force_constants.fitting import statistics_of_cells
+from dynft_core.models.force_constants.family import ForceConstants, dipoles_of, labels_of
+from dynft_core.models.force_constants.fitting import less_baseline, statistics_of_cells
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.force_constants.learning import NOISE_FLOOR_EV_A, learn
 from dynft_core.models.protocol import Baseline
+from dynft_core.models.settings import AUTO, ModelSettings
 from dynft_core.models.trial import Trial
 from dynft_core.regression.decaying_prior import OrderClasses
 from dynft_core.regression.left_out import square_left_out
@@ -33,6 +38,10 @@ from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics
 from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis
 from dynft_core.symmetry.size import basis_sizes
+from dynft_core.symmetry.space_group import primitive as reduced
+
+WORTHWHILE = 0.02
+"""Part of the error of labels left out that an expansion of twice the parameters must take away, at least."""
 
 
 def try_larger(
@@ -81,7 +90,7 @@ def _steps(force_field: ForceField) -> list[tuple[int, float]]:
     found = []
     for order, cutoff_A in (*nearest, *longer):
         size = force_field.basis.size + round(basis_sizes(crystal, {order: cutoff_A})[order].parameters)
-        found += [(size, order, cutoff_A)] if size <= MAX_PARAMETERS else []
+        found += [(size, order, cutoff_A)] if size <= Budget().parameters else []
     return [(order, cutoff_A) for _, order, cutoff_A in sorted(found)]
 
 
@@ -128,7 +137,7 @@ class _Part:
     def prior_classes(self) -> tuple[OrderClasses, ...]:
         """As ForceConstantBasis.prior_classes."""
         basis = self.pool.basis
-        return tuple(basis.prior_classes_of(n, np.eye(basis.n_parameters[n], m)) for n, m in self.sizes.items())
+        return tuple(basis.prior_classes_of(n, m) for n, m in self.sizes.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,15 +161,10 @@ class _Pool:
         between = range(max(cutoffs) + 1, max(tried) + 1)  # two orders that are tried have one cutoff
         largest = {**cutoffs, **{n: tried[max(tried)] for n in between}, **tried}
         basis = ForceConstantBasis.cached(force_field.basis.crystal, largest)
-        orders, n_present = [], {}
-        for order in basis.orders:
-            if order.order in cutoffs:
-                inner = basis.truncation(order.order, cutoffs[order.order])
-                n_present[order.order] = inner.shape[1]
-                turned = order.null_space @ np.linalg.qr(inner, mode="complete")[0]  # orthonormal, as before
-                order = replace(order, null_space=np.ascontiguousarray(turned))
-            orders.append(order)
-        return cls(replace(basis, orders=tuple(orders)), force_field.baseline, cutoffs, n_present)
+        n_present = {}
+        for order, cutoff_A in cutoffs.items():
+            basis, (n_present[order],) = basis.nested(order, [cutoff_A])
+        return cls(basis, force_field.baseline, cutoffs, n_present)
 
     def sums(self, cells: Sequence[CellLabels]) -> Statistics:
         """Sums over labels."""
@@ -174,13 +178,63 @@ class _Pool:
 
 
 class GrowingForceConstants(ForceConstants):
-    """The family of force constants, which can tell whether a larger expansion is worth it."""
+    """The family of force constants, which can tell whether another expansion is worth it, and choose one."""
+
+    def fit(
+        self, settings: ModelSettings, primitive: Atoms, frames: Sequence[Frame], base: ForceField | None,
+        ranks: Ranks,
+    ) -> ForceField:  # fmt: skip
+        """As ForceConstants; cutoffs that are AUTO are chosen by the labels, on the first of the ranks."""
+        own = settings.parameters
+        if own["cutoffs_A"] == AUTO:
+            cutoffs: list[float] = []
+            with ranks.together():
+                if ranks.first:
+                    crystal = reduced(Crystal(primitive))
+                    choice = choose_expansion(
+                        crystal, less_baseline(labels_of(crystal, frames), dipoles_of(settings, crystal)),
+                        own["max_order"], Budget(own["max_parameters"]), own["noise_floor_eV_A"],
+                    )  # fmt: skip
+                    cutoffs = list(choice.cutoffs_A.values())
+            settings = replace(settings, parameters={**own, "cutoffs_A": ranks.broadcast(cutoffs)})
+        return super().fit(settings, primitive, frames, base, ranks)
+
+    def proposals(
+        self, model: ForceField, frames: Sequence[Frame], max_parameters: int
+    ) -> tuple[Trial, tuple[Trial, ...], tuple[str, ...]]:
+        """See `models.protocol.Growing`; the search begins from the model's own expansion.
+
+        A larger expansion must lower the error of labels left out, too, by WORTHWHILE for each doubling of the
+        parameters; a smaller one must not raise it by more.
+        """
+        cells = less_baseline(labels_of(model.basis.crystal, frames), model.baseline)
+        choice = choose_expansion(
+            model.basis.crystal, cells, budget=Budget(max_parameters), start_A=model.basis.cutoffs,
+        )  # fmt: skip
+        present, *steps = [_told(step) for step in choice.steps]
+        better = [step for step in reversed(steps) if _left_out_agrees(step, present)]
+        return present, tuple(better), tuple(untried_text(each) for each in choice.untried)
 
     def try_larger(
         self, model: ForceField, frames: Sequence[Frame], audits: Sequence[Frame], deadline_s: float
     ) -> tuple[Trial, tuple[Trial, ...]]:
         """See `try_larger`."""
         return try_larger(model, frames, audits, deadline_s)
+
+
+def _told(step: ChoiceStep) -> Trial:
+    cutoffs_A = tuple(step.cutoffs_A.values())
+    return Trial(
+        "", f"expansion.cutoffs_A = {list(cutoffs_A)}", step.n_parameters, step.log_evidence, step.beta_inv_sqrt_eV_A,
+        step.left_out_eV_A, cutoffs_A,
+    )  # fmt: skip
+
+
+def _left_out_agrees(step: Trial, present: Trial) -> bool:
+    """Whether labels left out say the same of a step as the evidence does."""
+    doublings = log2(step.n_parameters / present.n_parameters)
+    least: float = (1 - WORTHWHILE) ** max(doublings, -1.0)
+    return step.left_out_eV_A <= present.left_out_eV_A * least
 
 
 FORCE_CONSTANTS = GrowingForceConstants()

@@ -192,6 +192,17 @@ class Larger(Protocol):
         """The model's own trial and those of larger ones; none begins after `deadline_s`, by `time.monotonic`."""
 
 
+@runtime_checkable
+class Growing(Protocol):
+    """A family whose models can be replaced by larger or smaller ones as labels come."""
+
+    def proposals(
+        self, model: Any, frames: Sequence[Frame], max_parameters: int
+    ) -> tuple[Trial, tuple[Trial, ...], tuple[str, ...]]:
+        """The model's own trial; others that describe its labels better, the best first; what was not tried, and why.
+        """
+
+
 class Baseline(Protocol):
     """Forces f₀ that are known without a fit: the model is fitted to what they leave."""
 

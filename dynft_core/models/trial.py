@@ -13,6 +13,7 @@ class Trial:
         change: what it changes of the present model, in words; "" for the present one.
         setting: the line of a campaign file that makes the change.
         left_out_eV_A: RMS error of labels left out in turn.
+        cutoffs_A: of orders 2, 3, …, where the model is an expansion.
     """
 
     change: str
@@ -21,3 +22,4 @@ class Trial:
     log_evidence: float
     beta_inv_sqrt_eV_A: float
     left_out_eV_A: float
+    cutoffs_A: tuple[float, ...] = ()

@@ -19,7 +19,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
 
-from dynft_core.errors import InputError, nearest
+from dynft_core.errors import InputError, in_words, nearest
 from dynft_core.reference.dft_code import DftCode
 from dynft_core.reference.embedded import embedded_potentials
 from dynft_core.reference.espresso import ESPRESSO
@@ -78,7 +78,7 @@ def _translated(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # every calculator has its own way to refuse parameters
         raise InputError(
-            "reference.parameters", f"what {name} accepts", f"{type(error).__name__}: {error}",
+            "reference.parameters", f"what {name} accepts", in_words(error),
             "correct the parameters, or configure the calculator for ASE",
         ) from error
 

@@ -33,7 +33,7 @@ from ase.config import cfg
 from ase.io import read
 from ase.io.espresso_namelist.keys import pw_keys
 
-from dynft_core.errors import InputError, Problems, nearest
+from dynft_core.errors import InputError, Problems, in_words, nearest
 from dynft_core.reference.dft_code import DftCode, Parameters, Report, Sought, bad_parameter, is_number
 from dynft_core.reference.failures import LabelError, Message, named
 
@@ -147,7 +147,7 @@ def espresso_report(directory: Path, calculator: Any, atoms: Atoms) -> Report:
         version = re.findall(r"Program PWSCF v\.?(\S+)", text)[0]
         _check_settings(text, calculator)
     except (ValueError, IndexError, KeyError, AttributeError, AssertionError) as error:
-        raise LabelError("incomplete", f"{OUTPUT} lacks something ({type(error).__name__}: {error})") from error
+        raise LabelError("incomplete", f"{OUTPUT} lacks something ({in_words(error)})") from error
     if len(found) != len(atoms):
         raise LabelError("moved", f"{len(found)} atoms came back, {len(atoms)} were sent")
     return Report(

@@ -26,7 +26,7 @@ from typing import Any
 import ase.calculators.calculator
 from ase import Atoms
 
-from dynft_core.errors import InputError, Problems, nearest
+from dynft_core.errors import InputError, Problems, in_words, nearest
 from dynft_core.reference.dft_code import DftCode, Parameters, Sought, bad_parameter, is_number
 from dynft_core.reference.vasp_output import MESSAGES, OUTPUT, STDERR, vasp_report
 
@@ -141,8 +141,7 @@ def read_potcars(parameters: Parameters, atoms: Atoms) -> dict[str, Potcar]:
         ase_calculator = make_vasp(without, Path())
     except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         # ASE raises each of these for a keyword or value that it does not take, and no class of its own.
-        got = f"{type(error).__name__}: {error}"
-        raise InputError("reference.parameters", "what ASE's Vasp accepts", got, "correct it") from error
+        raise InputError("reference.parameters", "what ASE's Vasp accepts", in_words(error), "correct it") from error
     try:
         _find_potcars(ase_calculator, atoms)
     except POTCAR_ERRORS as error:

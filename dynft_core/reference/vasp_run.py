@@ -116,7 +116,7 @@ class VaspRun:
         most, ediff_eV = int(self.tags.get("NELM", NELM)), float(self.tags.get("EDIFF", EDIFF_EV))
         if n < most and step.last_change_eV <= ediff_eV + PRINTED_EV:
             return None
-        reached = f"{n} iterations = NELM" if n >= most else f"{n} iterations (NELM = {most})"
+        reached = f"{n} iterations = NELM" if n == most else f"{n} iterations (NELM = {most})"
         ediff = f"EDIFF = {ediff_eV:g} eV" if ediff_eV else "EDIFF below 5e-9 eV"
         return Failure("not converged", f"{reached}, the last energy change is {step.last_change_eV:.2g} eV, {ediff}")
 

@@ -7,10 +7,10 @@ and β maximise the evidence together, the α_n tied by `evidence.order_prior`. 
 of each order is a multiple of unity again.
 
 Orbits of one order, one number of bodies and (nearly) one diameter share g: they are a class c, and the prior precision
-of order n is Σ_c g_c S_c with S_c = N_cᵀ w² N_c made once. An evaluation of the evidence and its gradient then takes
-one factorisation and one inverse of M × M, whatever the number of coefficients. The traces in the second derivatives
-are estimated from random signs (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)): Newton's method with a
-curvature right to a percent arrives as fast, at the maximum of the exact gradient.
+of order n is Σ_c g_c S_c with S_c = N_cᵀ w² N_c, N_c being the rows of N that belong to c. An evaluation of the
+evidence and its gradient then takes one factorisation and one inverse of M × M, and products with N. The traces in the
+second derivatives are estimated from random signs (Hutchinson, Commun. Stat. Simul. Comput. 19, 433 (1990)): Newton's
+method with a curvature right to a percent arrives as fast, at the maximum of the exact gradient.
 """
 
 from __future__ import annotations
@@ -46,8 +46,6 @@ MAX_RANGE = (10.0, 4.0)
 exp(2 · 14) = 1e12 would be lost to rounding, and the evidence with them."""
 RESOLUTION_A = 0.1
 """Diameters that differ by less share their prior precision."""
-MAX_CLASS_BYTES = 2**29
-"""Memory of the S_c of one order; diameters are distinguished more coarsely where it would not suffice."""
 STEEP_START = 1.0
 """Decay of order 2 (1/Å) from which a second search starts where the first one found none."""
 PROBES = 32
@@ -76,7 +74,7 @@ class OrderClasses:
     def of(cls, null_space: Floats, weights: Floats, diameter_A: Floats, bodies: Ints) -> OrderClasses:
         """Sort eigentensor coefficients θ = N φ into classes: N (P_n, M_n), their orbits' w, d and k (P_n,)."""
         keys = np.column_stack([bodies, diameter_A])
-        member = _classes(keys, null_space.shape[1])
+        member = np.unique(np.rint(keys / [1.0, RESOLUTION_A]), axis=0, return_inverse=True)[1].reshape(-1)
         count = int(member.max(initial=-1)) + 1
         means = np.array([keys[member == c].mean(axis=0) for c in range(count)]).reshape(-1, 2)
         return cls(weights[:, None] * null_space, member, means[:, 1], np.rint(means[:, 0]).astype(np.int64))
@@ -86,40 +84,28 @@ class OrderClasses:
         """M_n, parameters of the order."""
         return int(self.rows.shape[1])
 
-    @cached_property
-    def shapes(self) -> Floats:
-        """(C_n, M_n, M_n) S_c."""
-        found = np.empty((len(self.bodies), self.size, self.size))
-        for c, shape in enumerate(found):
-            own = self.rows[self.member == c]
-            np.matmul(own.T, own, out=shape)
-        return found
+    def precision(self, g: Floats) -> Floats:
+        """Σ_c g_c S_c (M_n, M_n), its lower triangle; zeros above."""
+        weighted = np.sqrt(g)[self.member, None] * self.rows
+        return np.asarray(scipy.linalg.blas.dsyrk(1.0, weighted.T, lower=1) if self.size else np.empty((0, 0)))
 
     def factor(self, g: Floats) -> Floats:
-        """Lower Cholesky factor (M_n, M_n) of Σ_c g_c S_c, without the S_c."""
-        weighted = np.sqrt(g)[self.member, None] * self.rows
-        return cholesky(scipy.linalg.blas.dsyrk(1.0, weighted.T, lower=1) if self.size else np.empty((0, 0)))
+        """Lower Cholesky factor (M_n, M_n) of Σ_c g_c S_c."""
+        return cholesky(self.precision(g))
+
+    def by_class(self, values: Floats) -> Floats:
+        """(C_n,) sums of values (P_n,) over the rows of each class."""
+        return np.asarray(np.bincount(self.member, values, len(self.bodies)), np.float64)
 
     @cached_property
     def weight(self) -> Floats:
         """(C_n,) number of parameters that each class stands for: the trace of S_c."""
-        return np.asarray(np.bincount(self.member, np.square(self.rows).sum(axis=1), len(self.bodies)), np.float64)
+        return self.by_class(np.square(self.rows).sum(axis=1))
 
     @property
     def middle_A(self) -> float:
         """Mean diameter."""
         return float(self.weight @ self.diameter_A / max(self.weight.sum(), 1e-300))
-
-
-def _classes(keys: Floats, size: int) -> Ints:
-    """(P_n,) class of each coefficient by its (bodies, diameter)."""
-    resolution = RESOLUTION_A
-    while True:
-        member = np.unique(np.rint(keys / [1.0, resolution]), axis=0, return_inverse=True)[1].reshape(-1)
-        one_each_for_bodies = resolution > keys[:, 1].max(initial=0.0)
-        if (member.max(initial=0) + 1) * size**2 * 8 <= MAX_CLASS_BYTES or one_each_for_bodies:
-            return np.asarray(member, dtype=np.int64)
-        resolution *= 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +162,8 @@ class DecayingPrior:
         """
         slopes = np.exp(self.design @ x)[:, None] * self.design  # (C, J) of D_j = Σ_c slopes_cj S_c
         parts, n, size = self.parts(), statistics.n_rows, len(statistics.moment)
-        priors = [np.tensordot(np.exp(self.design[c] @ x), order.shapes, 1) for _, c, order in parts]
-        precision = statistics.gram.T.copy(order="F")  # symmetric: no element moves
+        priors = [order.precision(np.exp(self.design[c] @ x)) for _, c, order in parts]
+        precision = statistics.gram.T.copy(order="F")  # symmetric: no element moves; its lower triangle is used
         for (own, _, _), prior in zip(parts, priors, strict=True):
             precision[own, own] += prior
         factor = cholesky(precision)
@@ -193,12 +179,16 @@ class DecayingPrior:
                 continue
             prior_factor = cholesky(prior)
             determinant += 2 * float(np.log(prior_factor.diagonal()).sum())
-            each = order.shapes @ np.column_stack([columns[own], _solved(prior_factor, signs[own], transposed=True)])
-            sizes[c] = each[:, :, columns.shape[1] - 1] @ mean[own]
-            moved = np.tensordot(each, slopes[c], (0, 0)).transpose(0, 2, 1)  # (M_n, J, …)
+            signs_here = _solved(prior_factor, signs[own], transposed=True)
+            seen = order.rows @ np.column_stack([columns[own], signs_here])
+            sizes[c] = order.by_class(seen[:, columns.shape[1] - 1] ** 2)
+            changing = np.flatnonzero(np.any(slopes[c], axis=0))
+            moved = np.zeros((order.size, x.size, seen.shape[1]))
+            for j in changing:
+                moved[:, j] = order.rows.T @ (slopes[c][order.member, j, None] * seen)
             of_data[own] = moved[:, :, : columns.shape[1]]
             of_prior += _products(prior_factor, moved[:, :, columns.shape[1] :])
-            traces[c] = np.tensordot(order.shapes, _gone(prior_factor, root, own).T, 2)
+            traces[c] = order.by_class(np.sum((order.rows @ _gone(prior_factor, root, own)) * order.rows, axis=1))
         misfit = statistics.squared_residual(mean) + float(np.exp(self.design @ x) @ sizes)
         beta, above_floor = best_beta(misfit, n, noise_floor_eV_A)
         curved, response = _products(factor, of_data[:, :, :-1]), _products(factor, of_data[:, :, -1:])
@@ -247,11 +237,16 @@ def _gone(prior_factor: Floats, root: Floats, own: slice) -> Floats:
 
 
 def learn_decay(
-    orders: Sequence[OrderClasses], statistics: Statistics, noise_floor_eV_A: float, start: Hyperparameters
+    orders: Sequence[OrderClasses],
+    statistics: Statistics,
+    noise_floor_eV_A: float,
+    start: Hyperparameters,
+    enough: float = ENOUGH,
 ) -> Hyperparameters:
     """Hyperparameters, decay among them, of the largest evidence (one α an order).
 
     `start`: one α or one an order, and a decay, none if it has none; near the best ones few steps are left.
+    `enough`: as in `climb`.
     """
     prior, k = DecayingPrior.of(orders), len(orders)
     rates = start.decay or Decay((0.0,) * k, 0.0)
@@ -261,7 +256,7 @@ def learn_decay(
     def climbed(begin: Floats) -> tuple[Floats, float, float]:
         return climb(
             lambda at: prior.profile(statistics, noise_floor_eV_A, at),
-            begin, statistics.square, prior.lower, prior.upper, ENOUGH,
+            begin, statistics.square, prior.lower, prior.upper, enough,
         )
 
     x, log_beta, value = climbed(x)

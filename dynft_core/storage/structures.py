@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 
-from dynft_core.errors import FileFormatError, InputError
+from dynft_core.errors import FileFormatError, InputError, in_words
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.storage.files import replacing
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
@@ -93,7 +93,7 @@ def read_perfect_structure(path: Path | str) -> Atoms:
         raise FileFormatError(str(path), "a structure file", error.strerror or str(error), "check the path") from error
     except Exception as error:  # ASE's reader raises a class for every way a text can be wrong
         raise FileFormatError(
-            str(path), "a structure in extended xyz", f"{type(error).__name__}: {error}", "restore the file",
+            str(path), "a structure in extended xyz", in_words(error), "restore the file",
         ) from error
     if len(frames) != 1:
         raise FileFormatError(str(path), "one structure", f"{len(frames)}", "restore the file")

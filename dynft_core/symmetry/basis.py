@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import factorial, prod
 from typing import Any
@@ -34,6 +34,8 @@ Floats = NDArray[np.float64]
 LENGTH_SCALE_A = 0.3
 """u₀: a displacement at which the terms of a covalent crystal's expansion are of one size (Φ_{n+1} ≈ Φ_n / u₀)."""
 MAX_ORDER = 6
+_SEEN = 1e-9
+"""Square of a part of a projection: 0, or well above rounding."""
 MAX_SITES = 5000
 """Most sites within a cutoff: their pair distances alone are then 200 MB."""
 
@@ -106,14 +108,22 @@ class ForceConstantBasis:
 
     @classmethod
     def cached(cls, crystal: Crystal, cutoffs_A: Mapping[int, float]) -> ForceConstantBasis:
-        """The same as `build`, from the cache on disk where it was built before."""
+        """The same as `build`, each order from the cache on disk where it was built before."""
+        check_cutoffs(crystal, cutoffs_A)
+        parts = [cls.of_order(crystal, order, cutoffs_A[order]) for order in sorted(cutoffs_A)]
+        return replace(parts[0], orders=tuple(part.orders[0] for part in parts))
+
+    @classmethod
+    def of_order(cls, crystal: Crystal, order: int, cutoff_A: float) -> ForceConstantBasis:
+        """One order alone, from the cache on disk where it was built before."""
         cell = primitive(crystal)
-        named = json.dumps([sorted(cutoffs_A.items()), LENGTH_SCALE_A])
+        named = json.dumps([order, cutoff_A, LENGTH_SCALE_A])
         key = key_of(code_of("symmetry", "lattice"), named, *cell.arrays().values())
         found = recall("basis", key)
         if found is not None:
             return cls.from_arrays(found.arrays)
-        built = cls.build(crystal, cutoffs_A)
+        group = space_group(cell)
+        built = cls(cell, (_build_order(cell, group, order, cutoff_A),), group.cartesian, group.symbol)
         keep("basis", key, built.arrays(), {})
         return built
 
@@ -151,22 +161,43 @@ class ForceConstantBasis:
         """What a prior over orbits needs to know of each order."""
         return tuple(self.prior_classes_of(order) for order in self.cutoffs)
 
-    def prior_classes_of(self, order: int, subspace: Floats | None = None) -> OrderClasses:
-        """The same of one order, in parameters ψ with φ = `subspace` ψ if given; classes that it leaves empty go."""
+    def prior_classes_of(self, order: int, count: int | None = None) -> OrderClasses:
+        """The same of one order, or of its first `count` parameters; classes that these leave empty go."""
         own = next(o for o in self.orders if o.order == order)
-        geometry = _orbit_geometry(self.crystal, own)
-        null_space = own.null_space if subspace is None else own.null_space @ subspace
+        null_space = own.null_space[:, :count]
         there = np.abs(null_space).max(axis=1, initial=0.0) > 1e-9
-        return OrderClasses.of(null_space[there], *(column[there] for column in geometry))
+        return OrderClasses.of(null_space[there], *(column[there] for column in self.orbit_geometry(own)))
 
-    def truncation(self, order: int, cutoff_A: float) -> Floats:
-        """V (M_n, m_n), orthonormal: parameters φ = V ψ of one order without any cluster of diameter ≥ `cutoff_A`."""
+    def orbit_geometry(self, own: OrderBasis) -> tuple[Floats, Floats, Ints]:
+        """Weight, diameter (Å) and number of distinct sites (P,) of the orbit that each coefficient belongs to."""
+        bodies, widths = np.array([len(p) for p in own.patterns]), np.diff(own.offsets)
+        weights, diameters = _orbit_weights(own.orbit, own.patterns), self.orbit_diameters(own)
+        return np.repeat(weights, widths), np.repeat(diameters, widths), np.repeat(bodies, widths)
+
+    def orbit_diameters(self, own: OrderBasis) -> Floats:
+        """(O,) largest distance (Å) within the clusters of each orbit."""
+        first = np.unique(own.orbit, return_index=True)[1]
+        positions = self.crystal.site_positions(own.atoms[first], own.cells[first])
+        return np.asarray(np.linalg.norm(positions[:, :, None] - positions[:, None], axis=-1).max(axis=(1, 2)))
+
+    def nested(self, order: int, cutoffs_A: Sequence[float]) -> tuple[ForceConstantBasis, tuple[int, ...]]:
+        """The same basis with the parameters of one order turned, so that shorter cutoffs have the first of them.
+
+        Returns:
+            It, and how many parameters each of `cutoffs_A` (ascending) has: no cluster of its first m parameters has a
+            diameter of the cutoff or more.
+        """
         own = next(o for o in self.orders if o.order == order)
-        weights, diameters, _ = _orbit_geometry(self.crystal, own)
-        far = diameters >= between_shells(self.crystal, cutoff_A)
-        rows = weights[far, None] * own.null_space[far]
-        values, vectors = np.linalg.eigh(rows.T @ rows)  # of a projection's part: 0, or well above rounding
-        return np.ascontiguousarray(vectors[:, values < 1e-9])
+        weights, diameters, _ = self.orbit_geometry(own)
+        turned, ends = own.null_space, [own.n_parameters]
+        beyond = np.inf
+        for cutoff_A in reversed(cutoffs_A):
+            edge = between_shells(self.crystal, cutoff_A)
+            far, beyond = (diameters >= edge) & (diameters < beyond), edge
+            turned, size = _inner_first(turned, weights[far, None] * turned[far, : ends[-1]], ends[-1])
+            ends.append(size)
+        orders = tuple(replace(o, null_space=turned) if o is own else o for o in self.orders)
+        return replace(self, orders=orders), tuple(reversed(ends[1:]))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as named arrays, for a file; `from_arrays` reads them back."""
@@ -269,15 +300,19 @@ def _orbit_weights(orbit: Ints, patterns: Sequence[Pattern]) -> Floats:
     return np.asarray(np.sqrt(np.bincount(orbit, minlength=len(patterns)) * orderings))
 
 
-def _orbit_geometry(crystal: Crystal, order: OrderBasis) -> tuple[Floats, Floats, Ints]:
-    """Weight, diameter (Å) and number of distinct sites (P,) of the orbit that each coefficient belongs to."""
-    first = np.unique(order.orbit, return_index=True)[1]
-    positions = crystal.site_positions(order.atoms[first], order.cells[first])
-    diameters = np.linalg.norm(positions[:, :, None] - positions[:, None], axis=-1).max(axis=(1, 2))
-    bodies = np.array([len(p) for p in order.patterns])
-    widths = np.diff(order.offsets)
-    weights = _orbit_weights(order.orbit, order.patterns)
-    return np.repeat(weights, widths), np.repeat(diameters, widths), np.repeat(bodies, widths)
+def _inner_first(null_space: Floats, outer: Floats, size: int) -> tuple[Floats, int]:
+    """The first `size` columns turned among themselves: those that the rows `outer` (R, size) do not see come first.
+
+    Returns:
+        The null space, and how many columns these are.
+    """
+    if not outer.size:
+        return null_space, size
+    values, axes = np.linalg.eigh(outer.T @ outer)  # ascending
+    inner = int((values < _SEEN).sum())
+    turned = null_space.copy()
+    turned[:, :size] = null_space[:, :size] @ axes
+    return turned, inner
 
 
 def _order_from_arrays(

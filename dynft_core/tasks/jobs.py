@@ -135,6 +135,42 @@ class TruncationOutcome:
 
 
 @dataclass(frozen=True)
+class ChooseJob:
+    """Choose the expansion that the labels of a force field support; it must hold walks at these temperatures."""
+
+    run_dir: str
+    force_field: str
+    model: ModelSettings
+    primitive_structure: str
+    max_parameters: int
+    cells: tuple[tuple[str, float], ...]
+    """(reference cell, temperature in K) of the walkers."""
+    timestep_fs: float
+    friction_per_ps: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class ChooseOutcome:
+    ok: bool
+    cutoffs_A: tuple[float, ...] = ()
+    """Of orders 2, 3, … from now on; those of the force field where nothing better was found."""
+    why: str = ""
+    """What changes, and by what it is borne out."""
+    present: Trial | None = None
+    """The force field's own expansion."""
+    chosen: Trial | None = None
+    """The one that replaces it."""
+    fell_apart: tuple[str, ...] = ()
+    """Better ones whose walks did not stay whole."""
+    untried: tuple[str, ...] = ()
+    """What the budget forbade."""
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
 class WalkEnd:
     """Where a walk ended: its segment, its cell, and the group of its walker."""
 
@@ -192,6 +228,8 @@ class FitOutcome:
     property_name: PropertyName | None = None
     property_error: float = float("nan")
     """The property of the job, and its largest error bar in its unit."""
+    cutoffs_A: tuple[float, ...] = ()
+    """Of orders 2, 3, …, where the model is an expansion."""
     seconds: float = 0.0
     core_seconds: float = 0.0
     failure: Failure | None = None
@@ -282,8 +320,12 @@ class BornOutcome:
     failure: Failure | None = None
 
 
-Job = BornJob | ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | SelectJob | FitJob | EvaluateJob
+Job = (
+    BornJob | ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | ChooseJob | SelectJob
+    | FitJob | EvaluateJob
+)  # fmt: skip
 Outcome = (
-    BornOutcome | ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | TruncationOutcome | SelectOutcome
+    BornOutcome | ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | TruncationOutcome | ChooseOutcome
+    | SelectOutcome
     | FitOutcome | EvaluateOutcome
 )  # fmt: skip

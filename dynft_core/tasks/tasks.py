@@ -42,9 +42,12 @@ from dynft_core.regression.mpi import Ranks
 from dynft_core.selection.batch_for_model import BatchRule, choose
 from dynft_core.storage.structures import read_cell, read_displacements, read_perfect_structure, write_structures
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
+from dynft_core.tasks.choose import run_choose
 from dynft_core.tasks.jobs import (
     BornJob,
     BornOutcome,
+    ChooseJob,
+    ChooseOutcome,
     EvaluateJob,
     EvaluateOutcome,
     Evaluation,
@@ -238,6 +241,14 @@ def truncation(job: TruncationJob) -> TruncationOutcome:
     return TruncationOutcome(True, present=present, trials=trials)
 
 
+@_never_raising(lambda job, failure: ChooseOutcome(True, failure=failure))
+def choose_expansion(job: ChooseJob) -> ChooseOutcome:
+    """Choose the expansion that the labels support. A campaign that cannot be told has not failed: its own stays."""
+    run_dir = Path(job.run_dir)
+    model = _kept(str(run_dir / job.force_field), False)
+    return run_choose(job, model, [read_frame(run_dir, key) for key in model.labels])
+
+
 @_never_raising(lambda job, failure: SelectOutcome(False, failure=failure))
 def select(job: SelectJob) -> SelectOutcome:
     """Choose which candidates are labelled."""
@@ -309,6 +320,7 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
         set_aside=set_aside,
         property_name=job.property_name,
         property_error=property_error,
+        cutoffs_A=tuple(found.describe().get("cutoffs", {}).values()),
     )
 
 

@@ -24,6 +24,8 @@ from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
     BornJob,
     BornOutcome,
+    ChooseJob,
+    ChooseOutcome,
     EvaluateJob,
     EvaluateOutcome,
     Evaluation,
@@ -161,6 +163,13 @@ def truncation(job: TruncationJob) -> TruncationOutcome:
     return TruncationOutcome(True, present=present, trials=(larger,))
 
 
+def choose_expansion(job: ChooseJob) -> ChooseOutcome:
+    """Order 2 reaches 1 Å further for every fourth label, to 5 Å at most."""
+    n_labels = len(json.loads((Path(job.run_dir) / job.force_field).read_text())["labels"])
+    found = (min(3.0 + n_labels // 4, 5.0), 3.0)
+    return ChooseOutcome(True, found, f"{found} by {n_labels} labels")
+
+
 def select(job: SelectJob) -> SelectOutcome:
     """Candidates whose key begins with a digit up to 3 are redundant, others are chosen in order."""
     redundant = tuple(ref.key for ref in job.candidates if ref.key[0] <= "3")
@@ -177,13 +186,15 @@ def fit_labels(job: FitJob) -> FitOutcome:
             return FitOutcome(False, job.version, failure=Failure("unexpected", f"{ref.key} has no label, or two"))
     labels = known + [ref.key for ref in job.labels]
     pending = [ref.key for ref in job.pending]
-    cutoffs = list(enumerate(job.model.parameters["cutoffs_A"], start=2))
+    asked = job.model.parameters["cutoffs_A"]
+    cutoffs_A = (3.0, 3.0) if asked == "auto" else tuple(asked)
+    cutoffs = list(enumerate(cutoffs_A, start=2))
     _write(run_dir / job.output, {"labels": labels, "pending": pending, "cutoffs": cutoffs})
     scores = tuple(Score(ref.key, ref.role, 3e-3, 3.1e-3, 1e-3) for ref in job.labels) if job.base else ()
     return FitOutcome(
         True, job.version, job.output, n_labels=len(labels), n_pending=len(pending), beta_inv_sqrt_eV_A=3e-3,
         log_evidence=1.0, scores=scores,
-        left_out=tuple(Score(ref.key, ref.role, 3e-3, 3.1e-3, 1e-3) for ref in job.audits),
+        left_out=tuple(Score(ref.key, ref.role, 3e-3, 3.1e-3, 1e-3) for ref in job.audits), cutoffs_A=cutoffs_A,
     )  # fmt: skip
 
 

@@ -257,6 +257,54 @@ def test_what_a_larger_expansion_would_tell_is_not_asked_of_labels(policy: str, 
     assert state.reason.startswith("not converged") and "the expansion is truncated" in state.reason
 
 
+def automatic(policy: str) -> Campaign:
+    """A campaign whose expansion the labels choose."""
+    settings = campaign(policy)
+    assert settings.expansion is not None
+    return settings.model_copy(update={"expansion": settings.expansion.model_copy(update={"cutoffs_A": "auto"})})
+
+
+@pytest.mark.parametrize("policy", ["wait", "continue"])
+def test_the_labels_choose_the_expansion_again_and_again(policy: str, tmp_path: Path) -> None:
+    for seed in range(4):
+        state, events, submitted = run(automatic(policy), tmp_path / str(seed), seed)
+        assert state.phase == "complete" and state.reason.startswith("converged")
+        fits = [a.job for a in submitted if isinstance(a.job, FitJob) and a.job.version]
+        assert fits[0].model.parameters["cutoffs_A"] == "auto"
+        reached = [fit.cutoffs_A[0] for fit in state.fits]
+        assert reached == sorted(reached) and reached[0] < reached[-1]
+        for before, fit, job in zip(state.fits, state.fits[1:], fits[1:], strict=False):
+            changed = fit.cutoffs_A != before.cutoffs_A
+            assert (job.base is None) == changed  # of all labels anew, or on top of the last
+            assert fit.n_labels >= before.n_labels
+        chosen = [e["outcome"]["cutoffs_A"] for e in events if e["event"] == "choose_finished"]
+        assert list(state.fits[-1].cutoffs_A) == chosen[-1]  # no choice is left open at the end
+        assert state.choice_labels * 1.25 > state.fits[-1].n_labels
+        assert set(force_field(state)["labels"]) == {r.key for r in state.ledger.labels("initial", "flagged", "audit")}
+        assert not any(a.id.startswith("truncation:") for a in submitted)
+        points = state.record.fits  # what converges is one expansion
+        assert len(points) == reached.count(reached[-1])
+
+
+def test_a_waiting_campaign_chooses_the_same_whoever_is_faster(tmp_path: Path) -> None:
+    found = []
+    for seed in range(6):
+        state, _, _ = run(automatic("wait"), tmp_path / str(seed), seed)
+        found.append((force_field(state), state.walks.walkers, state.fits, state.choice))
+    assert all(f == found[0] for f in found)
+
+
+def test_a_choice_that_fails_leaves_the_expansion(tmp_path: Path) -> None:
+    def spoil(action: Action, event: Event) -> Event:
+        if action.kind == "choose":
+            event["outcome"] = {"ok": True, "failure": {"kind": "unexpected", "sentence": "of no avail"}}
+        return event
+
+    state, _, _ = run(automatic("wait"), tmp_path, 1, spoil)
+    assert state.reason.startswith("converged")
+    assert {fit.cutoffs_A for fit in state.fits} == {(3.0, 3.0)}
+
+
 def test_without_a_test_set_the_campaign_is_complete_when_it_has_converged(tmp_path: Path) -> None:
     settings = campaign()
     untested = settings.model_copy(update={"test": settings.test.model_copy(update={"structures": 0})})

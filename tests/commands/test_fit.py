@@ -307,11 +307,32 @@ def test_automatic_cutoffs_show_their_steps(
     said = capsys.readouterr().out
     loaded = ForceField.load(tmp_path / "ff.h5")
     assert set(loaded.basis.cutoffs) <= {2, 3}
-    assert "stopped: " in said
-    last = next(line for line in reversed(said.split("stopped:")[0].splitlines()) if line)
-    assert last.startswith(", ".join(f"{c:g}" for c in loaded.basis.cutoffs.values()))
+    assert "at most 3000 parameters (--max-parameters)" in said
+    rows = [line for line in said.split("finished: ")[0].splitlines() if line[:3].strip().isdigit()]
+    assert [int(line[:3]) for line in rows] == list(range(1, len(rows) + 1))
+    assert rows[-1][4:].startswith(", ".join(f"{c:g}" for c in loaded.basis.cutoffs.values()))
+    assert main([*arguments, "--cutoffs", "auto", "--prefer", "1", "-o", str(tmp_path / "first.h5")]) == 0
+    assert set(ForceField.load(tmp_path / "first.h5").basis.cutoffs) == {2}
+    assert "row 1 is taken, as asked for" in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "ff.h5"), str(silicon_files / "test.xyz")]) == 0
     assert "consistent: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["auto,5"], ["lengths in Å, or auto alone"]),
+        (["auto", "--max-parameters", "1"], ["room for order 2", "more than 1"]),
+        (["auto", "--at-most", "soon"], ["90s, 10m or 2h"]),
+        (["auto", "--prefer", "best"], ["accuracy, speed or the number of a row"]),
+    ],
+)
+def test_automatic_cutoffs_that_cannot_be(
+    options: list[str], words: list[str], silicon_files: Path, tmp_path: Path, refused: Refused
+) -> None:
+    arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
+    said = refused([*arguments, "-o", str(tmp_path / "ff.h5"), "--cutoffs", *options])
+    assert all(word in said for word in words)
 
 
 @pytest.fixture

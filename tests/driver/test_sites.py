@@ -119,8 +119,8 @@ def test_each_task_goes_to_the_pool_that_the_site_has_for_it(tmp_path: Path) -> 
     pools = ", ".join(f"E(label='{label}', address='127.0.0.1')" for label in ("fitter", "ab_initio", "walkers"))
     config = load_site(site_file(tmp_path, config_returning(f"Config(executors=[{pools}])")), tmp_path)
     assert executor_labels(config) == {
-        "propose": "walkers", "walk": "walkers", "validate": "walkers", "truncation": "fitter", "label": "ab_initio",
-        "select": "walkers", "fit": "fitter", "evaluate": "fitter", "born": "ab_initio",
+        "propose": "walkers", "walk": "walkers", "validate": "walkers", "truncation": "fitter", "choose": "fitter",
+        "label": "ab_initio", "select": "walkers", "fit": "fitter", "evaluate": "fitter", "born": "ab_initio",
     }  # fmt: skip
 
 

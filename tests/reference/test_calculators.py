@@ -91,7 +91,7 @@ def test_what_is_not_installed_is_said(name: str) -> None:
         ("fake_calculators:", {}, "a module that has the callable"),
         ("fake_calculators:NUMBER", {}, "no callable"),
         ("fake_calculators:no_calculator", {}, "an ASE calculator, got dict"),
-        ("fake_calculators:with_folder", {"k": 1}, "what fake_calculators:with_folder accepts, got TypeError"),
+        ("fake_calculators:with_folder", {"k": 1}, "with_folder accepts, got with_folder() got an unexpected"),
         ("tersoff-si", {"cutoff": 3.0}, "no parameters, got 'cutoff'"),
         ("lj", {"epsilonn": 1.0}, "epsilon, rc, ro, sigma, smooth, got 'epsilonn'; did you mean 'epsilon'?"),
         ("lj", {"epsilon": float("nan")}, "finite numbers"),

@@ -84,7 +84,7 @@ def raised_by(expression: str) -> Exception:
     [
         ("{}['D']", "'D', which is unknown or missing"), ("b'\\xff'.decode()", "bytes that are no text"),
         ("[][1]", "an end before all is told, or a line"), ("next(iter(()))", "an end before all is told"),
-        ("float('abc')", "could not convert string to float: 'abc'"), ("None.x", "something that its reader"),
+        ("float('abc')", "could not convert string to float: 'abc'"), ("None.x", "something unexpected ('NoneType'"),
     ],
 )  # fmt: skip
 def test_an_exception_in_words(expression: str, said: str) -> None:

@@ -103,6 +103,23 @@ def test_each_step_is_judged_by_itself(finished: Run, name: str, write: Callable
             np.testing.assert_array_equal(frame.get_forces(), whole)
 
 
+def test_iterations_of_linear_response_are_not_those_of_the_cycle(finished: Run) -> None:
+    """LEPSILON: behind the electronic cycle VASP lists more iterations than NELM allows for it."""
+    finished.incar["LEPSILON"] = "T"
+    path, response = finished.folder / "vasprun.xml", "".join(
+        f"  <scstep>\n{standin_vasp.energies(-1.0 - 0.01 * k)}  </scstep>\n" for k in range(150)
+    )
+    head, _, rest = standin_vasp.vasprun(finished).partition("  </scstep>\n <structure>")
+    path.write_text(f"{head}  </scstep>\n{response} <structure>{rest}")
+    (found,) = read_finished(path)
+    assert (len(found.frames), found.omissions) == (1, "")
+    unconverged = replace(finished, n_electronic_steps=100, last_change_eV=1e-3)
+    head, _, rest = standin_vasp.vasprun(unconverged).partition("  </scstep>\n <structure>")
+    path.write_text(f"{head}  </scstep>\n{response} <structure>{rest}")
+    with pytest.raises(FileFormatError, match=r"not converged: 250 iterations \(NELM = 100\)"):
+        read_finished(path)
+
+
 OTHER_PHYSICS = {
     "ldau": {"LDAU": "T"}, "lhfcalc": {"LHFCALC": "T"}, "metagga": {"METAGGA": "SCAN"}, "ivdw": {"IVDW": "12"},
     "lsorbit": {"LSORBIT": "T"}, "gga": {"GGA": "PE"}, "prec": {"PREC": "Low"}, "ediff": {"EDIFF": "1E-4"},

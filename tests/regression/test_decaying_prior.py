@@ -50,8 +50,9 @@ def prior_precision(orders: tuple[OrderClasses, ...], g: Floats) -> Floats:
     size = sum(o.size for o in orders)
     found, first, c = np.zeros((size, size)), 0, 0
     for o in orders:
-        for shape in o.shapes:
-            found[first : first + o.size, first : first + o.size] += g[c] * shape
+        for k in range(len(o.bodies)):
+            own = o.rows[o.member == k]
+            found[first : first + o.size, first : first + o.size] += g[c] * own.T @ own
             c += 1
         first += o.size
     return found
@@ -112,7 +113,7 @@ def test_curvatures_estimated_from_random_signs(monkeypatch: pytest.MonkeyPatch)
 def test_shapes_of_an_order_add_up_to_unity(problem: Problem) -> None:
     """Without decay the prior is that of `per_order`: the null space is orthonormal in the metric."""
     for order in problem[0]:
-        np.testing.assert_allclose(order.shapes.sum(axis=0), np.eye(order.size), atol=1e-12)
+        np.testing.assert_allclose(order.precision(np.ones(len(order.bodies))), np.eye(order.size), atol=1e-12)
 
 
 def test_whitening_makes_the_prior_that_was_learnt(problem: Problem) -> None:
@@ -252,17 +253,21 @@ def test_a_larger_expansion_starts_from_a_smaller_one(
     assert warm.posterior.log_evidence == pytest.approx(cold.posterior.log_evidence, abs=1e-2)
 
 
-def test_truncation_leaves_the_basis_of_the_shorter_cutoff(silicon: Crystal) -> None:
-    long = ForceConstantBasis.build(silicon, {2: 5.0, 3: 4.2})
-    short = ForceConstantBasis.build(silicon, {2: 4.2, 3: 3.0})
+def test_nested_parameters_are_the_bases_of_shorter_cutoffs(silicon: Crystal) -> None:
+    cutoffs = {2: (3.0, 4.2, 5.0), 3: (3.0, 4.2)}
+    long = ForceConstantBasis.build(silicon, {n: c[-1] for n, c in cutoffs.items()})
     cell = Supercell.build(long.crystal, [3, 3, 3])
     u = np.random.default_rng(0).normal(0, 0.05, (cell.n_atoms, 3))
-    subspaces = (long.truncation(2, 4.2), long.truncation(3, 3.0))
-    orders = [replace(o, null_space=o.null_space @ v) for o, v in zip(long.orders, subspaces, strict=True)]
-    reduced = replace(long, orders=tuple(orders))
-    assert reduced.n_parameters == short.n_parameters
-    one, other = (ForceField(b, cell, _empty(b)).sensing_matrix(u) for b in (reduced, short))
-    np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-10)  # the same prior over forces
+    turned, sizes = long, {}
+    for n, of_order in cutoffs.items():
+        turned, sizes[n] = turned.nested(n, of_order)
+    for k in range(2):
+        short = ForceConstantBasis.build(silicon, {n: c[k] for n, c in cutoffs.items()})
+        orders = [replace(o, null_space=o.null_space[:, : sizes[o.order][k]]) for o in turned.orders]
+        reduced = replace(long, orders=tuple(orders))
+        assert reduced.n_parameters == short.n_parameters
+        one, other = (ForceField(b, cell, _empty(b)).sensing_matrix(u) for b in (reduced, short))
+        np.testing.assert_allclose(one @ one.T, other @ other.T, atol=1e-10)  # the same prior over forces
 
 
 def _empty(basis: ForceConstantBasis) -> Posterior:

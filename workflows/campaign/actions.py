@@ -9,6 +9,8 @@ from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
     BornJob,
     BornOutcome,
+    ChooseJob,
+    ChooseOutcome,
     EvaluateJob,
     EvaluateOutcome,
     FitJob,
@@ -31,6 +33,7 @@ TASKS: dict[type, tuple[str, type]] = {
     WalkJob: ("walk", WalkOutcome),
     ValidateJob: ("validate", ValidateOutcome),
     TruncationJob: ("truncation", TruncationOutcome),
+    ChooseJob: ("choose", ChooseOutcome),
     SelectJob: ("select", SelectOutcome),
     FitJob: ("fit", FitOutcome),
     EvaluateJob: ("evaluate", EvaluateOutcome),

@@ -15,6 +15,7 @@ from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
 from dynft_core.tasks.jobs import (
     BornJob,
+    ChooseJob,
     EvaluateJob,
     FitJob,
     ForceFieldMd,
@@ -190,15 +191,19 @@ def born_job(campaign: Campaign, run_dir: str) -> BornJob:
 
 
 def fit_job(
-    campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef]
+    campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef],
+    cutoffs_A: Sequence[float] = (),
 ) -> FitJob:
-    """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last."""
-    stop, born = campaign.convergence.stop_when, f"{run_dir}/{BORN}" if campaign.crystal.born else None
+    """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last.
+
+    `cutoffs_A`: those that the labels have chosen, if they do.
+    """
+    stop = campaign.convergence.stop_when
     return FitJob(
         run_dir=run_dir,
         version=version,
         output=force_field_path(version),
-        model=campaign.model_settings(version == 0, born),
+        model=campaign.model_settings(version == 0, _born(campaign, run_dir), cutoffs_A if campaign.automatic else ()),
         primitive_structure=PRIMITIVE,
         base=force_field_path(version - 1) if version > 1 else None,
         labels=tuple(labels),
@@ -206,6 +211,11 @@ def fit_job(
         property_name=stop.property if stop and version else None,
         temperature_K=campaign.highest_temperature_K,
     )
+
+
+def _born(campaign: Campaign, run_dir: str) -> str | None:
+    """Where the Born charges lie whose dipoles are the baseline."""
+    return f"{run_dir}/{BORN}" if campaign.crystal.born else None
 
 
 def walk_job(
@@ -285,6 +295,22 @@ def validate_job(
 def truncation_job(run_dir: str, force_field: str, audits: Sequence[StructureRef]) -> TruncationJob:
     """Larger expansions on the labels of a force field."""
     return TruncationJob(run_dir, force_field, tuple(ref.key for ref in audits))
+
+
+def choose_job(campaign: Campaign, run_dir: str, force_field: str, cutoffs_A: Sequence[float]) -> ChooseJob:
+    """The choice of the expansion by the labels of a force field."""
+    assert campaign.expansion is not None
+    return ChooseJob(
+        run_dir=run_dir,
+        force_field=force_field,
+        model=campaign.model_settings(False, _born(campaign, run_dir), cutoffs_A),
+        primitive_structure=PRIMITIVE,
+        max_parameters=campaign.expansion.max_parameters,
+        cells=tuple((group.cell, group.temperature_K) for group in campaign.groups),
+        timestep_fs=campaign.dynamics.timestep_fs,
+        friction_per_ps=campaign.dynamics.friction_per_ps,
+        seed=campaign.dynamics.seed,
+    )
 
 
 def chooses_batches(campaign: Campaign) -> bool:

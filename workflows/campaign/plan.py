@@ -25,6 +25,8 @@ MOST_WALKS = 100
 """Walks whose ends say what the walkers meet on average; more say it no better than the audits themselves."""
 MOST_CANDIDATES = 100
 """Candidates of one selection."""
+MORE_LABELS = 1.5
+"""Times as many labels as when the expansion was last chosen: then it is chosen anew while the walkers walk on."""
 NEW_LABELS = 1.25
 """Times as many labels as when larger expansions were last tried: fewer tell nothing new of them."""
 
@@ -101,7 +103,8 @@ def _plan_round(state: State) -> Plan:
     actions = _labels(state, *TRAINING)
     if state.tasks or actions:
         return actions, state
-    if new := state.ledger.new(*TRAINING):
+    new = state.ledger.new(*TRAINING)
+    if new or state.grown:
         return [_fit(state, len(state.fits) + 1, new, ())], state
     return _walk_or_end(state, [])
 
@@ -112,7 +115,7 @@ def _plan_continuing(state: State) -> Plan:
     actions = _labels(state, *TRAINING) + _selection(state)
     if f"fit:{len(state.fits) + 1:06d}" not in state.tasks:
         new = ledger.new(*TRAINING)
-        if new or len(state.pending ^ ledger.unknown) >= MANY_PENDING:
+        if new or state.grown or len(state.pending ^ ledger.unknown) >= MANY_PENDING:
             actions.append(_fit(state, len(state.fits) + 1, new, ledger.waiting(*TRAINING)))
     return _walk_or_end(state, actions)
 
@@ -130,6 +133,7 @@ def _pending(state: State) -> tuple[tuple[StructureRef, ...], bool]:
 
 def _walk_or_end(state: State, actions: list[Action]) -> Plan:
     """Walks beside these tasks; or, when there is no need to walk on, what remains, then the next phase."""
+    actions = actions + _choice(state, MORE_LABELS)
     if not state.may_end:
         return actions + _walks(state), state
     every = max(1, len(state.walks.finished) // VERDICTS)
@@ -141,7 +145,8 @@ def _walk_or_end(state: State, actions: list[Action]) -> Plan:
             actions = actions + _trial(state)
         return actions + _walks(state, verdict.audits_wanted), state
     if state.campaign.selection.policy == "wait" and not all(state.walks.fresh) and (walks := _walks(state)):
-        return walks, state  # the last force field has to walk, too, and meet nothing new
+        return actions + walks, state  # the last force field has to walk, too, and meet nothing new
+    actions = actions or _choice(state, NEW_LABELS)
     if state.tasks or actions:
         return actions, state
     if state.pending:  # a label in the covariance failed or was dropped: the last force field shall not lean on it
@@ -151,10 +156,22 @@ def _walk_or_end(state: State, actions: list[Action]) -> Plan:
 
 def _trial(state: State) -> list[Action]:
     """Larger expansions on the labels so far, unless they have been tried on these, or on nearly as many."""
+    if state.campaign.automatic:
+        return []
     trial = f"truncation:{len(state.fits):06d}"
     if state.fits[-1].n_labels < NEW_LABELS * state.tried_labels or trial in state.tasks:
         return []
     return [Action(trial, jobs.truncation_job(state.run_dir, state.force_field, state.ledger.labels("audit")))]
+
+
+def _choice(state: State, more: float) -> list[Action]:
+    """The choice of the expansion by the labels, where they choose it and there are so many times as many as last."""
+    known = max(state.choice_labels, state.fits[0].n_labels)
+    under_way = any(name.startswith("choose:") for name in state.tasks)
+    if not state.campaign.automatic or under_way or state.fits[-1].n_labels < more * known:
+        return []
+    job = jobs.choose_job(state.campaign, state.run_dir, state.force_field, state.fits[-1].cutoffs_A)
+    return [Action(f"choose:{len(state.fits):06d}", job)]
 
 
 def _walks(state: State, audits_wanted: Sequence[int] = ()) -> list[Action]:
@@ -257,7 +274,12 @@ def _labels(state: State, *roles: Role) -> list[Action]:
 
 
 def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: Iterable[StructureRef]) -> Action:
-    job = jobs.fit_job(state.campaign, state.run_dir, version, tuple(labels), tuple(pending))
+    """A fit on top of the newest force field; of all labels anew where they have chosen another expansion."""
+    if state.grown:
+        labels = _fitted_labels(state, version)
+    job = jobs.fit_job(state.campaign, state.run_dir, version, tuple(labels), tuple(pending), state.cutoffs_A)
+    if state.grown:
+        job = replace(job, base=None)
     if version > 1:
         most, alone = most_audits(jobs.convergence_settings(state.campaign)), len(state.campaign.groups) == 1
         audits: list[StructureRef] = []
@@ -273,11 +295,17 @@ def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: It
 
 def rebuild_job(state: State) -> FitJob:
     """The newest force field once more, from its labels alone: for a run folder that has lost its file."""
-    ledger = state.ledger
-    left_out = ledger.unfitted.union(*(fit.set_aside for fit in state.fits))
-    labels = [ref for ref in ledger.labels(*TRAINING) if ref.key not in left_out]
-    job = jobs.fit_job(state.campaign, state.run_dir, len(state.fits), labels, ledger.sorted(state.pending))
+    ledger, version = state.ledger, len(state.fits)
+    labels, cutoffs_A = _fitted_labels(state, version), state.fits[-1].cutoffs_A
+    job = jobs.fit_job(state.campaign, state.run_dir, version, labels, ledger.sorted(state.pending), cutoffs_A)
     return replace(job, base=None)
+
+
+def _fitted_labels(state: State, version: int) -> list[StructureRef]:
+    """All labels of a force field: of the newest, or with the new ones of the next."""
+    aside = frozenset[str]().union(*(fit.set_aside for fit in state.fits))
+    left_out = aside if version > len(state.fits) else aside | state.ledger.unfitted
+    return [ref for ref in state.ledger.labels(*TRAINING) if ref.key not in left_out]
 
 
 def _walked(state: State) -> tuple[WalkEnd, ...]:

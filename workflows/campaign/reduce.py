@@ -13,6 +13,8 @@ from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.tasks.jobs import (
     BornJob,
     BornOutcome,
+    ChooseJob,
+    ChooseOutcome,
     EvaluateJob,
     EvaluateOutcome,
     FitJob,
@@ -233,6 +235,8 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             return replace(state, validation_walks=state.validation_walks.after(outcome.walks))
         case TruncationJob(), TruncationOutcome():
             return replace(state, truncation=outcome, tried_labels=state.fits[-1].n_labels)
+        case ChooseJob(), ChooseOutcome():
+            return replace(state, choice=outcome, choice_labels=state.fits[-1].n_labels, judged=None)
         case SelectJob(), SelectOutcome():
             return _after_selection(state, outcome)
         case FitJob() as job, FitOutcome():

@@ -23,6 +23,7 @@ from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.failures import Failure, FailureKind
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.tasks.jobs import (
+    ChooseOutcome,
     Evaluation,
     FitJob,
     FitOutcome,
@@ -73,6 +74,7 @@ class State:
         fits: force fields from version 1; harmonic: version 0 is there.
         truncation: what larger expansions make of the labels, once that has been tried.
         tried_labels: how many labels there were when that was last tried.
+        choice: the expansion that the labels chose last, where they do, choice_labels: how many there were.
         failed_since: classes of failure of the labels that failed since the latest that did not, or the driver's start.
         pace: how fast it goes, and what it cost.
         failure: why the campaign cannot go on; reason: how it ended, in a sentence.
@@ -100,6 +102,8 @@ class State:
     fits: tuple[FitOutcome, ...] = ()
     truncation: TruncationOutcome | None = None
     tried_labels: int = 0
+    choice: ChooseOutcome | None = None
+    choice_labels: int = 0
     failed_since: tuple[FailureKind, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     pace: Pace = field(default_factory=Pace)
@@ -165,6 +169,17 @@ class State:
         return self.fits[-1].path
 
     @property
+    def cutoffs_A(self) -> tuple[float, ...]:
+        """Of the next force field, where the labels choose; () before the first."""
+        fitted = self.fits[-1].cutoffs_A if self.fits else ()
+        return (self.choice.cutoffs_A if self.choice else ()) or fitted
+
+    @property
+    def grown(self) -> bool:
+        """Whether the labels have chosen another expansion than the newest force field's."""
+        return bool(self.campaign.automatic and self.fits and self.cutoffs_A != self.fits[-1].cutoffs_A)
+
+    @property
     def n_labels(self) -> int:
         """Labels to train on: neither those of the harmonic fit or the test set, nor those set aside."""
         aside = frozenset(key for fit in self.fits for key in fit.set_aside)
@@ -219,6 +234,7 @@ class State:
             tuple(
                 FitPoint(f.n_labels, f.beta_inv_sqrt_eV_A, f.property_error if f.property_name == wanted else math.nan)
                 for f in self.fits
+                if not self.campaign.automatic or f.cutoffs_A == self.fits[-1].cutoffs_A
             ),
             tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A, s.temperature_K, s.difficulty) for s in audits),
             tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from dynft_core.errors import InputError
+from dynft_core.symmetry.basis import MAX_ORDER
 from dynft_core.vocabulary import PROPERTY_UNITS
 from workflows.campaign_file.schema import Campaign, StopWhen
 
@@ -31,12 +32,19 @@ def check_values(campaign: Campaign) -> None:
             f"{campaign.convergence.max_walk_ps:g} ps", "raise it",
         )
     if (stop := campaign.convergence.stop_when) is not None:
-        _check_tolerance(stop, max_order=len(campaign.expansion.cutoffs_A) + 1 if campaign.expansion else 0)
+        _check_tolerance(stop, max_order=_highest_order(campaign))
     if campaign.selection.criterion == "fixed" and campaign.selection.threshold_meV_A == 0:
         raise InputError(
             "selection.threshold_meV_A", "more than 0 meV/Å for criterion 'fixed'", "0",
             "set the largest ε_B that you accept",
         )
+
+
+def _highest_order(campaign: Campaign) -> int:
+    """Of the expansion; what 'auto' may choose."""
+    if campaign.expansion is None:
+        return 0
+    return MAX_ORDER if campaign.automatic else len(campaign.expansion.cutoffs_A) + 1
 
 
 def _check_supercell(key: str, matrix: list[int] | list[list[int]]) -> None:

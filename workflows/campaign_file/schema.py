@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dynft_core.models.settings import ModelSettings, force_constants
+from dynft_core.models.settings import AUTO, ModelSettings, force_constants
 from dynft_core.reference.cheap import CheapPotential
 from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName, ReferenceSettings
 from workflows.campaign_file.groups import WalkerGroup, matrix_of, walker_groups
 
+FIRST_ORDER = 4
+"""Highest order that the labels of the start may choose: walks test those that are chosen later."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -36,8 +40,10 @@ class CrystalSection(_Section):
 
 
 class ExpansionSection(_Section):
-    cutoffs_A: list[Positive]
-    """Cutoffs for orders 2, 3, … (up to 6)."""
+    cutoffs_A: list[Positive] | Literal["auto"]
+    """Cutoffs for orders 2, 3, … (up to 6); 'auto': chosen by the labels, again and again as they come."""
+    max_parameters: Count = 3000
+    """Most parameters that 'auto' may choose."""
     prior: Prior = "decaying"
     """One prior precision for all parameters; one for each order; or one for each order that rises with distance and
     number of bodies, which a second-order cutoff beyond half the supercell needs."""
@@ -236,10 +242,24 @@ class Campaign(_Section):
         """The temperature of the hottest walkers: that of the structures of the start."""
         return max(group.temperature_K for group in self.groups)
 
-    def model_settings(self, harmonic: bool = False, born: str | None = None) -> ModelSettings:
-        """What the family of models is asked for; `harmonic`: order 2 alone; `born`: where the file BORN lies."""
+    @property
+    def automatic(self) -> bool:
+        """Whether the labels choose the expansion."""
+        return self.expansion is not None and self.expansion.cutoffs_A == AUTO
+
+    def model_settings(
+        self, harmonic: bool = False, born: str | None = None, chosen_A: Sequence[float] = ()
+    ) -> ModelSettings:
+        """What the family of models is asked for.
+
+        `harmonic`: order 2 alone; `born`: where the file BORN lies; `chosen_A`: cutoffs, once the labels chose them.
+        """
         if (own := self.expansion) is None:
             return ModelSettings(self.model.family, self.model.parameters)
-        cutoffs_A, floor_eV_A = own.cutoffs_A[: 1 if harmonic else None], own.noise_floor_meV_A / 1000
+        floor_eV_A, cutoffs_A = own.noise_floor_meV_A / 1000, chosen_A or own.cutoffs_A
+        if cutoffs_A != AUTO:
+            cutoffs_A = cutoffs_A[: 1 if harmonic else None]
         cheap = "" if self.cheap is None or harmonic else self.cheap.potential().describe()
-        return force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal, cheap)
+        found = force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal, cheap)
+        bounds = {"max_order": 2 if harmonic else FIRST_ORDER, "max_parameters": own.max_parameters}
+        return replace(found, parameters={**found.parameters, **bounds}) if self.automatic else found

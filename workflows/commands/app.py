@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -202,6 +203,17 @@ def fit(
         Prior, typer.Option(help="Prior: one for all orders, one for each, or one that decays with distance.")
     ] = "decaying",
     max_order: Annotated[int, typer.Option(help="Highest order that --cutoffs auto may choose.", min=2, max=6)] = 6,
+    max_parameters: Annotated[int, typer.Option(help="Most parameters that --cutoffs auto may choose.", min=1)] = 3000,
+    max_terms: Annotated[
+        float, typer.Option(help="Most terms of the energy for each atom with --cutoffs auto: a walker's step.", min=1)
+    ] = 2e5,
+    max_memory: Annotated[float, typer.Option(help="Memory for the search of --cutoffs auto, GiB.", min=0.01)] = 4.0,
+    at_most: Annotated[
+        str | None, typer.Option(help="End the search of --cutoffs auto after this time, unfinished: 90s, 10m, 2h.")
+    ] = None,
+    prefer: Annotated[
+        str, typer.Option(help="Which row --cutoffs auto takes: accuracy (the last), speed, or its number.")
+    ] = "accuracy",
     rotational: Annotated[
         bool,
         typer.Option(
@@ -246,9 +258,12 @@ def fit(
     if primitive is None or cutoffs is None or (cutoff_A, level, min_distance_A) != (None, None, None):
         raise InputError("dynft fit", "--primitive and --cutoffs, or --family moment_tensor with --cutoff",
                          "neither", "see dynft fit --help")  # fmt: skip
-    from workflows.commands.fit import FitSettings, fit_command
+    from dynft_core.expansion_choice.reach import Budget
+    from workflows.commands.fit import AutoSettings, FitSettings, fit_command, parse_time
 
-    settings = FitSettings(cutoffs, prior, max_order, rotational, forces_key, born, metal, cheap, cheap_structures)
+    seconds = parse_time(at_most) if at_most else inf
+    auto = AutoSettings(max_order, Budget(max_parameters, max_memory, max_terms), seconds, prefer)
+    settings = FitSettings(cutoffs, prior, auto, rotational, forces_key, born, metal, cheap, cheap_structures)
     fit_command(data, primitive, output, settings, reference)
 
 

@@ -14,12 +14,13 @@ from dynft_core.assessment.scores import rms
 from dynft_core.errors import InputError
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.models.registry import MOMENT_TENSOR, family_of
+from dynft_core.regression.left_out import ErrorRatio
 from dynft_core.storage.json_values import json_text
 from workflows.commands.moment_tensor import evaluate_moment_tensor, info_moment_tensor
 from workflows.user_files.born_charges import baseline_lines, larger_cell_note
 from workflows.user_files.data_checks import refuse_other_units, refuse_zero_forces
 from workflows.user_files.structures import read_labelled_frames
-from workflows.views.fits import CONSISTENT, cheap_lines, left_out_lines
+from workflows.views.fits import CONSISTENT, cheap_lines, contradicted, left_out_lines
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +40,10 @@ class Accuracy:
         mean_bayesian_error: mean ε_B over the structures, eV/Å.
         predicted_rmse: sqrt(1/β + mean ε_B²), what the force field expects of its own rmse, eV/Å; a cheap potential
             that can be made here tells what is left out of these very structures.
-        consistent: whether it is within CONSISTENT of the rmse.
+        consistent: whether the structures do not contradict it: it is within CONSISTENT of the rmse, or as near as
+            they scatter.
+        error_ratio_limits: between which rmse over predicted rmse lies by the scatter of the structures, with 95 %
+            certainty; None for a single one.
         left_out_rmse: leave-one-structure-out error of the training, eV/Å; NaN where it is not known.
         n_structures: how many.
         by_cell: of each supercell, where there are several, the numbers of its own structures alone.
@@ -52,6 +56,7 @@ class Accuracy:
     mean_bayesian_error: float
     predicted_rmse: float
     consistent: bool
+    error_ratio_limits: tuple[float, float] | None
     left_out_rmse: float
     n_structures: int
     by_cell: tuple[CellAccuracy, ...]
@@ -112,16 +117,21 @@ def consistency(accuracy: Accuracy) -> str:
             "have the reference compute the forces of these structures"
         )
     deviation = accuracy.predicted_rmse / accuracy.rmse - 1
+    told = f"the prediction is {abs(deviation):.0%} {'above' if deviation > 0 else 'below'} the RMSE"
+    if (limits := accuracy.error_ratio_limits) is None:
+        return f"one structure does not tell whether the prediction is right: {told}"
+    low, high = limits
+    told += f"; by the scatter of {accuracy.n_structures} structures the error is {low:.2f} to {high:.2f} times it"
     if accuracy.consistent:
-        return f"consistent: the prediction is {abs(deviation):.0%} {'above' if deviation > 0 else 'below'} the RMSE"
+        return f"consistent: {told}"
     if deviation > 0:
         return (
-            f"not consistent: the prediction is {deviation:.0%} above the RMSE: these structures are easier than the "
-            "training's, or the error is below what β may resolve"
+            f"not consistent: {told}: these structures are easier than the training's, or the error is below what β "
+            "may resolve"
         )
     return (
-        f"not consistent: the prediction is {-deviation:.0%} below the RMSE: the expansion is misspecified (longer "
-        "cutoffs, higher orders), or these structures are of another kind than the training's"
+        f"not consistent: {told}: the expansion is misspecified (longer cutoffs, higher orders), or these structures "
+        "are of another kind than the training's"
     )
 
 
@@ -134,7 +144,7 @@ def evaluate(
         InputError: as `read_labelled_frames`, zero forces on displaced atoms, or forces in other units.
     """
     cells = read_labelled_frames(data, force_field.basis.crystal, reference, force_field.supercell, forces_key)
-    residuals, forces, bayesian, fitting, by_cell = [], [], [], [], []
+    residuals, forces, bayesian, fitting, by_cell, tested = [], [], [], [], [], ErrorRatio()
     for x in cells:
         refuse_zero_forces("DATA", x.displacements, x.forces)
         on_cell = force_field.on(x.supercell)
@@ -145,6 +155,9 @@ def evaluate(
         bayesian.append(on_cell.bayesian_error(x.displacements))
         fitting.append(fitting_errors(on_cell, x.displacements))
         predicted = math.hypot(rms(fitting[-1]), float(np.mean(bayesian[-1])))
+        variances = fitting[-1] ** 2 + bayesian[-1] ** 2
+        for variance, own in zip(variances, residuals[-1].reshape(len(x.forces), -1), strict=True):
+            tested = tested.and_structure(float(own @ own), own.size * float(variance))
         matrix = x.supercell.matrix.tolist()
         by_cell.append(CellAccuracy(x.supercell.n_atoms, matrix, len(x.forces), rms(residuals[-1]), predicted))
     errors, rms_force = np.concatenate(residuals), rms(np.concatenate(forces))
@@ -157,7 +170,8 @@ def evaluate(
         beta_inv_sqrt=force_field.noise_eV_A,
         mean_bayesian_error=mean_error,
         predicted_rmse=predicted,
-        consistent=abs(predicted - rmse) <= CONSISTENT * rmse,
+        consistent=abs(predicted - rmse) <= CONSISTENT * rmse or not contradicted(tested),
+        error_ratio_limits=tested.limits if tested.n_structures > 1 else None,
         left_out_rmse=math.nan if force_field.left_out is None else force_field.left_out.rmse,
         n_structures=sum(len(x.forces) for x in cells),
         by_cell=tuple(by_cell),

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import DynftError, InputError
-from dynft_core.expansion_choice.scan import ALLOWED_S, ScanStep, scan_cutoffs
+from dynft_core.expansion_choice.choice import MAX_LEFT_OUT, ChoiceStep, check_preference, choose_expansion
+from dynft_core.expansion_choice.reach import Budget, check_budget
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.crystal import CELL_TOLERANCE, Crystal, strain
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.force_constants.cheap_labels import Structures
+from dynft_core.models.force_constants.expansion.label_sums import CellLabels
 from dynft_core.models.force_constants.expansion.rotational_conditions import sums_of
 from dynft_core.models.force_constants.fitting import fit_cells, widened, with_rotational_sum_rules
 from dynft_core.models.force_constants.force_field import ForceField
@@ -33,9 +37,9 @@ from workflows.user_files.crystals import moments_note, read_crystal, symmetry_n
 from workflows.user_files.data_checks import check_memory, data_warnings, refuse_zero_forces
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.outputs import check_output, replaced
-from workflows.user_files.structures import LabelledFrames, one_supercell, read_frames, read_labelled_frames
+from workflows.user_files.structures import LabelledFrames, read_frames, read_labelled_frames
+from workflows.views.expansion_choice import HEADER, SumsProgress, budget_line, ending, row
 from workflows.views.fits import cheap_lines, left_out_lines
-from workflows.views.progress import duration
 
 Floats = NDArray[np.float64]
 
@@ -47,9 +51,13 @@ def parse_cutoffs(text: str) -> dict[int, float]:
     """Cutoffs by order (Å) from '8.0,5.0,5.0' for orders 2, 3, 4.
 
     Raises:
-        InputError: an order left out, or something that is no number.
+        InputError: an order left out, something that is no number, or 'auto' among lengths.
     """
     cutoffs = {}
+    if "auto" in text:
+        raise InputError(
+            "--cutoffs", "lengths in Å, or auto alone", f"'{text}'", "with auto give --max-order to bound the orders"
+        )
     for order, part in enumerate(text.split(","), start=2):
         try:
             cutoffs[order] = float(part)
@@ -61,9 +69,32 @@ def parse_cutoffs(text: str) -> dict[int, float]:
     return cutoffs
 
 
+def parse_time(text: str) -> float:
+    """Seconds of '90s', '10m' or '2h'.
+
+    Raises:
+        InputError: anything else.
+    """
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    try:
+        return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    except (KeyError, ValueError) as error:
+        raise InputError("--at-most", "a time such as 90s, 10m or 2h", f"'{text}'", "write it so") from error
+
+
+@dataclass(frozen=True)
+class AutoSettings:
+    """What bounds `--cutoffs auto`: the highest order, what it may cost, minutes if any; and which row is taken."""
+
+    max_order: int = MAX_ORDER
+    budget: Budget = field(default_factory=Budget)
+    at_most_s: float = math.inf
+    prefer: str = "accuracy"
+
+
 @dataclass(frozen=True)
 class FitSettings:
-    """What `dynft fit` is asked for: cutoffs (Å, or 'auto' up to `max_order`), prior, rotational sum rules.
+    """What `dynft fit` is asked for: cutoffs (Å, or 'auto'), prior, rotational sum rules.
 
     `forces_key`: the column of extended xyz that has the forces; None: 'forces'.
     `born`: Born charges whose dipole-dipole forces are the baseline; `metal`: there are none.
@@ -73,7 +104,7 @@ class FitSettings:
 
     cutoffs: str
     prior: Prior = "decaying"
-    max_order: int = MAX_ORDER
+    auto: AutoSettings = field(default_factory=AutoSettings)
     rotational: bool = False
     forces_key: str | None = None
     born: Path | None = None
@@ -205,9 +236,8 @@ def _fit(
     with ranks.together():
         if not settings.automatic:
             chosen = parse_cutoffs(settings.cutoffs)
-        elif ranks.first:  # where time decides, all of them would not agree
-            frames = one_supercell(cells, "--cutoffs auto, DATA")
-            chosen = _scan(crystal, _without(frames, dipoles), settings.max_order, say)
+        elif ranks.first:
+            chosen = _chosen(crystal, [_without(x, dipoles) for x in cells], settings.auto, say)
     cutoffs_A = ranks.broadcast(chosen)
     with ranks.together():
         for note in _notes(crystal, [x.supercell for x in cells], cutoffs_A, settings.prior, ranks.size):
@@ -253,24 +283,28 @@ def _without(frames: LabelledFrames, dipoles: Dipoles | None) -> LabelledFrames:
     return replace(frames, forces=frames.forces - potential.forces_and_energies(frames.displacements)[0])
 
 
-def _scan(
-    crystal: Crystal, frames: LabelledFrames, max_order: int, say: Callable[[str], None]
+def _chosen(
+    crystal: Crystal, cells: Sequence[LabelledFrames], auto: AutoSettings, say: Callable[[str], None]
 ) -> dict[int, float]:
     """Choose cutoffs by evidence, saying every step."""
-    say(f"choosing cutoffs by the log evidence, no structure set aside, for at most {duration(ALLOWED_S)}")
-    say(f"{'cutoffs of orders 2, 3, … (Å)':40}{'parameters':>11}{'β^(-1/2) meV/Å':>16}{'log evidence':>14}")
+    labels = [CellLabels(x.supercell, x.displacements, x.forces) for x in cells]
+    count, begun = sum(len(x.forces) for x in cells), time.monotonic()
+    check_budget(max((x.supercell for x in cells), key=lambda cell: cell.n_atoms), auto.budget)
+    check_preference(auto.prefer)
+    say(budget_line(auto.budget, min(count, MAX_LEFT_OUT)))
+    say(HEADER)
 
-    def show(step: ScanStep) -> None:
-        cutoffs = ", ".join(f"{c:g}" for c in step.cutoffs_A.values())
-        say(f"{cutoffs:40}{step.n_parameters:11d}{1e3 * step.beta_inv_sqrt:16.3f}{step.log_evidence:14.1f}")
+    def show(steps: Sequence[ChoiceStep]) -> None:
+        say(row(len(steps), steps[-1], steps[-2] if len(steps) > 1 else None))
 
-    scan = scan_cutoffs(
-        crystal, frames.supercell, frames.displacements, frames.forces, max_order=max_order,
-        noise_floor_eV_A=NOISE_FLOOR_EV_A, on_step=show,
-    )
-    seen = "" if scan.n_structures == len(frames.forces) else f" (on {scan.n_structures} of the structures)"
-    say(f"stopped: {scan.reason}; {scan.tried} expansions fitted{seen}")
-    return scan.cutoffs_A
+    with SumsProgress(sys.stderr) as progress:
+        choice = choose_expansion(
+            crystal, labels, auto.max_order, auto.budget, NOISE_FLOOR_EV_A, auto.prefer, None, show, progress.update,
+            lambda: time.monotonic() - begun > auto.at_most_s,
+        )  # fmt: skip
+    for line in ending(choice, count):
+        say(line)
+    return choice.cutoffs_A
 
 
 def rotational_note(free: ForceField, ruled: ForceField) -> str:

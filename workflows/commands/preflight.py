@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dynft_core.errors import InputError
+from dynft_core.expansion_choice.reach import Budget, check_budget
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
@@ -62,6 +63,9 @@ def _born_notes(campaign: Campaign, crystal: Crystal) -> list[str]:
 
 
 def _expansion_notes(campaign: Campaign, expansion: ExpansionSection, supercell: Supercell) -> list[str]:
+    if isinstance(expansion.cutoffs_A, str):
+        check_budget(supercell, Budget(expansion.max_parameters))
+        return [f"the labels choose the expansion, up to {expansion.max_parameters} parameters"]
     cutoffs_A = dict(enumerate(expansion.cutoffs_A, start=2))
     check_cutoffs(supercell.crystal, cutoffs_A)
     n_candidates = MOST_CANDIDATES if chooses_batches(campaign) else 0

@@ -33,6 +33,7 @@ EXECUTORS = {
     "walk": ("walkers",),
     "validate": ("walkers",),
     "truncation": ("fitter", "walkers"),
+    "choose": ("fitter", "walkers"),
     "label": ("ab_initio", "walkers"),
     "select": ("walkers",),
     "fit": ("fitter", "walkers"),

@@ -12,6 +12,7 @@ GRACE_S = 120.0
 KEYS = {
     "propose": "limits.propose_minutes", "born": "reference.timeout_s", "label": "reference.timeout_s",
     "walk": "dynamics.max_task_minutes", "validate": "dynamics.max_task_minutes", "truncation": "limits.fit_minutes",
+    "choose": "limits.fit_minutes",
     "select": "limits.select_minutes",
     "fit": "limits.fit_minutes", "evaluate": "limits.fit_minutes",
 }  # fmt: skip

@@ -54,11 +54,11 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         if not begun:  # new, or its first driver was killed before the journal had its first line
             write_perfect_structure(run_dir / PRIMITIVE, crystal.atoms())
             write_perfect_structure(run_dir / SUPERCELL, supercell.atoms())
-            if born is not None:
-                write_born(born, run_dir / BORN)
             for cell, matrix in {group.cell: group.supercell for group in campaign.groups}.items():
                 if cell != SUPERCELL:
                     write_perfect_structure(run_dir / cell, Supercell.build(crystal, matrix).atoms())
+        if born is not None:
+            write_born(born, run_dir / BORN)
         yield check
 
 

@@ -77,7 +77,8 @@ def refuse_other_campaign(
             and np.allclose(before.get_initial_magnetic_moments(), supercell.moments, rtol=0, atol=1e-9)
         )
         different = [] if same else ["the structure in crystal.structure"]
-        if born and (run_dir / BORN).read_text(encoding="utf-8") != "".join(f"{line}\n" for line in born_lines(born)):
+        text = (run_dir / BORN).read_text(encoding="utf-8") if born and (run_dir / BORN).exists() else ""
+        if born and text and text != "".join(f"{line}\n" for line in born_lines(born)):
             different = [*different, "Born charges in crystal.born"]
     if different:
         raise RunFolderError(

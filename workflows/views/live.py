@@ -93,6 +93,10 @@ def event_lines(event: Mapping[str, Any], state: State) -> list[str]:
             return ["Born charges computed: the dipole-dipole forces of BORN are the baseline of all fits"]
         case "truncation_finished":
             return [f"larger expansions tried on the same labels: {len(outcome.get('trials', ()))}"]
+        case "choose_finished":
+            words = [f"the expansion by the labels: {outcome.get('why') or failure or 'not chosen'}"]
+            words += [f"not taken, walks fall apart: {text}" for text in outcome.get("fell_apart", ())]
+            return words + [f"not tried: {text}" for text in outcome.get("untried", ())]
         case "label_finished":
             word = "found finished" if outcome.get("harvested") else f"{outcome.get('seconds') or 0.0:.2f} s"
             line = f"label {event['key'][:8]}: {word}; {state.ledger.counts['accepted']} labels"

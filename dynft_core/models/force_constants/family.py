@@ -48,7 +48,7 @@ class ForceConstants:
             cells = labels_of(base.basis.crystal, frames)
             return refit_cells(base, cells, keys, floor_eV_A, ranks, unlabelled) if frames else base
         basis, cheap = ForceConstantBasis.cached(crystal, cutoffs_A), load_baseline(own.get("cheap", ""))
-        dipoles = Dipoles(read_born(Path(own["born"]), basis.crystal)) if "born" in own else None
+        dipoles = dipoles_of(settings, basis.crystal)
         cells = labels_of(basis.crystal, frames)
         found = fit_cells(
             basis, cells, keys, own["prior"], floor_eV_A, ranks, baseline=dipoles, cheap=cheap, unlabelled=unlabelled
@@ -90,3 +90,12 @@ def labels_of(crystal: Crystal, frames: Sequence[Frame]) -> list[CellLabels]:
         for own in by_cell(frames)
     ]
 
+
+def dipoles_of(settings: ModelSettings, crystal: Crystal) -> Dipoles | None:
+    """The baseline that the settings ask for.
+
+    Raises:
+        InputError: Born charges that are not those of the crystal.
+    """
+    born = settings.parameters.get("born")
+    return Dipoles(read_born(Path(born), crystal)) if born else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from dynft_core.errors import FileFormatError
 from dynft_core.regression.decaying_prior import whitening
 from dynft_core.regression.evidence import Decay, Hyperparameters
-from dynft_core.regression.left_out import FEW, LeftOut
+from dynft_core.regression.left_out import LeftOut
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics, pack_lower, unpack_lower
 from dynft_core.storage.segments import Segment, read_segment, write_segment
@@ -101,8 +102,12 @@ def left_out_of(arrays: Mapping[str, Floats]) -> LeftOut | None:
     """The leave-one-out errors that a posterior was widened by, if it was."""
     if "left_out" not in arrays:
         return None
-    square, expected, rows, *structures = arrays["left_out"]
-    return LeftOut(float(square), float(expected), int(rows), int(structures[0]) if structures else FEW)  # older files
+    values = [float(x) for x in arrays["left_out"]]
+    if len(values) < 8:  # of a file that does not tell how the structures scatter
+        found = LeftOut(values[0], values[1], n_rows=round(values[2]))
+        return replace(found, factor=found.ratio)
+    square, expected, square_2, product, expected_2, structures, rows, factor = values
+    return LeftOut(square, expected, square_2, product, expected_2, round(structures), round(rows), factor)
 
 
 def under(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, replace
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -172,8 +172,9 @@ def widened(
     """With β^(-1/2) and ε_B multiplied by what its labels' leave-one-structure-out errors exceed them by.
 
     The mean stays. Evidence alone is too sure of an expansion that cannot represent the forces. Of many labels an
-    even choice, the same of each cell, is left out in turn. β^(-1/2) is never below the noise floor or the
-    training RMSE. A single label, left out, would be predicted by the prior alone, which tells nothing of the fit.
+    even choice, the same of each cell, is left out in turn. Errors become smaller only as far as the scatter of the
+    structures supports it: a single one, left out, tells what the prior knows, and nothing of the error. β^(-1/2)
+    stays above the training RMSE, and above the noise floor.
     """
     processes, size, count = ranks or Ranks(), force_field.basis.size, sum(len(x.forces) for x in cells)
     rows = -(-sum(x.forces.size for x in cells) // max(count, 1))
@@ -181,13 +182,16 @@ def widened(
     step, posterior = -(-count // affordable), force_field.posterior
     with processes.together():
         own = LeftOut.over(_left_out(force_field, (x.every(step, processes.own) for x in cells)))
-    total = processes.add(np.array(astuple(own), dtype=np.float64))
-    found = LeftOut(float(total[0]), float(total[1]), round(total[2]), round(total[3]))
-    training_rmse = np.sqrt(posterior.statistics.squared_residual(posterior.mean) / posterior.statistics.n_rows)
-    factor = max(found.scale if count > 1 else 1.0, max(noise_floor_eV_A, training_rmse) / force_field.noise_eV_A)
+    names = [f.name for f in fields(LeftOut) if f.name != "factor"]
+    total = processes.add(np.array([getattr(own, name) for name in names], dtype=np.float64))
+    found = LeftOut(**dict(zip(names, map(float, total), strict=True)))  # type: ignore[arg-type]
+    found = replace(found, n_rows=round(found.n_rows), n_structures=round(found.n_structures))
+    training = posterior.statistics.squared_residual(posterior.mean) / posterior.statistics.n_rows
+    least = max(noise_floor_eV_A, training**0.5) / force_field.noise_eV_A
+    factor = max(found.scale if count > 1 else 1.0, least)
+    told = replace(found, factor=factor) if count > 1 else None
     cheap = force_field.cheap and replace(force_field.cheap, scale=factor * force_field.cheap.scale)
-    kept = found if count > 1 else None
-    return replace(force_field, posterior=posterior.scaled(factor), left_out=kept, cheap=cheap)
+    return replace(force_field, posterior=posterior.scaled(factor), left_out=told, cheap=cheap)
 
 
 def _left_out(force_field: ForceField, cells: Iterable[CellLabels]) -> Iterator[tuple[Floats, Floats]]:
@@ -243,10 +247,20 @@ def statistics_of_cells(
     """
     own = Statistics.empty(basis.size)
     with ranks.together():
-        for x in (cell.every(1, ranks.own) for cell in cells):
-            f = np.asarray(x.forces, dtype=np.float64)
-            if baseline is not None:
-                potential = baseline.on(ReferenceCell.of(x.supercell.atoms()))
-                f = f - potential.forces_and_energies(x.displacements)[0]
-            own = own + statistics_of(fold(basis, x.supercell), x.displacements, f)
+        for x in less_baseline([cell.every(1, ranks.own) for cell in cells], baseline):
+            own = own + statistics_of(fold(basis, x.supercell), x.displacements, x.forces)
     return ranks.sum(own)
+
+
+def less_baseline(cells: Sequence[CellLabels], baseline: Baseline | None) -> list[CellLabels]:
+    """Labels with what their forces (eV/Å) have beyond the baseline's."""
+    if baseline is None:
+        return list(cells)
+    return [
+        replace(
+            x,
+            forces=np.asarray(x.forces, dtype=np.float64)
+            - baseline.on(ReferenceCell.of(x.supercell.atoms())).forces_and_energies(x.displacements)[0],
+        )
+        for x in cells
+    ]

@@ -94,7 +94,10 @@ def read(path: Path, pending: bool) -> Contents:
         ) from error
     names = tuple(own["pending"]) if waiting is not None else ()
     rows = a["left_out"].tolist() if "left_out" in a else []
-    left_out = [LeftOut(x, y, int(n), int(count)) for x, y, n, count in rows] or None
+    left_out = [
+        LeftOut(square, expected, square_2, product, expected_2, round(count), round(n), factor)
+        for square, expected, square_2, product, expected_2, count, n, factor in rows
+    ] or None
     found = None if left_out is None else (left_out[0], left_out[1], left_out[2])
     return Contents(basis, kinds, noises, posterior, tuple(own["labels"]), names, found)
 

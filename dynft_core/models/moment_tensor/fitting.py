@@ -88,7 +88,7 @@ def prior(basis: Basis, forces: Statistics) -> tuple[Floats, Floats]:
 
 def errors_left_out(model: MomentTensorModel, structures: Iterable[LabelledStructure]) -> tuple[LeftOut, ...]:
     """Errors of energies, forces and stresses of labels, each structure predicted by the fit to all others."""
-    totals = np.zeros((3, 4))
+    found = [LeftOut()] * 3
     scales = [model.noises[1] / noise for noise in model.noises]
     for structure in structures:
         rows, known = matrices(model.basis, model.basis.neighbourhoods(structure.atoms)), targets(structure)
@@ -100,8 +100,9 @@ def errors_left_out(model: MomentTensorModel, structures: Iterable[LabelledStruc
         )
         ends = np.cumsum([len(known[k]) for k in used])[:-1]
         for k, own, variance in zip(used, np.split(errors, ends), np.split(variances, ends), strict=True):
-            totals[k] += own @ own / scales[k] ** 2, variance.sum() / scales[k] ** 2, len(own), 1
-    return tuple(LeftOut(float(s), float(e), int(rows), int(n)) for s, e, rows, n in totals)
+            more = found[k].and_structure(float(own @ own) / scales[k] ** 2, float(variance.sum()) / scales[k] ** 2)
+            found[k] = replace(more, n_rows=more.n_rows + len(own))
+    return tuple(found)
 
 
 def widened(model: MomentTensorModel, structures: Sequence[LabelledStructure], most: int = 50) -> MomentTensorModel:

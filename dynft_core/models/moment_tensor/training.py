@@ -26,8 +26,8 @@ WEIGHTS = (1.0, 0.01, 0.001)
 """MLIP's, of energies (1/eV²), forces ((Å/eV)²) and virials (1/eV²), scaled as `rows.matrices`."""
 _RIDGE = 1e-10
 """Of the weights, relative to what their columns have."""
-_STEP = 1e-4
-"""Of the central differences by a coefficient; the energy is a polynomial of fourth degree in them."""
+_STEP = 1e-5
+"""Of the differences by a coefficient: between what the curvature spoils, 1e-5 of a derivative, and rounding."""
 _DAMPING, _EASED, _RAISED, _TRIES = 1e-2, 0.3, 5.0, 6
 
 
@@ -141,16 +141,16 @@ def coefficient_columns(potential: MomentTensorPotential, pairs: Neighbourhoods)
     """Derivatives of what the rows of `rows.matrices` give by each radial coefficient: (1, C), (3N, C), (6, C)."""
     basis, root = potential.basis, np.sqrt(pairs.n_atoms)
     coefficients = basis.radial.coefficients
-    found = []
+
+    def values(of: MomentTensorPotential) -> Floats:
+        x = of.evaluate(pairs)
+        return np.concatenate([[x.energy / root], x.forces.ravel(), x.virial[VOIGT[0], VOIGT[1]] / root])
+
+    here, found = values(potential), []
     for number in range(coefficients.size):
-        sides = []
-        for sign in (1, -1):
-            moved = coefficients.copy()
-            moved.flat[number] += sign * _STEP
-            changed = replace(basis, radial=replace(basis.radial, coefficients=moved))
-            x = replace(potential, basis=changed).evaluate(pairs)
-            virial = x.virial[VOIGT[0], VOIGT[1]]
-            sides.append(np.concatenate([[x.energy / root], x.forces.ravel(), virial / root]))
-        found.append((sides[0] - sides[1]) / (2 * _STEP))
+        moved = coefficients.copy()
+        moved.flat[number] += _STEP
+        changed = replace(basis, radial=replace(basis.radial, coefficients=moved))
+        found.append((values(replace(potential, basis=changed)) - here) / _STEP)
     columns = np.array(found).T
     return columns[:1], columns[1:-6], columns[-6:]
