@@ -71,6 +71,8 @@ def export_command(force_field: Path, name: str, output: Path, supercell: str | 
         InputError: anything unusable among the arguments.
         OSError: the folder cannot be written to.
     """
+    if name != "mlip":
+        check_format(name)
     if family_of(force_field) == MOMENT_TENSOR:
         return export_moment_tensor(force_field, name, output)
     check_format(name)

@@ -28,8 +28,8 @@ from workflows.driver.time_limits import KEYS
 
 MAIN_EXECUTOR = "walkers"
 EXECUTORS = {
-    "born": ("ab_initio", "walkers"),
     "propose": ("walkers",),
+    "born": ("ab_initio", "walkers"),
     "walk": ("walkers",),
     "validate": ("walkers",),
     "truncation": ("fitter", "walkers"),
