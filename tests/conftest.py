@@ -10,6 +10,9 @@ from pathlib import Path
 # Kernels are compiled once for all processes: before numba is imported, the cache is where campaigns' workers look.
 os.environ["NUMBA_CACHE_DIR"] = f"{tempfile.gettempdir()}/dynft-numba-{os.getuid()}"
 
+# Several processes share the cores: threads of BLAS beside them would wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import hypothesis
 import numpy as np
 import pytest
