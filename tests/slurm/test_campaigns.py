@@ -100,7 +100,7 @@ def assert_every_label_once(state: State, run_dir: Path) -> None:
     assert set(labels) <= accepted and len(labels) == len(set(labels))
 
 
-def test_a_silicon_campaign_on_four_nodes(cluster: Cluster, site: Site, tmp_path: Path) -> None:
+def test_a_silicon_campaign_on_the_nodes_of_its_pools(cluster: Cluster, site: Site, tmp_path: Path) -> None:
     path, run_dir = write_silicon(tmp_path), tmp_path / "run"
     site_file = Path(site(WALK_TASKS=1, WALK_THREADS=4, MAX_LABEL_BLOCKS=2))
     # All blocks from the start: on a fast machine one block a pool is done before a second one is asked for.
@@ -114,9 +114,9 @@ def test_a_silicon_campaign_on_four_nodes(cluster: Cluster, site: Site, tmp_path
     assert not [e for e in events_of(run_dir) if e["event"] in ("task_lost", "executors_restarted")]
     ended = cluster.run("squeue", "--states=all", "--noheader", "--format=%j %N").stdout.splitlines()
     own = [line.split() for line in ended if line.startswith(SlurmBlocks(str(run_dir)).prefix)]
-    assert {(name.split(".")[1], *node) for name, *node in own if node} == {  # without those that never started
-        ("walkers", "n1"), ("walkers", "n2"), ("ab_initio", "n3"), ("ab_initio", "n4")
-    }  # fmt: skip
+    ran = {(name.split(".")[1], *node) for name, *node in own if node}  # a block may come too late to start
+    assert {("walkers", "n1"), ("ab_initio", "n3")} <= ran
+    assert ran <= {("walkers", "n1"), ("walkers", "n2"), ("ab_initio", "n3"), ("ab_initio", "n4")}
     tersoff = make_calculator(ReferenceSettings("tersoff-si"), tmp_path)
     for label in map(read_label, run_dir.glob("labels/*/label.h5")):
         forces = tersoff.get_forces(Atoms(label.numbers, label.positions, cell=label.cell, pbc=True))
