@@ -1,6 +1,6 @@
 """Starts that lead a campaign astray: how it ends, and whether the error that it claims is the true one.
 
-    nice -n 10 python benchmarks/false_convergence.py [--seeds 3] [--only NAME,…] [--json FILE]
+    nice -n 10 python benchmarks/false_convergence.py [--seeds 3] [--only "NAME;…"] [--json FILE]
 
 Silicon, the embedded Tersoff potential as truth, 300 K, small cells (64 atoms unless the start says otherwise), so that
 a campaign takes half a minute on one core. Each runs in this process, without Parsl. Ratio: predicted over true RMSE,
