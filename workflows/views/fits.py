@@ -42,8 +42,8 @@ def left_out_lines(left_out: LeftOut | None) -> list[str]:
         verdict = f"not consistent: {why}; "
     if left_out.ratio < 1 and left_out.factor == 1:
         lines.append(f"{left_out.n_structures} structures are too few to make β^(-1/2) and ε_B smaller for that")
-    elif left_out.factor != 1.0:
-        lines.append(f"{verdict}β^(-1/2) and ε_B are multiplied by {left_out.factor:.3g}")
+    elif (factor := f"{left_out.factor:.4g}") != "1":
+        lines.append(f"{verdict}β^(-1/2) and ε_B are multiplied by {factor}")
     return lines
 
 
