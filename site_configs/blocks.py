@@ -167,13 +167,14 @@ class SlurmBlocks(SlurmProvider):
                 job = job or refused.submit()
             except (SubmitException, subprocess.TimeoutExpired) as error:
                 words = _refusal(error)
-                if _passes(words):
+                if block in self._refused and _passes(words):
                     self._put_off(block, words)
-                else:
-                    del self._refused[block]
+                elif self._refused.pop(block, None) is not None:
                     self.resources[block]["status"] = JobStatus(JobState.FAILED, f"sbatch refused it: {words}")
                 continue
-            del self._refused[block]
+            if self._refused.pop(block, None) is None:  # cancelled by another thread meanwhile
+                self._run("scancel", job)
+                continue
             self.resources[block] |= self.resources.pop(job, {}) | {"job_id": job}
 
     def _status(self) -> None:

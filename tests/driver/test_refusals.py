@@ -125,6 +125,23 @@ def test_a_waiting_block_may_be_cancelled_or_refused_for_good_later(slurm: Slurm
     assert second.state == JobState.FAILED and "invalid partition specified: nosuch" in second.message
 
 
+def test_a_block_that_is_cancelled_while_it_is_submitted_again_leaves_no_job(slurm: Slurm) -> None:
+    slurm.refuse(1, FOR_NOW[0])
+    block = slurm.blocks.submit("true", 1, "parsl.walkers.block-0")
+    refused = slurm.blocks._refused[block]
+    submit = refused.submit
+
+    def cancelled_meanwhile() -> str:
+        job = submit()
+        slurm.blocks.cancel([block])
+        return job
+
+    refused.submit = cancelled_meanwhile
+    slurm.now += 20
+    slurm.blocks.status([block])
+    assert (slurm.folder / "cancelled").read_text().split() == ["77"]
+
+
 def test_a_job_that_sbatch_took_without_a_word_is_not_submitted_twice(slurm: Slurm) -> None:
     slurm.refuse(1, FOR_NOW[0])
     block = slurm.blocks.submit("true", 1, "parsl.walkers.block-0")
