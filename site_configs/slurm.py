@@ -67,9 +67,9 @@ def config(run_dir: str) -> Config:
     label_init = f"{environment(LABEL_THREADS)}\n{WORKER_INIT}\n{LABEL_INIT}"
     common = {"account": ACCOUNT, "qos": QOS}
     walk = {**common, "partition": WALK_PARTITION, "walltime": WALK_WALLTIME, **WALK}
-    its = {**common, "partition": LABEL_PARTITION, "walltime": LABEL_WALLTIME, **LABEL}
+    label = {**common, "partition": LABEL_PARTITION, "walltime": LABEL_WALLTIME, **LABEL}
     walkers = pool("walkers", MAX_WALK_BLOCKS, WALK_TASKS, WALK_THREADS, walk_init, **walk)
-    labels = pool("ab_initio", MAX_LABEL_BLOCKS, LABEL_TASKS, LABEL_CORES, label_init, **its)
+    labels = pool("ab_initio", MAX_LABEL_BLOCKS, LABEL_TASKS, LABEL_CORES, label_init, **label)
     return Config(
         executors=[walkers, labels],
         strategy="htex_auto_scale",  # blocks come with the tasks and go when idle

@@ -69,14 +69,14 @@ def config(run_dir: str) -> Config:
 
     common = {"account": ACCOUNT, "qos": QOS}
     walk = {**common, "partition": WALK_PARTITION, "walltime": WALK_WALLTIME, **WALK}
-    its = {**common, "partition": LABEL_PARTITION, "walltime": LABEL_WALLTIME, **LABEL}
+    label = {**common, "partition": LABEL_PARTITION, "walltime": LABEL_WALLTIME, **LABEL}
     fit = {**common, "partition": FIT_PARTITION, "walltime": FIT_WALLTIME, **FIT}
     cores, fit_cores = LABEL_RANKS_PER_NODE * LABEL_THREADS, FIT_RANKS * FIT_THREADS
     label_init, fit_init = init(LABEL_THREADS, LABEL_LAUNCHER, LABEL_INIT), init(FIT_THREADS, FIT_LAUNCHER, FIT_INIT)
     return Config(
         executors=[
             pool("walkers", MAX_WALK_BLOCKS, WALK_TASKS, WALK_TASKS, 1, init(1, "", WALK_INIT), **walk),
-            pool("ab_initio", MAX_LABEL_BLOCKS, 1, cores, LABEL_NODES, label_init, **its),
+            pool("ab_initio", MAX_LABEL_BLOCKS, 1, cores, LABEL_NODES, label_init, **label),
             pool("fitter", 1, 1, fit_cores, 1, fit_init, **fit),
         ],
         strategy="htex_auto_scale",  # blocks come with the tasks and go when idle

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dynft_core.errors import InputError
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.force_constants.expansion.force_constants import ClusterTensors
@@ -73,9 +74,23 @@ class BeyondSupercell:
         return np.asarray(self.whole.force_constants(q_points, directions) - within)
 
     def on(self, cell: ReferenceCell) -> Potential:
-        """None: it serves phonons alone."""
-        raise NotImplementedError("a baseline for phonons alone")
+        """Refused, as it serves phonons alone.
+
+        Raises:
+            InputError: always.
+        """
+        raise _phonons_alone("forces of a cell")
 
     def describe(self) -> str:
-        """None: it is not kept."""
-        raise NotImplementedError("a baseline for phonons alone")
+        """Refused, as it is not kept.
+
+        Raises:
+            InputError: always.
+        """
+        raise _phonons_alone("a file of it")
+
+
+def _phonons_alone(wanted: str) -> InputError:
+    return InputError(
+        "--born", "phonons, to which charges can be added after a fit", wanted, "fit with --born: then all is with them"
+    )

@@ -23,7 +23,7 @@ def radial_functions(radial: RadialFunctions, central: int, kinds: NDArray[np.in
 def functions_of(
     products: Products, radial: RadialFunctions, central: int, kinds: NDArray[np.integer], vectors: Floats
 ) -> Floats:
-    """The functions (m,) of one atom whose neighbours, of species `kinds` (n,), are at `vectors` (n, 3)."""
+    """The functions (m,) of one atom whose neighbours, of species `kinds` (n,), are at `vectors` (n, 3) Å."""
     r = np.linalg.norm(vectors, axis=1)
     f, unit = radial_functions(radial, central, kinds, r), vectors / r[:, None]
     values = np.zeros(products.n_values)
