@@ -272,7 +272,7 @@ def check_cutoffs(crystal: Crystal, cutoffs_A: Mapping[int, float]) -> None:
 def _build_order(crystal: Crystal, group: SpaceGroup, order: int, cutoff_A: float) -> OrderBasis:
     clusters = enumerate_clusters(crystal, order, cutoff_A)
     orbits = find_orbits(clusters, group)
-    representation = Representation(group.cartesian, order)
+    representation = Representation(group.cartesian)
     sites = encode_sites(clusters.atoms, clusters.cells, clusters.n_atoms)
     patterns = [pattern_of(sites[r]) for r in orbits.representatives]
     tensors = [eigentensors(representation, p, s) for p, s in zip(patterns, orbits.stabilisers, strict=True)]
