@@ -6,6 +6,7 @@ symmetric monomials, one factor for each distinct site: m = Π C(multiplicity + 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, reduce
 from itertools import combinations_with_replacement, permutations
 from math import factorial
@@ -76,7 +77,7 @@ class Representation:
         key = (operation, parts)
         if key not in self._sites:
             whole = symmetric_basis((sum(parts),))
-            rotation = reduce(np.kron, [self._cartesian[operation]] * sum(parts))
+            rotation = _product([self._cartesian[operation]] * sum(parts))
             self._sites[key] = symmetric_basis(parts).T @ rotation @ whole
         return self._sites[key]
 
@@ -92,11 +93,16 @@ class Representation:
             sites = np.searchsorted(np.cumsum(pattern), np.asarray(slots)[first], side="right")
             by_site = np.argsort(sites, kind="stable")
             parts = [tuple(target[t] for t in by_site if sites[t] == site) for site in range(len(pattern))]
-            whole = reduce(np.kron, [self._of_site(operation, own) for own in parts])
+            whole = _product([self._of_site(operation, own) for own in parts])
             sizes = [len(monomials(target[t])) for t in by_site]
             moved = whole.reshape(*sizes, -1).transpose(*np.argsort(by_site), len(sizes))
             self._matrices[key] = np.ascontiguousarray(moved.reshape(whole.shape))
         return self._matrices[key]
+
+
+def _product(factors: Sequence[Floats]) -> Floats:
+    """Kronecker product."""
+    return reduce(lambda left, right: np.kron(left, right).astype(np.float64), factors)
 
 
 def eigentensors(representation: Representation, pattern: Pattern, stabiliser: tuple[Ints, Ints]) -> Floats:

@@ -63,7 +63,7 @@ def _primitive_cell(crystal: Crystal) -> tuple[Crystal, int]:
 def _components(degree: int, cliques: Sequence[float]) -> float:
     """Components of all tensors of a degree, all multiplicities: [x^n] ((1-x)^-3 - 1)^k for clusters of k sites."""
     series = [0.0] + [float(comb(m + 2, 2)) for m in range(1, degree + 1)]
-    each = [round(polynomial.polypow(series, bodies)[degree]) for bodies in range(1, degree + 1)]
+    each = [round(float(polynomial.polypow(series, bodies)[degree])) for bodies in range(1, degree + 1)]
     return sum(count * components for count, components in zip(cliques, each, strict=False))
 
 
