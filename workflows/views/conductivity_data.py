@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 
 LIMITS = 200
 """How many mean free paths, and frequencies, κ is accumulated to."""
+SLOW = 1e-3
+"""Part of κ that modes of shorter mean free paths than the picture shows may carry."""
 _STYLE: dict[Any, Any] = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 _COMPONENTS = (("xx", 0, 0), ("yy", 1, 1), ("zz", 2, 2), ("yz", 1, 2), ("xz", 0, 2), ("xy", 0, 1))
 
@@ -36,10 +38,16 @@ def write_data(found: Conductivity, folder: Path) -> list[Path]:
 
 
 def path_limits(found: Conductivity) -> Floats:
-    """(LIMITS,) mean free paths in nm, evenly in their logarithm, around those that carry κ."""
+    """(LIMITS,) mean free paths in nm, evenly in their logarithm, those that carry all but SLOW of κ."""
     paths, shares = found.mean.free_paths_nm, found.mean.shares_W_per_mK
-    own = paths[np.isfinite(paths) & (paths > 0) & (shares > 0)]
-    return np.geomspace(own.min() / 1.01, own.max() * 1.01, LIMITS)
+    lowest, highest = np.inf, 0.0
+    for own, weights in zip(paths.reshape(len(paths), -1), shares.reshape(len(paths), -1), strict=True):
+        carry = np.flatnonzero(np.isfinite(own) & (own > 0) & (weights > 0))
+        order = carry[np.argsort(own[carry])]
+        fractions = np.cumsum(weights[order]) / weights[order].sum()
+        lowest = min(lowest, own[order[np.searchsorted(fractions, SLOW)]])
+        highest = max(highest, own[order[-1]])
+    return np.geomspace(lowest / 1.01, highest * 1.01, LIMITS)
 
 
 def frequency_limits(found: Conductivity) -> Floats:
