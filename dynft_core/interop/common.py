@@ -56,9 +56,9 @@ def second_order(force_field: ForceField, supercell: Supercell) -> Floats:
 
 
 def fitted_dense(force_field: ForceField, order: int, supercell: Supercell, parameters: Floats | None = None) -> Floats:
-    """Fitted constants (n, N, …, N, 3, …, 3) eV/Åⁿ of one order on `supercell`, on shortest images, without a baseline's.
+    """Fitted constants (n, N, …, N, 3, …, 3) eV/Åⁿ of one order on `supercell`, on shortest images.
 
-    Of the posterior's mean, or of `parameters` (M').
+    Without a baseline's; of the posterior's mean, or of `parameters` (M').
 
     Raises:
         InputError: an order that the force field lacks, or constants that would not fit in memory.

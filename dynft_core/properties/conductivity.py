@@ -87,7 +87,8 @@ def conductivity(
     mean = run(0, None)
     between = time.monotonic()
     found: list[Transport] = []
-    for number, parameters in enumerate(force_field.samples(samples, seed), start=1):
+    drawn = force_field.samples(samples, seed) if samples else []  # the covariance of many parameters takes seconds
+    for number, parameters in enumerate(drawn, start=1):
         try:
             found.append(run(number, parameters))
         except ImaginaryModesError:  # counted: the error bar is then infinite

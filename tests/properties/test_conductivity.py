@@ -21,6 +21,7 @@ from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.dipoles.born_charges import BornCharges
 from dynft_core.properties.conductivity import conductivity, cumulative
+from dynft_core.properties.thermal import PropertySettings, largest_error, properties
 from dynft_core.vocabulary import TransportMethod
 
 phono3py = pytest.importorskip("phono3py", reason="phono3py is not installed (extra `conductivity`)")
@@ -129,10 +130,10 @@ def test_dipoles_and_the_non_analytic_term_are_as_phono3py_reads_them(
 
 def test_error_bars_are_the_scatter_of_samples(keating_force_field: ForceField, tmp_path: Path) -> None:
     """Of force fields that each have a sample as their mean, exported one by one."""
-    wide = replace(
-        keating_force_field,
-        posterior=replace(keating_force_field.posterior, half=3e3 * keating_force_field.posterior.half),
-    )
+    truth, cell = keating_force_field, keating_force_field.supercell
+    rng = np.random.default_rng(3)
+    u = rng.normal(0.0, 0.05, (4, cell.n_atoms, 3))
+    wide = fit(truth.basis, cell, u, truth.forces(u) + rng.normal(0, 0.05, u.shape), prior="shared")
     found = conductivity(wide, TransportSettings(TEMPERATURES, MESH), samples=3, seed=5)
     one_by_one = []
     for k, parameters in enumerate(wide.samples(3, 5)):
@@ -176,6 +177,15 @@ def test_group_velocities_are_differences_of_frequencies(keating_force_field: Fo
         np.testing.assert_allclose(velocities[alone], expected[alone], rtol=1e-3, atol=2e-3)
         checked += len(alone)
     assert checked > 10
+
+
+def test_a_campaign_can_stop_by_it(keating_force_field: ForceField) -> None:
+    settings = PropertySettings(300.0, 3, MESH)
+    found = conductivity(keating_force_field, TransportSettings((300.0,), MESH), 3)
+    values = properties(keating_force_field, "conductivity", settings)
+    np.testing.assert_allclose([v.value for v in values], np.diagonal(found.mean.kappa_W_per_mK[0]), rtol=1e-9)
+    expected = np.diagonal(found.errors_W_per_mK[0]).max()
+    assert largest_error(keating_force_field, "conductivity", settings) == pytest.approx(expected, rel=1e-3)
 
 
 def test_what_is_accumulated_is_all_in_the_end() -> None:

@@ -390,7 +390,8 @@ def conductivity(
 def properties(
     force_field: ForceFieldFile,
     names: Annotated[
-        str | None, typer.Option("--property", help="phonons, free_energy, displacements, sigma_A; default: all.")
+        str | None,
+        typer.Option("--property", help="phonons, free_energy, displacements, sigma_A (default: these), conductivity."),
     ] = None,
     temperature_K: Annotated[float, typer.Option("--temperature", help="K.")] = 300.0,
     samples: Annotated[int, typer.Option(help="Samples of the posterior, for error bars.")] = 50,

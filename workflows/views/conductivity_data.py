@@ -188,6 +188,8 @@ def _dots(axes: Axes, frequencies: Floats, values: Floats, label: str) -> None:
 def _save(figure: Figure, stem: Path) -> list[Path]:
     """As PNG and as PDF."""
     files = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
+    figure.draw_without_rendering()  # lays it out, once for both
+    figure.set_layout_engine("none")
     for file in files:
         with replacing(file) as temporary, mpl.rc_context(_STYLE):
             figure.savefig(temporary, format=file.suffix[1:], dpi=160)
