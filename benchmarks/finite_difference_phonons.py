@@ -27,8 +27,8 @@ from dynft_core.storage.structures import read_perfect_structure
 from dynft_core.vocabulary import ReferenceSettings
 from workflows.campaign.jobs import reference_settings
 from workflows.campaign.paths import SUPERCELL, force_field_path
-from workflows.commands.phonons import parse_points
 from workflows.run_folder.folder import state_of
+from workflows.user_files.q_points import parse_points
 
 
 def main() -> None:

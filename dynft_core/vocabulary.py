@@ -8,9 +8,9 @@ from typing import Literal
 Role = Literal["harmonic", "initial", "flagged", "audit", "test"]
 """Why a structure is labelled. `harmonic` labels serve the first harmonic fit alone, `test` labels are never fitted."""
 
-PropertyName = Literal["phonons", "free_energy", "displacements", "sigma_A"]
+PropertyName = Literal["phonons", "free_energy", "displacements", "sigma_A", "conductivity"]
 PROPERTY_UNITS: dict[PropertyName, str] = {
-    "phonons": "THz", "free_energy": "meV/atom", "displacements": "Å²", "sigma_A": "1"
+    "phonons": "THz", "free_energy": "meV/atom", "displacements": "Å²", "sigma_A": "1", "conductivity": "W/mK"
 }  # fmt: skip
 """Properties with error bars, and the unit of each."""
 
@@ -29,6 +29,10 @@ ModelFamily = Literal["force_constants", "moment_tensor"]
 
 RadialKind = Literal["fixed", "trained"]
 """Radial functions of a moment tensor potential: polynomials, or combinations of some that are trained."""
+
+TransportMethod = Literal["rta", "lbte", "wigner"]
+"""How the thermal conductivity is computed: relaxation times, the whole linearised Boltzmann equation, or relaxation
+times and the coherences of Wigner's transport equation."""
 
 Images = Literal["shortest", "all"]
 """Where constants sit that the training supercell cannot tell apart."""

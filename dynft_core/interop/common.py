@@ -16,7 +16,7 @@ from dynft_core.models.dipoles.born_charges import BornCharges
 from dynft_core.models.force_constants.expansion.force_constants import ClusterTensors, all_orderings, force_constants
 from dynft_core.models.force_constants.expansion.images import folded_dense, holds_apart, on_shortest_images
 from dynft_core.models.force_constants.force_field import ForceField
-from dynft_core.phonons.long_range import with_baseline
+from dynft_core.phonons.long_range import baseline_pairs, with_baseline
 from dynft_core.storage.files import replacing
 
 Floats = NDArray[np.float64]
@@ -34,9 +34,13 @@ def constants(force_field: ForceField, order: int, supercell: Supercell) -> Clus
     return with_baseline(found, force_field, supercell) if order == 2 else found
 
 
-def fitted_on_shortest_images(force_field: ForceField, order: int) -> ClusterTensors:
-    """Constants without a baseline's, on the shortest images where the training supercell cannot tell images apart."""
-    found = all_orderings(force_constants(force_field.basis, force_field.posterior.mean, order))
+def fitted_on_shortest_images(force_field: ForceField, order: int, parameters: Floats | None = None) -> ClusterTensors:
+    """Constants without a baseline's, on the shortest images where the training supercell cannot tell images apart.
+
+    Of the posterior's mean, or of `parameters` (M').
+    """
+    chosen = force_field.posterior.mean if parameters is None else parameters
+    found = all_orderings(force_constants(force_field.basis, chosen, order))
     if holds_apart(force_field.supercell, force_field.basis.cutoffs[order]):
         return found
     return on_shortest_images(found, force_field.supercell)
@@ -48,7 +52,29 @@ def second_order(force_field: ForceField, supercell: Supercell) -> Floats:
     Raises:
         InputError: a baseline whose force constants are not known, or constants that would not fit in memory.
     """
-    return folded_dense(with_baseline(fitted_on_shortest_images(force_field, 2), force_field, supercell), supercell)
+    return np.asarray(fitted_dense(force_field, 2, supercell) + baseline_dense(force_field, supercell))
+
+
+def fitted_dense(force_field: ForceField, order: int, supercell: Supercell, parameters: Floats | None = None) -> Floats:
+    """Fitted constants (n, N, …, N, 3, …, 3) eV/Åⁿ of one order on `supercell`, on shortest images.
+
+    Without a baseline's; of the posterior's mean, or of `parameters` (M').
+
+    Raises:
+        InputError: an order that the force field lacks, or constants that would not fit in memory.
+    """
+    return folded_dense(fitted_on_shortest_images(force_field, order, parameters), supercell)
+
+
+def baseline_dense(force_field: ForceField, supercell: Supercell) -> Floats | float:
+    """Second-order constants (n, N, 3, 3) eV/Å² of a baseline on `supercell`, without macroscopic field; 0 without one.
+
+    Raises:
+        InputError: a baseline whose force constants are not known.
+    """
+    if (baseline := force_field.harmonic_baseline) is None:
+        return 0.0
+    return folded_dense(baseline_pairs(baseline, supercell), supercell)
 
 
 def born_charges(force_field: ForceField) -> BornCharges | None:

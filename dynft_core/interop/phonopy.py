@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dynft_core.interop.common import (
     born_charges,
-    fitted_on_shortest_images,
+    fitted_dense,
     phonopy_supercell,
     second_order,
     symbols,
@@ -19,7 +19,6 @@ from dynft_core.interop.common import (
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.born_file import write_born
-from dynft_core.models.force_constants.expansion.images import folded_dense
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.storage.segments import write_foreign_hdf5
 
@@ -53,7 +52,7 @@ def write_phono3py(force_field: ForceField, folder: Path, supercell: Supercell) 
         InputError: a force field without third order, or constants that would not fit in memory.
     """
     cell = phonopy_supercell(supercell.crystal, supercell.matrix)
-    third = folded_dense(fitted_on_shortest_images(force_field, 3), cell)
+    third = fitted_dense(force_field, 3, cell)
     second = second_order(force_field, cell)
     first = _first_atoms(cell)
     paths = [folder / "fc2.hdf5", folder / "fc3.hdf5"]

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.initial.phonon_modes import thermal_displacements
+from dynft_core.interop.phono3py import TransportSettings, require_phono3py
 from dynft_core.models.force_constants.force_field import ForceField
 from dynft_core.phonons.bands import band_path, point_name
 from dynft_core.phonons.density_of_states import mesh
@@ -26,10 +27,13 @@ from dynft_core.phonons.dynamical_matrix import (
     harmonic_constants,
     to_frequencies,
 )
+from dynft_core.properties.conductivity import conductivity
 from dynft_core.vocabulary import PropertyName
 
 Floats = NDArray[np.float64]
 
+CONDUCTIVITY_SAMPLES = 8
+"""Of the thermal conductivity, in relaxation times: each takes as long as the mean; they tell error bars to 25 %."""
 HBAR_THZ = 1e12 * units._hplanck / units._e
 """ħω in eV of a frequency of 1 THz."""
 HBAR = HBAR_THZ / THZ
@@ -72,7 +76,9 @@ class Value:
 
 
 def properties(force_field: ForceField, name: PropertyName, settings: PropertySettings) -> tuple[Value, ...]:
-    """The values of one property: a frequency each, one free energy, a displacement for each species, one σ_A.
+    """The values of one property.
+
+    A frequency each, one free energy, a displacement for each species, one σ_A, κ along three axes.
 
     Raises:
         InputError: the force field cannot give the property (no anharmonic order, imaginary modes).
@@ -86,7 +92,13 @@ def properties(force_field: ForceField, name: PropertyName, settings: PropertySe
 
 
 def largest_error(force_field: ForceField, name: PropertyName, settings: PropertySettings) -> float:
-    """The largest error bar among the values of a property, in its unit; inf when it cannot be computed yet."""
+    """The largest error bar among the values of a property, in its unit; inf when it cannot be computed yet.
+
+    Raises:
+        InputError: it never can be: the program that it takes is not installed.
+    """
+    if name == "conductivity":
+        require_phono3py()
     try:
         return max(value.error for value in properties(force_field, name, settings))
     except InputError:
@@ -173,11 +185,22 @@ def _sigma(force_field: ForceField, drawn: Floats, settings: PropertySettings, r
     return ["σ_A"], sigma[:1], sigma[1:, None]
 
 
+def _conductivity(force_field: ForceField, drawn: object, settings: PropertySettings, rng: object) -> _Computed:
+    wanted = TransportSettings((settings.temperature_K,), settings.repeats)
+    count = min(CONDUCTIVITY_SAMPLES, settings.samples)
+    found = conductivity(force_field, wanted, count, settings.seed)
+    samples = np.full((count, 3), np.nan)
+    for row, sample in zip(samples, found.samples, strict=False):  # those with imaginary modes have none
+        row[:] = np.diagonal(sample.kappa_W_per_mK[0])
+    return ["κ xx", "κ yy", "κ zz"], np.diagonal(found.mean.kappa_W_per_mK[0]), samples
+
+
 _COMPUTE: dict[PropertyName, Callable[[ForceField, Floats, PropertySettings, np.random.Generator], _Computed]] = {
     "phonons": _phonons,
     "free_energy": _free_energy,
     "displacements": _displacements,
     "sigma_A": _sigma,
+    "conductivity": _conductivity,
 }
 
 

@@ -192,6 +192,8 @@ def test_a_tolerance_has_its_unit() -> None:
         ({"property": "phonons", "tolerance": "-1 THz"}, "above 0"),
         ({"property": "free_energy", "tolerance": ""}, "meV/atom"),
         ({"property": "sigma_A", "tolerance": "0.01"}, "order"),
+        ({"property": "conductivity", "tolerance": "2 W/mK"}, "order"),
+        ({"property": "conductivity", "tolerance": "2 THz"}, "W/mK"),
         ({"property": "colour", "tolerance": "1"}, "phonons"),
     ],
 )

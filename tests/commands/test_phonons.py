@@ -15,7 +15,7 @@ from dynft_core.phonons.anharmonicity import anharmonicity
 from dynft_core.phonons.dynamical_matrix import frequencies, frequency_errors
 from dynft_core.phonons.harmonic import harmonic_forces
 from workflows.commands.app import main
-from workflows.commands.phonons import parse_mesh, parse_points
+from workflows.user_files.q_points import parse_mesh, parse_points
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -114,8 +114,8 @@ def _check_tolerance(stop: StopWhen, max_order: int) -> None:
             "convergence.stop_when.tolerance", f"a number above 0 and the unit {unit} for '{stop.property}'",
             f"'{stop.tolerance}'", f'for example "0.05{"" if unit == "1" else " " + unit}"',
         )
-    if stop.property == "sigma_A" and max_order == 2:
+    if stop.property in ("sigma_A", "conductivity") and max_order == 2:
         raise InputError(
             "convergence.stop_when.property", "a property that the orders present can give",
-            "'sigma_A' with order 2 alone", "add a cutoff for order 3, or choose phonons",
+            f"'{stop.property}' with order 2 alone", "add a cutoff for order 3, or choose phonons",
         )

@@ -136,7 +136,7 @@ class StopWhen(_Section):
     property: PropertyName
     """Property whose largest error bar decides whether more labels are needed, at the campaign's temperature."""
     tolerance: str
-    """Largest error bar with its unit: THz, meV/atom, Å² or 1, for example "0.05 THz"."""
+    """Largest error bar with its unit: THz, meV/atom, Å², 1 or W/mK, for example "0.05 THz"."""
 
     def value(self) -> float:
         """The tolerance's number, in the property's unit."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dynft_core.errors import InputError
-from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior, RadialKind
+from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior, RadialKind, TransportMethod
 from workflows.campaign.paths import FORCE_FIELD
 from workflows.commands.exit_codes import exit_code
 from workflows.commands.labels import labels_app
@@ -362,10 +362,36 @@ def phonons(
 
 
 @app.command()
+def conductivity(
+    force_field: ForceFieldFile,
+    temperatures_K: Annotated[str, typer.Option("--temperatures", help="K, for example 100,200,300.")] = "300",
+    mesh: Annotated[str, typer.Option(help="Points along the primitive cell's reciprocal vectors.")] = "11,11,11",
+    method: Annotated[
+        TransportMethod, typer.Option(help="Relaxation times, the whole Boltzmann equation, or Wigner's equation.")
+    ] = "rta",
+    isotopes: Annotated[bool, typer.Option("--isotopes", help="Scattering by natural isotopes, too.")] = False,
+    samples: Annotated[
+        int, typer.Option(help="Samples of the posterior, for error bars; each takes as long as the mean. 0: none.")
+    ] = 8,
+    born: BornFile = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of data and pictures.")
+    ] = Path("conductivity"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Thermal conductivity with error bars, by phono3py: dynft conductivity ff.h5 --temperatures 100,300 -o kappa"""
+    from workflows.commands.conductivity import ConductivityCommand, conductivity_command
+
+    asked = ConductivityCommand(temperatures_K, mesh, method, isotopes, samples, born)
+    print(conductivity_command(force_field, output, asked, as_json))
+
+
+@app.command()
 def properties(
     force_field: ForceFieldFile,
     names: Annotated[
-        str | None, typer.Option("--property", help="phonons, free_energy, displacements, sigma_A; default: all.")
+        str | None,
+        typer.Option("--property", help="phonons, free_energy, displacements, sigma_A (default: these), conductivity."),
     ] = None,
     temperature_K: Annotated[float, typer.Option("--temperature", help="K.")] = 300.0,
     samples: Annotated[int, typer.Option(help="Samples of the posterior, for error bars.")] = 50,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from dynft_core.phonons.anharmonicity import Anharmonicity, ModeAnharmonicity, a
 from dynft_core.phonons.bands import BandPath, band_path, point_name
 from dynft_core.phonons.density_of_states import density_of_states
 from dynft_core.phonons.dynamical_matrix import Images, folds, frequencies, frequency_errors
+from dynft_core.phonons.group_velocities import group_velocities
 from dynft_core.phonons.harmonic import harmonic_forces
 from dynft_core.phonons.imaginary import ImaginaryMode, imaginary_modes
 from dynft_core.phonons.long_range import going_on
@@ -27,6 +27,7 @@ from dynft_core.storage.files import making_folder, replacing
 from dynft_core.storage.json_values import json_text
 from workflows.user_files.born_charges import force_field_note
 from workflows.user_files.outputs import check_folder, replaced
+from workflows.user_files.q_points import parse_mesh, parse_points
 from workflows.user_files.structures import one_supercell, read_labelled_frames
 
 Floats = NDArray[np.float64]
@@ -58,13 +59,17 @@ class PhononSettings:
 
 @dataclass(frozen=True, eq=False)
 class _Phonons:
-    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) of approach to Γ."""
+    """Frequencies and errors (Q, 3n) THz at named points, and files written; `direction` (3,) of approach to Γ.
+
+    `velocities`: (Q, 3n, 3) km/s.
+    """
 
     q_points: Floats
     direction: Floats | None
     labels: list[str]
     found: Floats
     errors: Floats
+    velocities: Floats
     imaginary: tuple[ImaginaryMode, ...]
     files: list[str] = field(default_factory=list)
 
@@ -96,6 +101,7 @@ def phonons_command(force_field: Path, output: Path | None, settings: PhononSett
         [point_name(x, path.points) for x in q],
         frequencies(loaded, q, images=settings.images, directions=direction),
         errors,
+        group_velocities(loaded, q, settings.images),
         imaginary_modes(loaded, q, errors, settings.images, direction),
     )
     on_path: tuple[ImaginaryMode, ...] = ()
@@ -146,39 +152,6 @@ def _direction(text: str | None, force_field: ForceField) -> Floats | None:
     return np.asarray(found[0])
 
 
-def parse_points(text: str, argument: str = "--points") -> Floats:
-    """Points (Q, 3) from '0 0 0; 0.5 0 0.5' or '1/3 1/3 0'.
-
-    Raises:
-        InputError: a point that is not three numbers.
-    """
-    points, remedy = [], 'write "0 0 0; 0.5 0 0.5"' if argument == "--points" else 'for example "1 0 0"'
-    for part in (p for p in text.split(";") if p.strip()):
-        try:
-            point = [float(Fraction(word)) for word in part.replace(",", " ").split()]
-        except (ValueError, ZeroDivisionError, OverflowError):
-            point = []
-        if len(point) != 3:
-            raise InputError(argument, "three numbers for each point", f"'{part.strip()}'", remedy)
-        points.append(point)
-    if not points:
-        raise InputError(argument, "at least one point", f"'{text}'", remedy)
-    return np.array(points)
-
-
-def parse_mesh(text: str) -> tuple[int, int, int]:
-    """Three positive integers, or one for all three.
-
-    Raises:
-        InputError: something else.
-    """
-    words = text.replace(",", " ").split()
-    words = words * 3 if len(words) == 1 else words
-    if len(words) != 3 or not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
-        raise InputError("--mesh", "three positive integers", f"'{text}'", "for example '20 20 20'")
-    return int(words[0]), int(words[1]), int(words[2])
-
-
 def _write_bands(
     force_field: ForceField, path: BandPath, folder: Path, settings: PhononSettings, files: list[str]
 ) -> tuple[ImaginaryMode, ...]:
@@ -192,7 +165,13 @@ def _write_bands(
     names += [f"error{k}_THz" for k in range(1, m + 1)]
     _write_columns(folder / "bands.dat", names, np.column_stack([path.distances, q, found, errors]))
     draw_bands(path, found, errors, folder / "bands.png")
-    files += [str(folder / "bands.dat"), str(folder / "bands.png")]
+    names = [f"v{k}{axis}_km/s" for k in range(1, m + 1) for axis in "xyz"]
+    velocities = group_velocities(force_field, q, settings.images).reshape(len(q), -1)
+    _write_columns(
+        folder / "velocities.dat", ["distance_1/A", "q1", "q2", "q3", *names],
+        np.column_stack([path.distances, q, velocities]),
+    )
+    files += [str(folder / name) for name in ("bands.dat", "bands.png", "velocities.dat")]
     return _worth_naming(imaginary_modes(force_field, q, errors, settings.images, along))
 
 
@@ -228,6 +207,7 @@ def _as_values(result: _Phonons, on_path: tuple[ImaginaryMode, ...], settings: P
         "labels": result.labels,
         "frequencies_THz": result.found.tolist(),
         "errors_THz": result.errors.tolist(),
+        "group_velocities_km_per_s": result.velocities.tolist(),
         "imaginary": [{"name": mode.name, **asdict(mode)} for mode in (*result.imaginary, *on_path)],
         "images": settings.images,
         "direction": None if result.direction is None else result.direction.tolist(),

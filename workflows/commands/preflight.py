@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dynft_core.errors import InputError
 from dynft_core.expansion_choice.reach import Budget, check_budget
+from dynft_core.interop.phono3py import require_phono3py
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
@@ -28,7 +29,7 @@ def check_campaign(campaign: Campaign) -> list[str]:
     """Check what the campaign file alone does not show; returns notes for the user.
 
     Raises:
-        InputError: unusable structure, supercell, cutoffs or calculator.
+        InputError: unusable structure, supercell, cutoffs or calculator, a property whose program is not installed.
     """
     given = read_crystal(Path(campaign.crystal.structure), "crystal.structure")
     crystal = given.crystal
@@ -45,6 +46,8 @@ def check_campaign(campaign: Campaign) -> list[str]:
     family(campaign.model_settings().family)
     if campaign.cheap is not None:
         campaign.cheap.potential().check(ReferenceCell.of(supercell.atoms()))
+    if (stop := campaign.convergence.stop_when) is not None and stop.property == "conductivity":
+        require_phono3py()
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
     found += _born_notes(campaign, crystal)

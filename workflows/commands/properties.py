@@ -17,16 +17,20 @@ TITLES: dict[PropertyName, str] = {
     "free_energy": "harmonic free energy (meV/atom)",
     "displacements": "harmonic mean square displacement along one axis (Å²)",
     "sigma_A": "σ_A of structures drawn from the harmonic phonons",
+    "conductivity": "thermal conductivity in relaxation times, W/(m K)",
 }
+ASKED_FOR_ALONE: tuple[PropertyName, ...] = ("conductivity",)
+"""What takes minutes or another program; dynft conductivity tells more."""
 
 
 def properties_command(force_field: Path, names: str | None, settings: PropertySettings, as_json: bool) -> str:
-    """Compute properties with error bars; returns what to print. Without `names`: all that the force field can give.
+    """Compute properties with error bars; returns what to print. Without `names`: all but ASKED_FOR_ALONE.
 
     Raises:
         InputError: an unknown property, or a named one that the force field cannot give.
     """
-    wanted = parse_names(names) if names is not None else get_args(PropertyName)
+    quick = tuple(name for name in get_args(PropertyName) if name not in ASKED_FOR_ALONE)
+    wanted = parse_names(names) if names is not None else quick
     loaded = ForceField.load(force_field)
     found: dict[PropertyName, tuple[Value, ...]] = {}
     missing: dict[PropertyName, str] = {}
