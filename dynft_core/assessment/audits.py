@@ -211,6 +211,15 @@ def audits_needed(test: AuditTest, bounds: tuple[float, float], certainty: float
     return float(enough - test.n_audits)
 
 
+def price_of_certainty(certainty: float, degrees: float = 2 / PRIOR_SCATTER) -> dict[float, float]:
+    """Audits that it takes to tell the true error to ±10 and ±20 % with this certainty, where predictions are right.
+
+    `degrees`: as audits so far have it; by default what is assumed before there are any.
+    """
+    none = AuditTest(math.nan, 0, degrees, 0.0)
+    return {part: audits_needed(none, (1 - part, 1 + part), certainty) for part in (0.1, 0.2)}
+
+
 CONTRADICTION, CONTRADICTING_FACTOR = 0.001, 1.5
 """Two groups of labels contradict each other when chance explains that with less than this probability, and the errors
 relative to their predictions differ by more than this factor."""

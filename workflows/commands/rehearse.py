@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dynft_core.assessment.convergence import recalibration_test
 from dynft_core.errors import InputError
 from dynft_core.reference.label import read_label
 from dynft_core.reference.label_job import LabelJob
@@ -20,6 +21,7 @@ from workflows.campaign.jobs import harmonic_job, reference_settings
 from workflows.campaign.paths import JOURNAL, SUPERCELL
 from workflows.campaign_file.reading import campaign_toml, load_campaign
 from workflows.campaign_file.schema import Campaign, ReferenceSection
+from workflows.commands.dry_run import certainty_line
 from workflows.commands.preflight import check_campaign
 from workflows.driver.driver import run_campaign
 from workflows.driver.sites import label_slots, load_site
@@ -85,6 +87,7 @@ def rehearse(source: str, site: str, run: Path | None, settings: RehearsalSettin
     if status.state == "complete":
         cost = _cost(real, folder, settings)
         print("\n".join(cost_lines(events, cost, label_slots(load_site(site, folder)), real.selection.policy)))
+        print(certainty_line(real.convergence.certainty, recalibration_test(state.record).degrees))
     return exit_code(status)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.lattice.crystal import Crystal
-from dynft_core.lattice.non_diagonal import divides, divisors, smallest_cells
+from dynft_core.lattice.non_diagonal import divides, divisors, lattice_class, smallest_cells
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.symmetry.space_group import primitive, space_group
 
@@ -57,9 +57,9 @@ def _automatic(large: Ints, unit: Crystal) -> tuple[list[Ints], list[Ints]]:
     rotations = space_group(unit).rotations
     most = abs(round(float(np.linalg.det(large)))) // LARGEST_PART
     first = [m for m in smallest_cells(large, unit.cell, rotations) if _size(m) <= most and _size(m) * unit.n_atoms > 1]
-    own = {m.tobytes() for m in first}
+    own = {lattice_class(m, rotations) for m in first}
     all_cells = [m for m in divisors(large, unit.cell, rotations, most) if _size(m) * unit.n_atoms > 1]
-    return first, [m for m in all_cells if m.tobytes() not in own][:MOST_CELLS]
+    return first, [m for m in all_cells if lattice_class(m, rotations) not in own][:MOST_CELLS]
 
 
 def _size(matrix: Ints) -> int:
