@@ -49,7 +49,7 @@ PRIOR_POWER, POWER_SPREAD = 0.8, 0.4
 """b assumed before there are audits, with its standard deviation; 0.6 to 1.9 in silicon, by the orders present."""
 OTHER_BIAS = 0.15
 """Standard deviation assumed of ln (error / prediction)² of labels chosen otherwise than audits, against audits: what
-silicon's initial labels show (`benchmarks.other_labels`)."""
+initial and flagged labels of silicon show (`benchmarks/false_convergence.py`, column "others")."""
 MOST_NEEDED = 1000
 """Audits beyond which it makes no sense to count."""
 RARE_FACTOR, MISSED = 5.5, 0.1

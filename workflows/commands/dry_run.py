@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dynft_core.assessment.audits import audit_steps, price_of_certainty
+from dynft_core.assessment.audits import audit_steps
 from dynft_core.errors import CampaignFailedError
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.reference.calculators import runs_in_process
@@ -24,6 +24,7 @@ from workflows.run_folder.identity import refuse_other_campaign, same_settings
 from workflows.run_folder.snapshot import Snapshots
 from workflows.user_files.born_charges import campaign_born_charges
 from workflows.user_files.crystals import read_crystal
+from workflows.views.certainty import certainty_line
 from workflows.views.progress import duration
 
 PROVIDER = ("nodes_per_block", "cores_per_node", "init_blocks", "min_blocks", "max_blocks", "walltime", "partition",
@@ -81,13 +82,6 @@ def dry_run_lines(campaign: Campaign, folder: Path, site: str) -> list[str]:
         f"{'next' if before else 'first'} task{'' if len(first) == 1 else 's'}: {', '.join(first[:MOST_TASKS])}{more}",
         f"reference calculations{' left' if before else ''}: {known + ', and ' if known else ''}what the walkers flag",
     ]
-
-
-def certainty_line(certainty: float, degrees: float | None = None) -> str:
-    """What it costs to know the error; `degrees` (see `AuditTest`): as the audits of a rehearsal scatter."""
-    price = price_of_certainty(certainty) if degrees is None else price_of_certainty(certainty, degrees)
-    parts = " and ".join(f"{n:.0f} tell it to ±{part:.0%}" for part, n in price.items())
-    return f"audits: about {parts} with {certainty:.0%} certainty (convergence.audit_ratio); each is a label, and trains"
 
 
 def _resumed(state: State, campaign: Campaign) -> State:

@@ -21,13 +21,13 @@ from workflows.campaign.jobs import harmonic_job, reference_settings
 from workflows.campaign.paths import JOURNAL, SUPERCELL
 from workflows.campaign_file.reading import campaign_toml, load_campaign
 from workflows.campaign_file.schema import Campaign, ReferenceSection
-from workflows.commands.dry_run import certainty_line
 from workflows.commands.preflight import check_campaign
 from workflows.driver.driver import run_campaign
 from workflows.driver.sites import label_slots, load_site
 from workflows.run_folder.checks import check_run_folder
 from workflows.user_files.crystals import read_crystal
 from workflows.views.live import Display
+from workflows.views.certainty import certainty_line
 from workflows.views.progress import duration
 from workflows.views.status import Status
 from workflows.views.summary import closing_lines, exit_code

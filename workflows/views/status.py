@@ -28,9 +28,9 @@ from dynft_core.reference.failures import FailureKind
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.cost import PAYS
 from dynft_core.storage.structures import read_cell
+from workflows.campaign.buying import law_of
 from workflows.campaign.jobs import convergence_settings
 from workflows.campaign.paths import JOURNAL
-from workflows.campaign.buying import law_of
 from workflows.campaign.state import State
 from workflows.campaign_file.groups import WalkerGroup
 from workflows.run_folder.folder import lost_force_field
