@@ -26,8 +26,8 @@ from workflows.driver.driver import run_campaign
 from workflows.driver.sites import label_slots, load_site
 from workflows.run_folder.checks import check_run_folder
 from workflows.user_files.crystals import read_crystal
-from workflows.views.live import Display
 from workflows.views.certainty import certainty_line
+from workflows.views.live import Display
 from workflows.views.progress import duration
 from workflows.views.status import Status
 from workflows.views.summary import closing_lines, exit_code
