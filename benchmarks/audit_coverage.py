@@ -1,17 +1,19 @@
 """Is the true error where a campaign says it is? Simulated audits of known errors, stopped as a campaign stops.
 
-    python -m benchmarks.audit_coverage [--campaigns 2000] [--certainty 0.95]
+    python -m benchmarks.audit_coverage [--campaigns 2000] [--certainty 0.95] [--bounds 0.87 1.12]
 
 (error / prediction)² of a structure is drawn from a distribution, and a campaign audits such structures as it does in
-reality: the schedule's first ones, then as many as its verdict wants, until all checks hold or its patience ends
-("cannot say"). The prediction is that of a fit that has met no rare structures, either: right for the others. The scale
-R of the audits is right when the true one is where the campaign says:
+reality: one by one while it walks, as long as the certainty lacks them and the schedule has them, then as many as its
+verdict wants, until all checks hold or its patience ends ("cannot say"). The prediction is that of a fit that has met
+no rare structures, either: right for the others. The scale R of the audits is right when the true one is where the
+campaign says:
 
     scatter   R × interval from the scatter of its audits, at the certainty asked for
     bounds    R × `audit_ratio`, what "converged" asks of the scale
     told      up to `AuditTest.highest`, which allows for a kind of structures that no audit has met
 
-The second table is of a fixed number of audits, whatever they say.
+The second table is of a fixed number of audits, whatever they say; the third of campaigns with further labels, left out
+in turn, whose errors differ from those of audits by a factor, the same for all.
 """
 
 from __future__ import annotations
@@ -31,10 +33,12 @@ from dynft_core.assessment.convergence import (
     FitPoint,
     WalkerProgress,
     assess,
+    audits_suffice,
     most_audits,
     recalibration_test,
 )
 
+NONE: NDArray[np.float64] = np.zeros(0)
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 RARE, CARRIED = 0.05, 0.6
 """Share of the structures in the mixture that are rare, and the part of the squared error that they carry."""
@@ -70,22 +74,27 @@ CLASSES: dict[str, tuple[Draw, float]] = {
 """How to draw (error / prediction)², and the true ratio, the square root of its mean."""
 
 
-def record_of(squares: NDArray[np.float64]) -> ConvergenceRecord:
+def record_of(squares: NDArray[np.float64], others: NDArray[np.float64]) -> ConvergenceRecord:
     """A campaign of which everything but the audits is settled."""
+    audits, further = (tuple(AuditScore(float(q) ** 0.5, 1.0) for q in x) for x in (squares, others))
     fits = tuple(FitPoint(n, 1.0) for n in (1, 10, 20))
     walkers = tuple(WalkerProgress(w, 2.0, 0.1) for w in range(4))
-    return ConvergenceRecord(fits, tuple(AuditScore(float(q) ** 0.5, 1.0) for q in squares), walkers)
+    return ConvergenceRecord(fits, audits, walkers, others=further)
 
 
-def campaign(squares: NDArray[np.float64], settings: ConvergenceSettings) -> tuple[bool, AuditTest]:
+def campaign(
+    squares: NDArray[np.float64], settings: ConvergenceSettings, others: NDArray[np.float64] = NONE
+) -> tuple[bool, AuditTest]:
     """Whether a campaign that meets structures of these (error / prediction)² converges, and its audits at the end."""
-    n = SCHEDULED
+    n = 1
+    while n < SCHEDULED and not audits_suffice(record_of(squares[:n], others), settings):
+        n += 1
     while True:
-        record = record_of(squares[:n])
+        record = record_of(squares[:n], others)
         verdict = assess(record, settings)
         if verdict.converged or n >= most_audits(settings):
             return verdict.converged, recalibration_test(record)
-        n = min(n + min(max(verdict.audits_wanted, 1), TOGETHER), most_audits(settings))
+        n = min(n + min(max(verdict.audits_wanted[0], 1), TOGETHER), most_audits(settings))
 
 
 def shares(tests: list[AuditTest], true: float, settings: ConvergenceSettings) -> str:
@@ -102,6 +111,13 @@ def shares(tests: list[AuditTest], true: float, settings: ConvergenceSettings) -
     return f"{scatter:9.1%}{bounds:9.1%}{told:9.1%}{f'+{half:.0%}':>12s}{f'× {rare:.2f}':>12s}"
 
 
+def row_of(ended: list[tuple[bool, AuditTest]], true: float, settings: ConvergenceSettings) -> str:
+    """How many campaigns converged, with how many audits, and how right they are."""
+    tests = [test for converged, test in ended if converged]
+    part, mean = len(tests) / len(ended), np.mean([test.n_audits for test in tests]) if tests else np.nan
+    return f"{part:11.1%}{1 - part:12.1%}{mean:8.1f}{shares(tests, true, settings)}"
+
+
 TITLES = f"{'scatter':>9s}{'bounds':>9s}{'told':>9s}{'known to':>12s}{'at most':>12s}"
 
 
@@ -109,8 +125,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--campaigns", type=int, default=2000)
     parser.add_argument("--certainty", type=float, default=0.95)
+    parser.add_argument("--bounds", type=float, nargs=2, default=ConvergenceSettings.audit_ratio)
     arguments = parser.parse_args()
-    plain = ConvergenceSettings(certainty=arguments.certainty)
+    plain = ConvergenceSettings(certainty=arguments.certainty, audit_ratio=tuple(arguments.bounds))
     print(f"stopping as a campaign does; a kind of structures allowed for is {RARE_FACTOR:g} times as wrong")
     print(f"{'squared errors':<20s}{'audits ≥':>9s}{'converged':>11s}{'cannot say':>12s}{'audits':>8s}{TITLES}")
     for fewest in (plain.audits, ENOUGH):
@@ -118,16 +135,23 @@ def main() -> None:
         for name, (draw, true) in CLASSES.items():
             rng = np.random.default_rng(1)
             ended = [campaign(draw(rng, most_audits(settings)), settings) for _ in range(arguments.campaigns)]
-            tests = [test for converged, test in ended if converged]
-            part, mean = len(tests) / len(ended), np.mean([test.n_audits for test in tests]) if tests else np.nan
-            print(f"{name:<20s}{fewest:9d}{part:11.1%}{1 - part:12.1%}{mean:8.1f}{shares(tests, true, settings)}")
+            print(f"{name:<20s}{fewest:9d}{row_of(ended, true, settings)}")
     print("\nafter so many audits, converged or not")
     print(f"{'squared errors':<20s}{'audits':>9s}{TITLES}")
     for name, (draw, true) in CLASSES.items():
         for n in (8, 12, 20, 40):
             rng = np.random.default_rng(2)
-            tests = [recalibration_test(record_of(draw(rng, n))) for _ in range(arguments.campaigns)]
+            tests = [recalibration_test(record_of(draw(rng, n), NONE)) for _ in range(arguments.campaigns)]
             print(f"{name:<20s}{n:9d}{shares(tests, true, plain)}")
+    print("\nwith further labels, whose errors are so many times as large; χ², 8 degrees")
+    print(f"{'labels':<10s}{'errors':<10s}{'converged':>20s}{'cannot say':>12s}{'audits':>8s}{TITLES}")
+    for n, factor in ((0, 1.0), (2, 1.0), (2, 1.05), (2, 1.2), (12, 0.9), (12, 1.0), (12, 1.05), (12, 1.1), (12, 1.5)):
+        rng = np.random.default_rng(3)
+        ended = []
+        for _ in range(arguments.campaigns):
+            others = factor**2 * chi_squared(rng, n)
+            ended.append(campaign(chi_squared(rng, most_audits(plain)), plain, others))
+        print(f"{n:<10d}× {factor:<17g}{row_of(ended, 1.0, plain)}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
 
 Silicon, the embedded Tersoff potential as truth, 300 K, small cells (64 atoms unless the start says otherwise), so that
 a campaign takes half a minute on one core. Each runs in this process, without Parsl. Ratio: predicted over true RMSE,
-the true one on 100 structures of a run of its own; "plain": without the scale that its audits gave it. A campaign
-that did not converge says that it cannot vouch for its prediction.
+the true one on 100 structures of a run of its own; "plain": without the scale that its audits gave it; "others": error
+over prediction of labels that are no audits, left out, relative to audits. A campaign that did not converge says that
+it cannot vouch for its prediction.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from in_process import run
 
-from dynft_core.assessment.convergence import error_interval, recalibration
+from dynft_core.assessment.convergence import error_interval, recalibration, recalibration_test
 from workflows.campaign.jobs import convergence_settings
 from workflows.campaign.state import State
 from workflows.campaign_file.reading import BUILT_IN, parse_campaign
@@ -73,10 +75,17 @@ def row_of(state: State) -> dict[str, Any]:
     true = 1e3 * max(state.evaluations, key=lambda e: e.force_field).rmse_eV_A
     return {
         "predicted": predicted, "true": true, "ratio": predicted / true, "labels": state.n_labels,
-        "plain": predicted / recalibration(state.record) / true,
+        "plain": predicted / recalibration(state.record) / true, "others": others_ratio(state),
         "verdict": "converged" if state.verdict.converged else "cannot say", "reason": state.reason,
         "walked_ps": state.walks.steps * state.campaign.dynamics.timestep_fs / 1000,
     }  # fmt: skip
+
+
+def others_ratio(state: State) -> float:
+    """Error / prediction of labels that are no audits over that of the audits; nan without any."""
+    record = state.record
+    audits = recalibration_test(replace(record, others=()))
+    return recalibration_test(replace(record, audits=record.others, others=())).ratio / audits.ratio
 
 
 def main() -> None:
@@ -86,7 +95,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write all numbers there")
     arguments = parser.parse_args()
     names = arguments.only.split(";") if arguments.only else list(STARTS)
-    titles = f"{'predicted':>11s}{'true':>8s}{'ratio':>7s}{'plain':>8s}{'labels':>8s}{'ps':>7s}"
+    titles = f"{'predicted':>11s}{'true':>8s}{'ratio':>7s}{'plain':>8s}{'others':>8s}{'labels':>8s}{'ps':>7s}"
     print(f"{'start':<34s}{'seed':>5s}{titles}  verdict")
     rows = []
     for name in names:
@@ -96,8 +105,8 @@ def main() -> None:
             rows.append(row)
             numbers = (
                 f"{row['predicted']:11.2f}{row['true']:8.2f}"
-                f"{row['ratio']:7.2f}{row['plain']:8.2f}{row['labels']:8d}{row['walked_ps']:7.1f}"
-                if "ratio" in row else f"{'–':>11s}{'–':>8s}{'–':>7s}{'–':>8s}{row['labels']:8d}{'–':>7s}"
+                f"{row['ratio']:7.2f}{row['plain']:8.2f}{row['others']:8.2f}{row['labels']:8d}{row['walked_ps']:7.1f}"
+                if "ratio" in row else f"{'–':>11s}{'–':>8s}{'–':>7s}{'–':>8s}{'–':>8s}{row['labels']:8d}{'–':>7s}"
             )  # fmt: skip
             print(f"{name:<34s}{seed:5d}{numbers}  {row['verdict']}: {row['reason']}", flush=True)
     if arguments.json:

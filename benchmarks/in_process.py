@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from heapq import heappop, heappush
 from pathlib import Path
+from typing import Any
 
 import dynft_core.tasks.tasks
 from workflows.campaign.actions import Action
@@ -17,13 +18,20 @@ from workflows.driver.executors import FUNCTIONS
 from workflows.run_folder.folder import prepared, state_of
 from workflows.run_folder.identity import first_event
 
+Outcome = Any
+"""Of whichever task."""
 
-def run(campaign: Campaign, folder: Path, duration: Callable[[Action], float] = lambda action: 0.0) -> State:
+
+def run(
+    campaign: Campaign, folder: Path, duration: Callable[[Action], float] = lambda action: 0.0,
+    changed: Callable[[Action, Outcome], Outcome] = lambda action, outcome: outcome,
+) -> State:  # fmt: skip
     """To its end, from its start or from where its journal leads, each answer through JSON.
 
     Tasks end in the order in which they would.
 
     `duration`: how long one would take on a site with room for all; by default they end in the order asked for.
+    `changed`: what is made of a task's outcome, where it is to cost what it does not.
     """
     with prepared(campaign, "", folder):
         state = state_of(folder) if first_event(folder) else start(campaign, str(folder))[0]
@@ -34,6 +42,6 @@ def run(campaign: Campaign, folder: Path, duration: Callable[[Action], float] = 
             for action in actions:
                 heappush(under_way, (now + duration(action), begun := begun + 1, action))
             now, _, action = heappop(under_way)
-            outcome = getattr(dynft_core.tasks.tasks, FUNCTIONS[action.kind])(action.job)
+            outcome = changed(action, getattr(dynft_core.tasks.tasks, FUNCTIONS[action.kind])(action.job))
             state, actions = advance(state, json.loads(json.dumps(outcome_event(action, outcome))))
     return state

@@ -17,6 +17,7 @@ import ase.io
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import label_cells
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.models.force_constants.fitting import refit
 from dynft_core.reference.cheap import CheapPotential
@@ -68,7 +69,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with prim.xyz, ref.xyz and data.xyz")
     parser.add_argument("--cheap", default="chgnet.model.dynamics:CHGNetCalculator", help="the cheap potential")
     parser.add_argument("--seeds", type=int, default=5, help="random orders of the labels")
+    parser.add_argument("--cells", action="store_true", help="what labels of small cells spare; no data needed")
     arguments = parser.parse_args()
+    if arguments.cells:
+        label_cells.compare(arguments.seeds)
+        return
     if arguments.data is None or not (arguments.data / "data.xyz").is_file():
         print("SrTiO3 cheap: skipped, there are no labels: give --data FOLDER with prim.xyz, ref.xyz and data.xyz")
         return

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Role = Literal["harmonic", "initial", "flagged", "audit", "test"]
-"""Why a structure is labelled. `harmonic` labels serve the first harmonic fit alone, `test` labels are never fitted."""
+Role = Literal["harmonic", "initial", "flagged", "chosen", "audit", "test"]
+"""Why a structure is labelled. `harmonic` labels serve the first harmonic fit alone, `test` labels are never fitted;
+`chosen` ones tell most of the walks for what they cost."""
 
 PropertyName = Literal["phonons", "free_energy", "displacements", "sigma_A", "conductivity"]
 PROPERTY_UNITS: dict[PropertyName, str] = {
@@ -43,6 +44,8 @@ Precision = Literal["double", "single"]
 
 SUPERCELL = "supercell.xyz"
 """The campaign's supercell, in its run folder; other reference cells lie in `cells/`."""
+LABEL_CELLS, FIRST_LABEL_CELLS = "cells/label-*.xyz", "cells/label-q-*.xyz"
+"""Small cells of a run folder in which labels may be computed, and those of them that the start is labelled in."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,13 @@ out. But the force field itself tells how hot the moment was for it: what is lef
 force of the highest order that is kept, as c^b, b from the audits themselves. The mean of c^b over the walks costs no
 label, so each (error / prediction)² is taken from its own c to that mean. That saves half of the audits and more.
 
+*What other labels add.* Structures that were flagged, or that a campaign begins with, are predicted by all other labels
+as well, at no cost. They were not drawn from the walks, so their ratios, taken to the walks by the same regression, may
+differ from those of audits by an unknown factor e^δ, the same for all of them: δ is normal, with at least the standard
+deviation `OTHER_BIAS` and as much more as the difference found shows beyond the scatter. All m of them together count
+as m / (1 + m δ²/scatter) audits: never more than a few, and nothing where they contradict the audits. Weights by the
+probability to be selected would say nothing: what is flagged makes up a hundredth of the walks, and weighs that much.
+
 *When the first is taken.* A walker starts at rest and is colder than the crystal for some periods of its thermostat;
 its errors are small then and say little of those to come. So audits begin when it has been heated.
 """
@@ -29,7 +36,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.special import fdtrc, stdtr, stdtrit  # scipy.stats takes half a second to import
 
@@ -40,6 +47,9 @@ PRIOR_SCATTER, PRIOR_AUDITS = 0.25, 4
 error), and how many audits that assumption is worth."""
 PRIOR_POWER, POWER_SPREAD = 0.8, 0.4
 """b assumed before there are audits, with its standard deviation; 0.6 to 1.9 in silicon, by the orders present."""
+OTHER_BIAS = 0.15
+"""Standard deviation assumed of ln (error / prediction)² of labels chosen otherwise than audits, against audits: what
+initial and flagged labels of silicon show (`benchmarks/false_convergence.py`, column "others")."""
 MOST_NEEDED = 1000
 """Audits beyond which it makes no sense to count."""
 RARE_FACTOR, MISSED = 5.5, 0.1
@@ -56,24 +66,30 @@ class AuditTest:
         n_audits: how many there are.
         degrees: ν, independent force components that one audit counts as.
         certainty: probability that θ lies within the bounds asked for, as far as the scatter of the audits tells.
+        further: how many audits the other labels are worth.
     """
 
     ratio: float
     n_audits: int
     degrees: float
     certainty: float
+    further: float = 0.0
 
     @property
     def standard_error(self) -> float:
         """Standard error of the ratio; nan before the first audit."""
-        return self.ratio / _weight(self.n_audits, self.degrees) if self.n_audits else math.nan
+        return self.ratio / self._weight if self.n_audits else math.nan
+
+    @property
+    def _weight(self) -> float:
+        return _weight(self.n_audits + self.further, self.degrees)
 
     def interval(self, probability: float = 0.95) -> tuple[float, float]:
         """Where θ lies with this probability, as far as the scatter of the audits tells."""
         if not self.n_audits:
             return 0.0, math.inf
         t = float(stdtrit(_freedom(self.n_audits), (1 + probability) / 2))
-        factor = math.exp(min(t / _weight(self.n_audits, self.degrees), 100.0))
+        factor = math.exp(min(t / self._weight, 100.0))
         return self.ratio / factor, self.ratio * factor
 
     @property
@@ -94,27 +110,33 @@ def _freedom(n_audits: int) -> float:
     return PRIOR_AUDITS + n_audits - 1
 
 
-def _weight(n_audits: int, degrees: float) -> float:
+def _weight(n_audits: float, degrees: float) -> float:
     """1 / (standard deviation of ln(R / θ))."""
     return math.sqrt(2 * n_audits * degrees)
 
 
+Squares = Sequence[float]
+"""(error / prediction)² of labels."""
+
+
 def as_walked(
-    squared_ratios: Sequence[float], highest_orders: Sequence[float], walked: Sequence[float]
-) -> tuple[list[float], float]:
+    squared_ratios: Squares, highest_orders: Sequence[float], walked: Sequence[float],
+    others: tuple[Squares, Sequence[float]] = ((), ()),
+) -> tuple[list[float], list[float], float]:  # fmt: skip
     """(error / prediction)² of audits as they would be on average over the walks, and the scatter that this adds.
 
     Args:
         highest_orders: rms force of the highest order in each, any unit; where one is not a positive number, nothing
             changes.
         walked: the same in other structures of the walks.
+        others: both of other labels, which the same regression takes there.
 
     Returns:
-        The ratios, and the relative variance of the walks' mean, times the number of audits.
+        The ratios, those of the others, and the relative variance of the walks' mean, times the number of audits.
     """
     everywhere = [*walked, *highest_orders]
-    if not squared_ratios or not all(c > 0 for c in everywhere):
-        return list(squared_ratios), 0.0
+    if not squared_ratios or not all(c > 0 for c in (*everywhere, *others[1])):
+        return list(squared_ratios), list(others[0]), 0.0
     x, y = [2 * math.log(c) for c in highest_orders], [math.log(q) if q > 0 else 0.0 for q in squared_ratios]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / PRIOR_SCATTER
@@ -123,29 +145,46 @@ def as_walked(
     powers = [c ** (2 * power) for c in everywhere]
     mean = sum(powers) / len(powers)
     variance = sum((p / mean - 1) ** 2 for p in powers) / max(len(powers) - 1, 1)
-    found = [q * mean / c ** (2 * power) for q, c in zip(squared_ratios, highest_orders, strict=True)]
-    return found, variance * len(x) / len(powers)
+    found, further = (
+        [q * mean / c ** (2 * power) for q, c in zip(*labels, strict=True)]
+        for labels in ((squared_ratios, highest_orders), others)
+    )
+    return found, further, variance * len(x) / len(powers)
 
 
 def audit_test(
-    squared_ratios: Sequence[float], bounds: tuple[float, float], further_scatter: float = 0.0
+    squared_ratios: Squares, bounds: tuple[float, float], further_scatter: float = 0.0, others: Squares = ()
 ) -> AuditTest:
     """Test audits by their (error / prediction)² against bounds on θ.
 
-    `further_scatter`: relative variance of each beside what their own scatter shows.
+    `further_scatter`: relative variance of each beside what their own scatter shows; `others`: of labels that are no
+    audits.
     """
     n = len(squared_ratios)
     mean = sum(squared_ratios) / n if n else math.nan
     if not mean > 0:
         return AuditTest(mean, n, 2 / PRIOR_SCATTER, 0.0)
     spread = sum((q / mean - 1) ** 2 for q in squared_ratios)
-    degrees = 2 / ((PRIOR_AUDITS * PRIOR_SCATTER + spread) / _freedom(n) + further_scatter)
-    ratio = math.sqrt(mean)
-    return AuditTest(ratio, n, degrees, _certainty(ratio, n, degrees, bounds))
+    scatter = (PRIOR_AUDITS * PRIOR_SCATTER + spread) / _freedom(n) + further_scatter
+    further = _worth(mean, n, others, scatter)
+    if further:
+        mean = (n * mean + further * sum(others) / len(others)) / (n + further)
+    test = AuditTest(math.sqrt(mean), n, 2 / scatter, 0.0, further)
+    return replace(test, certainty=_certainty(test, n, bounds))
 
 
-def _certainty(ratio: float, n_audits: int, degrees: float, bounds: tuple[float, float]) -> float:
-    weight = _weight(n_audits, degrees)
+def _worth(mean: float, n_audits: int, others: Squares, scatter: float) -> float:
+    """How many audits of this mean other labels are worth; the better, the less their ratio may differ from it."""
+    other = sum(others) / len(others) if others else 0.0
+    if not other > 0:
+        return 0.0
+    beyond_chance = math.log(other / mean) ** 2 - scatter * (1 / n_audits + 1 / len(others))
+    return 1 / (1 / len(others) + max(OTHER_BIAS**2, beyond_chance) / scatter)
+
+
+def _certainty(test: AuditTest, n_audits: int, bounds: tuple[float, float]) -> float:
+    """That so many audits would have, at the present ratio."""
+    weight, ratio = _weight(n_audits + test.further, test.degrees), test.ratio if test.n_audits else 1.0
     low, high = (float(stdtr(_freedom(n_audits), weight * math.log(ratio / bound))) for bound in reversed(bounds))
     return high - low
 
@@ -161,15 +200,24 @@ def audits_needed(test: AuditTest, bounds: tuple[float, float], certainty: float
     if not bounds[0] < ratio < bounds[1]:
         return math.nan
     few, enough = test.n_audits, MOST_NEEDED
-    if _certainty(ratio, enough, test.degrees, bounds) < certainty:
+    if _certainty(test, enough, bounds) < certainty:
         return math.nan
     while enough - few > 1:
         middle = (few + enough) // 2
-        if _certainty(ratio, middle, test.degrees, bounds) < certainty:
+        if _certainty(test, middle, bounds) < certainty:
             few = middle
         else:
             enough = middle
     return float(enough - test.n_audits)
+
+
+def price_of_certainty(certainty: float, degrees: float = 2 / PRIOR_SCATTER) -> dict[float, float]:
+    """Audits that it takes to tell the true error to ±10 and ±20 % with this certainty, where predictions are right.
+
+    `degrees`: as audits so far have it; by default what is assumed before there are any.
+    """
+    none = AuditTest(math.nan, 0, degrees, 0.0)
+    return {part: audits_needed(none, (1 - part, 1 + part), certainty) for part in (0.1, 0.2)}
 
 
 CONTRADICTION, CONTRADICTING_FACTOR = 0.001, 1.5

@@ -92,13 +92,14 @@ class WalkerProgress:
 class ConvergenceRecord:
     """What a campaign knows about itself; fits and audits in the order they were made.
 
-    `walked_difficulty`: as in an audit, of other structures of the walks.
+    `walked_difficulty`: as in an audit, of other structures of the walks; `others`: labels that are no audits.
     """
 
     fits: tuple[FitPoint, ...]
     audits: tuple[AuditScore, ...]
     walkers: tuple[WalkerProgress, ...]
     walked_difficulty: tuple[float, ...] = ()
+    others: tuple[AuditScore, ...] = ()
 
 
 def assess(
@@ -225,6 +226,12 @@ def recalibration_test(record: ConvergenceRecord) -> AuditTest:
     return _test(record.audits, record, UNBOUNDED)
 
 
+def audits_suffice(record: ConvergenceRecord, settings: ConvergenceSettings) -> bool:
+    """Whether there are as many audits as are asked for, and they tell the true error as well as that is asked."""
+    enough = len(record.audits) >= settings.audits
+    return enough and audits_test(record, settings).certainty >= settings.certainty
+
+
 def audited_rmse(record: ConvergenceRecord) -> float:
     """The error that the audits found, rms, eV/Å. nan before the first."""
     return rms([audit.rmse_eV_A for audit in record.audits])
@@ -253,17 +260,28 @@ def _by_temperature(record: ConvergenceRecord) -> list[list[AuditScore]]:
     """The audits of each temperature; those of which it is not known together."""
     groups: dict[float, list[AuditScore]] = {}
     for audit in record.audits:
-        groups.setdefault(0.0 if math.isnan(audit.temperature_K) else audit.temperature_K, []).append(audit)
+        groups.setdefault(_temperature(audit), []).append(audit)
     return list(groups.values())
+
+
+def _temperature(label: AuditScore) -> float:
+    return 0.0 if math.isnan(label.temperature_K) else label.temperature_K
 
 
 def _test(
     audits: Sequence[AuditScore], record: ConvergenceRecord, bounds: tuple[float, float], scale: float = 1.0
 ) -> AuditTest:
-    known = [a for a in audits if a.predicted_eV_A > 0]
-    squares = [(a.rmse_eV_A / (scale * a.predicted_eV_A)) ** 2 for a in known]
-    ratios, scatter = as_walked(squares, [a.difficulty for a in known], record.walked_difficulty)
-    return audit_test(ratios, bounds, scatter)
+    temperatures = {_temperature(audit) for audit in audits}
+    others = [label for label in record.others if _temperature(label) in temperatures]
+    own, further = _squares(audits, scale), _squares(others, scale)
+    ratios, beside, scatter = as_walked(*own, record.walked_difficulty, further)
+    return audit_test(ratios, bounds, scatter, beside)
+
+
+def _squares(labels: Sequence[AuditScore], scale: float) -> tuple[list[float], list[float]]:
+    """(error / prediction)² of labels, and how hard they are."""
+    known = [a for a in labels if a.predicted_eV_A > 0]
+    return [(a.rmse_eV_A / (scale * a.predicted_eV_A)) ** 2 for a in known], [a.difficulty for a in known]
 
 
 def quiet_ps(record: ConvergenceRecord) -> float:

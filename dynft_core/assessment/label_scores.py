@@ -63,11 +63,12 @@ def tested(
     initial: Iterable[StructureRef],
     read: Callable[[StructureRef], Frame],
     without: Callable[[M, Sequence[Frame]], M],
+    others: Iterable[StructureRef] = (),
 ) -> tuple[M, tuple[Score, ...], tuple[str, ...]]:
-    """Test a fit of labels alone by its audits: (model, their scores, keys of the initial labels set aside).
+    """Test a fit of labels alone by its audits: (model, scores, keys of the initial labels set aside).
 
-    `audits`, `initial`: those that the fit does not hold are passed over; `read`: gives the label of a structure;
-    `without`: the fit without some of its labels.
+    The scores are those of the audits, then of `others`. Of these, and of `audits` and `initial`, what the fit does not
+    hold is passed over; `read`: gives the label of a structure; `without`: the fit without some of its labels.
     """
     own_audits = [ref for ref in audits if ref.key in fitted.labels]
     own_initial = [ref for ref in initial if ref.key in fitted.labels]
@@ -81,10 +82,12 @@ def tested(
     gone = unlike(own_initial[:: max(1, -(-len(own_initial) // MAX_TESTED))])
     if gone and len(own_initial) > MAX_TESTED:
         gone = unlike(own_initial)
-    if not gone:
-        return fitted, scores, ()
-    changed = without(fitted, [read(ref) for ref in gone])
-    return changed, left_out_scores(changed, own_audits, audited), tuple(ref.key for ref in gone)
+    if gone:
+        fitted = without(fitted, [read(ref) for ref in gone])
+        scores = left_out_scores(fitted, own_audits, audited)
+    further = [ref for ref in others if ref.key in fitted.labels]
+    scores += left_out_scores(fitted, further, [read(ref) for ref in further])
+    return fitted, scores, tuple(ref.key for ref in gone)
 
 
 def _squares(scores: Sequence[Score]) -> list[float]:

@@ -110,6 +110,11 @@ def divisors(matrix: Ints, cell: Floats, rotations: Ints, most: int | None = Non
     return sorted((reduced(m, cell) for m in different), key=lambda m: (_determinant(m), _spread(m, cell)))
 
 
+def lattice_class(matrix: Ints, rotations: Ints) -> bytes:
+    """What is the same for cells (3, 3) whose lattices a rotation (G, 3, 3) of the crystal maps onto each other."""
+    return min(Cosets.of(np.ascontiguousarray(matrix @ w.T)).hermite.tobytes() for w in rotations)
+
+
 def divides(matrix: Ints, larger: Ints) -> bool:
     """Whether the cell `larger` is a repetition of the cell `matrix`."""
     return len(_that_divide(larger, matrix[None])) == 1

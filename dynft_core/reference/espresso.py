@@ -35,7 +35,9 @@ from ase.io.espresso_namelist.keys import pw_keys
 
 from dynft_core.errors import InputError, Problems, in_words, nearest
 from dynft_core.reference.dft_code import DftCode, Parameters, Report, Sought, bad_parameter, is_number
+from dynft_core.reference.espresso_run import listed_points
 from dynft_core.reference.failures import LabelError, Message, named
+from dynft_core.reference.k_points import is_list, same_list
 
 SITE = frozenset({"command", "pseudo_dir"})
 DEBIAN_PSEUDOPOTENTIALS = Path("/usr/share/espresso/pseudo")
@@ -65,6 +67,8 @@ def make_espresso(parameters: Parameters, directory: Path) -> Any:
     given = {name: value for name, value in parameters.items() if name not in SITE}
     data = namelists(given.pop("input_data", {}))
     data["control"] = {"disk_io": "none", **data["control"], "calculation": "scf", "tprnfor": True, "outdir": "./"}
+    if is_list(given.get("kpts")):
+        given["kpts"] = np.array(given["kpts"], dtype=np.float64)
     profile = EspressoProfile(pw_command(parameters), str(_folder(parameters)))
     make: Any = _FromMoments  # its constructor has no types
     return make(profile=profile, directory=str(directory), input_data=data, **given)
@@ -313,6 +317,9 @@ def _check_settings(text: str, calculator: Any) -> None:
     found = float(re.findall(r"kinetic-energy cutoff\s*=\s*(\S+)", text)[0])
     if abs(found - sent) > 1e-3:
         raise LabelError("settings", f"computed with ecutwfc = {found:g} Ry, sent was {sent:g} Ry")
+    points, listed = calculator.parameters.get("kpts"), listed_points(text)
+    if is_list(points) and listed is not None and not same_list(points, listed.points):
+        raise LabelError("settings", f"computed with {listed}, sent was a list of {len(points)} points")
     files = {Path(calculator.profile.pseudo_dir) / name for name in calculator.parameters["pseudopotentials"].values()}
     known = {hashlib.md5(path.read_bytes()).hexdigest() for path in files if path.is_file()}
     used = set(re.findall(r"MD5 check sum:\s*(\w+)", text))

@@ -79,7 +79,7 @@ def _run(text: str) -> EspressoRun:
         version=re.findall(rf"{PROGRAM} v\.?(\S+)", text)[0] if re.search(rf"{PROGRAM} v", text) else "",
         settings=_settings(text),
         enforced="XC functional enforced from input" in text,
-        k_points=_k_points(text),
+        k_points=listed_points(text),
         steps=tuple(_steps(blocks)),
         cut_off="JOB DONE." not in text,
     )
@@ -157,7 +157,7 @@ def _charge(text: str) -> float | None:
     return round(sum(valence.get(site, np.nan) for site in sites) - float(electrons[1]), 6)
 
 
-def _k_points(text: str) -> KPoints | None:
+def listed_points(text: str) -> KPoints | None:
     """The listed points, from units of 2π / alat to fractional ones."""
     axes = np.array([[float(x) for x in row.split()] for row in re.findall(r"a\(\d\) = \((.*?)\)", text)[:3]])
     block = re.search(r"number of k points=.*\n *cart\. coord\..*\n((?: *k\( *\d+\).*\n)+)", text)

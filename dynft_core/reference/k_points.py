@@ -55,6 +55,20 @@ class KPoints:
         return frozenset(map(tuple, whole.tolist()))
 
 
+def is_list(kpts: object) -> bool:
+    """Whether k-points are given as rows of three coordinates and a weight, not as a mesh."""
+    return isinstance(kpts, list | tuple | np.ndarray) and len(kpts) > 0 and np.ndim(kpts) == 2
+
+
+def same_list(sent: ArrayLike, found: ArrayLike) -> bool:
+    """Whether points (K, 3) that were found are those of rows (K, 3 or 4) that were sent, in their order."""
+    there, here = np.asarray(found, dtype=np.float64), np.asarray(sent, dtype=np.float64)[:, :3]
+    if there.shape != here.shape:
+        return False
+    apart = there - here
+    return bool(np.abs(apart - np.rint(apart)).max() < 10.0**-_DIGITS)
+
+
 def lattice_symmetries(cell: ArrayLike) -> NDArray[np.int64]:
     """Rotations (R, 3, 3) of fractional reciprocal coordinates that leave the lattice `cell` (3, 3; rows) unchanged.
 

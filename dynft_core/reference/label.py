@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,11 @@ from dynft_core.reference.guard import (
     write_first,
 )
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
+from dynft_core.reference.small_cells import on_cell
 from dynft_core.storage.lock import LockedError, locked
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
 from dynft_core.storage.structures import read_cell, read_displacements
-from dynft_core.vocabulary import SUPERCELL, ReferenceSettings
+from dynft_core.vocabulary import LABEL_CELLS, SUPERCELL, ReferenceSettings
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +172,9 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
             job.structure.segment, f"displacements of {cell.n_atoms} atoms", f"of {len(displacements)}",
             "the structure belongs to another cell",
         )
-    atoms = cell.atoms(displacements)
+    atoms, settings = cell.atoms(displacements), job.reference
+    if fnmatch(job.structure.cell, LABEL_CELLS):
+        settings = on_cell(settings, cell.cell, read_cell(run_dir, SUPERCELL).cell)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "lock", longest_label_s(job.reference) + _WAIT_BEYOND_TIMEOUT_S):
         path = run_dir / relative_label_path(job.structure.key)
@@ -192,7 +196,7 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
 
         n_before = len(attempts_in(folder))
         with failure_noted(folder):
-            calculation = calculated(folder, job.reference, atoms, check, why_twice)
+            calculation = calculated(folder, settings, atoms, check, why_twice)
             with _locked(run_dir / "labels" / "first.lock", _WAIT_BEYOND_TIMEOUT_S):
                 if has_first(run_dir, job.structure.cell):  # which another label may have become meanwhile
                     check(calculation)

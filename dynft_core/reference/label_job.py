@@ -32,3 +32,5 @@ class LabelOutcome:
     failure: Failure | None = None
     note: str = ""
     """One sentence for the user about a label that is accepted all the same."""
+    n_atoms: int = 0
+    """Of its cell; 0: not told."""

@@ -28,6 +28,7 @@ from ase import Atoms
 
 from dynft_core.errors import InputError, Problems, in_words, nearest
 from dynft_core.reference.dft_code import DftCode, Parameters, Sought, bad_parameter, is_number
+from dynft_core.reference.k_points import is_list
 from dynft_core.reference.vasp_output import MESSAGES, OUTPUT, STDERR, vasp_report
 
 ase_calculators: Any = ase.calculators.calculator
@@ -224,13 +225,14 @@ def _vasp_class() -> Any:
 
     class KeptVasp(vasp.Vasp):  # type: ignore[misc]
         def write_input(self, atoms: Atoms, properties: Any = None, system_changes: Any = None) -> None:
-            if self.input_params["kpts"] is not None and self.float_params["kspacing"] is None:
+            kpts = self.input_params["kpts"]
+            if kpts is not None and self.float_params["kspacing"] is None and not is_list(kpts):
                 self.input_params["kpts"] = mesh(self.input_params["kpts"], atoms)
             super().write_input(atoms, properties, system_changes)
 
         def make_command(self, command: str | None = None) -> str:
             text: str = super().make_command(command)
-            if tuple(self.input_params["kpts"] or ()) == (1, 1, 1) and self.float_params["kspacing"] is None:
+            if list(self.input_params["kpts"] or ()) == [1, 1, 1] and self.float_params["kspacing"] is None:
                 text = gamma_command(text)
             return f"{{ {text}\n}} > {OUTPUT} 2> {STDERR}"
 

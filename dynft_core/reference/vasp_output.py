@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dynft_core.errors import in_words
 from dynft_core.reference.dft_code import Difference, Report
 from dynft_core.reference.failures import REFUSES, LabelError, Message, named
+from dynft_core.reference.k_points import is_list, same_list
 from dynft_core.reference.outcar import read_outcar
 from dynft_core.reference.vasp_run import IonicStep, VaspRun, has_response
 from dynft_core.reference.vasp_tags import read_incar, tag_differences
@@ -123,7 +124,9 @@ def _check_settings(run: VaspRun, directory: Path, calculator: Any) -> str:
     kpts = calculator.todict().get("kpts")
     if kpts is not None and calculator.todict().get("kspacing") is None and run.k_points is not None:
         found = run.k_points.divisions
-        if found is not None and found != tuple(kpts):
+        if is_list(kpts) and not same_list(kpts, run.k_points.points):
+            raise LabelError("settings", f"computed with {run.k_points}, sent was a list of {len(kpts)} points")
+        if found is not None and not is_list(kpts) and found != tuple(kpts):
             raise LabelError("settings", f"computed with the k-point mesh {found}, sent was {tuple(kpts)}")
     return f"computed with {_against_sent(presets)}" if presets else ""
 

@@ -17,6 +17,7 @@ from dynft_core.models.settings import ModelSettings
 from dynft_core.models.trial import Trial
 from dynft_core.reference.failures import Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
+from dynft_core.selection.cost import CostLaw
 from dynft_core.vocabulary import (
     PropertyName,
     ReferenceSettings,
@@ -83,7 +84,7 @@ class ProposeJob:
     temperature_K: float
     seed: int
     cell: str
-    """The reference cell of the structures."""
+    """The reference cell of the structures; or a pattern: `n_structures` of each that it fits."""
     reference: ReferenceSettings
 
 
@@ -202,6 +203,8 @@ class FitJob:
     """Labels drawn from the walks whatever their ε_B, in `base` or new: they tell the error of the outcome."""
     initial: tuple[StructureRef, ...] = ()
     """Labels of the start: set aside once the audits contradict them."""
+    others: tuple[StructureRef, ...] = ()
+    """Labels that are no audits, whose errors are told as well."""
     walked: tuple[WalkEnd, ...] = ()
     """Where walkers were at the ends of walks, whatever ε_B."""
     heating_steps: int = 0
@@ -220,7 +223,7 @@ class FitOutcome:
     scores: tuple[Score, ...] = ()
     """New labels against the prediction of `base`."""
     left_out: tuple[Score, ...] = ()
-    """The job's audits, each against the prediction of all other labels."""
+    """The job's audits, then its others, each against the prediction of all other labels."""
     walked_difficulty: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """How hard structures are that were walked through (`Model.difficulty`), by group of walkers."""
     set_aside: tuple[str, ...] = ()
@@ -275,6 +278,23 @@ class EvaluateOutcome:
 
 
 @dataclass(frozen=True)
+class CellChoice:
+    """Structures of small cells, and of the walks, to be weighed against flagged ones by what they tell for their cost.
+
+    `output`: folder of those chosen; `goal_eV_A`: root of the mean ε_B² over the walks that is low enough.
+    """
+
+    output: str
+    temperature_K: float
+    seed: int
+    reference: ReferenceSettings
+    law: CostLaw
+    budget_core_s: float
+    goal_eV_A: float
+    walked: tuple[WalkEnd, ...]
+
+
+@dataclass(frozen=True)
 class SelectJob:
     """Choose among candidates those whose labels tell most, beside what is under way."""
 
@@ -286,6 +306,8 @@ class SelectJob:
     n_max: int
     min_gain: float
     select_grade: float
+    cells: CellChoice | None = None
+    """Where labels of small cells may be bought: what is chosen is what tells most of the walks for its cost."""
 
 
 @dataclass(frozen=True)
@@ -296,6 +318,8 @@ class SelectOutcome:
     chosen: tuple[str, ...] = ()
     gains: tuple[float, ...] = ()
     redundant: tuple[str, ...] = ()
+    structures: tuple[StructureRef, ...] = ()
+    """New ones, which were no candidates; their labels are wanted as well."""
     seconds: float = 0.0
     core_seconds: float = 0.0
     failure: Failure | None = None

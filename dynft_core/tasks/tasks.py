@@ -42,6 +42,7 @@ from dynft_core.regression.mpi import Ranks
 from dynft_core.selection.batch_for_model import BatchRule, choose
 from dynft_core.storage.structures import read_cell, read_displacements, read_perfect_structure, write_structures
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
+from dynft_core.tasks.buy import buy, cells_like
 from dynft_core.tasks.choose import run_choose
 from dynft_core.tasks.jobs import (
     BornJob,
@@ -137,21 +138,22 @@ def model_on(path: str, cell: ReferenceCell, pending: bool = False) -> Any:
 @_never_raising(lambda job, failure: ProposeOutcome(False, failure=failure))
 def propose(job: ProposeJob) -> ProposeOutcome:
     """Make structures that want a label, and write them as one segment."""
-    run_dir = Path(job.run_dir)
-    cell = read_cell(run_dir, job.cell)
-    displacements = _proposed(job, run_dir, cell)
-    keys = [structure_key(cell.numbers, cell.cell, cell.sites + u, job.reference) for u in displacements]
-    name = job.method.name
-    write_structures(run_dir / job.output, displacements, keys, {"method": name, "role": job.role})
-    refs = tuple(
-        StructureRef(key, job.output, i, job.role, f"{name} {i}", temperature_K=job.temperature_K, cell=job.cell)
-        for i, key in enumerate(keys)
-    )
-    return ProposeOutcome(True, structures=refs)
+    run_dir, name, refs = Path(job.run_dir), job.method.name, list[StructureRef]()
+    rng = generator(job.seed, _STREAMS[name])
+    for cell in cells_like(run_dir, job.cell):
+        displacements = _proposed(job, run_dir, cell, rng)
+        keys = [structure_key(cell.numbers, cell.cell, cell.sites + u, job.reference) for u in displacements]
+        output = job.output if cell.name == job.cell else job.output.replace(".h5", f"-{Path(cell.name).stem}.h5")
+        write_structures(run_dir / output, displacements, keys, {"method": name, "role": job.role})
+        refs += [
+            StructureRef(key, output, i, job.role, f"{name} {i}", temperature_K=job.temperature_K, cell=cell.name)
+            for i, key in enumerate(keys)
+        ]
+    return ProposeOutcome(True, structures=tuple(refs))
 
 
-def _proposed(job: ProposeJob, run_dir: Path, cell: ReferenceCell) -> Floats:
-    rng, n, temperature_K = generator(job.seed, _STREAMS[job.method.name]), job.n_structures, job.temperature_K
+def _proposed(job: ProposeJob, run_dir: Path, cell: ReferenceCell, rng: np.random.Generator) -> Floats:
+    n, temperature_K = job.n_structures, job.temperature_K
     supercell = Supercell.build(Crystal(cell.atoms()), (1, 1, 1))  # its atoms are its sites, in order
     match job.method:
         case Rattled(amplitude_A):
@@ -178,7 +180,8 @@ _STREAMS = {"rattled": 1 << 32, "phonons": 2 << 32, "reference_md": 3 << 32, "fo
 @_never_raising(lambda job, failure: LabelOutcome(False, job.structure.key, failure=failure))
 def label(job: LabelJob) -> LabelOutcome:
     """Compute one label in labels/<key>/, or take the finished one that lies there."""
-    return run_label(job, _expectation(job))
+    n_atoms = read_cell(job.run_dir, job.structure.cell).n_atoms
+    return replace(run_label(job, _expectation(job)), n_atoms=n_atoms)
 
 
 @_never_raising(lambda job, failure: BornOutcome(False, failure=failure))
@@ -257,6 +260,8 @@ def select(job: SelectJob) -> SelectOutcome:
     linear = isinstance(model, Linear)  # not of `LinearModel`: that would compute all that a model has
     if not linear:
         raise InputError("selection.batch", "'all' for this family of models", f"'{job.method}'", "set it to 'all'")
+    if job.cells is not None:
+        return buy(job, job.cells, model)
     candidates, under_way = ([_structure(run_dir, ref) for ref in refs] for refs in (job.candidates, job.under_way))
     training = [read_frame(run_dir, key) for key in model.labels] if job.method == "maxvol" else []
     rule = BatchRule(job.method, job.n_max, job.min_gain, job.select_grade)
@@ -293,7 +298,7 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
         return FitOutcome(True, job.version)
     found, left_out, set_aside = tested(
         found, job.audits, job.initial, lambda ref: read_frame(run_dir, ref.key),
-        lambda model, gone: made_by.without(model, gone, job.model),
+        lambda model, gone: made_by.without(model, gone, job.model), job.others,
     )  # fmt: skip
     property_error = float("nan")
     if job.property_name and not isinstance(found, Harmonic):

@@ -181,16 +181,38 @@ def test_errors_are_taken_to_what_is_walked_through_on_average() -> None:
     plain, taken = np.array(found).T / true
     assert np.mean(taken) == pytest.approx(1, abs=0.03)
     assert np.std(taken) < 0.7 * np.std(plain)
-    assert as_walked([1.0, 4.0], [math.nan, math.nan], []) == ([1.0, 4.0], 0.0)
-    assert as_walked([1.0, 4.0], [0.1, 0.0], [0.2]) == ([1.0, 4.0], 0.0)
+    assert as_walked([1.0, 4.0], [math.nan, math.nan], []) == ([1.0, 4.0], [], 0.0)
+    assert as_walked([1.0, 4.0], [0.1, 0.0], [0.2], ([2.0], [0.3])) == ([1.0, 4.0], [2.0], 0.0)
 
 
 def test_few_walks_make_the_mean_less_certain() -> None:
     own, q = [0.1, 0.2, 0.15, 0.12], [1.0, 1.2, 0.9, 1.0]
-    few, many = (as_walked(q, own, [0.1, 0.2] * n)[1] for n in (2, 50))
+    few, many = (as_walked(q, own, [0.1, 0.2] * n)[2] for n in (2, 50))
     assert few > 5 * many > 0
     ratios = [1.0, 1.2, 0.9, 1.0] * 3
     assert audit_test(ratios, BOUNDS, few).certainty < audit_test(ratios, BOUNDS, many).certainty
+
+
+@pytest.mark.parametrize("factor", [0.93, 1.0, 1.08])
+def test_further_labels_spare_audits_and_leave_the_coverage(factor: float) -> None:
+    """χ² of 8 degrees, the true ratio 1; errors of the further labels are `factor` times as large."""
+    rng, inside, narrower = np.random.default_rng(7), [], []
+    for _ in range(600):
+        audits, others = rng.chisquare(8, 6) / 8, factor**2 * rng.chisquare(8, 12) / 8
+        alone, beside = audit_test(list(audits), BOUNDS), audit_test(list(audits), BOUNDS, others=list(others))
+        low, high = beside.interval()
+        inside.append(low < 1 < high)
+        narrower.append(math.log(high / low) / math.log(alone.interval()[1] / alone.interval()[0]))
+    assert np.mean(inside) > 0.93
+    assert np.mean(narrower) < 0.85
+
+
+def test_labels_of_another_kind_are_worth_no_audit() -> None:
+    audits = [1.0, 1.2, 0.9, 1.1, 0.8]
+    test = audit_test(audits, BOUNDS, others=[0.02] * 20)
+    assert test.further < 0.1
+    assert test.ratio == pytest.approx(audit_test(audits, BOUNDS).ratio, rel=0.02)
+    assert audit_test(audits, BOUNDS, others=[1.0] * 1000).further < 0.25 / 0.15**2  # never more than scatter / δ²
 
 
 def test_cold_walkers_are_not_audited() -> None:

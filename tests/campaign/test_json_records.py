@@ -18,9 +18,11 @@ from dynft_core.errors import FileFormatError
 from dynft_core.models.settings import ModelSettings
 from dynft_core.reference.failures import Failure, FailureKind
 from dynft_core.reference.label_job import LabelOutcome
+from dynft_core.selection.cost import CostLaw
 from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.storage.json_values import to_json
 from dynft_core.tasks.jobs import (
+    CellChoice,
     ChooseJob,
     EvaluateOutcome,
     Evaluation,
@@ -32,7 +34,9 @@ from dynft_core.tasks.jobs import (
     ProposeOutcome,
     Rattled,
     ReferenceMd,
+    SelectJob,
     SelectOutcome,
+    WalkEnd,
 )
 from dynft_core.vocabulary import ReferenceSettings, StructureRef
 from workflows.campaign.json_records import from_json
@@ -59,12 +63,20 @@ proposal = st.builds(ProposeJob, st.text(), st.text(), method, st.just("initial"
                      st.just(ReferenceSettings("emt")))  # fmt: skip
 choice = st.builds(ChooseJob, st.text(), st.text(), st.just(ModelSettings("force_constants", {"order": 2})), st.text(),
                    count, st.tuples(st.tuples(st.text(), number)), number, number, count)  # fmt: skip
+cells = st.builds(
+    CellChoice, st.text(), number, count, st.just(ReferenceSettings("emt")),
+    st.builds(CostLaw, number, number, number, st.tuples(count, count)), number, number,
+    st.tuples(st.builds(WalkEnd, st.text(), st.text(), st.text())),
+)  # fmt: skip
+selection = st.builds(SelectJob, st.text(), st.text(), st.tuples(ref), st.tuples(ref), st.just("log_det"), count,
+                      number, number, st.one_of(st.none(), cells))  # fmt: skip
 outcomes = st.one_of(
-    proposal, choice,
+    proposal, choice, selection,
     st.builds(ProposeOutcome, st.booleans(), st.tuples(ref), number, number, failure),
     st.builds(LabelOutcome, st.booleans(), key, st.text(), st.booleans(), number, number, failure),
     st.builds(WalkOutcome, st.booleans(), st.tuples(walk, walk), st.text(), count, count, number),
-    st.builds(SelectOutcome, st.booleans(), st.tuples(key), st.tuples(number), st.tuples(key, key), number),
+    st.builds(SelectOutcome, st.booleans(), st.tuples(key), st.tuples(number), st.tuples(key, key),
+              st.tuples(ref), number),
     st.builds(
         FitOutcome, st.booleans(), count, st.text(), count, count, number, number,
         st.tuples(score), st.tuples(score, score), st.dictionaries(st.text(), st.tuples(number, number)),

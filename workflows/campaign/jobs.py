@@ -29,7 +29,14 @@ from dynft_core.tasks.jobs import (
     TruncationJob,
     ValidateJob,
 )
-from dynft_core.vocabulary import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, Role, StructureRef
+from dynft_core.vocabulary import (
+    FIRST_LABEL_CELLS,
+    PROPERTY_UNITS,
+    CriterionSettings,
+    ReferenceSettings,
+    Role,
+    StructureRef,
+)
 from workflows.campaign.paths import BORN, PRIMITIVE, SUPERCELL, force_field_path, walk_path
 from workflows.campaign_file.groups import WalkerGroup
 from workflows.campaign_file.schema import Campaign
@@ -174,10 +181,10 @@ def test_job(campaign: Campaign, run_dir: str, force_field: str, group: WalkerGr
 
 
 def _propose(campaign: Campaign, run_dir: str, role: Role, method: Method, n_structures: int) -> ProposeJob:
-    """Structures for the start, of the hottest walkers' temperature."""
+    """Structures for the start, of the hottest walkers' temperature, in small cells where labels may be of them."""
     return ProposeJob(
         run_dir, f"structures/{role}.h5", method, role, n_structures, campaign.highest_temperature_K,
-        campaign.dynamics.seed, SUPERCELL, reference_settings(campaign),
+        campaign.dynamics.seed, FIRST_LABEL_CELLS if campaign.small_cells else SUPERCELL, reference_settings(campaign),
     )  # fmt: skip
 
 
@@ -222,12 +229,12 @@ def _born(campaign: Campaign, run_dir: str) -> str | None:
 def walk_job(
     campaign: Campaign, run_dir: str, number: int, force_field: str,
     walkers: Sequence[tuple[int, WalkerOutcome | None]], pending: Sequence[StructureRef] = (),
-    keeps_pending: bool = False, audited: Container[int] = (), flags: bool = True,
+    keeps_pending: bool = False, audited: Container[int] = (), flags: bool = True, scheduled: bool = True,
 ) -> WalkJob:  # fmt: skip
     """The next walk of a batch; `walkers` with how their last walk ended, `number` of the walk in this batch.
 
     `pending`, `keeps_pending`: as in `WalkJob`; `audited`: walkers that are audited at the end of this walk besides
-    the schedule; `flags`: structures are chosen by the criterion, too.
+    the schedule; `flags`: structures are chosen by the criterion, too; `scheduled`: audits by the schedule are taken.
     """
     dynamics, audit, group = campaign.dynamics, campaign.audit, group_of(campaign, walkers[0][0])
     n_steps = max(1, round(1000 * dynamics.segment_ps / dynamics.timestep_fs))
@@ -236,7 +243,7 @@ def walk_job(
         starts.append(WalkerStart(w, last.output if last else None, walk_path(w, number)))
         step = last.step if last else 0
         schedule = (audit.first_ps, audit.ratio, dynamics.timestep_fs, step, step + n_steps, w, audit_turns(campaign))
-        chosen = {*audit_steps(*schedule, heating_ps(campaign))}
+        chosen = {*audit_steps(*schedule, heating_ps(campaign))} if scheduled else set[int]()
         chosen |= set(_random_steps(campaign, w, step, step + n_steps) if flags else ())
         chosen |= {step + n_steps} if w in audited else set()
         audits += [(w, at) for at in sorted(chosen) if at >= heating_steps(campaign)]

@@ -20,7 +20,7 @@ from dynft_core.vocabulary import Role, StructureRef
 
 LabelStatus = Literal["candidate", "queued", "accepted", "failed", "quarantined", "dropped"]
 
-TRAINING: tuple[Role, ...] = ("initial", "flagged", "audit")
+TRAINING: tuple[Role, ...] = ("initial", "flagged", "chosen", "audit")
 """Roles of the labels that force fields are fitted to, the harmonic one of the start apart."""
 STATUSES: tuple[LabelStatus, ...] = get_args(LabelStatus)
 OPEN: tuple[LabelStatus, ...] = ("candidate", "queued")
@@ -39,6 +39,7 @@ class Entry:
         attempts: how often it was begun and answered, or was lost.
         seconds: wall time of the attempts that answered; core_seconds: the same times their cores.
         gain: what it was chosen for, nats (nan: not by a batch selection).
+        n_atoms: of its cell, once it has been computed (0: not known).
     """
 
     structure: StructureRef
@@ -49,6 +50,7 @@ class Entry:
     seconds: float = 0.0
     core_seconds: float = 0.0
     gain: float = nan
+    n_atoms: int = 0
 
     @property
     def why(self) -> str:
@@ -130,7 +132,17 @@ class Ledger:
             attempts=before.attempts + 1,
             seconds=before.seconds + float(outcome.get("seconds") or 0.0),
             core_seconds=before.core_seconds + float(outcome.get("core_seconds") or 0.0),
+            n_atoms=int(outcome.get("n_atoms") or before.n_atoms),
         )
+
+    @property
+    def costs(self) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        """Atoms and core-seconds of the labels that were computed at one attempt and told both."""
+        known = [
+            (e.n_atoms, e.core_seconds) for e in self.entries.values()
+            if e.status == "accepted" and e.n_atoms and e.attempts == 1
+        ]  # fmt: skip
+        return tuple(n for n, _ in known), tuple(seconds for _, seconds in known)
 
     def in_use(self, key: str) -> bool:
         """Whether a force field was fitted to this label, or is scored by it: then it stays."""

@@ -8,10 +8,11 @@ from math import inf, isnan
 
 from dynft_core.assessment.convergence import most_audits
 from dynft_core.reference.failures import Failure
-from dynft_core.tasks.jobs import FitJob, WalkEnd
+from dynft_core.tasks.jobs import FitJob
 from dynft_core.vocabulary import Role, StructureRef
-from workflows.campaign import jobs, paths
+from workflows.campaign import jobs
 from workflows.campaign.actions import Action
+from workflows.campaign.buying import buying, latest_walks
 from workflows.campaign.ledger import TRAINING, causes
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import COMPUTE
@@ -21,8 +22,8 @@ MANY_PENDING = 16
 are cheaper to put into the covariance at the start of every walk."""
 VERDICTS = 16
 """How often a campaign of many batches is judged while each of them walks once: a verdict takes time."""
-MOST_WALKS = 100
-"""Walks whose ends say what the walkers meet on average; more say it no better than the audits themselves."""
+MOST_OTHERS = 24
+"""Labels beside the audits whose errors are told: more are worth no more (`assessment.audits.OTHER_BIAS`)."""
 MOST_CANDIDATES = 100
 """Candidates of one selection."""
 MORE_LABELS = 1.5
@@ -108,13 +109,16 @@ def _plan_round(state: State) -> Plan:
     new = state.ledger.new(*TRAINING)
     if new or state.grown:
         return [_fit(state, len(state.fits) + 1, new, ())], state
+    if (wanted := buying(state)) is not None:
+        return [wanted], state
     return _walk_or_end(state, [])
 
 
 def _plan_continuing(state: State) -> Plan:
     """Walks, labels, selections and fits side by side."""
     ledger = state.ledger
-    actions = _labels(state, *TRAINING) + _selection(state)
+    wanted = buying(state)
+    actions = _labels(state, *TRAINING) + ([wanted] if wanted is not None else _selection(state))
     if f"fit:{len(state.fits) + 1:06d}" not in state.tasks:
         new = ledger.new(*TRAINING)
         if new or state.grown or len(state.pending ^ ledger.unknown) >= MANY_PENDING:
@@ -191,9 +195,10 @@ def _walks(state: State, audits_wanted: Sequence[int] = ()) -> list[Action]:
             continue
         if pending is None:
             pending, keeps = _pending(state)
+            certain = {group.name for group in state.campaign.groups if state.audits_suffice(group)}
         job = jobs.walk_job(
             state.campaign, state.run_dir, state.walks.finished[b], state.force_field, walkers, pending, keeps, audited,
-            flags=not state.truncated,
+            flags=not state.truncated, scheduled=jobs.group_of(state.campaign, batches[b][0]).name not in certain,
         )  # fmt: skip
         found.append(Action(f"walk:{b:02d}:{state.walks.finished[b]:06d}", job))
     return found
@@ -278,20 +283,24 @@ def _labels(state: State, *roles: Role) -> list[Action]:
 
 def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: Iterable[StructureRef]) -> Action:
     """A fit on top of the newest force field; of all labels anew where they have chosen another expansion."""
-    if state.grown:
+    anew = state.grown or (state.campaign.small_cells and version > 1)  # the noise of small cells is learnt anew
+    if anew:
         labels = _fitted_labels(state, version)
     job = jobs.fit_job(state.campaign, state.run_dir, version, tuple(labels), tuple(pending), state.cutoffs_A)
-    if state.grown:
+    if anew:
         job = replace(job, base=None)
     if version > 1:
+        own_cells = {group.cell for group in state.campaign.groups}
         most, alone = most_audits(jobs.convergence_settings(state.campaign)), len(state.campaign.groups) == 1
         audits: list[StructureRef] = []
         for group in state.campaign.groups:
             own = [ref for ref in state.ledger.labels("audit") if alone or group.has(ref.temperature_K, ref.cell)]
             audits += sorted(own, key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))[-most:]
         job = replace(
-            job, audits=tuple(audits), initial=state.ledger.labels("initial"),
-            walked=_walked(state), heating_steps=jobs.heating_steps(state.campaign),
+            job, audits=tuple(audits), walked=latest_walks(state), heating_steps=jobs.heating_steps(state.campaign),
+            initial=tuple(ref for ref in state.ledger.labels("initial") if ref.cell in own_cells),
+            others=tuple(ref for ref in state.ledger.labels("initial", "flagged") if ref.cell in own_cells)
+            [-MOST_OTHERS:],
         )  # fmt: skip
     return Action(f"fit:{version:06d}", job)
 
@@ -309,22 +318,6 @@ def _fitted_labels(state: State, version: int) -> list[StructureRef]:
     aside = frozenset[str]().union(*(fit.set_aside for fit in state.fits))
     left_out = aside if version > len(state.fits) else aside | state.ledger.unfitted
     return [ref for ref in state.ledger.labels(*TRAINING) if ref.key not in left_out]
-
-
-def _walked(state: State) -> tuple[WalkEnd, ...]:
-    """The latest walks, about as many as `MOST_WALKS`, of all batches in turn; none of the first half.
-
-    Those were led by force fields that knew less: where they went astray is not where the crystal goes.
-    """
-    each = -(-MOST_WALKS // state.campaign.n_walkers)
-    found = []
-    for batch, walks in zip(jobs.batches(state.campaign), state.walks.finished, strict=True):
-        group = jobs.group_of(state.campaign, batch[0])
-        found += [
-            WalkEnd(paths.walk_path(walker, number), group.cell, group.name)
-            for number in range(max(walks // 2, walks - each), walks) for walker in batch
-        ]  # fmt: skip
-    return tuple(found)
 
 
 _PLANS = {

@@ -31,6 +31,7 @@ from dynft_core.tasks.jobs import (
 from dynft_core.vocabulary import StructureRef
 from workflows.campaign import jobs
 from workflows.campaign.actions import TASKS, Action
+from workflows.campaign.buying import buys
 from workflows.campaign.events import Event, failure_of, recorded_campaign
 from workflows.campaign.json_records import from_json
 from workflows.campaign.ledger import GIVEN_UP, TRAINING, LabelStatus, causes, refusal
@@ -226,7 +227,7 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             none_new = None if ledger.of_role(job.role) else Failure("input", old)
             return replace(state, ledger=ledger, failure=state.failure or none_new)
         case LabelJob(), LabelOutcome():
-            answer = {"seconds": outcome.seconds, "core_seconds": outcome.core_seconds}
+            answer = {"seconds": outcome.seconds, "core_seconds": outcome.core_seconds, "n_atoms": outcome.n_atoms}
             ledger = state.ledger.attempted(action.job.structure.key, "accepted", answer)
             return replace(state, ledger=ledger, failed_since=())
         case WalkJob(), WalkOutcome():
@@ -268,14 +269,16 @@ def _after_selection(state: State, outcome: SelectOutcome) -> State:
     }
     new |= {key: replace(entries[key], status="dropped", cause=redundant) for key in outcome.redundant}
     ledger = state.ledger.changed({key: entry for key, entry in new.items() if entries[key].status == "candidate"})
-    return replace(state, ledger=ledger, selections=state.selections + 1)
+    ledger = ledger.choose(outcome.structures, "queued")
+    return replace(state, ledger=ledger, selections=state.selections + 1, selected_labels=state.n_fitted)
 
 
 def _after_walk(state: State, outcome: WalkOutcome) -> State:
     ledger = state.ledger
     for walk in outcome.walks:
         flagged = [ref for ref in walk.selected if ref.role == "flagged"]
-        ledger = ledger.choose(flagged, "candidate" if jobs.chooses_batches(state.campaign) else "queued")
+        some = jobs.chooses_batches(state.campaign) or buys(state) is not None
+        ledger = ledger.choose(flagged, "candidate" if some else "queued")
         ledger = ledger.choose(walk.selected, "queued")
     batch = jobs.batch_of(state.campaign, outcome.walks[0].walker)
     newest = outcome.n_labels == state.fits[-1].n_labels  # not so under 'continue', while a fit came

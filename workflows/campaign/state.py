@@ -13,6 +13,7 @@ from dynft_core.assessment.convergence import (
     FitPoint,
     WalkerProgress,
     assess,
+    audits_suffice,
     bayesian_share,
 )
 from dynft_core.assessment.diagnosis import better, diagnosis, leaving
@@ -69,7 +70,7 @@ class State:
         setbacks: how often outstanding tasks failed or were lost, by id.
         ledger: all structures chosen for a label, and what became of them.
         pending: keys in the newest force field's covariance alone.
-        selections: number of batch selections finished.
+        selections: number of batch selections finished; selected_labels: how many labels were fitted at the latest.
         born: the Born charges that the campaign was to compute are there.
         fits: force fields from version 1; harmonic: version 0 is there.
         truncation: what larger expansions make of the labels, once that has been tried.
@@ -97,6 +98,7 @@ class State:
     ledger: Ledger = field(default_factory=Ledger)
     pending: frozenset[str] = frozenset()
     selections: int = 0
+    selected_labels: int = 0
     born: bool = False
     harmonic: bool = False
     fits: tuple[FitOutcome, ...] = ()
@@ -169,6 +171,11 @@ class State:
         return self.fits[-1].path
 
     @property
+    def n_fitted(self) -> int:
+        """Labels in the newest force field; 0 before the first."""
+        return self.fits[-1].n_labels if self.fits else 0
+
+    @property
     def cutoffs_A(self) -> tuple[float, ...]:
         """Of the next force field, where the labels choose; () before the first."""
         fitted = self.fits[-1].cutoffs_A if self.fits else ()
@@ -215,11 +222,18 @@ class State:
         """What convergence is judged by, of one group of walkers."""
         if len(self.campaign.groups) == 1:
             return self.record
-        audits = [score for score in self._audits if group.has(score.temperature_K, score.cell)]
-        return self._record(group.walkers, audits, self._walked(group.name))
+        scores = [score for score in self._audits if group.has(score.temperature_K, score.cell)]
+        return self._record(group.walkers, scores, self._walked(group.name))
+
+    def audits_suffice(self, group: WalkerGroup) -> bool:
+        """Whether the audits of a group of walkers tell its error as well as is asked for."""
+        scores = [s for s in self._audits if len(self.campaign.groups) == 1 or group.has(s.temperature_K, s.cell)]
+        record = self._record((), scores, self._walked(group.name))
+        return audits_suffice(record, jobs.convergence_settings(self.campaign))
 
     @property
     def _audits(self) -> tuple[Score, ...]:
+        """Of the newest force field, with those of the other labels."""
         return self.fits[-1].left_out if self.fits else ()
 
     def _walked(self, *groups: str) -> tuple[float, ...]:
@@ -227,7 +241,11 @@ class State:
         walked = self.fits[-1].walked_difficulty if self.fits else {}
         return tuple(value for name in groups or walked for value in walked.get(name, ()))
 
-    def _record(self, walkers: Iterable[int], audits: Iterable[Score], walked: tuple[float, ...]) -> ConvergenceRecord:
+    def _record(self, walkers: Iterable[int], scores: Iterable[Score], walked: tuple[float, ...]) -> ConvergenceRecord:
+        audits, others = list[AuditScore](), list[AuditScore]()
+        for s in scores:
+            own = AuditScore(s.rmse_eV_A, s.predicted_eV_A, s.temperature_K, s.difficulty)
+            (audits if s.role == "audit" else others).append(own)
         stop, ps = self.campaign.convergence.stop_when, self.campaign.dynamics.timestep_fs / 1000
         wanted, latest = stop.property if stop else None, self.walks.walkers
         return ConvergenceRecord(
@@ -236,7 +254,7 @@ class State:
                 for f in self.fits
                 if not self.campaign.automatic or f.cutoffs_A == self.fits[-1].cutoffs_A
             ),
-            tuple(AuditScore(s.rmse_eV_A, s.predicted_eV_A, s.temperature_K, s.difficulty) for s in audits),
+            tuple(audits),
             tuple(
                 WalkerProgress(i, w.step * ps, w.mean_error_eV_A, ps * (w.step - max(w.last_flag_step, 0)))
                 if (w := latest[i])
@@ -244,6 +262,7 @@ class State:
                 for i in walkers
             ),
             walked,
+            tuple(others),
         )
 
     @property
@@ -252,16 +271,17 @@ class State:
         tried = self.truncation
         present, trials = (tried.present, tried.trials) if tried else (None, ())
         left = leaving(self.walks.departures, self.walks.recent)
-        return diagnosis(self._share, self.campaign.convergence.max_bayesian_share, present, trials, left)
+        return diagnosis(self.bayesian_share, self.campaign.convergence.max_bayesian_share, present, trials, left)
 
     @property
-    def _share(self) -> float:
+    def bayesian_share(self) -> float:
+        """The largest μ_k[ε_B] β^(1/2) of the walkers."""
         return bayesian_share(self.record)
 
     @property
     def labels_suffice(self) -> bool:
         """Whether ε_B no longer limits the error."""
-        return self._share <= self.campaign.convergence.max_bayesian_share
+        return self.bayesian_share <= self.campaign.convergence.max_bayesian_share
 
     @property
     def truncated(self) -> bool:

@@ -26,6 +26,7 @@ def check_values(campaign: Campaign) -> None:
                 f"convergence.{key}", "two bounds, one below 1 and one above", repr(bounds), "for example [0.85, 1.18]"
             )
     _check_model(campaign)
+    _check_label_cells(campaign)
     if campaign.convergence.max_walk_ps < campaign.convergence.min_walk_ps:
         raise InputError(
             "convergence.max_walk_ps", f"at least min_walk_ps, {campaign.convergence.min_walk_ps:g} ps",
@@ -80,6 +81,27 @@ def _check_groups(campaign: Campaign) -> None:
                     f"walkers.{i}", "a temperature or a supercell of its own", f"those of '{other.name}'",
                     "raise that group's count",
                 )
+
+
+def _check_label_cells(campaign: Campaign) -> None:
+    """Labels of small cells need a model with phonons, whose parameters are the same in every cell."""
+    if not campaign.small_cells:
+        return
+    if campaign.model.family != "force_constants":
+        raise InputError(
+            "labels.cells", f"'walkers' for models of '{campaign.model.family}'", repr(campaign.labels.cells), "set it"
+        )
+    if campaign.initial.method == "reference_md":
+        raise InputError(
+            "initial.method", "'phonons' or 'rattled' beside labels.cells", "'reference_md'", "choose one of them"
+        )
+    if campaign.crystal.born is not None:
+        raise InputError(
+            "labels.cells", "'walkers' beside crystal.born: a small cell has not the large one's long waves",
+            repr(campaign.labels.cells), "set it",
+        )
+    for i, matrix in enumerate(campaign.labels.cells if isinstance(campaign.labels.cells, list) else ()):
+        _check_supercell(f"labels.cells.{i}", matrix)
 
 
 def _check_model(campaign: Campaign) -> None:

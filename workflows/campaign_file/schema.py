@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dynft_core.models.settings import AUTO, ModelSettings, force_constants
 from dynft_core.reference.cheap import CheapPotential
 from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName, ReferenceSettings
-from workflows.campaign_file.groups import WalkerGroup, matrix_of, walker_groups
+from workflows.campaign_file.groups import Matrix, WalkerGroup, matrix_of, walker_groups
 
 FIRST_ORDER = 4
 """Highest order that the labels of the start may choose: walks test those that are chosen later."""
@@ -195,6 +195,13 @@ class LimitsSection(_Section):
     """Of a fit, a trial of larger expansions, or scoring the force fields on the test set."""
 
 
+class LabelsSection(_Section):
+    cells: Literal["walkers", "auto"] | list[list[int] | list[list[int]]] = "walkers"
+    """In which cells labels are computed beside the walkers': none; those of which the supercell is a repetition, each
+    label chosen by what it tells of the walks per core-second; or some of them, three integers or 3×3 in the vectors of
+    the primitive cell, as `dynft structures --divide … --list` has them. Audits are of the walkers' cell."""
+
+
 class TestSection(_Section):
     structures: Annotated[int, Field(ge=0)] = 0
     """Further reference calculations, for a test set at the end; 0: none."""
@@ -219,6 +226,7 @@ class Campaign(_Section):
     convergence: ConvergenceSection = ConvergenceSection()
     validation: ValidationSection = ValidationSection()
     reference: ReferenceSection
+    labels: LabelsSection = LabelsSection()
     limits: LimitsSection = LimitsSection()
     test: TestSection = TestSection()
 
@@ -243,6 +251,17 @@ class Campaign(_Section):
         return max(group.temperature_K for group in self.groups)
 
     @property
+    def small_cells(self) -> bool:
+        """Whether labels may be computed in smaller cells than the walkers'."""
+        return self.labels.cells != "walkers"
+
+    @property
+    def label_cells(self) -> Literal["auto"] | tuple[Matrix, ...]:
+        """The smaller cells, in vectors of the primitive cell; 'auto': all that the supercell repeats."""
+        cells = self.labels.cells
+        return "auto" if cells == "auto" else tuple(matrix_of(m) for m in cells if not isinstance(m, str))
+
+    @property
     def automatic(self) -> bool:
         """Whether the labels choose the expansion."""
         return self.expansion is not None and self.expansion.cutoffs_A == AUTO
@@ -261,5 +280,7 @@ class Campaign(_Section):
             cutoffs_A = cutoffs_A[: 1 if harmonic else None]
         cheap = "" if self.cheap is None or harmonic else self.cheap.potential().describe()
         found = force_constants(cutoffs_A, own.prior, floor_eV_A, born, self.crystal.metal, cheap)
+        if self.small_cells:
+            found = replace(found, parameters={**found.parameters, "small_cells": True})
         bounds = {"max_order": 2 if harmonic else FIRST_ORDER, "max_parameters": own.max_parameters}
         return replace(found, parameters={**found.parameters, **bounds}) if self.automatic else found

@@ -24,6 +24,7 @@ from workflows.run_folder.identity import refuse_other_campaign, same_settings
 from workflows.run_folder.snapshot import Snapshots
 from workflows.user_files.born_charges import campaign_born_charges
 from workflows.user_files.crystals import read_crystal
+from workflows.views.certainty import certainty_line
 from workflows.views.progress import duration
 
 PROVIDER = ("nodes_per_block", "cores_per_node", "init_blocks", "min_blocks", "max_blocks", "walltime", "partition",
@@ -73,6 +74,7 @@ def dry_run_lines(campaign: Campaign, folder: Path, site: str) -> list[str]:
     if state.ended:
         return [*lines, f"nothing is left to do: {state.ending}"]
     known = ", ".join(_calculations(state))
+    lines.append(certainty_line(bounds.certainty))
     first = list(state.tasks)
     more = f" and {len(first) - MOST_TASKS} more" if len(first) > MOST_TASKS else ""
     return [

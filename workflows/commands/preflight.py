@@ -14,15 +14,18 @@ from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.registry import family
 from dynft_core.reference.born_calculation import check_born_calculation
 from dynft_core.reference.calculators import check_calculator, runs_in_process
+from dynft_core.reference.small_cells import on_cell
 from dynft_core.symmetry.basis import check_cutoffs
 from workflows.campaign.jobs import chooses_batches, reference_settings
 from workflows.campaign.paths import SUPERCELL
 from workflows.campaign.plan import MOST_CANDIDATES
+from workflows.campaign_file.groups import matrix_of
 from workflows.campaign_file.schema import Campaign, ExpansionSection
 from workflows.user_files.born_charges import IN_CAMPAIGN, campaign_born_charges, fit_lines, polar_note
 from workflows.user_files.crystals import read_crystal
 from workflows.user_files.data_checks import check_memory
 from workflows.user_files.expansion_notes import images_note, shell_note
+from workflows.user_files.label_cells import label_cells
 
 
 def check_campaign(campaign: Campaign) -> list[str]:
@@ -50,8 +53,18 @@ def check_campaign(campaign: Campaign) -> list[str]:
         require_phono3py()
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
+    notes += _label_cells_notes(campaign, crystal, cells[0])
     found += _born_notes(campaign, crystal)
     return [*given.notes, *notes, *(note for note in found if note)]
+
+
+def _label_cells_notes(campaign: Campaign, crystal: Crystal, supercell: Supercell) -> list[str]:
+    """In which cells labels are computed; their k points are those of the supercell, or they are refused."""
+    small = label_cells(campaign.label_cells, matrix_of(campaign.crystal.supercell), crystal)
+    for cell in small.values():
+        on_cell(reference_settings(campaign), cell.cell, supercell.cell)
+    sizes = sorted(cell.n_atoms for cell in small.values())
+    return [f"labels also in {len(sizes)} cells of {sizes[0]} to {sizes[-1]} atoms, where they pay"] if sizes else []
 
 
 def _born_notes(campaign: Campaign, crystal: Crystal) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dynft_core.assessment.convergence import recalibration_test
 from dynft_core.errors import InputError
 from dynft_core.reference.label import read_label
 from dynft_core.reference.label_job import LabelJob
@@ -25,6 +26,7 @@ from workflows.driver.driver import run_campaign
 from workflows.driver.sites import label_slots, load_site
 from workflows.run_folder.checks import check_run_folder
 from workflows.user_files.crystals import read_crystal
+from workflows.views.certainty import certainty_line
 from workflows.views.live import Display
 from workflows.views.progress import duration
 from workflows.views.status import Status
@@ -85,6 +87,7 @@ def rehearse(source: str, site: str, run: Path | None, settings: RehearsalSettin
     if status.state == "complete":
         cost = _cost(real, folder, settings)
         print("\n".join(cost_lines(events, cost, label_slots(load_site(site, folder)), real.selection.policy)))
+        print(certainty_line(real.convergence.certainty, recalibration_test(state.record).degrees))
     return exit_code(status)
 
 

@@ -14,6 +14,7 @@ from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import write_perfect_structure
 from workflows.campaign.paths import BORN, JOURNAL, PRIMITIVE, SUPERCELL
 from workflows.campaign.state import State
+from workflows.campaign_file.groups import matrix_of
 from workflows.campaign_file.schema import Campaign
 from workflows.run_folder.identity import first_event, refuse_other_campaign
 from workflows.run_folder.lease import held
@@ -21,6 +22,7 @@ from workflows.run_folder.requests import requests
 from workflows.run_folder.snapshot import Snapshots
 from workflows.user_files.born_charges import campaign_born_charges
 from workflows.user_files.crystals import read_crystal
+from workflows.user_files.label_cells import label_cells
 
 RUN_MODE = 0o700
 """A run folder is the user's own, whatever their umask."""
@@ -57,6 +59,9 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
             for cell, matrix in {group.cell: group.supercell for group in campaign.groups}.items():
                 if cell != SUPERCELL:
                     write_perfect_structure(run_dir / cell, Supercell.build(crystal, matrix).atoms())
+            own = matrix_of(campaign.crystal.supercell)
+            for name, small in label_cells(campaign.label_cells, own, crystal).items():
+                write_perfect_structure(run_dir / name, small.atoms())
         if born is not None:
             write_born(born, run_dir / BORN)
         yield check

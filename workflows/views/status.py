@@ -26,7 +26,9 @@ from dynft_core.assessment.verdict import Check
 from dynft_core.dynamics.walk_records import WalkJob
 from dynft_core.reference.failures import FailureKind
 from dynft_core.reference.label_job import LabelJob
+from dynft_core.selection.cost import PAYS
 from dynft_core.storage.structures import read_cell
+from workflows.campaign.buying import law_of
 from workflows.campaign.jobs import convergence_settings
 from workflows.campaign.paths import JOURNAL
 from workflows.campaign.state import State
@@ -115,6 +117,7 @@ class Status:
         checks: of convergence; audits, recalibration: what the audits say of predicted errors.
         calibration: of labels 'before' they were fitted and, each left out, 'now'.
         diagnosis: what limits the error, in a sentence; validation: what the walk with training off found.
+        label_costs: what labels cost by their size, where they are of several cells, and what follows; "" elsewhere.
         labels_per_day: over the wall time in which drivers trained: neither pauses, nor start, nor test set.
         core_hours: by kind of task; seconds_left: to the shortest walk asked for.
     """
@@ -146,6 +149,7 @@ class Status:
     calibration: Mapping[str, tuple[Calibration, ...]] = field(default_factory=dict)
     diagnosis: str = ""
     validation: Validation | None = None
+    label_costs: str = ""
     labels_per_day: float = math.nan
     core_hours: Mapping[str, float] = field(default_factory=dict)
     seconds_left: float = math.nan
@@ -195,6 +199,7 @@ class Status:
             },
             diagnosis=state.diagnosis,
             validation=state.validation,
+            label_costs=_label_costs(state),
             labels_per_day=state.pace.labels_per_day,
             core_hours={kind: seconds / 3600 for kind, seconds in state.pace.core_seconds.items()},
             seconds_left=_seconds_left(state),
@@ -274,6 +279,18 @@ def _recalibration(state: State) -> Recalibration:
         found.highest(settings.certainty), found.unmet_share, found.n_audits,
         settings.recalibrate and found.n_audits > 0,
     )  # fmt: skip
+
+
+def _label_costs(state: State) -> str:
+    if not state.campaign.small_cells:
+        return ""
+    law = law_of(state)
+    if law is None:
+        return "labels of one size tell no law of costs yet: flagged structures are labelled in the walkers' cell"
+    sizes = f"by labels of {', '.join(map(str, law.sizes))} atoms"
+    if not law.pays:
+        return f"{law}, {sizes}: small cells do not pay below N^{PAYS:g}, labels are of the walkers' cell"
+    return f"{law}, {sizes}"
 
 
 def _seconds_left(state: State) -> float:

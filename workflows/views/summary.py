@@ -139,6 +139,8 @@ def course_lines(status: Status) -> list[str]:
         f"ledger              {ledger or 'empty'}",
         f"core-hours          {sum(hours.values()):.2f}{f' ({parts})' if parts else ''}",
     ]
+    if status.label_costs:
+        lines.append(f"cost of a label     {status.label_costs}")
     if math.isfinite(status.labels_per_day):
         lines.append(f"pace                {status.labels_per_day:.0f} labels a day of training")
     if math.isfinite(status.seconds_left) and status.state == "running":

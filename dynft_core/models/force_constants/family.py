@@ -15,6 +15,7 @@ from dynft_core.lattice.crystal import Crystal
 from dynft_core.models.baseline import load_baseline
 from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.dipoles.born_file import read_born
+from dynft_core.models.force_constants.cell_noise import with_noise_by_cell
 from dynft_core.models.force_constants.expansion.label_sums import CellLabels
 from dynft_core.models.force_constants.fitting import fit_cells, refit_cells, without_labels
 from dynft_core.models.force_constants.force_field import ForceField, matched
@@ -53,6 +54,8 @@ class ForceConstants:
         found = fit_cells(
             basis, cells, keys, own["prior"], floor_eV_A, ranks, baseline=dipoles, cheap=cheap, unlabelled=unlabelled
         )
+        if own.get("small_cells"):
+            found = with_noise_by_cell(found, cells, floor_eV_A, ranks)
         return replace(found, nonpolar=own.get("nonpolar", False))
 
     def without(self, model: ForceField, frames: Sequence[Frame], settings: ModelSettings) -> ForceField:

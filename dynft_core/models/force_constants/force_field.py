@@ -61,6 +61,7 @@ class ForceField:
         nonpolar: nobody need ask for a baseline of dipoles: a metal, or a reference without any.
         cheap: what it knows of a cheap potential, if one was given; its force constants are the prior mean where
             `cheap.ratios` are there.
+        small_cell_weight: of the labels of smaller cells than the largest, where it was learnt (`cell_noise`).
     """
 
     family: ClassVar[str] = "force_constants"
@@ -76,6 +77,7 @@ class ForceField:
     baseline: Baseline | None = None
     nonpolar: bool = False
     cheap: CheapPrior | None = None
+    small_cell_weight: float = 1.0
 
     @property
     def noise_eV_A(self) -> float:
@@ -326,6 +328,7 @@ class ForceField:
             "prior": self.prior,
             "rotational": self.rotational,
             "baseline": None if self.baseline is None else self.baseline.describe().partition(" ")[0],
+            "small_cell_weight": self.small_cell_weight,
             "cheap": None if self.cheap is None else self.cheap.describe(tuple(basis.cutoffs)),
             "alpha": [float(a) for a in posterior.alpha],
             "log_evidence": float(posterior.log_evidence),
@@ -359,6 +362,7 @@ class ForceField:
             "basis_hash": self.basis.content_hash,
             "baseline": "" if self.baseline is None else self.baseline.describe(),
             "nonpolar": self.nonpolar,
+            "small_cell_weight": self.small_cell_weight,
         }
         return write_segment(Path(path), arrays, attributes)
 
@@ -390,6 +394,7 @@ class ForceField:
                 left_out_of(segment.arrays), load_baseline(attributes.get("baseline", "")),
                 bool(attributes.get("nonpolar", False)),
                 CheapPrior.of(basis.crystal, cheap, attributes) if cheap else None,
+                float(attributes.get("small_cell_weight", 1.0)),
             )
         except (FileFormatError, KeyError, ValueError, IndexError) as error:
             raise FileFormatError(

@@ -24,8 +24,8 @@ from dynft_core.symmetry.space_group import SpaceGroup, space_group
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-REMEMBERED = 2
-"""Folded bases that a process keeps: they may be large."""
+REMEMBERED, SMALL_ATOMS, SMALL_REMEMBERED = 2, 72, 48
+"""Folded bases that a process keeps: they may be large. On cells of at most `SMALL_ATOMS` it keeps more of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,8 @@ def fold(basis: ForceConstantBasis, supercell: Supercell) -> FoldedBasis:
             "make it by Supercell.build(basis.crystal, …) or Supercell.match(basis.crystal, atoms)",
         )
     cell = [other.cell, other.scaled_positions, supercell.matrix, supercell.basis_index, supercell.cells]
-    return _folded(_Content(key_of(*basis.arrays().values(), *cell), basis, supercell))
+    remembered = _folded_small if supercell.n_atoms <= SMALL_ATOMS else _folded_large
+    return remembered(_Content(key_of(*basis.arrays().values(), *cell), basis, supercell))
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,6 @@ class _Content:
     supercell: Supercell = field(compare=False)
 
 
-@lru_cache(maxsize=REMEMBERED)
 def _folded(content: _Content) -> FoldedBasis:
     basis, supercell = content.basis, content.supercell
     blocks = {}
@@ -152,6 +152,9 @@ def _folded(content: _Content) -> FoldedBasis:
             _fold_shape(basis, order, supercell, representation, shape, members) for shape, members in shapes
         )
     return _lay_out(basis, supercell, blocks, np.float64)
+
+
+_folded_large, _folded_small = (lru_cache(maxsize=n)(_folded) for n in (REMEMBERED, SMALL_REMEMBERED))
 
 
 def _lay_out(
