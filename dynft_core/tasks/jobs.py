@@ -282,7 +282,7 @@ class SelectJob:
     force_field: str
     candidates: tuple[StructureRef, ...]
     under_way: tuple[StructureRef, ...]
-    method: Literal["log_det", "maxvol"]
+    method: Literal["log_det", "maxvol", "grade"]
     n_max: int
     min_gain: float
     select_grade: float

@@ -39,7 +39,9 @@ from dynft_core.reference.guard import Expectation
 from dynft_core.reference.label import read_frame, run_label
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.regression.mpi import Ranks
+from dynft_core.selection.batch import Choice
 from dynft_core.selection.batch_for_model import BatchRule, choose
+from dynft_core.selection.by_grade import grade_candidates, graded
 from dynft_core.storage.structures import read_cell, read_displacements, read_perfect_structure, write_structures
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from dynft_core.tasks.choose import run_choose
@@ -254,13 +256,18 @@ def select(job: SelectJob) -> SelectOutcome:
     """Choose which candidates are labelled."""
     run_dir = Path(job.run_dir)
     model = _kept(str(run_dir / job.force_field), False)
+    candidates, under_way = ([_structure(run_dir, ref) for ref in refs] for refs in (job.candidates, job.under_way))
+    if job.method == "grade":
+        return _selected(job, grade_candidates(graded(model), candidates, under_way, job.n_max, job.select_grade))
     linear = isinstance(model, Linear)  # not of `LinearModel`: that would compute all that a model has
     if not linear:
         raise InputError("selection.batch", "'all' for this family of models", f"'{job.method}'", "set it to 'all'")
-    candidates, under_way = ([_structure(run_dir, ref) for ref in refs] for refs in (job.candidates, job.under_way))
     training = [read_frame(run_dir, key) for key in model.labels] if job.method == "maxvol" else []
     rule = BatchRule(job.method, job.n_max, job.min_gain, job.select_grade)
-    choice = choose(model, candidates, under_way, rule, training)
+    return _selected(job, choose(model, candidates, under_way, rule, training))
+
+
+def _selected(job: SelectJob, choice: Choice) -> SelectOutcome:
     keys = [ref.key for ref in job.candidates]
     chosen, redundant = (tuple(keys[i] for i in numbers) for numbers in (choice.chosen, choice.redundant))
     return SelectOutcome(True, chosen=chosen, gains=choice.gains, redundant=redundant)

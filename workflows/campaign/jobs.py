@@ -103,8 +103,9 @@ def criterion_settings(campaign: Campaign) -> CriterionSettings:
     if s.criterion == "random":  # taken by the clock, as audits are; ε_B selects nothing
         return CriterionSettings("fixed", threshold_eV_A=math.inf)
     return CriterionSettings(
-        s.criterion, s.gamma, s.window_steps, s.threshold_meV_A / 1000, s.break_factor, while_heating=s.while_heating
-    )
+        s.criterion, s.gamma, s.window_steps, s.threshold_meV_A / 1000, s.break_factor,
+        while_heating=s.while_heating, select_grade=s.select_grade, break_grade=s.break_grade,
+    )  # fmt: skip
 
 
 def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
@@ -114,7 +115,7 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
     settings = ConvergenceSettings(
         min_walk_ps=c.min_walk_ps,
         max_walk_ps=c.max_walk_ps,
-        quiet_ps=min(c.quiet_ps, c.min_walk_ps) if campaign.selection.criterion == "trajectory_average" else 0.0,
+        quiet_ps=_quiet_ps(campaign),
         audits=c.audits,
         audit_ratio=(low, high),
         certainty=c.certainty,
@@ -134,21 +135,38 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
     )
 
 
+def _quiet_ps(campaign: Campaign) -> float:
+    """For how long nothing may have been selected: by grade, over the whole walked time that is asked for."""
+    bounds = campaign.convergence
+    longest = {"trajectory_average": bounds.quiet_ps, "grade": bounds.min_walk_ps}
+    return min(longest.get(campaign.selection.criterion, 0.0), bounds.min_walk_ps)
+
+
 def harmonic_job(campaign: Campaign, run_dir: str) -> ProposeJob:
     """Structures with small random displacements, for the first harmonic fit."""
     initial = campaign.initial
     return _propose(campaign, run_dir, "harmonic", Rattled(initial.rattle_A), initial.harmonic_structures)
 
 
-def initial_job(campaign: Campaign, run_dir: str) -> ProposeJob:
-    """The structures that the first force field is fitted to."""
+def initial_jobs(campaign: Campaign, run_dir: str) -> tuple[ProposeJob, ...]:
+    """The structures that the first force field is fitted to: in the supercell, or in each cell of the walkers."""
     initial, dynamics = campaign.initial, campaign.dynamics
     methods: dict[str, Method] = {
         "rattled": Rattled(initial.rattle_A),
         "phonons": PhononModes(force_field_path(0)),
         "reference_md": ReferenceMd(MdSteps(dynamics.timestep_fs, dynamics.friction_per_ps)),
     }
-    return _propose(campaign, run_dir, "initial", methods[initial.method], initial.structures)
+    job = _propose(campaign, run_dir, "initial", methods[initial.method], initial.structures)
+    if not campaign.model.of_moment_tensor:
+        return (job,)
+    cells = {group.cell: group for group in reversed(campaign.groups)}
+    return tuple(
+        replace(
+            job, output=f"structures/initial-{number:02d}.h5", cell=cell, temperature_K=cells[cell].temperature_K,
+            seed=dynamics.seed + number,
+        )
+        for number, cell in enumerate(sorted(cells))
+    )  # fmt: skip
 
 
 def test_segment(campaign: Campaign, group: WalkerGroup) -> str:
@@ -315,7 +333,8 @@ def choose_job(campaign: Campaign, run_dir: str, force_field: str, cutoffs_A: Se
 
 def chooses_batches(campaign: Campaign) -> bool:
     """Whether flagged structures are candidates, of which only some are labelled. The paper's loop labels all."""
-    return campaign.selection.policy == "continue" and campaign.selection.batch != "all"
+    selection = campaign.selection
+    return selection.criterion == "grade" or (selection.policy == "continue" and selection.batch != "all")
 
 
 def select_job(
@@ -324,9 +343,10 @@ def select_job(
 ) -> SelectJob:  # fmt: skip
     """The choice among flagged structures, beside those whose labels are under way."""
     s = campaign.selection
-    assert s.batch != "all"
+    method = "grade" if s.criterion == "grade" else s.batch
+    assert method != "all"
     return SelectJob(
-        run_dir, force_field, tuple(candidates), tuple(under_way), s.batch, n_max, s.min_gain, s.select_grade
+        run_dir, force_field, tuple(candidates), tuple(under_way), method, n_max, s.min_gain, s.select_grade
     )
 
 

@@ -8,7 +8,7 @@ from math import inf, isnan
 
 from dynft_core.assessment.convergence import most_audits
 from dynft_core.reference.failures import Failure
-from dynft_core.tasks.jobs import FitJob, WalkEnd
+from dynft_core.tasks.jobs import FitJob, ProposeJob, WalkEnd
 from dynft_core.vocabulary import Role, StructureRef
 from workflows.campaign import jobs, paths
 from workflows.campaign.actions import Action
@@ -59,20 +59,26 @@ def _plan_harmonic(state: State) -> Plan:
     if state.harmonic or state.ledger.labels("initial"):
         return [], replace(state, phase="initial")
     propose = Action("propose:harmonic", jobs.harmonic_job(state.campaign, state.run_dir))
-    return _plan_first_fit(state, "harmonic", propose, version=0)
+    return _plan_first_fit(state, "harmonic", [propose], version=0)
 
 
 def _plan_initial(state: State) -> Plan:
     if state.fits:
         return [], replace(state, phase="walking")
-    propose = Action("propose:initial", jobs.initial_job(state.campaign, state.run_dir))
-    return _plan_first_fit(state, "initial", propose, version=1)
+    proposals = [
+        Action(f"propose:initial{f':{number:02d}' if number else ''}", job)
+        for number, job in enumerate(jobs.initial_jobs(state.campaign, state.run_dir))
+    ]
+    return _plan_first_fit(state, "initial", proposals, version=1)
 
 
-def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> Plan:
+def _plan_first_fit(state: State, role: Role, proposals: list[Action], version: int) -> Plan:
+    """`proposals`: of structures, one after the other; labels of others in their place have been imported."""
     refs, before = state.ledger.of_role(role), _born(state)
-    if not refs:
-        return [*before, propose], state
+    segments = {ref.segment for ref in refs}
+    outputs = {propose.job.output: propose for propose in proposals if isinstance(propose.job, ProposeJob)}
+    if segments <= outputs.keys() and (missing := [outputs[name] for name in outputs if name not in segments]):
+        return [*before, *missing], state
     if before or state.ledger.waiting(role):
         return [*before, *_labels(state, role)], state
     labels = state.ledger.labels(role)
@@ -99,10 +105,12 @@ def _plan_walking(state: State) -> Plan:
 
 
 def _plan_round(state: State) -> Plan:
-    """All walk, then all that they chose is labelled, then one fit."""
+    """All walk, then what they chose is labelled, all or by grade those that tell most, then one fit."""
     actions = _labels(state, *TRAINING)
     if state.tasks or actions:
         return actions, state
+    if selection := _selection(state):
+        return selection, state
     new = state.ledger.new(*TRAINING)
     if new or state.grown:
         return [_fit(state, len(state.fits) + 1, new, ())], state
@@ -287,10 +295,15 @@ def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: It
             own = [ref for ref in state.ledger.labels("audit") if alone or group.has(ref.temperature_K, ref.cell)]
             audits += sorted(own, key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))[-most:]
         job = replace(
-            job, audits=tuple(audits), initial=state.ledger.labels("initial"),
+            job, audits=tuple(audits), initial=_to_be_tested(state),
             walked=_walked(state), heating_steps=jobs.heating_steps(state.campaign),
         )  # fmt: skip
     return Action(f"fit:{version:06d}", job)
+
+
+def _to_be_tested(state: State) -> tuple[StructureRef, ...]:
+    """Labels of the start that may be set aside; a potential of any structure needs those that walks do not meet."""
+    return () if state.campaign.model.of_moment_tensor else state.ledger.labels("initial")
 
 
 def rebuild_job(state: State) -> FitJob:

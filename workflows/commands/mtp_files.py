@@ -25,7 +25,7 @@ from dynft_core.models.moment_tensor.potential import MomentTensorPotential
 from dynft_core.models.moment_tensor.rows import sums
 from dynft_core.models.moment_tensor.training import trained
 from dynft_core.models.registry import load_model
-from dynft_core.selection.maxvol import NOBODY, ActiveSet
+from dynft_core.regression.maxvol import NOBODY, ActiveSet
 from dynft_core.storage.files import replacing
 from dynft_core.storage.json_values import json_text
 from workflows.user_files.labelled_structures import labelled_structure, refuse_short, shortest_distances

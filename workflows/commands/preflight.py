@@ -18,10 +18,12 @@ from workflows.campaign.jobs import chooses_batches, reference_settings
 from workflows.campaign.paths import SUPERCELL
 from workflows.campaign.plan import MOST_CANDIDATES
 from workflows.campaign_file.schema import Campaign, ExpansionSection
+from workflows.run_folder.group_cells import group_cell
 from workflows.user_files.born_charges import IN_CAMPAIGN, campaign_born_charges, fit_lines, polar_note
 from workflows.user_files.crystals import read_crystal
 from workflows.user_files.data_checks import check_memory
 from workflows.user_files.expansion_notes import images_note, shell_note
+from workflows.user_files.moment_tensor_notes import moment_tensor_notes
 
 
 def check_campaign(campaign: Campaign) -> list[str]:
@@ -33,8 +35,8 @@ def check_campaign(campaign: Campaign) -> list[str]:
     given = read_crystal(Path(campaign.crystal.structure), "crystal.structure")
     crystal = given.crystal
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
-    matrices = {group.cell: group.supercell for group in campaign.groups}
-    cells = [supercell, *(Supercell.build(crystal, m) for cell, m in matrices.items() if cell != SUPERCELL)]
+    recipes = {group.cell: group.recipe for group in campaign.groups}
+    cells = [supercell, *(group_cell(recipe, crystal) for cell, recipe in recipes.items() if cell != SUPERCELL)]
     for cell in cells:
         if cell.n_atoms < 2:
             raise InputError(
@@ -46,6 +48,9 @@ def check_campaign(campaign: Campaign) -> list[str]:
     if campaign.cheap is not None:
         campaign.cheap.potential().check(ReferenceCell.of(supercell.atoms()))
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
+    if campaign.model.of_moment_tensor:
+        structures = [cell.atoms() for cell in cells]
+        found += moment_tensor_notes(campaign.model.settings(), reference_settings(campaign), structures)
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
     found += _born_notes(campaign, crystal)
     return [*given.notes, *notes, *(note for note in found if note)]

@@ -15,6 +15,7 @@ from dynft_core.storage.structures import write_perfect_structure
 from workflows.campaign.paths import BORN, JOURNAL, PRIMITIVE, SUPERCELL
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign
+from workflows.run_folder.group_cells import group_cell
 from workflows.run_folder.identity import first_event, refuse_other_campaign
 from workflows.run_folder.lease import held
 from workflows.run_folder.requests import requests
@@ -54,9 +55,9 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         if not begun:  # new, or its first driver was killed before the journal had its first line
             write_perfect_structure(run_dir / PRIMITIVE, crystal.atoms())
             write_perfect_structure(run_dir / SUPERCELL, supercell.atoms())
-            for cell, matrix in {group.cell: group.supercell for group in campaign.groups}.items():
+            for cell, recipe in {group.cell: group.recipe for group in campaign.groups}.items():
                 if cell != SUPERCELL:
-                    write_perfect_structure(run_dir / cell, Supercell.build(crystal, matrix).atoms())
+                    write_perfect_structure(run_dir / cell, group_cell(recipe, crystal).atoms())
         if born is not None:
             write_born(born, run_dir / BORN)
         yield check
