@@ -33,15 +33,15 @@ name = "aluminium"
 crystal = {{ structure = "fcc.xyz", supercell = [3, 3, 3] }}
 model = {{ family = "moment_tensor", cutoff_A = 5.2, min_distance_A = 1.9, level = {level} }}
 dynamics = {{ timestep_fs = 2.0, walkers_per_task = 2, segment_ps = 1.0 }}
-convergence = {{ min_walk_ps = {walk_ps}, max_walk_ps = {longest_ps} }}
+convergence = {{ min_walk_ps = {walk_ps}, max_walk_ps = {longest_ps}, audit_ratio = [0.8, 1.25] }}
 reference = {{ calculator = "emt" }}
 test = {{ structures = 8 }}
 walkers = [
-    {{ name = "fcc-4.00", count = 2, temperature_K = 700.0 }},
-    {{ name = "fcc-4.10", count = 2, temperature_K = 900.0, strain = 0.025 }},
-    {{ name = "fcc-4.25", count = 2, temperature_K = 1100.0, strain = 0.0625 }},
-    {{ name = "melt-4.10", count = 2, temperature_K = 900.0, structure = "melt.xyz" }},
-    {{ name = "melt-4.25", count = 2, temperature_K = 1100.0, structure = "melt.xyz", strain = {more:.6f} }},
+    {{ name = "fcc-4.00", count = 1, temperature_K = 700.0 }},
+    {{ name = "fcc-4.10", count = 1, temperature_K = 900.0, strain = 0.025 }},
+    {{ name = "fcc-4.25", count = 1, temperature_K = 1100.0, strain = 0.0625 }},
+    {{ name = "melt-4.10", count = 1, temperature_K = 900.0, structure = "melt.xyz" }},
+    {{ name = "melt-4.25", count = 1, temperature_K = 1100.0, structure = "melt.xyz", strain = {more:.6f} }},
 ]
 """
 

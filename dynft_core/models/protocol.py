@@ -220,6 +220,10 @@ class Graded(Protocol):
     """A model that tells how far atoms lie beyond the surroundings that its labels have (D-optimality)."""
 
     @property
+    def has_grades(self) -> bool:
+        """Whether it has an active set: not where it was fitted without."""
+
+    @property
     def active_set(self) -> GradingRows:
         """Of its labels."""
 

@@ -20,6 +20,9 @@ Ints = NDArray[np.int64]
 UNSEEN = 1e-4
 """The active set begins as this multiple of unity, in units of each function's size: what varies less is not seen."""
 
+ZERO = 1e-8
+"""A function's size in units of the largest one's below which it was not met."""
+
 
 @dataclass(frozen=True, eq=False)
 class Extrapolation:
@@ -37,7 +40,7 @@ class Extrapolation:
     def of(cls, rows: Floats) -> Extrapolation:
         """That of the first labels, whose atoms have the rows (n, M)."""
         sizes = np.sqrt(np.mean(rows**2, axis=0))
-        scales = np.where(sizes > 0, sizes, 1.0)  # of a species that is not there yet
+        scales = np.maximum(sizes, ZERO * sizes.max())  # of a species that is not there yet, or 0 by symmetry
         return cls(scales, ActiveSet.empty(len(scales), UNSEEN)).extended(rows)
 
     def grades(self, rows: Floats) -> Floats:

@@ -183,6 +183,11 @@ class MomentTensorModel:
         return self.active_set.grades(self.energy_rows(displacements))
 
     @property
+    def has_grades(self) -> bool:
+        """Whether it was fitted in a campaign, with an active set."""
+        return self.extrapolation is not None
+
+    @property
     def active_set(self) -> Extrapolation:
         """Of its labels.
 
