@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def test_relaxed_structures_are_at_rest_under_the_pressure_for_the_reference_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_relaxed_structures_are_at_rest_for_the_reference_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["mtp", "relax", f"{folder}/al.h5", f"{folder}/starts.xyz", f"{folder}/relaxed.xyz", "--pressure", "2"]
     arguments += ["--training-set", f"{folder}/train.xyz", "--save-unrelaxed", f"{folder}/left.xyz"]
     assert main(arguments) == 0
