@@ -4,6 +4,7 @@
 
 The reference is ASE's effective medium theory; 108 atoms, fcc and melt, a = 4.0 to 4.25 Å, 700 to 1100 K. A trajectory
 is unphysical when two atoms come nearer than the potential knows, or the temperature leaves the thermostat's by half.
+Where FOLDER has a potential of an earlier run, the trajectories alone are walked.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ walkers = [
     {{ name = "melt-4.25", count = 1, temperature_K = 1100.0, structure = "melt.xyz", strain = {more:.6f} }},
 ]
 """
+POTENTIAL = "aluminium.h5"
 
 
 def write_structures(folder: Path) -> None:
@@ -66,7 +68,7 @@ def write_structures(folder: Path) -> None:
 
 
 def campaign(folder: Path, level: int, walk_ps: float, longest_ps: float) -> State:
-    """Run the campaign, or go on with it, and print its way."""
+    """Run the campaign and print its way; the potential is kept in the folder."""
     text = CAMPAIGN.format(level=level, more=4.25 / 4.1 - 1, walk_ps=walk_ps, longest_ps=longest_ps)
     (folder / "campaign.toml").write_text(text)
     loaded, _ = load_campaign(folder / "campaign.toml")
@@ -75,9 +77,9 @@ def campaign(folder: Path, level: int, walk_ps: float, longest_ps: float) -> Sta
     begun = time.process_time()
     state = run(loaded, (folder / "run").absolute())
     print(f"{time.process_time() - begun:.0f} CPU s; {state.reason or state.failure}")
-    print(f"{'labels':>7}{'walked, ps':>12}{'β^(-1/2), meV/Å':>17}")
+    print(f"{'labels':>7}{'β^(-1/2), meV/Å':>17}")
     for fit in state.fits:
-        print(f"{fit.n_labels:7d}{'':12}{1e3 * fit.beta_inv_sqrt_eV_A:17.1f}")
+        print(f"{fit.n_labels:7d}{1e3 * fit.beta_inv_sqrt_eV_A:17.1f}")
     audits = sum(e.structure.role == "audit" for e in state.ledger.entries.values())
     dropped = state.ledger.counts["dropped"]
     print(f"{state.n_labels} labels, {audits} of them audits; {dropped} candidates were redundant")
@@ -85,17 +87,19 @@ def campaign(folder: Path, level: int, walk_ps: float, longest_ps: float) -> Sta
     for e in state.final_evaluations:
         predicted = np.hypot(e.beta_inv_sqrt_eV_A, e.mean_bayesian_error_eV_A)
         print(f"{e.group:10} test error {1e3 * e.rmse_eV_A:6.1f} meV/Å, predicted {1e3 * predicted:6.1f}")
+    if state.fits and not state.failure:
+        load_model(Path(state.run_dir) / state.force_field).save(folder / POTENTIAL)
     return state
 
 
-def trajectories(state: State, count: int, time_ps: float) -> None:
+def trajectories(folder: Path, count: int, time_ps: float) -> None:
     """Walk `count` trajectories of the groups in turn, with other noise than the campaign's; print what they met."""
-    model = load_model(Path(state.run_dir) / state.force_field)
+    model, groups = load_model(folder / POTENTIAL), load_campaign(folder / "campaign.toml")[0].groups
     lines: dict[str, list[tuple[float, float, float]]] = {}
     failed = 0
     for i in range(count):
-        group = state.campaign.groups[i % len(state.campaign.groups)]
-        atoms = ase.io.read(Path(state.run_dir) / group.cell)
+        group = groups[i % len(groups)]
+        atoms = ase.io.read(folder / "run" / group.cell)
         cell = ReferenceCell.of(atoms)
         on_cell = model.on(cell)
         rng = np.random.default_rng(1000 + i)
@@ -138,9 +142,9 @@ def main() -> None:
     parser.add_argument("--time-ps", type=float, default=10.0)
     arguments = parser.parse_args()
     write_structures(arguments.folder)
-    state = campaign(arguments.folder, arguments.level, arguments.walk_ps, arguments.longest_ps)
-    if state.fits and not state.failure:
-        trajectories(state, arguments.trajectories, arguments.time_ps)
+    if not (arguments.folder / POTENTIAL).exists():
+        campaign(arguments.folder, arguments.level, arguments.walk_ps, arguments.longest_ps)
+    trajectories(arguments.folder, arguments.trajectories, arguments.time_ps)
 
 
 if __name__ == "__main__":
