@@ -12,12 +12,14 @@ from math import nan, sqrt
 from typing import Literal
 
 from dynft_core.assessment.scores import Score
+from dynft_core.dynamics.relaxation_settings import RelaxationSettings
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
 from dynft_core.models.settings import ModelSettings
 from dynft_core.models.trial import Trial
 from dynft_core.reference.failures import Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.vocabulary import (
+    CriterionSettings,
     PropertyName,
     ReferenceSettings,
     Role,
@@ -302,6 +304,43 @@ class SelectOutcome:
 
 
 @dataclass(frozen=True)
+class RelaxJob:
+    """Relax structures of a file with a force field."""
+
+    run_dir: str
+    name: str
+    structures: str
+    """Extended xyz in the run folder."""
+    force_field: str
+    version: int
+    """Of the force field."""
+    output: str
+    """Where those that are relaxed go, extended xyz."""
+    settings: RelaxationSettings
+    criterion: CriterionSettings
+    """Whose γ_select makes a candidate, whose γ_break breaks off."""
+    reference: ReferenceSettings
+    """For the keys of the candidates."""
+    numbers: tuple[int, ...] = ()
+    """Of the structures in the file; (): all."""
+
+
+@dataclass(frozen=True)
+class RelaxOutcome:
+    """How the structures ended, by their numbers in the file of `n_structures`."""
+
+    ok: bool
+    n_structures: int = 0
+    relaxed: tuple[int, ...] = ()
+    broken: tuple[int, ...] = ()
+    unfinished: tuple[int, ...] = ()
+    selected: tuple[StructureRef, ...] = ()
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
 class BornJob:
     """Compute Born charges and dielectric tensor of the crystal in born/, as labels of a supercell are."""
 
@@ -322,10 +361,10 @@ class BornOutcome:
 
 Job = (
     BornJob | ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | ChooseJob | SelectJob
-    | FitJob | EvaluateJob
+    | FitJob | EvaluateJob | RelaxJob
 )  # fmt: skip
 Outcome = (
     BornOutcome | ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | TruncationOutcome | ChooseOutcome
     | SelectOutcome
-    | FitOutcome | EvaluateOutcome
+    | FitOutcome | EvaluateOutcome | RelaxOutcome
 )  # fmt: skip

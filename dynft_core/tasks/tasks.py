@@ -61,6 +61,8 @@ from dynft_core.tasks.jobs import (
     ProposeOutcome,
     Rattled,
     ReferenceMd,
+    RelaxJob,
+    RelaxOutcome,
     SelectJob,
     SelectOutcome,
     TruncationJob,
@@ -69,6 +71,7 @@ from dynft_core.tasks.jobs import (
     ValidateOutcome,
 )
 from dynft_core.tasks.mpi_launch import LAUNCHER, fit_over_ranks
+from dynft_core.tasks.relax import run_relaxations
 from dynft_core.tasks.walk import run_walk
 from dynft_core.vocabulary import StructureRef
 
@@ -220,6 +223,12 @@ def walk(job: WalkJob) -> WalkOutcome:
 
 def _walked_by(job: WalkJob, pending: bool) -> Any:
     return model_on(str(Path(job.run_dir) / job.force_field), read_cell(job.run_dir, job.cell), pending)
+
+
+@_never_raising(lambda job, failure: RelaxOutcome(False, failure=failure))
+def relax(job: RelaxJob) -> RelaxOutcome:
+    """Relax structures of a file."""
+    return run_relaxations(job, _kept(str(Path(job.run_dir) / job.force_field), False))
 
 
 @_never_raising(lambda job, failure: ValidateOutcome(False, failure=failure))

@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 
 from dynft_core.assessment.audits import audit_steps
 from dynft_core.assessment.convergence import ConvergenceSettings
+from dynft_core.dynamics.relaxation_settings import RelaxationSettings
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
@@ -25,14 +26,23 @@ from dynft_core.tasks.jobs import (
     ProposeJob,
     Rattled,
     ReferenceMd,
+    RelaxJob,
     SelectJob,
     TruncationJob,
     ValidateJob,
 )
 from dynft_core.vocabulary import PROPERTY_UNITS, CriterionSettings, ReferenceSettings, Role, StructureRef
-from workflows.campaign.paths import BORN, PRIMITIVE, SUPERCELL, force_field_path, walk_path
+from workflows.campaign.paths import (
+    BORN,
+    PRIMITIVE,
+    SUPERCELL,
+    force_field_path,
+    relaxation_path,
+    relaxed_path,
+    walk_path,
+)
 from workflows.campaign_file.groups import WalkerGroup
-from workflows.campaign_file.schema import Campaign
+from workflows.campaign_file.schema import Campaign, RelaxationsSection
 
 CHANGEABLE = (
     "convergence.", "validation.", "test.", "limits.", "dynamics.max_task_minutes", "reference.timeout_s",
@@ -348,6 +358,21 @@ def select_job(
     return SelectJob(
         run_dir, force_field, tuple(candidates), tuple(under_way), method, n_max, s.min_gain, s.select_grade
     )
+
+
+def relax_job(
+    campaign: Campaign, run_dir: str, section: RelaxationsSection, version: int, numbers: Sequence[int]
+) -> RelaxJob:
+    """The relaxation of some structures of a file, (): of all, with force field `version`."""
+    settings = RelaxationSettings(
+        section.force_tolerance_eV_A, section.stress_tolerance_GPa, section.pressure_GPa, section.max_steps,
+        fixed_cell=section.fixed_cell,
+    )  # fmt: skip
+    return RelaxJob(
+        run_dir, section.name, relaxation_path(section.name), force_field_path(version), version,
+        relaxed_path(section.name, version), settings, criterion_settings(campaign), reference_settings(campaign),
+        tuple(numbers),
+    )  # fmt: skip
 
 
 def _random_steps(campaign: Campaign, walker: int, from_step: int, to_step: int) -> tuple[int, ...]:

@@ -114,7 +114,19 @@ def _plan_round(state: State) -> Plan:
     new = state.ledger.new(*TRAINING)
     if new or state.grown:
         return [_fit(state, len(state.fits) + 1, new, ())], state
-    return _walk_or_end(state, [])
+    return _walk_or_end(state, _relaxations(state))
+
+
+def _relaxations(state: State) -> list[Action]:
+    """What is left to relax with the newest force field; all of it once every walker has walked long enough."""
+    found, version = [], len(state.fits)
+    for section in state.campaign.relaxations:
+        before = state.relaxations.get(section.name)
+        numbers = before.numbers(version, state.may_end) if before else ()
+        if numbers is not None:
+            job = jobs.relax_job(state.campaign, state.run_dir, section, version, numbers)
+            found.append(Action(f"relax:{section.name}:{version:06d}{'' if numbers else ':all'}", job))
+    return found
 
 
 def _plan_continuing(state: State) -> Plan:
@@ -248,7 +260,9 @@ def _plan_test(state: State) -> Plan:
         if state.tasks:
             return [], state
         reason = f"not converged: {state.problem}; {state.reason}" if state.problem else state.reason
-        return [], replace(state, phase="complete", reason="; ".join(filter(None, (reason, state.diagnosis))))
+        relaxed = [f"relaxations '{name}': {x.words}" for name, x in state.relaxations.items()]
+        words = "; ".join(filter(None, (reason, *relaxed, state.diagnosis)))
+        return [], replace(state, phase="complete", reason=words)
     actions = _labels(state, "test")
     for group in left:
         own = [ref for ref in state.ledger.of_role("test") if ref.segment == jobs.test_segment(state.campaign, group)]

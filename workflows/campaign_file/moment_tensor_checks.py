@@ -30,6 +30,11 @@ def check_moment_tensor(campaign: Campaign) -> None:
             "selection.criterion", "'trajectory_average', 'epsilon_min', 'fixed' or 'random' for force constants",
             "'grade'", "set one of these: grades are of moment tensor potentials",
         )
+    if campaign.relaxations:
+        raise InputError(
+            "relaxations", f"no such tables for models of '{family}'", f"'{campaign.relaxations[0].name}'",
+            "leave them out, or set model.family = 'moment_tensor'",
+        )
     for i, section in enumerate(campaign.walkers):
         for name, given in (("structure", section.structure), ("strain", section.strain)):
             if given and family == "force_constants":
@@ -76,6 +81,14 @@ def _check_campaign(campaign: Campaign) -> None:
             "selection.break_grade", f"more than select_grade, {selection.select_grade:g}",
             f"{selection.break_grade:g}", "raise it",
         )
+    if campaign.relaxations and selection.criterion != "grade":
+        raise InputError(
+            "relaxations", "criterion 'grade', which breaks them off", f"'{selection.criterion}'",
+            "set selection.criterion = 'grade', or leave them out",
+        )
+    names = [section.name.lower() for section in campaign.relaxations]
+    if len(set(names)) < len(names):
+        raise InputError("relaxations", "a name of its own for each", ", ".join(names), "choose others")
     if campaign.convergence.stop_when is not None:
         raise InputError(
             "convergence.stop_when", "no such table for moment tensor potentials, which have no force constants", "one",

@@ -65,7 +65,12 @@ def load_campaign(source: str | Path) -> tuple[Campaign, str]:
     parameters = _with_absolute_paths(campaign.reference, path.parent)
     reference = campaign.reference.model_copy(update={"parameters": parameters})
     walkers = [_with_absolute_structure(w, f"walkers.{i}", path.parent) for i, w in enumerate(campaign.walkers)]
-    return campaign.model_copy(update={"crystal": crystal, "reference": reference, "walkers": walkers}), text
+    relaxations = [
+        r.model_copy(update={"structures": str(_absolute(r.structures, f"relaxations.{i}.structures", path.parent))})
+        for i, r in enumerate(campaign.relaxations)
+    ]
+    changed = {"crystal": crystal, "reference": reference, "walkers": walkers, "relaxations": relaxations}
+    return campaign.model_copy(update=changed), text
 
 
 def _with_absolute_structure(section: WalkersSection, argument: str, folder: Path) -> WalkersSection:

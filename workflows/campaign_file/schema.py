@@ -134,6 +134,20 @@ class WalkersSection(_Section):
         return CellRecipe(matrix, self.structure or "", self.strain)
 
 
+class RelaxationsSection(_Section):
+    """Structures to be relaxed with the force field, for families that need no crystal, by criterion 'grade'."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=40)]
+    structures: str
+    """File of any number of structures; relative to the campaign file."""
+    pressure_GPa: float = 0.0
+    fixed_cell: bool = False
+    """Atoms alone move."""
+    force_tolerance_eV_A: Positive = 0.005
+    stress_tolerance_GPa: Positive = 0.05
+    max_steps: Count = 500
+
+
 class SelectionSection(_Section):
     criterion: Literal["trajectory_average", "epsilon_min", "fixed", "random", "grade"] = "trajectory_average"
     """'grade' is the default of moment tensor potentials."""
@@ -238,6 +252,8 @@ class LimitsSection(_Section):
     select_minutes: Positive = 60.0
     fit_minutes: Positive = 120.0
     """Of a fit, a trial of larger expansions, or scoring the force fields on the test set."""
+    relax_minutes: Positive = 60.0
+    """Of the relaxations of one table `[[relaxations]]`."""
 
 
 class TestSection(_Section):
@@ -258,6 +274,7 @@ class Campaign(_Section):
     cheap: CheapSection | None = None
     dynamics: DynamicsSection = DynamicsSection()
     walkers: list[WalkersSection] = []
+    relaxations: list[RelaxationsSection] = []
     selection: SelectionSection = SelectionSection()
     initial: InitialSection = InitialSection()
     audit: AuditSection = AuditSection()

@@ -122,7 +122,7 @@ def relax(
     fixed_cell: Annotated[bool, typer.Option("--fixed-cell", help="Atoms alone move.")] = False,
 ) -> None:
     """Relax atoms and cells; break off where atoms come too near or the grade is too large."""
-    from dynft_core.dynamics.relaxation import RelaxationSettings
+    from dynft_core.dynamics.relaxation_settings import RelaxationSettings
     from workflows.commands.mtp_relax import relax_structures
 
     settings = RelaxationSettings(force_tolerance, stress_tolerance, pressure, limit, fixed_cell=fixed_cell)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from dynft_core.dynamics.relaxation import RelaxationSettings, relax
+from dynft_core.dynamics.relaxation import relax
+from dynft_core.dynamics.relaxation_settings import RelaxationSettings
 from dynft_core.errors import InputError
 from dynft_core.interop.mtp import write_mtp
 from dynft_core.models.moment_tensor.calculator import MomentTensorCalculator

@@ -18,7 +18,7 @@ from workflows.campaign.jobs import chooses_batches, reference_settings
 from workflows.campaign.paths import SUPERCELL
 from workflows.campaign.plan import MOST_CANDIDATES
 from workflows.campaign_file.schema import Campaign, ExpansionSection
-from workflows.run_folder.group_cells import group_cell
+from workflows.run_folder.group_cells import group_cell, to_relax
 from workflows.user_files.born_charges import IN_CAMPAIGN, campaign_born_charges, fit_lines, polar_note
 from workflows.user_files.crystals import read_crystal
 from workflows.user_files.data_checks import check_memory
@@ -50,6 +50,9 @@ def check_campaign(campaign: Campaign) -> list[str]:
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
     if campaign.model.of_moment_tensor:
         structures = [cell.atoms() for cell in cells]
+        known = {int(z) for atoms in structures for z in atoms.numbers}
+        for section in campaign.relaxations:
+            structures += to_relax(section, known)
         found += moment_tensor_notes(campaign.model.settings(), reference_settings(campaign), structures)
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
     found += _born_notes(campaign, crystal)

@@ -12,10 +12,10 @@ from dynft_core.models.dipoles.born_file import write_born
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import write_perfect_structure
-from workflows.campaign.paths import BORN, JOURNAL, PRIMITIVE, SUPERCELL
+from workflows.campaign.paths import BORN, JOURNAL, PRIMITIVE, SUPERCELL, relaxation_path
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import Campaign
-from workflows.run_folder.group_cells import group_cell
+from workflows.run_folder.group_cells import copy_structures, group_cell
 from workflows.run_folder.identity import first_event, refuse_other_campaign
 from workflows.run_folder.lease import held
 from workflows.run_folder.requests import requests
@@ -58,6 +58,8 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
             for cell, recipe in {group.cell: group.recipe for group in campaign.groups}.items():
                 if cell != SUPERCELL:
                     write_perfect_structure(run_dir / cell, group_cell(recipe, crystal).atoms())
+            for section in campaign.relaxations:
+                copy_structures(section, run_dir / relaxation_path(section.name))
         if born is not None:
             write_born(born, run_dir / BORN)
         yield check
