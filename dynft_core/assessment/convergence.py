@@ -31,6 +31,7 @@ class ConvergenceSettings:
         recalibrate: multiply predicted errors by the scale that the audits found; `audit_ratio` then bounds how well
             this scale is known.
         scale_bounds: bounds on that scale, beyond which the prediction is not credible.
+        noise_floor_eV_A: least β^(-1/2) of a fit; errors that lie below are no fault of a prediction that may not.
         max_error_change: largest relative change of β^(-1/2) over the latest LATEST_LABELS labels.
         max_bayesian_share: largest μ_k[ε_B] β^(1/2).
         property_name, property_tolerance, property_unit: a property whose error bar decides, in the place of the two
@@ -45,6 +46,7 @@ class ConvergenceSettings:
     certainty: float = 0.95
     recalibrate: bool = True
     scale_bounds: tuple[float, float] = (0.67, 1.5)
+    noise_floor_eV_A: float = 0.0
     max_error_eV_A: float = math.inf
     max_error_change: float = 0.1
     max_bayesian_share: float = 0.5
@@ -142,13 +144,17 @@ def _scale_check(record: ConvergenceRecord, settings: ConvergenceSettings) -> tu
     """Whether the scale that the audits found is one that a sound prediction needs."""
     if not settings.recalibrate:
         return ()
-    test = recalibration_test(record)
-    check = _check("scale of the predicted errors", test.ratio, *settings.scale_bounds)
+    test, (least, most) = recalibration_test(record), settings.scale_bounds
+    if record.fits and record.fits[-1].beta_inv_sqrt_eV_A <= AT_THE_FLOOR * settings.noise_floor_eV_A:
+        least = 0.0
+    check = _check("scale of the predicted errors", test.ratio, least, most)
     if check.held or not test.n_audits:
         return (check,)
     return (replace(check, bound=f"{check.bound}; {NOT_CREDIBLE}"),)
 
 
+AT_THE_FLOOR = 1 + 1e-6
+"""Times the noise floor up to which β^(-1/2) is at it."""
 NOT_CREDIBLE = (
     "the prediction is not credible: more labels (convergence.max_walk_ps), another prior or an expansion that suits "
     "the crystal better (expansion.prior, expansion.cutoffs_A) is needed"

@@ -51,7 +51,7 @@ class Fitted:
         """L."""
         precision = self.statistics.gram.copy()
         for n, own in self._slices.items():
-            precision[own, own] += self._prior(n, slice(0, self.sizes[n]), slice(0, self.sizes[n]))
+            precision[own, own] += self._priors[n]
         return cholesky(precision)
 
     @cached_property
@@ -63,6 +63,16 @@ class Fitted:
     def misfit(self) -> float:
         """Σ |F - A φ̄|² + φ̄ᵀ R φ̄."""
         return max(self.statistics.square - float(self.half_mean @ self.half_mean), 1e-12 * self.statistics.square)
+
+    @cached_property
+    def _priors(self) -> dict[int, Floats]:
+        """R of each order."""
+        return {n: self._prior(n, slice(0, m), slice(0, m)) for n, m in self.sizes.items()}
+
+    @cached_property
+    def _prior_factors(self) -> dict[int, Floats]:
+        """Its factor."""
+        return {n: cholesky(own) for n, own in self._priors.items()}
 
     @cached_property
     def _slices(self) -> dict[int, slice]:
@@ -99,7 +109,7 @@ class Fitted:
         backward = np.arange(own.stop - 1, own.start - 1, -1)
         inverse = self._inverse_rows(own)[:, ::-1]
         data = cholesky(inverse.T @ inverse)
-        prior_factor = cholesky(self._prior(order, slice(0, self.sizes[order]), slice(0, self.sizes[order])))
+        prior_factor = self._prior_factors[order]
         root = _solved(prior_factor, np.eye(len(prior_factor)))[:, ::-1]
         prior = cholesky(root.T @ root)
         rise = np.cumsum(_solved(data, self.mean[backward]) ** 2)
@@ -153,7 +163,7 @@ class Fitted:
                 cross[self._slices[n], new] += shared
                 near = self._prior(n, part, part)
                 here[new, new] += near
-                w = _solved(cholesky(self._prior(n, old, old)), shared)
+                w = _solved(self._prior_factors[n], shared)
                 before[new, new] = near - w.T @ w
         return far, before
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,6 +185,8 @@ class _Trials:
         count = len(superset.structures)
         self.left_out = range(0, count, -(-count // MAX_LEFT_OUT))
         self.latest: tuple[Scored[Learnt], Fitted] | None = None
+        self.gains_of: Scored[Learnt] | None = None
+        self.gains: dict[tuple[int, ...], Floats] = {}
         for order, shells in reach.first(self.shells_of(start)).items():
             superset.carry(order, reach.shells_A[:shells])
 
@@ -216,13 +219,27 @@ class _Trials:
             self.latest = of, found
         return self.latest[1]
 
+    def _larger(self, of: Scored[Learnt], orders: Sequence[int], first_size: int = 0) -> Floats:
+        return self.fitted(of).larger(orders, first_size)
+
+    def _smaller(self, of: Scored[Learnt], order: int) -> Floats:
+        return self.fitted(of).smaller(order)
+
+    def _once(self, of: Scored[Learnt], what: tuple[int, ...], gains: Callable[[], Floats]) -> Floats:
+        """Gains of an expansion, which stay what they are when the superset is carried further in other orders."""
+        if self.gains_of is not of:
+            self.gains_of, self.gains = of, {}
+        if what not in self.gains:
+            self.gains[what] = gains()
+        return self.gains[what]
+
     def larger(self, of: Scored[Learnt]) -> list[Step]:
         """See `search.Trials`."""
-        fitted, parts, top, found = self.fitted(of), self.superset.parts, len(of.shells) + 1, []
+        parts, sizes, top, found = self.superset.parts, self.sizes(of.shells), len(of.shells) + 1, []
         for order in (n for n in parts if n <= top + 1):
-            ends, now = parts[order].ends, fitted.sizes.get(order, 0)
+            ends, now = parts[order].ends, sizes.get(order, 0)
             if ends[-1] > now:
-                gains = fitted.larger([order])
+                gains = self._once(of, (order, *ends), partial(self._larger, of, [order]))
                 base = of.shells if order <= top else (*of.shells, 0)
                 found += [
                     Step((*base[: order - 2], k, *base[order - 1 :]), of.n_parameters + end - now, gains[end - now - 1])
@@ -231,7 +248,8 @@ class _Trials:
         if top + 2 in parts:
             first, ends = parts[top + 1].ends[0], parts[top + 2].ends
             if ends[-1]:
-                gains = fitted.larger([top + 1, top + 2], first)
+                both = partial(self._larger, of, [top + 1, top + 2], first)
+                gains = self._once(of, (top + 1, first, top + 2, *ends), both)
                 found += [
                     Step((*of.shells, 1, k), of.n_parameters + first + end, gains[end - 1])
                     for k, end in enumerate(ends, start=1) if end
@@ -269,10 +287,10 @@ class _Trials:
 
     def smaller(self, of: Scored[Learnt]) -> list[Step]:
         """See `search.Trials`."""
-        fitted, found, top = self.fitted(of), [], len(of.shells) + 1
+        sizes, found, top = self.sizes(of.shells), [], len(of.shells) + 1
         for order, shells in self.shells_of(of.shells).items():
-            now, ends = fitted.sizes[order], self.superset.parts[order].ends
-            losses = fitted.smaller(order) if now else np.empty(0)
+            now, ends = sizes[order], self.superset.parts[order].ends
+            losses = self._once(of, (-order,), partial(self._smaller, of, order)) if now else np.empty(0)
             found += [
                 Step(
                     (*of.shells[: order - 2], k, *of.shells[order - 1 :]), of.n_parameters - now + ends[k - 1],

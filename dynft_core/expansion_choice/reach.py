@@ -12,6 +12,7 @@ from ase.geometry import get_distances
 from dynft_core.errors import InputError
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
+from dynft_core.symmetry.basis import ForceConstantBasis
 from dynft_core.symmetry.size import basis_sizes
 
 _SAME_SHELL_A = 0.05
@@ -98,7 +99,9 @@ class Reach:
         """
         if not self.shells_A:
             raise InputError("--cutoffs auto", "a supercell with neighbours", "none", "take a larger supercell")
-        if why := self.forbids(2, 1, {}):
+        least = ForceConstantBasis.of_order(self.crystal, 2, self.shells_A[0]).size
+        why = f"{least} parameters, more than {self.budget.parameters}" if least > self.budget.parameters else ""
+        if why := why or self.forbids(2, 1, {}):
             raise InputError(
                 "--cutoffs auto", "a budget with room for order 2",
                 f"{self.crystal.n_atoms} atoms in the primitive cell: up to {self.shells_A[0]:g} Å {why}",

@@ -24,6 +24,7 @@ from dynft_core.regression.decaying_prior import OrderClasses
 from dynft_core.storage.cache import code_of, keep, key_of, recall
 from dynft_core.symmetry.clusters import SHELL_A, between_shells, encode_sites, enumerate_clusters
 from dynft_core.symmetry.eigentensors import Pattern, Representation, eigentensors, pattern_of
+from dynft_core.symmetry.nesting import nested_null_space
 from dynft_core.symmetry.orbits import find_orbits
 from dynft_core.symmetry.space_group import SpaceGroup, primitive, space_group
 from dynft_core.symmetry.sum_rules import constraint_gram, null_space, violation
@@ -34,8 +35,6 @@ Floats = NDArray[np.float64]
 LENGTH_SCALE_A = 0.3
 """u₀: a displacement at which the terms of a covalent crystal's expansion are of one size (Φ_{n+1} ≈ Φ_n / u₀)."""
 MAX_ORDER = 6
-_SEEN = 1e-9
-"""Square of a part of a projection: 0, or well above rounding."""
 MAX_SITES = 5000
 """Most sites within a cutoff: their pair distances alone are then 200 MB."""
 
@@ -189,15 +188,12 @@ class ForceConstantBasis:
         """
         own = next(o for o in self.orders if o.order == order)
         weights, diameters, _ = self.orbit_geometry(own)
-        turned, ends = own.null_space, [own.n_parameters]
-        beyond = np.inf
-        for cutoff_A in reversed(cutoffs_A):
-            edge = between_shells(self.crystal, cutoff_A)
-            far, beyond = (diameters >= edge) & (diameters < beyond), edge
-            turned, size = _inner_first(turned, weights[far, None] * turned[far, : ends[-1]], ends[-1])
-            ends.append(size)
+        edges = [between_shells(self.crystal, cutoff_A) for cutoff_A in cutoffs_A]
+        shell = np.searchsorted(edges, diameters, side="right")
+        turned, of_column = nested_null_space(own.null_space, weights, shell)
         orders = tuple(replace(o, null_space=turned) if o is own else o for o in self.orders)
-        return replace(self, orders=orders), tuple(reversed(ends[1:]))
+        ends = np.searchsorted(of_column, np.arange(len(edges)), side="right")
+        return replace(self, orders=orders), tuple(int(end) for end in ends)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything as named arrays, for a file; `from_arrays` reads them back."""
@@ -272,7 +268,7 @@ def check_cutoffs(crystal: Crystal, cutoffs_A: Mapping[int, float]) -> None:
 def _build_order(crystal: Crystal, group: SpaceGroup, order: int, cutoff_A: float) -> OrderBasis:
     clusters = enumerate_clusters(crystal, order, cutoff_A)
     orbits = find_orbits(clusters, group)
-    representation = Representation(group.cartesian, order)
+    representation = Representation(group.cartesian)
     sites = encode_sites(clusters.atoms, clusters.cells, clusters.n_atoms)
     patterns = [pattern_of(sites[r]) for r in orbits.representatives]
     tensors = [eigentensors(representation, p, s) for p, s in zip(patterns, orbits.stabilisers, strict=True)]
@@ -298,21 +294,6 @@ def _orbit_weights(orbit: Ints, patterns: Sequence[Pattern]) -> Floats:
     """(O,) square root of the number of ordered clusters of each orbit in a cell: the metric of the full tensors."""
     orderings = np.array([factorial(sum(p)) / prod(factorial(k) for k in p) for p in patterns])
     return np.asarray(np.sqrt(np.bincount(orbit, minlength=len(patterns)) * orderings))
-
-
-def _inner_first(null_space: Floats, outer: Floats, size: int) -> tuple[Floats, int]:
-    """The first `size` columns turned among themselves: those that the rows `outer` (R, size) do not see come first.
-
-    Returns:
-        The null space, and how many columns these are.
-    """
-    if not outer.size:
-        return null_space, size
-    values, axes = np.linalg.eigh(outer.T @ outer)  # ascending
-    inner = int((values < _SEEN).sum())
-    turned = null_space.copy()
-    turned[:, :size] = null_space[:, :size] @ axes
-    return turned, inner
 
 
 def _order_from_arrays(

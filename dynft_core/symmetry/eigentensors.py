@@ -6,7 +6,8 @@ symmetric monomials, one factor for each distinct site: m = Π C(multiplicity + 
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, reduce
 from itertools import combinations_with_replacement, permutations
 from math import factorial
 
@@ -66,36 +67,42 @@ def energy_factors(pattern: Pattern) -> Floats:
 class Representation:
     """Matrices of the space group on the tensors of one order, cached by pattern and operation."""
 
-    def __init__(self, cartesian: Floats, order: int) -> None:
+    def __init__(self, cartesian: Floats) -> None:
         self._cartesian = cartesian
-        self._order = order
-        self._rotated: dict[tuple[int, Pattern], Floats] = {}
+        self._sites: dict[tuple[int, Pattern], Floats] = {}
         self._matrices: dict[tuple[int, Pattern, tuple[int, ...], Pattern], Floats] = {}
 
-    def rotated(self, operation: int, pattern: Pattern) -> Floats:
-        """The symmetric basis of `pattern`, every index rotated: (3, …, 3, m)."""
-        key = (operation, pattern)
-        if key not in self._rotated:
-            n = self._order
-            tensor = symmetric_basis(pattern).reshape((3,) * n + (-1,))
-            for axis in range(n):
-                tensor = np.moveaxis(np.tensordot(self._cartesian[operation], tensor, axes=(1, axis)), 0, axis)
-            self._rotated[key] = tensor
-        return self._rotated[key]
+    def _of_site(self, operation: int, parts: Pattern) -> Floats:
+        """The rotation on the symmetric tensors of one site, told as tensors symmetric in each of some parts of it."""
+        key = (operation, parts)
+        if key not in self._sites:
+            whole = symmetric_basis((sum(parts),))
+            rotation = _product([self._cartesian[operation]] * sum(parts))
+            self._sites[key] = symmetric_basis(parts).T @ rotation @ whole
+        return self._sites[key]
 
     def matrix(self, operation: int, pattern: Pattern, slots: tuple[int, ...], target: Pattern) -> Floats:
         """(m', m): components on `pattern` → components on `target` of the rotated tensor with axes taken as `slots`.
 
-        Axis j of the result is axis slots[j] of the rotated tensor.
+        Axis j of the result is axis slots[j] of the rotated tensor. The axes of each site of the target go to one site
+        of the pattern, to which several may go.
         """
         key = (operation, pattern, slots, target)
         if key not in self._matrices:
-            moved = self.rotated(operation, pattern).transpose((*slots, self._order))
-            moved = moved.reshape(3**self._order, -1)
-            # an all-distinct pattern has the unit matrix as basis
-            plain = all(k == 1 for k in target)
-            self._matrices[key] = np.ascontiguousarray(moved if plain else symmetric_basis(target).T @ moved)
+            first = np.cumsum((0, *target[:-1]))
+            sites = np.searchsorted(np.cumsum(pattern), np.asarray(slots)[first], side="right")
+            by_site = np.argsort(sites, kind="stable")
+            parts = [tuple(target[t] for t in by_site if sites[t] == site) for site in range(len(pattern))]
+            whole = _product([self._of_site(operation, own) for own in parts])
+            sizes = [len(monomials(target[t])) for t in by_site]
+            moved = whole.reshape(*sizes, -1).transpose(*np.argsort(by_site), len(sizes))
+            self._matrices[key] = np.ascontiguousarray(moved.reshape(whole.shape))
         return self._matrices[key]
+
+
+def _product(factors: Sequence[Floats]) -> Floats:
+    """Kronecker product."""
+    return reduce(lambda left, right: np.kron(left, right).astype(np.float64), factors)
 
 
 def eigentensors(representation: Representation, pattern: Pattern, stabiliser: tuple[Ints, Ints]) -> Floats:

@@ -88,6 +88,17 @@ def test_a_prediction_that_needs_a_scale_beyond_its_bounds_is_not_credible(facto
     assert assess(wrong, replace(recalibrated, scale_bounds=(0.05, 20.0))).converged
 
 
+def test_errors_below_the_noise_floor_are_no_fault_of_the_prediction() -> None:
+    fits = tuple(replace(f, beta_inv_sqrt_eV_A=1e-5) for f in GOOD.fits)
+    audits = tuple(AuditScore(1e-9 * (1 + k % 2 / 10), 1e-5) for k in range(40))
+    walkers = tuple(replace(w, mean_error_eV_A=1e-7) for w in GOOD.walkers)
+    exact, recalibrated = replace(GOOD, fits=fits, audits=audits, walkers=walkers), replace(SETTINGS, recalibrate=True)
+    assert failing(exact, recalibrated) == ["scale of the predicted errors"]
+    assert assess(exact, replace(recalibrated, noise_floor_eV_A=1e-5)).converged
+    worse = replace(exact, audits=tuple(replace(a, rmse_eV_A=1e-4) for a in audits))
+    assert failing(worse, replace(recalibrated, noise_floor_eV_A=1e-5)) == ["scale of the predicted errors"]
+
+
 def test_of_one_temperature_the_uncertainty_of_the_scale_is_judged_of_several_their_ratios_to_it() -> None:
     recalibrated = replace(SETTINGS, recalibrate=True)
     scattered = tuple(AuditScore(0.003 * e, 0.0026, 300.0) for e in (0.8, 1.2, 0.9, 1.1))

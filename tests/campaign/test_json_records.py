@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from dynft_core.assessment.scores import Score, SpeciesScore
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkOutcome
 from dynft_core.errors import FileFormatError
+from dynft_core.models.settings import ModelSettings
 from dynft_core.reference.failures import Failure, FailureKind
 from dynft_core.reference.label_job import LabelOutcome
 from dynft_core.storage.journal import Journal, read_journal
 from dynft_core.storage.json_values import to_json
 from dynft_core.tasks.jobs import (
+    ChooseJob,
     EvaluateOutcome,
     Evaluation,
     FitOutcome,
@@ -55,8 +57,10 @@ method = st.one_of(
 )  # fmt: skip
 proposal = st.builds(ProposeJob, st.text(), st.text(), method, st.just("initial"), count, number, count, st.text(),
                      st.just(ReferenceSettings("emt")))  # fmt: skip
+choice = st.builds(ChooseJob, st.text(), st.text(), st.just(ModelSettings("force_constants", {"order": 2})), st.text(),
+                   count, st.tuples(st.tuples(st.text(), number)), number, number, count)  # fmt: skip
 outcomes = st.one_of(
-    proposal,
+    proposal, choice,
     st.builds(ProposeOutcome, st.booleans(), st.tuples(ref), number, number, failure),
     st.builds(LabelOutcome, st.booleans(), key, st.text(), st.booleans(), number, number, failure),
     st.builds(WalkOutcome, st.booleans(), st.tuples(walk, walk), st.text(), count, count, number),

@@ -41,8 +41,7 @@ def test_init_makes_a_campaign_for_a_structure(
     atoms = read_structure(Path(campaign.crystal.structure), "structure")
     heights = 1 / np.linalg.norm(np.linalg.inv(np.array(campaign.crystal.supercell)[:, None] * atoms.cell[:]), axis=0)
     assert heights.min() >= 10.0 - 1e-6
-    assert len(campaign.expansion.cutoffs_A) == 3
-    assert campaign.expansion.prior == "decaying"
+    assert campaign.automatic
     assert "'sii'" in refused(["init", "sii"])
 
 
@@ -63,10 +62,10 @@ def test_init_says_what_is_doubtful_before_anything_is_computed(
     assert campaign.reference.parameters["pseudopotentials"] == {"Si": "Si.UPF"}
     misspelt = ["init", str(tmp_path / "sheet.xyz"), "--calculator", "espreso"]
     assert "did you mean 'espresso'?" in refused(misspelt)
-    # 5.49 Å repeated twice: a cutoff of 5.5 Å would reach beyond half of it
+    # 5.49 Å repeated twice: a cutoff of 5.5 Å, of those that are proposed beside "auto", would reach beyond half of it
     ase.io.write(tmp_path / "si.xyz", bulk("Si", "diamond", a=5.49, cubic=True), format="extxyz")
     assert main(["init", str(tmp_path / "si.xyz"), "-o", str(tmp_path / "si")]) == 0
-    assert load_campaign(tmp_path / "si" / "campaign.toml")[0].expansion.cutoffs_A[0] == 5.4
+    assert "fixed ones: [5.4, " in (tmp_path / "si" / "campaign.toml").read_text(encoding="utf-8")
 
 
 def test_a_molecule_is_no_crystal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

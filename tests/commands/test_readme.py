@@ -66,7 +66,7 @@ def make_small(path: Path) -> None:
         assert old in text
         text = text.replace(old, new)
     text = re.sub(r"\[reference\.parameters\].*?(?=\[test\])", "", text, flags=re.DOTALL)
-    text = re.sub(r"cutoffs_A = \[.*?\]", "cutoffs_A = [4.0, 2.6, 2.6]", text)
+    text = re.sub(r'cutoffs_A = (\[.*?\]|"auto")', "cutoffs_A = [4.0, 2.6, 2.6]", text)
     path.write_text(text, encoding="utf-8")
 
 

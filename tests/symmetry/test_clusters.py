@@ -103,7 +103,7 @@ def test_on_site_tensors_have_the_invariants_of_the_point_group(
     for order, expected in dimensions.items():
         clusters = enumerate_clusters(crystal, order, 0.5)
         orbits = find_orbits(clusters, group)
-        found = eigentensors(Representation(group.cartesian, order), (order,), orbits.stabilisers[0])
+        found = eigentensors(Representation(group.cartesian), (order,), orbits.stabilisers[0])
         assert (len(orbits.representatives), found.shape[1]) == (1, expected)
 
 

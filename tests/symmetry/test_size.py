@@ -29,5 +29,13 @@ def test_clusters_are_counted_and_parameters_are_near(
         assert 1 / 3 < order.n_parameters / size.parameters < 3
 
 
+@pytest.mark.parametrize(("order", "cutoff_A"), [(3, 6.9), (4, 5.1), (5, 4.2), (6, 4.2)])
+def test_the_parameters_of_large_orders_are_known_within_15_percent(
+    silicon: Crystal, order: int, cutoff_A: float
+) -> None:
+    estimate = basis_sizes(silicon, {order: cutoff_A})[order].parameters
+    assert 0.99 * estimate < ForceConstantBasis.of_order(silicon, order, cutoff_A).size < 1.15 * estimate
+
+
 def test_what_is_out_of_reach_is_not_counted_to_the_end(aluminium: Crystal) -> None:
     assert basis_sizes(aluminium, {6: 12.0})[6].parameters == float("inf")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from math import nan
@@ -53,6 +53,8 @@ def _decoder(hint: Any) -> Decoder:
         return _float
     if hint in (int, str, bool):
         return partial(_checked, hint)
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return partial(_each, [_decoder(argument) for argument in arguments])
     if origin is tuple:
         return partial(_many, tuple, _decoder(arguments[0]))
     if origin is frozenset:
@@ -81,6 +83,10 @@ def _checked(kind: type, value: Any) -> Any:
 
 def _many(kind: type, decode: Decoder, value: Any) -> Any:
     return kind([decode(item) for item in value])
+
+
+def _each(decoders: Sequence[Decoder], value: Any) -> tuple[Any, ...]:
+    return tuple(decode(item) for decode, item in zip(decoders, value, strict=True))
 
 
 def _mapping(key: Decoder, decode: Decoder, value: Any) -> dict[Any, Any]:

@@ -27,6 +27,8 @@ MOST_CANDIDATES = 100
 """Candidates of one selection."""
 MORE_LABELS = 1.5
 """Times as many labels as when the expansion was last chosen: then it is chosen anew while the walkers walk on."""
+MORE_UNCHANGED = 2.0
+"""The same, when that choice changed nothing."""
 NEW_LABELS = 1.25
 """Times as many labels as when larger expansions were last tried: fewer tell nothing new of them."""
 
@@ -153,7 +155,8 @@ def _pending(state: State) -> tuple[tuple[StructureRef, ...], bool]:
 
 def _walk_or_end(state: State, actions: list[Action]) -> Plan:
     """Walks beside these tasks; or, when there is no need to walk on, what remains, then the next phase."""
-    actions = actions + _choice(state, MORE_LABELS)
+    unchanged = state.choice is not None and state.choice.chosen is None
+    actions = actions + _choice(state, MORE_UNCHANGED if unchanged else MORE_LABELS)
     if not state.may_end:
         return actions + _walks(state), state
     every = max(1, len(state.walks.finished) // VERDICTS)

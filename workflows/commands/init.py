@@ -62,8 +62,7 @@ structure = "structure.xyz"   # {formula}, {n_cell} atoms
 supercell = {supercell}         # {n_supercell} atoms, shortest height {height:.1f} Å
 
 [expansion]
-cutoffs_A = {cutoffs}   # orders 2, 3, 4
-prior = "decaying"            # force constants fall off with distance: how fast, the labels say
+cutoffs_A = "auto"            # the labels choose orders and cutoffs; fixed ones: {cutoffs} for orders 2, 3, 4
 
 [dynamics]
 temperature_K = 300.0
@@ -134,7 +133,7 @@ def init_campaign(source: str, output: Path | None, calculator: str, symprec_A: 
 
 
 def campaign_text(name: str, crystal: Crystal, calculator: str) -> str:
-    """The text of a campaign for a crystal, with a supercell and cutoffs to start from."""
+    """The text of a campaign for a crystal, with a supercell to start from."""
     heights = 1.0 / np.linalg.norm(np.linalg.inv(crystal.cell), axis=0)
     repeats = np.maximum(1, np.ceil(MIN_HEIGHT_A / heights - 1e-6)).astype(int)
     cutoffs = propose_cutoffs(crystal, 0.5 * float((heights * repeats).min()))

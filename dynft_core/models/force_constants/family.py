@@ -65,14 +65,19 @@ class ForceConstants:
         return ForceField.load(path, pending)
 
     def errors(self, models: Sequence[ForceField], frame: Frame) -> tuple[tuple[Floats, float], ...]:
-        """As the protocol says: the sensing matrix is computed once for all, and ε_B² is tr(Σ AᵀA) / 3N."""
-        own = models[0].on(frame.cell)
-        matrix = own.sensing_matrix(frame.displacements)
-        forces, gram = frame.labelled_forces - own.baseline_forces(frame.displacements), matrix.T @ matrix
-        return tuple(
-            ((matrix @ p.mean).reshape(-1, 3) - forces, float(np.sqrt(np.vdot(gram, p.covariance) / len(matrix))))
-            for p in (model.posterior for model in models)
-        )
+        """As the protocol says: each expansion has its sensing matrix computed once, and ε_B² is tr(Σ AᵀA) / 3N."""
+        forces = frame.labelled_forces - models[0].on(frame.cell).baseline_forces(frame.displacements)
+        sums: dict[tuple[tuple[int, float], ...], tuple[Floats, Floats]] = {}
+        found = []
+        for model in models:
+            expansion, p = tuple(model.basis.cutoffs.items()), model.posterior
+            if expansion not in sums:
+                matrix = model.on(frame.cell).sensing_matrix(frame.displacements)
+                sums[expansion] = matrix, matrix.T @ matrix
+            matrix, gram = sums[expansion]
+            bayesian_error = float(np.sqrt(np.vdot(gram, p.covariance) / len(matrix)))
+            found.append(((matrix @ p.mean).reshape(-1, 3) - forces, bayesian_error))
+        return tuple(found)
 
 
 def labels_of(crystal: Crystal, frames: Sequence[Frame]) -> list[CellLabels]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.errors import FileFormatError, InputError, StructureError
+from dynft_core.expansion_choice.truncation import FORCE_CONSTANTS
+from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.models.force_constants.expansion.folding import fold
 from dynft_core.models.force_constants.expansion.potential import Potential
 from dynft_core.models.force_constants.fitting import refit
@@ -26,6 +28,23 @@ Labelled = tuple[Floats, Floats]
 
 def displaced(force_field: ForceField, count: int, seed: int = 0, amplitude_A: float = 0.05) -> Floats:
     return np.random.default_rng(seed).normal(0, amplitude_A, (count, force_field.supercell.n_atoms, 3))
+
+
+# -- errors
+
+
+def test_models_of_several_expansions_are_scored_at_once(
+    force_field: ForceField, labelled: Labelled, basis: ForceConstantBasis
+) -> None:
+    """As in a campaign that chooses its expansion: each model has a sensing matrix of its own."""
+    u, forces = labelled
+    smaller = ForceConstantBasis.build(basis.crystal, dict(list(basis.cutoffs.items())[:2]))
+    models = [fit(smaller, force_field.supercell, u, forces), force_field]
+    cell = ReferenceCell.of(force_field.supercell.atoms())
+    frame = Frame(cell, u[0], forces[0])
+    for (residual, bayesian_error), model in zip(FORCE_CONSTANTS.errors(models, frame), models, strict=True):
+        np.testing.assert_allclose(residual, model.forces(u[:1])[0] - forces[0], atol=1e-12)
+        assert bayesian_error == pytest.approx(float(model.bayesian_error(u[:1])[0]), rel=1e-9)
 
 
 # -- fit and refit

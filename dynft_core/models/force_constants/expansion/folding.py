@@ -146,7 +146,7 @@ def _folded(content: _Content) -> FoldedBasis:
     basis, supercell = content.basis, content.supercell
     blocks = {}
     for order in basis.orders:
-        representation = Representation(basis.cartesian, order.order)
+        representation = Representation(basis.cartesian)
         shapes = sorted(_by_shape(order).items())
         blocks[order.order] = tuple(
             _fold_shape(basis, order, supercell, representation, shape, members) for shape, members in shapes

@@ -43,7 +43,7 @@ def force_constants(basis: ForceConstantBasis, parameters: Floats, order: int) -
         raise InputError("force field", f"one of order {order} or more", f"orders {list(basis.cutoffs)}", "fit another")
     theta = parameters[..., basis.slices[order]] @ own.null_space.T / basis.length_scale_A**order
     parts = [theta[..., own.offsets[o] : own.offsets[o + 1]] @ t.T for o, t in enumerate(own.tensors)]
-    representation = Representation(basis.cartesian, order)
+    representation = Representation(basis.cartesian)
     repeats = np.diff(encode_sites(own.atoms, own.cells, basis.crystal.n_atoms), axis=1) == 0
     names = {pattern: i for i, pattern in enumerate(dict.fromkeys(own.patterns))}
     pattern = np.array([names[p] for p in own.patterns])[own.orbit]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+
+from dynft_core.symmetry.nesting import independent_parts
 
 Ints = NDArray[np.int64]
 
@@ -39,7 +39,7 @@ class SparseMap:
 
     def __init__(self, matrix: NDArray[np.floating]) -> None:
         """Find the parts of `matrix`."""
-        self._parts = [_part(matrix, *own) for own in _independent(matrix != 0)]
+        self._parts = [_part(matrix, *own) for own in independent_parts(matrix != 0, _SMALL)]
 
     def product(self, left: NDArray[np.floating], out: NDArray[np.floating]) -> None:
         """Write A T (n, M) to `out`, A being `left` (n, P); fastest where columns of both lie together in memory."""
@@ -47,20 +47,6 @@ class SparseMap:
             own = np.take(left.T, part.rows, axis=0)
             for columns, values in part.blocks:
                 out.T[columns] = values @ own[: values.shape[1]]
-
-
-def _independent(there: NDArray[np.bool_]) -> list[tuple[Ints, Ints]]:
-    """Rows and columns of the parts, ascending; small parts put together."""
-    n_rows, n_columns = there.shape
-    rows, columns = np.nonzero(there)
-    joined = csr_array((np.ones(len(rows)), (rows, n_rows + columns)), shape=(n_rows + n_columns,) * 2)
-    count, label = connected_components(joined, directed=False)
-    heights = np.bincount(label[:n_rows], minlength=count)
-    by_height = np.argsort(heights, kind="stable")
-    group = np.empty(count, dtype=np.int64)
-    group[by_height] = np.cumsum(heights[by_height]) // _SMALL
-    of_row, of_column = np.split(group[label], [n_rows])
-    return [(np.flatnonzero(of_row == g), np.flatnonzero(of_column == g)) for g in np.unique(of_column)]
 
 
 def _part(matrix: NDArray[np.floating], rows: Ints, columns: Ints) -> _Part:
