@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dynft_core.errors import InputError
 from dynft_core.lattice.cells import Frame
-from dynft_core.models.protocol import Graded, Model
+from dynft_core.models.protocol import Graded, Model, Spaced
 from dynft_core.selection.batch import Choice
 from dynft_core.vocabulary import CriterionSettings
 
@@ -31,11 +31,16 @@ def grade_candidates(
     """Choose among candidates beside structures under way, of whichever cells.
 
     Gains are the grades at which they were chosen; redundant are those that end within `select_grade`. Candidates in
-    neither were not needed to fill the batch.
+    neither were not needed to fill the batch. Structures with atoms nearer than the model knows are chosen first,
+    whatever their grades, which mean nothing there.
     """
 
     def rows_of(frame: Frame) -> Floats:
         return model.on(frame.cell).energy_rows(frame.displacements)
+
+    def is_near(frame: Frame) -> bool:
+        here = model.on(frame.cell)
+        return isinstance(here, Spaced) and here.shortest_distance_A(frame.displacements) < here.min_distance_A
 
     active = model.active_set
     for frame in under_way:
@@ -44,15 +49,16 @@ def grade_candidates(
     chosen: list[int] = []
     gains: list[float] = []
     left = list(range(len(candidates)))
-    while left:
+    near = [is_near(frame) for frame in candidates]
+    while left and len(chosen) < n_max:
         grades = np.array([float(active.grades(every[i]).max()) for i in left])
-        if len(chosen) == n_max or not grades.max() > select_grade:
+        first = int(np.argmax(np.where([near[i] for i in left], np.inf, grades)))
+        if not (near[left[first]] or grades[first] > select_grade):
             break
-        farthest = left.pop(int(grades.argmax()))
-        chosen.append(farthest)
-        gains.append(float(grades.max()))
-        active = active.extended(every[farthest])
-    redundant = [i for i in left if not active.grades(every[i]).max() > select_grade]
+        chosen.append(left.pop(first))
+        gains.append(float(grades[first]))
+        active = active.extended(every[chosen[-1]])
+    redundant = [i for i in left if not near[i] and not active.grades(every[i]).max() > select_grade]
     return Choice(tuple(chosen), tuple(gains), tuple(redundant))
 
 

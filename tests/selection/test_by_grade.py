@@ -73,6 +73,23 @@ def test_what_is_under_way_counts_and_a_full_queue_leaves_candidates() -> None:
     assert found.chosen == (2,) and found.redundant == (0,)  # number 1 waits for the next selection
 
 
+@dataclass(frozen=True)
+class Apart(Positions):
+    """Atom 1 may come no nearer to atom 0 than 1 Å, along the first axis."""
+
+    min_distance_A: float = 1.0
+
+    def shortest_distance_A(self, u: Any) -> float:
+        return 2.0 + float(u[1, 0] - u[0, 0])
+
+
+def test_atoms_too_near_are_labelled_whatever_their_grade() -> None:
+    model = Apart(MODEL.active_set)
+    candidates = [frame((0, 5, 0)), frame((1.5, 0, 0)), frame((0.5, 0, 0))]  # 2, 0.5 and 1.5 Å apart
+    found = grade_candidates(model, candidates, [], 10, 2.0)
+    assert found.chosen == (1, 0) and found.gains == pytest.approx((1.5, 5.0)) and found.redundant == (2,)
+
+
 def test_a_model_without_grades_is_refused_in_one_line() -> None:
     with pytest.raises(InputError, match=r"selection\.criterion"):
         graded(object())
