@@ -27,6 +27,7 @@ of bodies at rates learnt from the data."""
 
 ModelFamily = Literal["force_constants", "moment_tensor"]
 """Families of models that come with dynft."""
+MOMENT_TENSOR = "moment_tensor"
 
 RadialKind = Literal["fixed", "trained"]
 """Radial functions of a moment tensor potential: polynomials, or combinations of some that are trained."""
@@ -82,10 +83,11 @@ class CriterionSettings:
     """When a walker's structure is selected for a label, and when the walk is broken off.
 
     `name`: 'trajectory_average' (paper eq. 5: ε_B > gamma μ_k), 'epsilon_min' (Jinnouchi et al. 2019: the threshold
-    follows the mean error of the last selections), 'fixed' (ε_B > threshold_eV_A).
+    follows the mean error of the last selections), 'fixed' (ε_B > threshold_eV_A), 'grade' (extrapolation grade >
+    select_grade; Novikov et al. 2021).
     """
 
-    name: Literal["trajectory_average", "epsilon_min", "fixed"] = "trajectory_average"
+    name: Literal["trajectory_average", "epsilon_min", "fixed", "grade"] = "trajectory_average"
     gamma: float = 3.0
     window: int = 1000
     """k of eq. 5, in MD steps."""
@@ -97,3 +99,7 @@ class CriterionSettings:
     """Steps that a window must hold before it may select."""
     while_heating: bool = False
     """Select while the crystal is still being heated, too, as the papers have it."""
+    select_grade: float = 2.0
+    """γ_select: a structure beyond it is a candidate."""
+    break_grade: float = 10.0
+    """γ_break: beyond it the walk stops until the labels are there."""

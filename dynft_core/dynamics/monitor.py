@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from dynft_core.dynamics.protocols import SINGLE_PRECISION, ErrorMonitor, Watched
 from dynft_core.models.force_constants.expansion.sketch import PROBES
 from dynft_core.models.protocol import Model, Uncertainty, is_sketched
-from dynft_core.vocabulary import MonitorName
+from dynft_core.selection.by_grade import graded
+from dynft_core.vocabulary import CriterionSettings, MonitorName
 
 Floats = NDArray[np.float64]
 
@@ -59,6 +60,19 @@ class ExactMonitor(_Decisive):
         quick = _quick(self.model)
         errors = [quick.structure(displacements[:, :, w]) for w in range(displacements.shape[2])]
         return Watched(np.array(errors), deviation=SINGLE_PRECISION)
+
+
+class GradeMonitor(_Decisive):
+    """Extrapolation grades at every step; ε_B where it is asked for."""
+
+    def watch(self, displacements: Floats) -> Watched:
+        """Grades of a batch; NaN for a walker that is nowhere."""
+        model, (n_atoms, _, n_walkers) = graded(self.model), displacements.shape
+        grades = np.full((n_walkers, n_atoms), np.nan)
+        for w in range(n_walkers):
+            if np.isfinite(u := displacements[:, :, w]).all():
+                grades[w] = model.grades(u)
+        return Watched(np.full(n_walkers, np.nan), grades=grades)
 
 
 class SketchMonitor(_Decisive):
@@ -118,6 +132,15 @@ def probe_error(squares: Floats) -> float:
 
 def _quick(model: Model) -> Uncertainty:
     return model.quick_error if is_sketched(model) else model.error
+
+
+def monitor_for(criterion: CriterionSettings, name: MonitorName, model: Model) -> ErrorMonitor:
+    """What a criterion looks at: grades, or ε_B by the monitor called `name`.
+
+    Raises:
+        InputError: grades of a model without.
+    """
+    return GradeMonitor(graded(model)) if criterion.name == "grade" else make_monitor(name, model)
 
 
 def make_monitor(name: MonitorName, model: Model) -> ErrorMonitor:

@@ -31,10 +31,12 @@ class Watched:
     Attributes:
         errors_eV_A: (W,) ε_B of each walker, exact or estimated.
         deviation: relative standard error of each of these values.
+        grades: (W, N) extrapolation grades of all atoms, where the walks are judged by them; errors are not known then.
     """
 
     errors_eV_A: Floats
     deviation: float = 0.0
+    grades: Floats | None = None
 
     @property
     def margin(self) -> float:
@@ -45,6 +47,17 @@ class Watched:
     def estimated(self) -> bool:
         """Whether these values are further from the exact ones than by rounding."""
         return self.deviation > SINGLE_PRECISION
+
+
+class Spacing(Protocol):
+    """How near atoms may be."""
+
+    @property
+    def min_distance_A(self) -> float:
+        """A walk ends where two atoms are nearer, Å."""
+
+    def shortest_distance_A(self, displacements: Floats, /) -> float:
+        """Of two atoms in a structure (N, 3) Å."""
 
 
 class ErrorMonitor(Protocol):

@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dynft_core.dynamics.graded_walker import GradedWalker
 from dynft_core.dynamics.langevin import Langevin
-from dynft_core.dynamics.protocols import ErrorMonitor, Forces, Watched
+from dynft_core.dynamics.protocols import ErrorMonitor, Forces, Spacing, Watched
 from dynft_core.dynamics.state import WalkReport, WalkState
 from dynft_core.dynamics.walker import Walker, WalkSettings
 from dynft_core.errors import InputError
@@ -32,6 +33,7 @@ def walk(
     name_structure: Callable[[Floats], str],
     audit_steps: Collection[tuple[int, int]] = (),
     labelled: ErrorMonitor | None = None,
+    spacing: Spacing | None = None,
 ) -> tuple[tuple[WalkState, ...], tuple[WalkReport, ...]]:
     """Walk a batch: (states, ...) → (states, reports), both in the order given.
 
@@ -48,6 +50,7 @@ def walk(
         audit_steps: (walker, absolute step) pairs at which a structure is taken.
         labelled: ε_B by the labels alone, for the reports: what is pending guides the walkers, and may fail. Without
             it the reports tell what the walkers see.
+        spacing: how near atoms may be; None: as near as they like.
 
     Raises:
         InputError: states that do not fit the settings.
@@ -70,7 +73,8 @@ def walk(
         [(s.seed, s.walker) for s in states],
         [s.step for s in states],
     )
-    walkers = [Walker(s, settings, md.masses, name_structure, audit_steps, labelled) for s in states]
+    kind = GradedWalker if settings.criterion.name == "grade" else Walker
+    walkers = [kind(s, settings, md.masses, name_structure, audit_steps, labelled, spacing) for s in states]
     for walker in walkers:
         walker.after_refit(monitor)
     moving = walkers

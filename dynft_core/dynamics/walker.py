@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from dynft_core.dynamics.departure import departure
 from dynft_core.dynamics.langevin import Langevin, Thermostat, thermal_speed
-from dynft_core.dynamics.protocols import ErrorMonitor, Watched
+from dynft_core.dynamics.protocols import ErrorMonitor, Spacing, Watched
 from dynft_core.dynamics.state import ChosenStructure, Ending, WalkReport, WalkRole, WalkState
 from dynft_core.dynamics.window import Window
 from dynft_core.selection.criteria import N_MINIMA, Decision, Memory, decide
@@ -93,6 +93,7 @@ class Walker:
         name_structure: Callable[[Floats], str],
         audit_steps: Collection[tuple[int, int]],
         labelled: ErrorMonitor | None = None,
+        spacing: Spacing | None = None,
     ) -> None:
         self._start = state
         self._settings = settings
@@ -115,6 +116,7 @@ class Walker:
         self._awaiting_refit = state.awaiting_refit
         self._last_flag_step = state.last_flag_step
         self._labelled = labelled
+        self._spacing = spacing
         self.labelled_error_eV_A = math.nan
         self._errors: list[float] = []
         self._latest: float | None = None
@@ -148,6 +150,11 @@ class Walker:
         distress = self._displacement_ratio(u)
         if self._step % TEMPERATURE_INTERVAL == 0:
             distress = _worse(distress, self._look_at_temperature(md.temperature(lane)))
+        if distress < 1 and (crowd := self._crowd(u)):
+            self._latest = monitor.exact(u)
+            self._errors.append(self._told)
+            self._go_back("broken", crowd, u, monitor)
+            return monitor
         if distress < 1 and not self.due(self._step):
             self._note_latest()
             return monitor
@@ -293,6 +300,13 @@ class Walker:
             self._now = md.structure(lane), md.velocity(lane)
             if not self._temperatures:
                 self._temperatures.append((self._step, md.temperature(lane)))
+
+    def _crowd(self, u: Floats) -> str:
+        """That two atoms are too near to each other, in words; "" when none are."""
+        if self._spacing is None:
+            return ""
+        shortest_A, least_A = self._spacing.shortest_distance_A(u), self._spacing.min_distance_A
+        return f"two atoms {shortest_A:.2f} Å apart, nearer than {least_A:g} Å" if shortest_A < least_A else ""
 
     def _displacement_ratio(self, u: Floats) -> float:
         """Largest displacement against its limit; nan when one is not finite."""

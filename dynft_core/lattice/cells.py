@@ -61,6 +61,7 @@ class Frame:
         displacements: (N, 3) about the cell's sites, Å.
         forces: (N, 3) eV/Å, None where they are not known; energy_eV: NaN where it is not.
         key: its content hash; "" where it has none.
+        stress: (6,) eV/Å³ in Voigt's order, as ASE has it; None where it is not known.
     """
 
     cell: ReferenceCell
@@ -68,6 +69,7 @@ class Frame:
     forces: Floats | None = None
     energy_eV: float = math.nan
     key: str = ""
+    stress: Floats | None = None
 
     @property
     def labelled_forces(self) -> Floats:

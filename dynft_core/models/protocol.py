@@ -203,6 +203,47 @@ class Growing(Protocol):
         """
 
 
+@runtime_checkable
+class Spaced(Protocol):
+    """A model that knows nothing of atoms nearer to each other than a distance."""
+
+    @property
+    def min_distance_A(self) -> float:
+        """That distance, Å."""
+
+    def shortest_distance_A(self, displacements: Floats, /) -> float:
+        """Of two atoms in a structure (N, 3) Å of its cell; inf where none are near."""
+
+
+@runtime_checkable
+class Graded(Protocol):
+    """A model that tells how far atoms lie beyond the surroundings that its labels have (D-optimality)."""
+
+    @property
+    def has_grades(self) -> bool:
+        """Whether it has an active set: not where it was fitted without."""
+
+    @property
+    def active_set(self) -> GradingRows:
+        """Of its labels."""
+
+    def energy_rows(self, displacements: Floats, /) -> Floats:
+        """Rows (N, M) of the atoms in a structure (N, 3) Å of its cell."""
+
+    def grades(self, displacements: Floats, /) -> Floats:
+        """Extrapolation grades (N,) of the atoms in a structure (N, 3) Å of its cell; up to 1 among the labels."""
+
+
+class GradingRows(Protocol):
+    """Rows of largest volume, against which others are graded."""
+
+    def grades(self, rows: Floats, /) -> Floats:
+        """Extrapolation grades (n,) of rows (n, M)."""
+
+    def extended(self, rows: Floats, /) -> Self:
+        """With those of rows (n, M) that enlarge the volume."""
+
+
 class Baseline(Protocol):
     """Forces f₀ that are known without a fit: the model is fitted to what they leave."""
 

@@ -9,8 +9,8 @@ from typing import Any
 from dynft_core.errors import InputError, nearest
 from dynft_core.models.protocol import Family
 from dynft_core.storage.segments import read_segment
+from dynft_core.vocabulary import MOMENT_TENSOR as MOMENT_TENSOR
 
-MOMENT_TENSOR = "moment_tensor"
 FAMILIES = {
     "force_constants": "dynft_core.expansion_choice.truncation:FORCE_CONSTANTS",
     MOMENT_TENSOR: "dynft_core.models.moment_tensor.family:MOMENT_TENSOR",

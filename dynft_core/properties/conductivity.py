@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -87,7 +87,8 @@ def conductivity(
     mean = run(0, None)
     between = time.monotonic()
     found: list[Transport] = []
-    drawn = force_field.samples(samples, seed) if samples else []  # the covariance of many parameters takes seconds
+    # the covariance of many parameters takes seconds: it is not asked for without samples
+    drawn: Iterable[Floats] = force_field.samples(samples, seed) if samples else ()
     for number, parameters in enumerate(drawn, start=1):
         try:
             found.append(run(number, parameters))

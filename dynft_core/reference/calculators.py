@@ -145,6 +145,16 @@ def runs_in_process(settings: ReferenceSettings) -> bool:
     return calculator_name(settings) in embedded_potentials()
 
 
+def gives_stress(settings: ReferenceSettings) -> bool:
+    """Whether the calculator says of itself that it computes stresses.
+
+    Raises:
+        InputError: as `make_calculator`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return "stress" in getattr(make_calculator(settings, folder), "implemented_properties", ())
+
+
 def calculator_name(settings: ReferenceSettings) -> str:
     """The name as it is looked up: lower case, unless it is 'module:callable'."""
     name = settings.calculator.strip()

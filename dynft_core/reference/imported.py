@@ -119,6 +119,8 @@ def write_imported_label(run_dir: Path, frame: Frame, ref: StructureRef, found: 
         "displacements": frame.displacements, "positions": frame.cell.sites + frame.displacements,
         "cell": frame.cell.cell, "numbers": frame.cell.numbers, "forces": frame.labelled_forces,
     }  # fmt: skip
+    if frame.stress is not None:
+        arrays["stress"] = frame.stress
     path = run_dir / relative_label_path(ref.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     attributes: dict[str, Attribute] = {
@@ -159,8 +161,9 @@ def _read(path: Path, supercell: Atoms | None, forces_key: str | None) -> Iterat
 def _of_label(path: Path) -> Finished:
     label = read_label(path)
     frame = Atoms(label.numbers, label.positions, cell=label.cell, pbc=True)
-    energy = {"energy": label.energy_eV} if np.isfinite(label.energy_eV) else {}
-    frame.calc = SinglePointCalculator(frame, forces=label.forces, **energy)
+    known: dict[str, Any] = {"energy": label.energy_eV} if np.isfinite(label.energy_eV) else {}
+    known |= {"stress": label.results["stress"]} if "stress" in label.results else {}
+    frame.calc = SinglePointCalculator(frame, forces=label.forces, **known)
     if label.settings_hash.startswith(IMPORTED):  # what its file told of its settings is not known any more
         return Finished(path, "", {0: frame}, {})
     return Finished(path, label.calculator, {0: frame}, {}, run=label.settings_hash)

@@ -159,7 +159,7 @@ def read_frame(run_dir: Path, key: str) -> Frame:
     """
     label = read_label(run_dir / relative_label_path(key))
     cell = read_cell(run_dir, label.reference_cell)
-    return Frame(cell, label.displacements, label.forces, label.energy_eV, key)
+    return Frame(cell, label.displacements, label.forces, label.energy_eV, key, label.results.get("stress"))
 
 
 def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:

@@ -12,6 +12,7 @@ from math import nan, sqrt
 from typing import Literal
 
 from dynft_core.assessment.scores import Score
+from dynft_core.dynamics.relaxation_settings import RelaxationSettings
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkJob, WalkOutcome
 from dynft_core.models.settings import ModelSettings
 from dynft_core.models.trial import Trial
@@ -19,6 +20,7 @@ from dynft_core.reference.failures import Failure
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.selection.cost import CostLaw
 from dynft_core.vocabulary import (
+    CriterionSettings,
     PropertyName,
     ReferenceSettings,
     Role,
@@ -302,7 +304,7 @@ class SelectJob:
     force_field: str
     candidates: tuple[StructureRef, ...]
     under_way: tuple[StructureRef, ...]
-    method: Literal["log_det", "maxvol"]
+    method: Literal["log_det", "maxvol", "grade"]
     n_max: int
     min_gain: float
     select_grade: float
@@ -320,6 +322,43 @@ class SelectOutcome:
     redundant: tuple[str, ...] = ()
     structures: tuple[StructureRef, ...] = ()
     """New ones, which were no candidates; their labels are wanted as well."""
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class RelaxJob:
+    """Relax structures of a file with a force field."""
+
+    run_dir: str
+    name: str
+    structures: str
+    """Extended xyz in the run folder."""
+    force_field: str
+    version: int
+    """Of the force field."""
+    output: str
+    """Where those that are relaxed go, extended xyz."""
+    settings: RelaxationSettings
+    criterion: CriterionSettings
+    """Whose γ_select makes a candidate, whose γ_break breaks off."""
+    reference: ReferenceSettings
+    """For the keys of the candidates."""
+    numbers: tuple[int, ...] = ()
+    """Of the structures in the file; (): all."""
+
+
+@dataclass(frozen=True)
+class RelaxOutcome:
+    """How the structures ended, by their numbers in the file of `n_structures`."""
+
+    ok: bool
+    n_structures: int = 0
+    relaxed: tuple[int, ...] = ()
+    broken: tuple[int, ...] = ()
+    unfinished: tuple[int, ...] = ()
+    selected: tuple[StructureRef, ...] = ()
     seconds: float = 0.0
     core_seconds: float = 0.0
     failure: Failure | None = None
@@ -346,10 +385,10 @@ class BornOutcome:
 
 Job = (
     BornJob | ProposeJob | LabelJob | WalkJob | ValidateJob | TruncationJob | ChooseJob | SelectJob
-    | FitJob | EvaluateJob
+    | FitJob | EvaluateJob | RelaxJob
 )  # fmt: skip
 Outcome = (
     BornOutcome | ProposeOutcome | LabelOutcome | WalkOutcome | ValidateOutcome | TruncationOutcome | ChooseOutcome
     | SelectOutcome
-    | FitOutcome | EvaluateOutcome
+    | FitOutcome | EvaluateOutcome | RelaxOutcome
 )  # fmt: skip

@@ -39,7 +39,9 @@ from dynft_core.reference.guard import Expectation
 from dynft_core.reference.label import read_frame, run_label
 from dynft_core.reference.label_job import LabelJob, LabelOutcome
 from dynft_core.regression.mpi import Ranks
+from dynft_core.selection.batch import Choice
 from dynft_core.selection.batch_for_model import BatchRule, choose
+from dynft_core.selection.by_grade import grade_candidates, graded
 from dynft_core.storage.structures import read_cell, read_displacements, read_perfect_structure, write_structures
 from dynft_core.symmetry.space_group import primitive as reduce_to_primitive
 from dynft_core.tasks.buy import buy, cells_like
@@ -60,6 +62,8 @@ from dynft_core.tasks.jobs import (
     ProposeOutcome,
     Rattled,
     ReferenceMd,
+    RelaxJob,
+    RelaxOutcome,
     SelectJob,
     SelectOutcome,
     TruncationJob,
@@ -68,6 +72,7 @@ from dynft_core.tasks.jobs import (
     ValidateOutcome,
 )
 from dynft_core.tasks.mpi_launch import LAUNCHER, fit_over_ranks
+from dynft_core.tasks.relax import run_relaxations
 from dynft_core.tasks.walk import run_walk
 from dynft_core.vocabulary import StructureRef
 
@@ -223,6 +228,12 @@ def _walked_by(job: WalkJob, pending: bool) -> Any:
     return model_on(str(Path(job.run_dir) / job.force_field), read_cell(job.run_dir, job.cell), pending)
 
 
+@_never_raising(lambda job, failure: RelaxOutcome(False, failure=failure))
+def relax(job: RelaxJob) -> RelaxOutcome:
+    """Relax structures of a file."""
+    return run_relaxations(job, _kept(str(Path(job.run_dir) / job.force_field), False))
+
+
 @_never_raising(lambda job, failure: ValidateOutcome(False, failure=failure))
 def validate(job: ValidateJob) -> ValidateOutcome:
     """Walk on with training off."""
@@ -257,15 +268,20 @@ def select(job: SelectJob) -> SelectOutcome:
     """Choose which candidates are labelled."""
     run_dir = Path(job.run_dir)
     model = _kept(str(run_dir / job.force_field), False)
+    candidates, under_way = ([_structure(run_dir, ref) for ref in refs] for refs in (job.candidates, job.under_way))
+    if job.method == "grade":
+        return _selected(job, grade_candidates(graded(model), candidates, under_way, job.n_max, job.select_grade))
     linear = isinstance(model, Linear)  # not of `LinearModel`: that would compute all that a model has
     if not linear:
         raise InputError("selection.batch", "'all' for this family of models", f"'{job.method}'", "set it to 'all'")
     if job.cells is not None:
         return buy(job, job.cells, model)
-    candidates, under_way = ([_structure(run_dir, ref) for ref in refs] for refs in (job.candidates, job.under_way))
     training = [read_frame(run_dir, key) for key in model.labels] if job.method == "maxvol" else []
     rule = BatchRule(job.method, job.n_max, job.min_gain, job.select_grade)
-    choice = choose(model, candidates, under_way, rule, training)
+    return _selected(job, choose(model, candidates, under_way, rule, training))
+
+
+def _selected(job: SelectJob, choice: Choice) -> SelectOutcome:
     keys = [ref.key for ref in job.candidates]
     chosen, redundant = (tuple(keys[i] for i in numbers) for numbers in (choice.chosen, choice.redundant))
     return SelectOutcome(True, chosen=chosen, gains=choice.gains, redundant=redundant)

@@ -8,13 +8,13 @@ import numpy as np
 
 from dynft_core.assessment.histogram import counts_of
 from dynft_core.dynamics.langevin import Thermostat
-from dynft_core.dynamics.monitor import make_monitor
+from dynft_core.dynamics.monitor import make_monitor, monitor_for
 from dynft_core.dynamics.state import WalkReport, WalkState, load_state, save_walk
 from dynft_core.dynamics.walk import walk
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob, WalkOutcome
 from dynft_core.dynamics.walker import WalkSettings
 from dynft_core.lattice.cells import Frame
-from dynft_core.models.protocol import Model
+from dynft_core.models.protocol import Model, Spaced
 from dynft_core.reference.calculators import structure_key
 from dynft_core.storage.structures import read_cell, read_displacements
 from dynft_core.vocabulary import StructureRef
@@ -33,12 +33,13 @@ def run_walk(job: WalkJob, model: Model) -> WalkOutcome:
     states_after, reports = walk(
         states,
         model.potential.in_precision(np.float32 if job.precision == "single" else np.float64).batch_forces,
-        make_monitor(job.monitor, model),
+        monitor_for(job.criterion, job.monitor, model),
         _settings(job, model),
         cell.masses,
         lambda u: structure_key(cell.numbers, cell.cell, cell.sites + u, job.reference),
         job.audit_steps,
         make_monitor(job.monitor, model.without_pending()) if job.policy == "continue" else None,
+        model if isinstance(model, Spaced) else None,
     )
     walks = []
     for start, state, report in zip(job.walkers, states_after, reports, strict=True):

@@ -121,6 +121,7 @@ def test_each_task_goes_to_the_pool_that_the_site_has_for_it(tmp_path: Path) -> 
     assert executor_labels(config) == {
         "propose": "walkers", "walk": "walkers", "validate": "walkers", "truncation": "fitter", "choose": "fitter",
         "label": "ab_initio", "select": "walkers", "fit": "fitter", "evaluate": "fitter", "born": "ab_initio",
+        "relax": "walkers",
     }  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from dynft_core.tasks.jobs import (
     Job,
     ProposeJob,
     ProposeOutcome,
+    RelaxJob,
+    RelaxOutcome,
     SelectJob,
     SelectOutcome,
     TruncationJob,
@@ -37,6 +39,7 @@ TASKS: dict[type, tuple[str, type]] = {
     SelectJob: ("select", SelectOutcome),
     FitJob: ("fit", FitOutcome),
     EvaluateJob: ("evaluate", EvaluateOutcome),
+    RelaxJob: ("relax", RelaxOutcome),
 }
 """Name of the task, and type of its outcome, by type of its job."""
 

@@ -10,6 +10,7 @@ from itertools import accumulate, pairwise
 
 from dynft_core.assessment.audits import audit_steps
 from dynft_core.assessment.convergence import ConvergenceSettings
+from dynft_core.dynamics.relaxation_settings import RelaxationSettings
 from dynft_core.dynamics.walk_records import WalkerOutcome, WalkerStart, WalkJob
 from dynft_core.reference.label_job import LabelJob
 from dynft_core.selection.random_steps import random_steps
@@ -25,6 +26,7 @@ from dynft_core.tasks.jobs import (
     ProposeJob,
     Rattled,
     ReferenceMd,
+    RelaxJob,
     SelectJob,
     TruncationJob,
     ValidateJob,
@@ -37,9 +39,17 @@ from dynft_core.vocabulary import (
     Role,
     StructureRef,
 )
-from workflows.campaign.paths import BORN, PRIMITIVE, SUPERCELL, force_field_path, walk_path
+from workflows.campaign.paths import (
+    BORN,
+    PRIMITIVE,
+    SUPERCELL,
+    force_field_path,
+    relaxation_path,
+    relaxed_path,
+    walk_path,
+)
 from workflows.campaign_file.groups import WalkerGroup
-from workflows.campaign_file.schema import Campaign
+from workflows.campaign_file.schema import Campaign, RelaxationsSection
 
 CHANGEABLE = (
     "convergence.", "validation.", "test.", "limits.", "dynamics.max_task_minutes", "reference.timeout_s",
@@ -110,8 +120,9 @@ def criterion_settings(campaign: Campaign) -> CriterionSettings:
     if s.criterion == "random":  # taken by the clock, as audits are; ε_B selects nothing
         return CriterionSettings("fixed", threshold_eV_A=math.inf)
     return CriterionSettings(
-        s.criterion, s.gamma, s.window_steps, s.threshold_meV_A / 1000, s.break_factor, while_heating=s.while_heating
-    )
+        s.criterion, s.gamma, s.window_steps, s.threshold_meV_A / 1000, s.break_factor,
+        while_heating=s.while_heating, select_grade=s.select_grade, break_grade=s.break_grade,
+    )  # fmt: skip
 
 
 def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
@@ -121,7 +132,7 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
     settings = ConvergenceSettings(
         min_walk_ps=c.min_walk_ps,
         max_walk_ps=c.max_walk_ps,
-        quiet_ps=min(c.quiet_ps, c.min_walk_ps) if campaign.selection.criterion == "trajectory_average" else 0.0,
+        quiet_ps=_quiet_ps(campaign),
         audits=c.audits,
         audit_ratio=(low, high),
         certainty=c.certainty,
@@ -142,21 +153,38 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
     )
 
 
+def _quiet_ps(campaign: Campaign) -> float:
+    """For how long nothing may have been selected: by grade, over the whole walked time that is asked for."""
+    bounds = campaign.convergence
+    longest = {"trajectory_average": bounds.quiet_ps, "grade": bounds.min_walk_ps}
+    return min(longest.get(campaign.selection.criterion, 0.0), bounds.min_walk_ps)
+
+
 def harmonic_job(campaign: Campaign, run_dir: str) -> ProposeJob:
     """Structures with small random displacements, for the first harmonic fit."""
     initial = campaign.initial
     return _propose(campaign, run_dir, "harmonic", Rattled(initial.rattle_A), initial.harmonic_structures)
 
 
-def initial_job(campaign: Campaign, run_dir: str) -> ProposeJob:
-    """The structures that the first force field is fitted to."""
+def initial_jobs(campaign: Campaign, run_dir: str) -> tuple[ProposeJob, ...]:
+    """The structures that the first force field is fitted to: in the supercell, or in each cell of the walkers."""
     initial, dynamics = campaign.initial, campaign.dynamics
     methods: dict[str, Method] = {
         "rattled": Rattled(initial.rattle_A),
         "phonons": PhononModes(force_field_path(0)),
         "reference_md": ReferenceMd(MdSteps(dynamics.timestep_fs, dynamics.friction_per_ps)),
     }
-    return _propose(campaign, run_dir, "initial", methods[initial.method], initial.structures)
+    job = _propose(campaign, run_dir, "initial", methods[initial.method], initial.structures)
+    if not campaign.model.of_moment_tensor:
+        return (job,)
+    cells = {group.cell: group for group in reversed(campaign.groups)}
+    return tuple(
+        replace(
+            job, output=f"structures/initial-{number:02d}.h5", cell=cell, temperature_K=cells[cell].temperature_K,
+            seed=dynamics.seed + number,
+        )
+        for number, cell in enumerate(sorted(cells))
+    )  # fmt: skip
 
 
 def test_segment(campaign: Campaign, group: WalkerGroup) -> str:
@@ -323,7 +351,8 @@ def choose_job(campaign: Campaign, run_dir: str, force_field: str, cutoffs_A: Se
 
 def chooses_batches(campaign: Campaign) -> bool:
     """Whether flagged structures are candidates, of which only some are labelled. The paper's loop labels all."""
-    return campaign.selection.policy == "continue" and campaign.selection.batch != "all"
+    selection = campaign.selection
+    return selection.criterion == "grade" or (selection.policy == "continue" and selection.batch != "all")
 
 
 def select_job(
@@ -332,10 +361,26 @@ def select_job(
 ) -> SelectJob:  # fmt: skip
     """The choice among flagged structures, beside those whose labels are under way."""
     s = campaign.selection
-    assert s.batch != "all"
+    method = "grade" if s.criterion == "grade" else s.batch
+    assert method != "all"
     return SelectJob(
-        run_dir, force_field, tuple(candidates), tuple(under_way), s.batch, n_max, s.min_gain, s.select_grade
+        run_dir, force_field, tuple(candidates), tuple(under_way), method, n_max, s.min_gain, s.select_grade
     )
+
+
+def relax_job(
+    campaign: Campaign, run_dir: str, section: RelaxationsSection, version: int, numbers: Sequence[int]
+) -> RelaxJob:
+    """The relaxation of some structures of a file, (): of all, with force field `version`."""
+    settings = RelaxationSettings(
+        section.force_tolerance_eV_A, section.stress_tolerance_GPa, section.pressure_GPa, section.max_steps,
+        fixed_cell=section.fixed_cell,
+    )  # fmt: skip
+    return RelaxJob(
+        run_dir, section.name, relaxation_path(section.name), force_field_path(version), version,
+        relaxed_path(section.name, version), settings, criterion_settings(campaign), reference_settings(campaign),
+        tuple(numbers),
+    )  # fmt: skip
 
 
 def _random_steps(campaign: Campaign, walker: int, from_step: int, to_step: int) -> tuple[int, ...]:

@@ -18,6 +18,16 @@ def force_field_path(version: int) -> str:
     return f"force_fields/{version:06d}.h5"
 
 
+def relaxation_path(name: str) -> str:
+    """Where the structures lie in the run folder that the campaign file calls so."""
+    return f"relaxations/{name}.xyz"
+
+
+def relaxed_path(name: str, version: int) -> str:
+    """Where those of them lie that were relaxed with force field `version`."""
+    return f"relaxations/{name}-{version:06d}.xyz"
+
+
 def walk_path(walker: int, number: int) -> str:
     """Where a walker's walk `number` lies in the run folder."""
     return f"walkers/{walker:02d}/{number:06d}.h5"

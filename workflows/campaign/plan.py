@@ -8,7 +8,7 @@ from math import inf, isnan
 
 from dynft_core.assessment.convergence import most_audits
 from dynft_core.reference.failures import Failure
-from dynft_core.tasks.jobs import FitJob
+from dynft_core.tasks.jobs import FitJob, ProposeJob
 from dynft_core.vocabulary import Role, StructureRef
 from workflows.campaign import jobs
 from workflows.campaign.actions import Action
@@ -62,20 +62,26 @@ def _plan_harmonic(state: State) -> Plan:
     if state.harmonic or state.ledger.labels("initial"):
         return [], replace(state, phase="initial")
     propose = Action("propose:harmonic", jobs.harmonic_job(state.campaign, state.run_dir))
-    return _plan_first_fit(state, "harmonic", propose, version=0)
+    return _plan_first_fit(state, "harmonic", [propose], version=0)
 
 
 def _plan_initial(state: State) -> Plan:
     if state.fits:
         return [], replace(state, phase="walking")
-    propose = Action("propose:initial", jobs.initial_job(state.campaign, state.run_dir))
-    return _plan_first_fit(state, "initial", propose, version=1)
+    proposals = [
+        Action(f"propose:initial{f':{number:02d}' if number else ''}", job)
+        for number, job in enumerate(jobs.initial_jobs(state.campaign, state.run_dir))
+    ]
+    return _plan_first_fit(state, "initial", proposals, version=1)
 
 
-def _plan_first_fit(state: State, role: Role, propose: Action, version: int) -> Plan:
+def _plan_first_fit(state: State, role: Role, proposals: list[Action], version: int) -> Plan:
+    """`proposals`: of structures, one after the other; labels of others in their place have been imported."""
     refs, before = state.ledger.of_role(role), _born(state)
-    if not refs:
-        return [*before, propose], state
+    segments = {ref.segment for ref in refs}
+    outputs = {propose.job.output: propose for propose in proposals if isinstance(propose.job, ProposeJob)}
+    if segments <= outputs.keys() and (missing := [outputs[name] for name in outputs if name not in segments]):
+        return [*before, *missing], state
     if before or state.ledger.waiting(role):
         return [*before, *_labels(state, role)], state
     labels = state.ledger.labels(role)
@@ -102,16 +108,30 @@ def _plan_walking(state: State) -> Plan:
 
 
 def _plan_round(state: State) -> Plan:
-    """All walk, then all that they chose is labelled, then one fit."""
+    """All walk, then what they chose is labelled, all or by grade those that tell most, then one fit."""
     actions = _labels(state, *TRAINING)
     if state.tasks or actions:
         return actions, state
+    if selection := _selection(state):
+        return selection, state
     new = state.ledger.new(*TRAINING)
     if new or state.grown:
         return [_fit(state, len(state.fits) + 1, new, ())], state
     if (wanted := buying(state)) is not None:
         return [wanted], state
-    return _walk_or_end(state, [])
+    return _walk_or_end(state, _relaxations(state))
+
+
+def _relaxations(state: State) -> list[Action]:
+    """What is left to relax with the newest force field; all of it once every walker has walked long enough."""
+    found, version = [], len(state.fits)
+    for section in state.campaign.relaxations:
+        before = state.relaxations.get(section.name)
+        numbers = before.numbers(version, state.may_end) if before else ()
+        if numbers is not None:
+            job = jobs.relax_job(state.campaign, state.run_dir, section, version, numbers)
+            found.append(Action(f"relax:{section.name}:{version:06d}{'' if numbers else ':all'}", job))
+    return found
 
 
 def _plan_continuing(state: State) -> Plan:
@@ -248,7 +268,9 @@ def _plan_test(state: State) -> Plan:
         if state.tasks:
             return [], state
         reason = f"not converged: {state.problem}; {state.reason}" if state.problem else state.reason
-        return [], replace(state, phase="complete", reason="; ".join(filter(None, (reason, state.diagnosis))))
+        relaxed = [f"relaxations '{name}': {x.words}" for name, x in state.relaxations.items()]
+        words = "; ".join(filter(None, (reason, *relaxed, state.diagnosis)))
+        return [], replace(state, phase="complete", reason=words)
     actions = _labels(state, "test")
     for group in left:
         own = [ref for ref in state.ledger.of_role("test") if ref.segment == jobs.test_segment(state.campaign, group)]
@@ -290,7 +312,6 @@ def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: It
     if anew:
         job = replace(job, base=None)
     if version > 1:
-        own_cells = {group.cell for group in state.campaign.groups}
         most, alone = most_audits(jobs.convergence_settings(state.campaign)), len(state.campaign.groups) == 1
         audits: list[StructureRef] = []
         for group in state.campaign.groups:
@@ -298,11 +319,20 @@ def _fit(state: State, version: int, labels: Iterable[StructureRef], pending: It
             audits += sorted(own, key=lambda ref: (ref.segment.rpartition("/")[2], ref.segment))[-most:]
         job = replace(
             job, audits=tuple(audits), walked=latest_walks(state), heating_steps=jobs.heating_steps(state.campaign),
-            initial=tuple(ref for ref in state.ledger.labels("initial") if ref.cell in own_cells),
-            others=tuple(ref for ref in state.ledger.labels("initial", "flagged") if ref.cell in own_cells)
-            [-MOST_OTHERS:],
+            initial=_beside_audits(state, "initial"), others=_beside_audits(state, "initial", "flagged")[-MOST_OTHERS:],
         )  # fmt: skip
     return Action(f"fit:{version:06d}", job)
+
+
+def _beside_audits(state: State, *roles: Role) -> tuple[StructureRef, ...]:
+    """Labels of the walkers' cells that are tested like audits: none of a potential of any structure.
+
+    Such a potential needs those that walks do not meet, and its grade flags what is unlike the rest.
+    """
+    if state.campaign.model.of_moment_tensor:
+        return ()
+    cells = {group.cell for group in state.campaign.groups}
+    return tuple(ref for ref in state.ledger.labels(*roles) if ref.cell in cells)
 
 
 def rebuild_job(state: State) -> FitJob:

@@ -21,6 +21,8 @@ from dynft_core.tasks.jobs import (
     FitOutcome,
     ProposeJob,
     ProposeOutcome,
+    RelaxJob,
+    RelaxOutcome,
     SelectJob,
     SelectOutcome,
     TruncationJob,
@@ -36,6 +38,7 @@ from workflows.campaign.events import Event, failure_of, recorded_campaign
 from workflows.campaign.json_records import from_json
 from workflows.campaign.ledger import GIVEN_UP, TRAINING, LabelStatus, causes, refusal
 from workflows.campaign.paths import JOURNAL
+from workflows.campaign.relaxations import Relaxed
 from workflows.campaign.state import Setbacks, State
 from workflows.campaign_file.schema import Campaign
 
@@ -238,6 +241,10 @@ def _applied(state: State, action: Action, outcome: Any) -> State:
             return replace(state, truncation=outcome, tried_labels=state.fits[-1].n_labels)
         case ChooseJob(), ChooseOutcome():
             return replace(state, choice=outcome, choice_labels=state.fits[-1].n_labels, judged=None)
+        case RelaxJob() as job, RelaxOutcome():
+            relaxed = Relaxed.after(state.relaxations.get(job.name), job, outcome)
+            ledger = state.ledger.choose(outcome.selected, "candidate")
+            return replace(state, ledger=ledger, relaxations={**state.relaxations, job.name: relaxed})
         case SelectJob(), SelectOutcome():
             return _after_selection(state, outcome)
         case FitJob() as job, FitOutcome():

@@ -35,6 +35,7 @@ from workflows.campaign import jobs
 from workflows.campaign.actions import Action
 from workflows.campaign.ledger import TRAINING, Ledger
 from workflows.campaign.pace import Pace
+from workflows.campaign.relaxations import Relaxed
 from workflows.campaign.walks import ValidationWalks, Walks
 from workflows.campaign_file.groups import WalkerGroup
 from workflows.campaign_file.schema import Campaign
@@ -75,6 +76,7 @@ class State:
         fits: force fields from version 1; harmonic: version 0 is there.
         truncation: what larger expansions make of the labels, once that has been tried.
         tried_labels: how many labels there were when that was last tried.
+        relaxations: how those of the campaign file stand, by name.
         choice: the expansion that the labels chose last, where they do, choice_labels: how many there were.
         failed_since: classes of failure of the labels that failed since the latest that did not, or the driver's start.
         pace: how fast it goes, and what it cost.
@@ -105,6 +107,7 @@ class State:
     truncation: TruncationOutcome | None = None
     tried_labels: int = 0
     choice: ChooseOutcome | None = None
+    relaxations: Mapping[str, Relaxed] = field(default_factory=dict)
     choice_labels: int = 0
     failed_since: tuple[FailureKind, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
@@ -309,7 +312,8 @@ class State:
     @property
     def converged(self) -> bool:
         """Whether all checks hold, and the validation walk does not contradict them."""
-        return self.verdict.converged and not self.problem
+        broken_off = any(relaxed.left for relaxed in self.relaxations.values())
+        return self.verdict.converged and not self.problem and not broken_off
 
     @property
     def may_end(self) -> bool:

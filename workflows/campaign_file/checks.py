@@ -7,6 +7,7 @@ import re
 from dynft_core.errors import InputError
 from dynft_core.symmetry.basis import MAX_ORDER
 from dynft_core.vocabulary import PROPERTY_UNITS
+from workflows.campaign_file.moment_tensor_checks import check_moment_tensor
 from workflows.campaign_file.schema import Campaign, StopWhen
 
 
@@ -107,6 +108,7 @@ def _check_label_cells(campaign: Campaign) -> None:
 def _check_model(campaign: Campaign) -> None:
     """The table that describes the model is there, and what is asked for fits it."""
     expansion, family = campaign.expansion, campaign.model.family
+    check_moment_tensor(campaign)
     if (expansion is not None) != (family == "force_constants"):
         if expansion is None:
             raise InputError("expansion", "a table with cutoffs_A", "none", "write [expansion] and cutoffs_A = [...]")

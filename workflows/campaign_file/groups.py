@@ -12,19 +12,38 @@ Matrix = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
+class CellRecipe:
+    """How a cell is made.
+
+    Attributes:
+        supercell: (3, 3) integers, acting on the structure; structure: its file, "" for the campaign's crystal.
+        strain: by how much it is longer in all directions.
+    """
+
+    supercell: Matrix
+    structure: str = ""
+    strain: float = 0.0
+
+
+@dataclass(frozen=True)
 class WalkerGroup:
     """Walkers of one temperature and one cell.
 
     Attributes:
         name: in the campaign file; walkers: their numbers, which count over all groups.
-        supercell: (3, 3) integers, acting on the campaign's structure; cell: the file of that cell in the run folder.
+        recipe: of their cell; cell: its file in the run folder.
     """
 
     name: str
     walkers: tuple[int, ...]
     temperature_K: float
-    supercell: Matrix
+    recipe: CellRecipe
     cell: str
+
+    @property
+    def supercell(self) -> Matrix:
+        """(3, 3) integers, acting on the group's structure."""
+        return self.recipe.supercell
 
     def has(self, temperature_K: float, cell: str) -> bool:
         """Whether a structure of this temperature and cell is of this group."""
@@ -39,16 +58,18 @@ def matrix_of(supercell: Sequence[int] | Sequence[Sequence[int]]) -> Matrix:
 
 
 @cache
-def walker_groups(own: Matrix, sections: tuple[tuple[str, int, float, Matrix], ...]) -> tuple[WalkerGroup, ...]:
-    """The groups of sections (name, number of walkers, temperature in K, supercell); `own`: the campaign's supercell.
+def walker_groups(
+    own: CellRecipe, sections: tuple[tuple[str, int, float, CellRecipe], ...]
+) -> tuple[WalkerGroup, ...]:
+    """The groups of sections (name, number of walkers, temperature in K, cell); `own`: the campaign's cell.
 
     Each different cell has a file of its own in the run folder.
     """
-    different = list(dict.fromkeys([own, *(matrix for *_, matrix in sections)]))
+    different = list(dict.fromkeys([own, *(recipe for *_, recipe in sections)]))
     found, first = [], 0
-    for name, count, temperature_K, matrix in sections:
-        number = different.index(matrix)
+    for name, count, temperature_K, recipe in sections:
+        number = different.index(recipe)
         cell = f"cells/{number:06d}.xyz" if number else SUPERCELL
-        found.append(WalkerGroup(name, tuple(range(first, first + count)), temperature_K, matrix, cell))
+        found.append(WalkerGroup(name, tuple(range(first, first + count)), temperature_K, recipe, cell))
         first += count
     return tuple(found)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dynft_core.errors import FileFormatError, nearest
 from workflows.campaign_file.checks import check_values
 from workflows.campaign_file.errors import explained
-from workflows.campaign_file.schema import COMPUTE, Campaign, ReferenceSection
+from workflows.campaign_file.schema import COMPUTE, Campaign, ReferenceSection, WalkersSection
 
 BUILT_IN = Path(__file__).parent / "builtin"
 """Campaigns that come with dynft: NAME.toml and the structure it names."""
@@ -58,18 +58,42 @@ def load_campaign(source: str | Path) -> tuple[Campaign, str]:
     path = find_campaign(source)
     table, text = _read_toml(path)
     campaign = parse_campaign(table)
-    structure = (path.parent / campaign.crystal.structure).resolve()
-    if not structure.is_file():
-        raise FileFormatError(
-            "crystal.structure", "a structure file, its path relative to the campaign file",
-            f"'{structure}', which is not there", "correct the path, or put the file there",
-        )
+    structure = _absolute(campaign.crystal.structure, "crystal.structure", path.parent)
     born = campaign.crystal.born
     born = born if born in (None, COMPUTE) else str((path.parent / str(born)).resolve())
     crystal = campaign.crystal.model_copy(update={"structure": str(structure), "born": born})
     parameters = _with_absolute_paths(campaign.reference, path.parent)
     reference = campaign.reference.model_copy(update={"parameters": parameters})
-    return campaign.model_copy(update={"crystal": crystal, "reference": reference}), text
+    walkers = [_with_absolute_structure(w, f"walkers.{i}", path.parent) for i, w in enumerate(campaign.walkers)]
+    relaxations = [
+        r.model_copy(update={"structures": str(_absolute(r.structures, f"relaxations.{i}.structures", path.parent))})
+        for i, r in enumerate(campaign.relaxations)
+    ]
+    changed = {"crystal": crystal, "reference": reference, "walkers": walkers, "relaxations": relaxations}
+    return campaign.model_copy(update=changed), text
+
+
+def _with_absolute_structure(section: WalkersSection, argument: str, folder: Path) -> WalkersSection:
+    """A group of walkers whose structure, if it has one of its own, is where its absolute path says."""
+    if section.structure is None:
+        return section
+    structure = _absolute(section.structure, f"{argument}.structure", folder)
+    return section.model_copy(update={"structure": str(structure)})
+
+
+def _absolute(structure: str, argument: str, folder: Path) -> Path:
+    """Where a structure file lies that a campaign file in `folder` names.
+
+    Raises:
+        FileFormatError: nowhere.
+    """
+    found = (folder / structure).resolve()
+    if not found.is_file():
+        raise FileFormatError(
+            argument, "a structure file, its path relative to the campaign file", f"'{found}', which is not there",
+            "correct the path, or put the file there",
+        )
+    return found
 
 
 def _with_absolute_paths(reference: ReferenceSection, folder: Path) -> dict[str, Any]:

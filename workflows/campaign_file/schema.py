@@ -6,15 +6,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dynft_core.models.settings import AUTO, ModelSettings, force_constants
 from dynft_core.reference.cheap import CheapPotential
-from dynft_core.vocabulary import MonitorName, Policy, Precision, Prior, PropertyName, ReferenceSettings
-from workflows.campaign_file.groups import Matrix, WalkerGroup, matrix_of, walker_groups
+from dynft_core.vocabulary import (
+    MOMENT_TENSOR,
+    MonitorName,
+    Policy,
+    Precision,
+    Prior,
+    PropertyName,
+    RadialKind,
+    ReferenceSettings,
+)
+from workflows.campaign_file.groups import CellRecipe, Matrix, WalkerGroup, matrix_of, walker_groups
 
 FIRST_ORDER = 4
 """Highest order that the labels of the start may choose: walks test those that are chosen later."""
+RATTLE_A = 0.1
+"""Of the first structures of a moment tensor potential: thermal displacements; small ones teach it nothing."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -52,9 +63,30 @@ class ExpansionSection(_Section):
 
 class ModelSection(_Section):
     family: str = "force_constants"
-    """'force_constants', which `[expansion]` describes, or the 'module:attribute' of a family of your own."""
+    """'force_constants', which `[expansion]` describes, 'moment_tensor', which the keys here describe, or the
+    'module:attribute' of a family of your own."""
     parameters: dict[str, Any] = {}
     """What a family of your own is asked for."""
+    cutoff_A: Positive | None = None
+    """Of a moment tensor potential: where neighbours end."""
+    min_distance_A: Positive | None = None
+    """Of a moment tensor potential: a walk is broken off where two atoms are nearer."""
+    level: Annotated[int, Field(ge=2)] | None = None
+    """Of a moment tensor potential: how many functions; without it, as many as a fit in seconds takes."""
+    radial: RadialKind = "fixed"
+    """Radial functions of a moment tensor potential; campaigns train no others than 'fixed' ones."""
+
+    @property
+    def of_moment_tensor(self) -> bool:
+        """Whether it is a moment tensor potential."""
+        return self.family == MOMENT_TENSOR
+
+    def settings(self) -> ModelSettings:
+        """What the family is asked for, where `[expansion]` does not say it."""
+        if not self.of_moment_tensor:
+            return ModelSettings(self.family, self.parameters)
+        values = {"cutoff_A": self.cutoff_A, "min_distance_A": self.min_distance_A, "level": self.level}
+        return ModelSettings(self.family, {**values, "radial": self.radial})
 
 
 class CheapSection(_Section):
@@ -89,11 +121,36 @@ class WalkersSection(_Section):
     temperature_K: Positive | None = None
     """None: that of `[dynamics]`."""
     supercell: list[int] | list[list[int]] | None = None
-    """None: that of `[crystal]`."""
+    """None: that of `[crystal]`; of a structure of their own: once."""
+    structure: str | None = None
+    """A file with a structure of their own, another phase or one with defects, for families that need no crystal."""
+    strain: Annotated[float, Field(gt=-0.5, lt=1)] = 0.0
+    """By how much the cell is longer in all directions: 0.02 is 2 %; for families that need no crystal."""
+
+    def recipe(self, own: CellRecipe) -> CellRecipe:
+        """How the group's cell is made; `own`: the campaign's."""
+        otherwise = matrix_of([1, 1, 1]) if self.structure else own.supercell
+        matrix = matrix_of(self.supercell) if self.supercell else otherwise
+        return CellRecipe(matrix, self.structure or "", self.strain)
+
+
+class RelaxationsSection(_Section):
+    """Structures to be relaxed with the force field, for families that need no crystal, by criterion 'grade'."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=40)]
+    structures: str
+    """File of any number of structures; relative to the campaign file."""
+    pressure_GPa: float = 0.0
+    fixed_cell: bool = False
+    """Atoms alone move."""
+    force_tolerance_eV_A: Positive = 0.005
+    stress_tolerance_GPa: Positive = 0.05
+    max_steps: Count = 500
 
 
 class SelectionSection(_Section):
-    criterion: Literal["trajectory_average", "epsilon_min", "fixed", "random"] = "trajectory_average"
+    criterion: Literal["trajectory_average", "epsilon_min", "fixed", "random", "grade"] = "trajectory_average"
+    """'grade' is the default of moment tensor potentials."""
     gamma: Positive = 3.0
     window_steps: Count = 1000
     threshold_meV_A: Annotated[float, Field(ge=0)] = 0.0
@@ -108,7 +165,9 @@ class SelectionSection(_Section):
     min_gain: Annotated[float, Field(ge=0, le=1)] = 0.5
     """'log_det' drops a candidate of whose information what is under way leaves less than this part."""
     select_grade: Annotated[float, Field(ge=1)] = 2.0
-    """'maxvol' drops a candidate with an extrapolation grade up to this."""
+    """'maxvol' drops a candidate with an extrapolation grade up to this; 'grade' takes candidates beyond it."""
+    break_grade: Annotated[float, Field(gt=1)] = 10.0
+    """Criterion 'grade': extrapolation grade at which a walk stops until there are labels."""
     max_pending: Count = 100
     """Most flagged structures whose label is queued or under way; others stay candidates."""
     monitor: MonitorName = "sketch"
@@ -193,6 +252,8 @@ class LimitsSection(_Section):
     select_minutes: Positive = 60.0
     fit_minutes: Positive = 120.0
     """Of a fit, a trial of larger expansions, or scoring the force fields on the test set."""
+    relax_minutes: Positive = 60.0
+    """Of the relaxations of one table `[[relaxations]]`."""
 
 
 class LabelsSection(_Section):
@@ -220,6 +281,7 @@ class Campaign(_Section):
     cheap: CheapSection | None = None
     dynamics: DynamicsSection = DynamicsSection()
     walkers: list[WalkersSection] = []
+    relaxations: list[RelaxationsSection] = []
     selection: SelectionSection = SelectionSection()
     initial: InitialSection = InitialSection()
     audit: AuditSection = AuditSection()
@@ -230,14 +292,29 @@ class Campaign(_Section):
     limits: LimitsSection = LimitsSection()
     test: TestSection = TestSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults_of_the_family(cls, table: Any) -> Any:
+        """Defaults of moment tensor potentials, which need structures far from rest and no phonons, where none is set.
+        """
+        model = table.get("model") if isinstance(table, dict) else None
+        if not (isinstance(model, dict) and model.get("family") == MOMENT_TENSOR):
+            return table
+        defaults: dict[str, dict[str, Any]] = {
+            "selection": {"criterion": "grade"}, "initial": {"method": "rattled", "rattle_A": RATTLE_A},
+        }  # fmt: skip
+        found = {name: table.get(name, {}) for name in defaults}
+        return table | {
+            name: {**values, **found[name]} for name, values in defaults.items() if isinstance(found[name], dict)
+        }
+
     @property
     def groups(self) -> tuple[WalkerGroup, ...]:
         """The walkers, group by group."""
-        own, dynamics = matrix_of(self.crystal.supercell), self.dynamics
+        own, dynamics = CellRecipe(matrix_of(self.crystal.supercell)), self.dynamics
         sections = self.walkers or [WalkersSection(name="all", count=dynamics.walkers)]
         return walker_groups(own, tuple(
-            (w.name, w.count, w.temperature_K or dynamics.temperature_K, matrix_of(w.supercell) if w.supercell else own)
-            for w in sections
+            (w.name, w.count, w.temperature_K or dynamics.temperature_K, w.recipe(own)) for w in sections
         ))  # fmt: skip
 
     @property
@@ -274,7 +351,7 @@ class Campaign(_Section):
         `harmonic`: order 2 alone; `born`: where the file BORN lies; `chosen_A`: cutoffs, once the labels chose them.
         """
         if (own := self.expansion) is None:
-            return ModelSettings(self.model.family, self.model.parameters)
+            return self.model.settings()
         floor_eV_A, cutoffs_A = own.noise_floor_meV_A / 1000, chosen_A or own.cutoffs_A
         if cutoffs_A != AUTO:
             cutoffs_A = cutoffs_A[: 1 if harmonic else None]

@@ -65,6 +65,8 @@ class Taken:
     energy_eV: float | None
     finished: Finished
     where: str
+    stress: Floats | None = None
+    """(6,) eV/Å³ as ASE has it, where it is wanted and known."""
 
 
 @dataclass(frozen=True)
@@ -100,39 +102,11 @@ def _sizes(displacements: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """What was found so far: for each reference cell what there is of it, and by reason what was refused.
+class Refusals:
+    """What was refused, by reason, and what else there is to say of files."""
 
-    Attributes:
-        crystals: the campaign's cell, and its primitive cell; names: files of the reference cells in the run folder.
-        supercells: those of `names`, then the new ones; of_cell: what there is of each.
-        notes: what else to say of files, by sentence.
-    """
-
-    crystals: tuple[Crystal, ...]
-    names: list[str]
-    supercells: list[Supercell]
-    of_cell: dict[int, OfCell]
     refused: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
-
-    @classmethod
-    def into(cls, run_dir: Path, state: State) -> Gathered:
-        """Nothing yet, into a campaign."""
-        crystal = Crystal(read_perfect_structure(run_dir / PRIMITIVE))
-        found = cls((crystal, primitive(crystal)), [], [], {})
-        for path in (run_dir / SUPERCELL, *sorted((run_dir / CELLS).glob("*.xyz"))):
-            found.names.append(str(path.relative_to(run_dir)))
-            found.supercells.append(supercell_of(read_perfect_structure(path), found.crystals))
-        for key in sorted(state.ledger.accepted):
-            frame = read_frame(run_dir, key)
-            found.of_cell.setdefault(found.names.index(frame.cell.name), OfCell()).labels.append(frame)
-        return found
-
-    @property
-    def accepted(self) -> dict[int, OfCell]:
-        """The cells of which something is accepted."""
-        return {which: own for which, own in sorted(self.of_cell.items()) if own.accepted}
 
     def refuse(self, why: str, which: str) -> None:
         """Count one more frame, or a whole file."""
@@ -150,6 +124,39 @@ class Gathered:
         return [*refusals, *(f"note: {what} ({_some(paths)})" for what, paths in self.notes.items())]
 
 
+@dataclass(frozen=True)
+class Gathered(Refusals):
+    """What was found so far: for each reference cell what there is of it, and by reason what was refused.
+
+    Attributes:
+        crystals: the campaign's cell, and its primitive cell; names: files of the reference cells in the run folder.
+        supercells: those of `names`, then the new ones; of_cell: what there is of each.
+    """
+
+    crystals: tuple[Crystal, ...] = ()
+    names: list[str] = field(default_factory=list)
+    supercells: list[Supercell] = field(default_factory=list)
+    of_cell: dict[int, OfCell] = field(default_factory=dict)
+
+    @classmethod
+    def into(cls, run_dir: Path, state: State) -> Gathered:
+        """Nothing yet, into a campaign."""
+        crystal = Crystal(read_perfect_structure(run_dir / PRIMITIVE))
+        found = cls(crystals=(crystal, primitive(crystal)))
+        for path in (run_dir / SUPERCELL, *sorted((run_dir / CELLS).glob("*.xyz"))):
+            found.names.append(str(path.relative_to(run_dir)))
+            found.supercells.append(supercell_of(read_perfect_structure(path), found.crystals))
+        for key in sorted(state.ledger.accepted):
+            frame = read_frame(run_dir, key)
+            found.of_cell.setdefault(found.names.index(frame.cell.name), OfCell()).labels.append(frame)
+        return found
+
+    @property
+    def accepted(self) -> dict[int, OfCell]:
+        """The cells of which something is accepted."""
+        return {which: own for which, own in sorted(self.of_cell.items()) if own.accepted}
+
+
 def gather(run_dir: Path, state: State, paths: Sequence[Path], choices: Choices) -> Gathered:
     """Read all files that `paths` are or hold, and keep what can be labels of the campaign in a run folder.
 
@@ -157,7 +164,7 @@ def gather(run_dir: Path, state: State, paths: Sequence[Path], choices: Choices)
         FileFormatError: a path that is not there.
     """
     found = Gathered.into(run_dir, state)
-    for path in _files(paths):
+    for path in files_of(paths):
         _read(path, found, state, choices)
     for own in found.accepted.values():
         _refuse_undisplaced(found, own)
@@ -165,7 +172,12 @@ def gather(run_dir: Path, state: State, paths: Sequence[Path], choices: Choices)
     return found
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """All files of finished calculations that paths are or hold.
+
+    Raises:
+        FileFormatError: a path that is not there.
+    """
     for path in paths:
         if not path.exists():
             raise FileFormatError("DIR", "a file or folder", f"'{path}', which is not there", "check the path")
@@ -186,21 +198,31 @@ def _read(path: Path, found: Gathered, state: State, choices: Choices) -> None:
 
 
 def _read_run(finished: Finished, found: Gathered, settings: ReferenceSettings, choices: Choices) -> None:
+    if refuses_settings(finished, found, settings, choices):
+        return
+    for number, frame in finished.frames.items():
+        _take_frame(frame, where_in(finished, number), finished, found, settings.max_net_force_eV_A, choices.forces_key)
+
+
+def refuses_settings(
+    finished: Finished, found: Refusals, settings: ReferenceSettings, choices: Choices
+) -> bool:
+    """Whether a run is of other settings than the campaign's and was not allowed; all that differs is noted."""
     different = [x for x in other_settings(finished, settings) if x.name not in choices.allowed]
     serious, presets = ([x for x in different if x.preset == preset] for preset in (False, True))
     if serious and not choices.other_settings:
         names = shlex.quote(",".join(x.name for x in serious))
         why = f"other settings ({'; '.join(map(str, serious))}), which --allow {names} takes all the same:"
         for number in finished.frames:
-            found.refuse(why, _where(finished, number))
-        return
+            found.refuse(why, where_in(finished, number))
+        return True
     if presets or serious:
         found.note(f"computed with {'; '.join(map(str, [*serious, *presets]))}", finished.path)
-    for number, frame in finished.frames.items():
-        _take_frame(frame, _where(finished, number), finished, found, settings.max_net_force_eV_A, choices.forces_key)
+    return False
 
 
-def _where(finished: Finished, number: int) -> str:
+def where_in(finished: Finished, number: int) -> str:
+    """A frame's place in words."""
     several = len(finished.frames) + len(finished.left_out) > 1
     return f"{finished.path}, frame {number}" if several else str(finished.path)
 
@@ -210,7 +232,7 @@ def _take_frame(
 ) -> None:
     """Add a frame to what is accepted, or to what is refused."""
     try:
-        forces = _checked_forces(frame, max_net_force_eV_A, forces_key)
+        forces = checked_forces(frame, max_net_force_eV_A, forces_key)
         which, same = on_its_cell(frame, found.crystals, found.supercells)
         displacements, order = found.supercells[which].frame_displacements(same)
     except InputError as error:
@@ -249,7 +271,7 @@ def _refuse_another_size(found: Gathered, own: OfCell) -> None:
         del own.accepted[number]
 
 
-def _checked_forces(frame: Atoms, max_net_force_eV_A: float, forces_key: str | None) -> Floats:
+def checked_forces(frame: Atoms, max_net_force_eV_A: float, forces_key: str | None) -> Floats:
     """The forces (N, 3) eV/Å of a frame.
 
     Raises:

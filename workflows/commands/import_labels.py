@@ -26,7 +26,8 @@ from workflows.campaign.jobs import reference_settings
 from workflows.campaign.paths import JOURNAL
 from workflows.campaign.state import State
 from workflows.campaign_file.reading import load_campaign
-from workflows.commands.import_gathering import CELLS, KNOWN, Choices, Gathered, OfCell, gather
+from workflows.commands.import_any_cells import gather_structures
+from workflows.commands.import_gathering import CELLS, KNOWN, Choices, Gathered, OfCell, Refusals, Taken, gather
 from workflows.run_folder.folder import RUN_MODE, prepared, state_of, take_requests
 from workflows.run_folder.identity import first_event
 from workflows.run_folder.requests import ask
@@ -60,14 +61,12 @@ def import_labels(source: str, paths: Sequence[Path], run: Path | None, choices:
 
 def _take(source: str, run_dir: Path, paths: Sequence[Path], choices: Choices) -> str:
     state = state_of(run_dir)
+    if state.campaign.model.of_moment_tensor:
+        return _take_any(source, run_dir, state, paths, choices)
     found = gather(run_dir, state, paths, choices)
     lines, accepted = found.sayings, found.accepted
     if not accepted:
-        raise InputError(
-            "DIR", "at least one structure that can be a label", "; ".join(lines) or "no finished calculation",
-            f"nothing is left to import; see dynft status {shlex.quote(str(run_dir))}" if set(found.refused) == {KNOWN}
-            else "give folders with vasprun.xml, OUTCAR, pw.x output or labels of a run, or extended xyz with forces",
-        )
+        raise _nothing(found, run_dir)
     counted = []
     for which, own in accepted.items():
         cell, energies = _named(found.supercells[which], found.crystals[0]), [x.energy_eV for x in own.accepted]
@@ -78,15 +77,52 @@ def _take(source: str, run_dir: Path, paths: Sequence[Path], choices: Choices) -
     taken = _write(run_dir, state, found)
     frames = [x for own in accepted.values() for x in own.accepted]
     use = "in the place of the initial structures" if not state.fits else "in the next fit"
-    n_files = len({x.finished.path for x in frames})
-    files = f"{n_files} file{'' if n_files == 1 else 's'}"
     others = len(counted) > 1 or any(accepted)  # the campaign's supercell is number 0
-    lines += [*(counted if others else []), f"imported: {_labels(len(frames))} from {files}, {use}"]
-    lines += _same_noise(state, paths)
+    lines += [*(counted if others else []), _imported(frames, use)]
+    lines += [*_same_noise(state, paths), _go_on(source, run_dir, taken)]
+    return "\n".join(lines)
+
+
+def _take_any(source: str, run_dir: Path, state: State, paths: Sequence[Path], choices: Choices) -> str:
+    """As `_take`, for a potential that needs no crystal: every structure may be of a cell of its own."""
+    found = gather_structures(run_dir, state, paths, choices)
+    if not found.of_cell:
+        raise _nothing(found, run_dir)
+    refs: list[StructureRef] = []
+    for which, own in sorted(found.of_cell.items()):
+        if not (cell := found.cells[which]).name:
+            name = _free(run_dir, f"{CELLS}/imported-{{:03d}}.xyz")
+            write_perfect_structure(run_dir / name, cell.atoms())
+            cell = read_cell(run_dir, name)
+        refs += _write_cell(run_dir, cell, own, reference_settings(state.campaign))
+    ask(run_dir, imported_event(refs))
+    taken = take_requests(run_dir)
+    frames = [x for own in found.of_cell.values() for x in own.accepted]
+    n_stresses = sum(x.stress is not None for x in frames)
+    what = f"{len(found.of_cell)} cell{'' if len(found.of_cell) == 1 else 's'}, {n_stresses or 'no'} stresses"
+    use = "in the place of the initial structures" if not state.fits else "in the next fit"
+    lines = [*found.sayings, f"{_imported(frames, use)}; {what}", *_same_noise(state, paths)]
+    return "\n".join([*lines, _go_on(source, run_dir, taken)])
+
+
+def _nothing(found: Refusals, run_dir: Path) -> InputError:
+    """Nothing can be imported."""
+    return InputError(
+        "DIR", "at least one structure that can be a label", "; ".join(found.sayings) or "no finished calculation",
+        f"nothing is left to import; see dynft status {shlex.quote(str(run_dir))}" if set(found.refused) == {KNOWN}
+        else "give folders with vasprun.xml, OUTCAR, pw.x output or labels of a run, or extended xyz with forces",
+    )
+
+
+def _imported(frames: Sequence[Taken], use: str) -> str:
+    n_files = len({x.finished.path for x in frames})
+    return f"imported: {_labels(len(frames))} from {n_files} file{'' if n_files == 1 else 's'}, {use}"
+
+
+def _go_on(source: str, run_dir: Path, taken: bool) -> str:
     campaign = shlex.quote(source) if Path(source).resolve() != run_dir.resolve() else "CAMPAIGN"
     go_on = f"go on with: dynft train {campaign} --run {shlex.quote(str(run_dir))}"
-    lines.append(go_on if taken else "named to the running driver")
-    return "\n".join(lines)
+    return go_on if taken else "named to the running driver"
 
 
 def _same_noise(state: State, paths: Sequence[Path]) -> list[str]:
@@ -143,7 +179,7 @@ def _write_cell(run_dir: Path, cell: ReferenceCell, own: OfCell, settings: Refer
     refs = []
     for i, (key, x) in enumerate(zip(keys, own.accepted, strict=True)):
         refs.append(StructureRef(key, segment, i, "initial", f"imported from {x.finished.path}", cell=cell.name))
-        frame = Frame(cell, x.displacements, x.forces, math.nan if x.energy_eV is None else x.energy_eV, key)
+        frame = Frame(cell, x.displacements, x.forces, math.nan if x.energy_eV is None else x.energy_eV, key, x.stress)
         write_imported_label(run_dir, frame, refs[-1], x.finished)
     return refs
 

@@ -17,11 +17,10 @@ from dynft_core.dynamics.monitor import make_monitor
 from dynft_core.dynamics.protocols import ErrorMonitor
 from dynft_core.errors import DynftError, InputError
 from dynft_core.lattice.supercell import Supercell
-from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.models.protocol import Graded
 from dynft_core.vocabulary import MonitorName
-from workflows.user_files.born_charges import larger_cell_note
+from workflows.commands.md_model import MovingModel, moving_model
 from workflows.user_files.outputs import check_output, replaced
-from workflows.user_files.supercells import build_supercell
 from workflows.user_files.trajectory import FrameFormat, whole_frames
 from workflows.views.progress import Progress
 
@@ -70,6 +69,7 @@ class _Observed:
     temperatures_K: list[float] = field(default_factory=list)
     energies_eV: list[float] = field(default_factory=list)
     errors_eV_A: list[float] = field(default_factory=list)
+    grades: list[float] = field(default_factory=list)
     largest_eV_A: float = -math.inf
     worst: Floats | None = None
     preparing_s: float = 0.0
@@ -102,13 +102,13 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
         DynftError: an atom left its site; OSError: the disk is full. The frames before it are written.
     """
     begun = time.perf_counter()
-    loaded = ForceField.load(force_field)
-    cell = build_supercell(loaded, supercell, structure)
-    moving = loaded.on(cell)
+    moving = moving_model(force_field, supercell, structure)
+    cell = moving.cell
     thermostat = Thermostat(settings.temperature_K, settings.friction_per_ps, settings.timestep_fs)
     rng = np.random.Generator(np.random.Philox(key=[settings.seed, VELOCITY_STREAM]))
     start = maxwell_velocities(cell.masses, 2 * settings.temperature_K, rng)
-    potential = moving.potential.in_precision(np.float32) if settings.single else moving.potential
+    double = moving.model.potential
+    potential = double.in_precision(np.float32) if settings.single else double
     walker = Langevin(
         thermostat, cell.masses, potential.batch_forces,
         np.zeros((1, cell.n_atoms, 3)), start[None], [(settings.seed, 0)], [0],
@@ -121,45 +121,41 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
     ):
         observed = _walk(walker, moving, monitor, settings, write, progress)
     observed.preparing_s = preparing_s
-    notes = larger_cell_note(loaded, cell.n_atoms)
-    return "\n".join([*_summary(observed, cell, settings), *notes, f"trajectory: {replaced(output, before)}"])
+    return "\n".join([*_summary(observed, cell, settings), *moving.notes, f"trajectory: {replaced(output, before)}"])
 
 
-def _ready(force_field: ForceField, settings: MdSettings) -> ErrorMonitor | None:
+def _ready(moving: MovingModel, settings: MdSettings) -> ErrorMonitor | None:
     """The monitor. All that the steps call is called once: its tables are laid out then, and its kernels compiled."""
-    rest = np.zeros((force_field.supercell.n_atoms, 3))
-    force_field.energy(rest)
+    rest = np.zeros((moving.cell.n_atoms, 3))
+    moving.energy(rest)
     if settings.monitor is None:
         return None
-    make_monitor(settings.monitor, force_field).watch(rest[:, :, None])
-    return make_monitor(settings.monitor, force_field)
+    make_monitor(settings.monitor, moving.model).watch(rest[:, :, None])
+    return make_monitor(settings.monitor, moving.model)
 
 
 def _walk(
     walker: Langevin,
-    force_field: ForceField,
+    moving: MovingModel,
     monitor: ErrorMonitor | None,
     settings: MdSettings,
     write: Callable[[str], None],
     progress: Progress,
 ) -> _Observed:
-    observed, layout = _Observed(), FrameFormat(force_field.supercell)
-    limit = force_field.supercell.max_displacement_A
+    observed, layout = _Observed(), FrameFormat(moving.cell)
     start = time.perf_counter()
     for step in range(1, settings.n_steps + 1):
         walker.step()
-        largest = float(np.linalg.norm(walker.displacements, axis=1).max())
-        if not largest < limit:
+        if astray := moving.astray(walker.displacements):
             raise DynftError(
-                f"MD: an atom left its site at {step * settings.timestep_fs / 1000:.3f} ps, displaced by "
-                f"{largest:.2f} Å (half the nearest-neighbour distance is {limit:.2f} Å); "
+                f"MD: at {step * settings.timestep_fs / 1000:.3f} ps {astray}; "
                 "train at this temperature, lower it, or take a shorter time step"
             )
         if monitor is not None:
             observed.watch(monitor, walker.displacements)
         if step % settings.interval == 0 or step == settings.n_steps:
             time_ps = step * settings.timestep_fs / 1000
-            write(_frame(walker, force_field, layout, time_ps, observed))
+            write(_frame(walker, moving, layout, time_ps, observed))
         progress.update(step)
     observed.seconds = time.perf_counter() - start
     if monitor is not None and observed.worst is not None:
@@ -167,11 +163,9 @@ def _walk(
     return observed
 
 
-def _frame(
-    walker: Langevin, force_field: ForceField, layout: FrameFormat, time_ps: float, observed: _Observed
-) -> str:
+def _frame(walker: Langevin, moving: MovingModel, layout: FrameFormat, time_ps: float, observed: _Observed) -> str:
     displacements, velocities = walker.structure(0), walker.velocity(0)
-    energy = float(force_field.energy(displacements))
+    energy = moving.energy(displacements)
     temperature = kinetic_temperature(velocities, walker.masses)
     kinetic = 0.5 * float(np.sum(walker.masses[:, None] * velocities**2)) / ACCELERATION
     observed.times_ps.append(time_ps)
@@ -180,6 +174,9 @@ def _frame(
     header = {"energy": energy, "time_ps": time_ps, "temperature_K": temperature}
     if observed.errors_eV_A:
         header["bayesian_error"] = observed.errors_eV_A[-1]
+    if isinstance(moving.model, Graded) and moving.model.has_grades:
+        header["grade"] = float(moving.model.grades(displacements).max())
+        observed.grades.append(header["grade"])
     return layout.frame(displacements, velocities, walker.force(0), header)
 
 
@@ -201,6 +198,8 @@ def _summary(observed: _Observed, cell: Supercell, settings: MdSettings) -> list
             f"ε_B over all steps: mean {errors.mean():.3f}, standard deviation {errors.std():.3f}, "
             f"largest {1e3 * observed.largest_eV_A:.3f} meV/Å"
         )
+    if observed.grades:
+        lines.append(f"largest extrapolation grade of {len(observed.grades)} frames: {max(observed.grades):.2f}")
     ns_a_day = settings.n_steps * settings.timestep_fs * 1e-6 * 86400 / observed.seconds
     milliseconds = 1e3 * observed.seconds / settings.n_steps
     lines.append(

@@ -103,6 +103,47 @@ def select_add(
 
 
 @mtp_app.command()
+def relax(
+    potential: Potential,
+    structures: Structures,
+    output: Output,
+    species: Species = None,
+    training: Annotated[
+        Path | None, typer.Option("--training-set", help="For grades; a campaign's force field has its own.")
+    ] = None,
+    break_grade: Annotated[float, typer.Option("--threshold-break", min=1.0, help="Grade that ends it.")] = 10.0,
+    unrelaxed: Annotated[
+        Path | None, typer.Option("--save-unrelaxed", help="For those broken off or not finished, as they were then.")
+    ] = None,
+    force_tolerance: Annotated[float, typer.Option("--force-tolerance", help="eV/Å.")] = 1e-4,
+    stress_tolerance: Annotated[float, typer.Option("--stress-tolerance", help="GPa.")] = 1e-3,
+    pressure: Annotated[float, typer.Option("--pressure", help="GPa.")] = 0.0,
+    limit: Annotated[int, typer.Option("--iteration-limit", min=1, help="Most steps.")] = 1000,
+    fixed_cell: Annotated[bool, typer.Option("--fixed-cell", help="Atoms alone move.")] = False,
+) -> None:
+    """Relax atoms and cells; break off where atoms come too near or the grade is too large."""
+    from dynft_core.dynamics.relaxation_settings import RelaxationSettings
+    from workflows.commands.mtp_relax import relax_structures
+
+    settings = RelaxationSettings(force_tolerance, stress_tolerance, pressure, limit, fixed_cell=fixed_cell)
+    print(relax_structures(potential, structures, output, species, settings, training, break_grade, unrelaxed))
+
+
+@mtp_app.command()
+def init(
+    output: Annotated[Path, typer.Argument(help="The .mtp to write.")],
+    species: Annotated[str, typer.Option(help="Elements of types 0, 1, …, for example Mo,Al.")],
+    cutoff: Annotated[float, typer.Option("--cutoff", help="Å.")],
+    min_distance: Annotated[float, typer.Option("--min-distance", help="Shortest distance of two atoms, Å.")],
+    level: Annotated[int, typer.Option(help="2, 4, …, 28, as MLIP counts.")] = 16,
+) -> None:
+    """Write a potential that is not trained yet."""
+    from workflows.commands.mtp_relax import write_initial
+
+    print(write_initial(output, level, species, cutoff, min_distance))
+
+
+@mtp_app.command()
 def train(
     potential: Annotated[Path, typer.Argument(help="The .mtp to begin with, trained or not.")],
     training: TrainingSet,

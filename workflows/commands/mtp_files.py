@@ -25,7 +25,7 @@ from dynft_core.models.moment_tensor.potential import MomentTensorPotential
 from dynft_core.models.moment_tensor.rows import sums
 from dynft_core.models.moment_tensor.training import trained
 from dynft_core.models.registry import load_model
-from dynft_core.selection.maxvol import NOBODY, ActiveSet
+from dynft_core.regression.maxvol import NOBODY, ActiveSet
 from dynft_core.storage.files import replacing
 from dynft_core.storage.json_values import json_text
 from workflows.user_files.labelled_structures import labelled_structure, refuse_short, shortest_distances
@@ -34,6 +34,8 @@ from workflows.user_files.structures import read_frames
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+MTP_ENDS = (".mtp", ".almtp", ".als")
+"""How names of MLIP's potentials end."""
 LARGEST_DISTANCE_A = 10.0
 """Atoms that have no neighbour within it have no shortest distance."""
 
@@ -61,7 +63,7 @@ def load_potential(path: Path, species: str | None) -> Loaded:
     Raises:
         InputError: neither, or other species.
     """
-    if path.suffix in (".mtp", ".almtp", ".als"):
+    if path.suffix in MTP_ENDS:
         potential = read_mtp(path, numbers_of(species))
         return Loaded(potential, potential.parameter_rows)
     mean = load_model(path).mean
@@ -259,6 +261,20 @@ def select(
         return "no structure enlarges the active set; nothing is written"
     write_structures(chosen, output, loaded.species)
     return f"{len(chosen)} of {len(frames)} structures: {output}"
+
+
+def grades_by(loaded: Loaded, potential: Path, training: Path | None) -> Callable[[Atoms], float] | None:
+    """Largest grade of the atoms of a structure: by a training set, or by the labels of a campaign's force field.
+
+    None where neither is there.
+    """
+    if training is not None:
+        active = _active_set(loaded, read_structures(training, loaded.species), True)
+        return lambda atoms: float(_grades(loaded, active, atoms, True).max())
+    model = load_model(potential) if potential.suffix not in MTP_ENDS else None
+    if model is None or not model.has_grades:
+        return None
+    return lambda atoms: float(model.active_set.grades(loaded.rows(loaded.pairs(atoms))).max())
 
 
 def _active_set(loaded: Loaded, frames: Sequence[Atoms], by_neighbourhood: bool) -> ActiveSet:

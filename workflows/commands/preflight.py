@@ -21,11 +21,13 @@ from workflows.campaign.paths import SUPERCELL
 from workflows.campaign.plan import MOST_CANDIDATES
 from workflows.campaign_file.groups import matrix_of
 from workflows.campaign_file.schema import Campaign, ExpansionSection
+from workflows.run_folder.group_cells import group_cell, to_relax
 from workflows.user_files.born_charges import IN_CAMPAIGN, campaign_born_charges, fit_lines, polar_note
 from workflows.user_files.crystals import read_crystal
 from workflows.user_files.data_checks import check_memory
 from workflows.user_files.expansion_notes import images_note, shell_note
 from workflows.user_files.label_cells import label_cells
+from workflows.user_files.moment_tensor_notes import moment_tensor_notes
 
 
 def check_campaign(campaign: Campaign) -> list[str]:
@@ -37,8 +39,8 @@ def check_campaign(campaign: Campaign) -> list[str]:
     given = read_crystal(Path(campaign.crystal.structure), "crystal.structure")
     crystal = given.crystal
     supercell = Supercell.build(crystal, campaign.crystal.supercell)
-    matrices = {group.cell: group.supercell for group in campaign.groups}
-    cells = [supercell, *(Supercell.build(crystal, m) for cell, m in matrices.items() if cell != SUPERCELL)]
+    recipes = {group.cell: group.recipe for group in campaign.groups}
+    cells = [supercell, *(group_cell(recipe, crystal) for cell, recipe in recipes.items() if cell != SUPERCELL)]
     for cell in cells:
         if cell.n_atoms < 2:
             raise InputError(
@@ -52,6 +54,12 @@ def check_campaign(campaign: Campaign) -> list[str]:
     if (stop := campaign.convergence.stop_when) is not None and stop.property == "conductivity":
         require_phono3py()
     found = [] if campaign.expansion is None else _expansion_notes(campaign, campaign.expansion, supercell)
+    if campaign.model.of_moment_tensor:
+        structures = [cell.atoms() for cell in cells]
+        known = {int(z) for atoms in structures for z in atoms.numbers}
+        for section in campaign.relaxations:
+            structures += to_relax(section, known)
+        found += moment_tensor_notes(campaign.model.settings(), reference_settings(campaign), structures)
     notes = check_calculator(reference_settings(campaign), supercell.atoms())
     notes += _label_cells_notes(campaign, crystal, cells[0])
     found += _born_notes(campaign, crystal)

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 FUNCTIONS = {
     "born": "born", "propose": "propose", "label": "label", "walk": "walk", "validate": "validate",
     "truncation": "truncation", "choose": "choose_expansion", "select": "select",
-    "fit": "fit_labels", "evaluate": "evaluate",
+    "fit": "fit_labels", "evaluate": "evaluate", "relax": "relax",
 }  # fmt: skip
 """Function of the tasks module, by the task's name."""
 

@@ -32,6 +32,7 @@ EXECUTORS = {
     "born": ("ab_initio", "walkers"),
     "walk": ("walkers",),
     "validate": ("walkers",),
+    "relax": ("walkers",),
     "truncation": ("fitter", "walkers"),
     "choose": ("fitter", "walkers"),
     "label": ("ab_initio", "walkers"),

@@ -14,7 +14,7 @@ KEYS = {
     "walk": "dynamics.max_task_minutes", "validate": "dynamics.max_task_minutes", "truncation": "limits.fit_minutes",
     "choose": "limits.fit_minutes",
     "select": "limits.select_minutes",
-    "fit": "limits.fit_minutes", "evaluate": "limits.fit_minutes",
+    "fit": "limits.fit_minutes", "evaluate": "limits.fit_minutes", "relax": "limits.relax_minutes",
 }  # fmt: skip
 """Which key of the campaign file limits a task, by the task's name."""
 

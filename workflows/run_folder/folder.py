@@ -12,10 +12,11 @@ from dynft_core.models.dipoles.born_file import write_born
 from dynft_core.storage.files import replacing
 from dynft_core.storage.journal import Journal
 from dynft_core.storage.structures import write_perfect_structure
-from workflows.campaign.paths import BORN, JOURNAL, PRIMITIVE, SUPERCELL
+from workflows.campaign.paths import BORN, JOURNAL, PRIMITIVE, SUPERCELL, relaxation_path
 from workflows.campaign.state import State
 from workflows.campaign_file.groups import matrix_of
 from workflows.campaign_file.schema import Campaign
+from workflows.run_folder.group_cells import copy_structures, group_cell
 from workflows.run_folder.identity import first_event, refuse_other_campaign
 from workflows.run_folder.lease import held
 from workflows.run_folder.requests import requests
@@ -56,12 +57,14 @@ def prepared(campaign: Campaign, campaign_text: str, run_dir: Path) -> Iterator[
         if not begun:  # new, or its first driver was killed before the journal had its first line
             write_perfect_structure(run_dir / PRIMITIVE, crystal.atoms())
             write_perfect_structure(run_dir / SUPERCELL, supercell.atoms())
-            for cell, matrix in {group.cell: group.supercell for group in campaign.groups}.items():
+            for cell, recipe in {group.cell: group.recipe for group in campaign.groups}.items():
                 if cell != SUPERCELL:
-                    write_perfect_structure(run_dir / cell, Supercell.build(crystal, matrix).atoms())
+                    write_perfect_structure(run_dir / cell, group_cell(recipe, crystal).atoms())
             own = matrix_of(campaign.crystal.supercell)
             for name, small in label_cells(campaign.label_cells, own, crystal).items():
                 write_perfect_structure(run_dir / name, small.atoms())
+            for section in campaign.relaxations:
+                copy_structures(section, run_dir / relaxation_path(section.name))
         if born is not None:
             write_born(born, run_dir / BORN)
         yield check

@@ -37,6 +37,7 @@ EVERY = 5000
 """Events between snapshots: their replay takes some seconds."""
 PACKAGES = ("workflows", "dynft_core.assessment", "dynft_core.selection")
 MODULES = (
+    "dynft_core.dynamics.relaxation_settings",
     "dynft_core.dynamics.walk_records",
     "dynft_core.errors",
     "dynft_core.models.settings",

@@ -294,5 +294,11 @@ def energy_eV(frame: Atoms) -> float | None:
     return None if found is None else float(found)
 
 
+def stress_eV_A3(frame: Atoms) -> Floats | None:
+    """(6,) in Voigt's order, as ASE has it, where a frame has it."""
+    found = getattr(frame.calc, "results", {}).get("stress")
+    return None if found is None or np.shape(found) != (6,) else np.array(found, dtype=np.float64)
+
+
 def _in_frame(error: StructureError, path: Path, index: int) -> StructureError:
     return StructureError(f"{path} frame {index}: {error.argument}", error.expected, error.got, error.remedy)

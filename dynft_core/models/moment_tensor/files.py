@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynft_core.errors import FileFormatError
+from dynft_core.models.moment_tensor.extrapolation import Extrapolation
 from dynft_core.models.moment_tensor.kernels.tables import RadialFunctions
 from dynft_core.models.moment_tensor.potential import Basis
 from dynft_core.models.moment_tensor.products import Products
@@ -16,6 +17,7 @@ from dynft_core.models.moment_tensor.rows import KINDS
 from dynft_core.models.registry import KIND
 from dynft_core.regression.evidence import Hyperparameters
 from dynft_core.regression.left_out import LeftOut
+from dynft_core.regression.maxvol import ActiveSet
 from dynft_core.regression.posterior import Posterior
 from dynft_core.regression.statistics import Statistics, pack_lower, unpack_lower
 from dynft_core.storage.segments import Attribute, read_segment, write_segment
@@ -34,6 +36,7 @@ class Contents:
     labels: tuple[str, ...]
     pending: tuple[str, ...]
     left_out: tuple[LeftOut, LeftOut, LeftOut] | None
+    extrapolation: Extrapolation | None
 
 
 def write(path: str | Path, contents: Contents) -> str:
@@ -58,6 +61,8 @@ def write(path: str | Path, contents: Contents) -> str:
         arrays["pending_gram"] = pack_lower(posterior.pending)
     if contents.left_out is not None:
         arrays["left_out"] = np.array([astuple(x) for x in contents.left_out])
+    if (own := contents.extrapolation) is not None:
+        arrays |= {"scales": own.scales, "active_rows": own.active.rows, "active_sources": own.active.sources}
     return write_segment(path, arrays, attributes)
 
 
@@ -99,7 +104,11 @@ def read(path: Path, pending: bool) -> Contents:
         for square, expected, square_2, product, expected_2, count, n, factor in rows
     ] or None
     found = None if left_out is None else (left_out[0], left_out[1], left_out[2])
-    return Contents(basis, kinds, noises, posterior, tuple(own["labels"]), names, found)
+    active = None
+    if "active_rows" in a:
+        rows = a["active_rows"]
+        active = Extrapolation(a["scales"], ActiveSet(rows, np.linalg.inv(rows), a["active_sources"]))
+    return Contents(basis, kinds, noises, posterior, tuple(own["labels"]), names, found, active)
 
 
 def in_units_of_forces(

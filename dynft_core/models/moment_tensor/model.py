@@ -13,8 +13,11 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from dynft_core.errors import InputError
 from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.models.moment_tensor.calculator import MomentTensorCalculator
+from dynft_core.models.moment_tensor.cell_neighbours import CellNeighbours
+from dynft_core.models.moment_tensor.extrapolation import Extrapolation
 from dynft_core.models.moment_tensor.files import Contents, write
 from dynft_core.models.moment_tensor.potential import Basis, Evaluation, MomentTensorPotential
 from dynft_core.models.moment_tensor.potential_on_cell import PotentialOnCell
@@ -79,6 +82,7 @@ class MomentTensorModel:
         cell: that displacements refer to.
         left_out: errors of the labels by kind, each predicted by the fit to all others, where they are known; the
             posterior and the noises are widened by those of the forces then.
+        extrapolation: the active set of its labels, where it was fitted in a campaign.
     """
 
     family: ClassVar[str] = "moment_tensor"
@@ -92,6 +96,7 @@ class MomentTensorModel:
     pending: tuple[str, ...] = ()
     cell: ReferenceCell = NOWHERE
     left_out: tuple[LeftOut, LeftOut, LeftOut] | None = None
+    extrapolation: Extrapolation | None = None
 
     @property
     def noise_eV_A(self) -> float:
@@ -148,9 +153,53 @@ class MomentTensorModel:
     # What campaigns ask for: structures as displacements about a cell.
 
     @cached_property
+    def _neighbours(self) -> CellNeighbours:
+        return CellNeighbours(self.basis, self.cell)
+
+    @cached_property
     def potential(self) -> PotentialOnCell:
         """The mean potential on its cell."""
-        return PotentialOnCell(self.mean, self.cell)
+        return PotentialOnCell(self.mean, self._neighbours)
+
+    @property
+    def min_distance_A(self) -> float:
+        """Distance of two atoms below which its functions know nothing."""
+        return self.basis.radial.min_distance_A
+
+    def shortest_distance_A(self, displacements: Floats) -> float:
+        """Of two atoms in a structure (N, 3) Å; inf where none are within the cutoff."""
+        return self._neighbours.of(displacements).shortest_A
+
+    def energy_rows(self, displacements: Floats) -> Floats:
+        """Derivatives (N, M) of the energy of each atom in a structure (N, 3) Å by the parameters."""
+        return self.basis.energy_rows(self._neighbours.of(displacements))
+
+    def grades(self, displacements: Floats) -> Floats:
+        """Extrapolation grades (N,) of the atoms in a structure (N, 3) Å.
+
+        Raises:
+            InputError: a model without an active set.
+        """
+        return self.active_set.grades(self.energy_rows(displacements))
+
+    @property
+    def has_grades(self) -> bool:
+        """Whether it was fitted in a campaign, with an active set."""
+        return self.extrapolation is not None
+
+    @property
+    def active_set(self) -> Extrapolation:
+        """Of its labels.
+
+        Raises:
+            InputError: it was fitted without one.
+        """
+        if self.extrapolation is None:
+            raise InputError(
+                "force field", "one of a campaign, with an active set", "one without",
+                "use dynft mtp calc-grade with its training set",
+            )
+        return self.extrapolation
 
     @property
     def error(self) -> BayesianError:
@@ -163,7 +212,7 @@ class MomentTensorModel:
 
     def sensing_matrix(self, displacements: Floats) -> Floats:
         """A(x) (3N, M) of a structure (N, 3) Å."""
-        return matrices(self.basis, self.basis.neighbourhoods(self.cell.atoms(displacements)))[1]
+        return matrices(self.basis, self._neighbours.of(displacements))[1]
 
     def predict(self, displacements: Floats) -> Prediction:
         """The forces of a structure (N, 3) Å, and their expected errors."""
@@ -182,8 +231,8 @@ class MomentTensorModel:
         return tuple(found)
 
     def difficulty(self, displacements: Floats) -> float:
-        """Root mean square displacement, Å."""
-        return float(np.sqrt(np.mean(displacements**2)))
+        """Root mean square force, eV/Å: errors grow with it, in liquids too, which displacements say nothing of."""
+        return float(np.sqrt(np.mean(self.potential.evaluate(displacements).forces ** 2)))
 
     def condition(self, displacements: Floats, keys: Sequence[str]) -> MomentTensorModel:
         """With structures (S, N, 3) Å of its cell pending."""
@@ -204,13 +253,13 @@ class MomentTensorModel:
         return replace(self, posterior=replace(self.posterior, pending=None), pending=())
 
     def _rows(self, structure: LabelledStructure) -> tuple[Floats, Floats]:
-        """Rows of energy and forces in the posterior's units, forces last, and what they should give."""
+        """Rows of what is known of a structure in the posterior's units, forces last, and what they should give."""
         every = matrices(self.basis, self.basis.neighbourhoods(structure.atoms))
         known = targets(structure)
-        scale = self.noises[1] / self.noises[0]
-        if not len(known[0]):
-            return every[1], known[1]
-        return np.concatenate([scale * every[0], every[1]]), np.concatenate([scale * known[0], known[1]])
+        used = [k for k in (0, 2, 1) if len(known[k])]
+        scales = [self.noises[1] / self.noises[k] for k in used]
+        rows = [scale * every[k] for scale, k in zip(scales, used, strict=True)]
+        return np.concatenate(rows), np.concatenate([s * known[k] for s, k in zip(scales, used, strict=True)])
 
     def save(self, path: str | Path, apart: bool = False) -> str:
         """Write the model, whole and at once; returns the file's hash."""
@@ -218,7 +267,7 @@ class MomentTensorModel:
             path,
             Contents(
                 self.basis, self.kinds, self.noises, self.posterior, self.labels, self.pending,
-                self.left_out,
+                self.left_out, self.extrapolation,
             ),
         )  # fmt: skip
 
@@ -245,7 +294,7 @@ class MomentTensorModel:
 def labelled(frame: Frame) -> LabelledStructure:
     """A frame of a campaign as a labelled structure."""
     energy = frame.energy_eV if np.isfinite(frame.energy_eV) else None
-    return LabelledStructure(frame.cell.atoms(frame.displacements), energy, frame.labelled_forces)
+    return LabelledStructure(frame.cell.atoms(frame.displacements), energy, frame.labelled_forces, frame.stress)
 
 
 def voigt(stress: Floats) -> Floats:

@@ -74,7 +74,7 @@ class Neighbourhoods:
     @property
     def shortest_A(self) -> float:
         """The shortest distance, Å; inf where there is no pair."""
-        return float(self.shortest_by_atom_A.min(initial=np.inf))
+        return float(np.sqrt(np.einsum("pc,pc->p", self.vectors, self.vectors).min(initial=np.inf)))
 
 
 def in_a_box(atoms: Atoms, cutoff_A: float) -> Atoms:

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from dynft_core.models.moment_tensor.kernels.energies import energies_forces_virial
+from dynft_core.models.moment_tensor.kernels.energies import energies_forces_virial, function_values
 from dynft_core.models.moment_tensor.kernels.parameter_rows import parameter_rows
 from dynft_core.models.moment_tensor.kernels.rows import Rows, rows_of
 from dynft_core.models.moment_tensor.kernels.tables import RadialFunctions, Tables
@@ -81,8 +81,7 @@ class Basis:
 
     def energy_rows(self, pairs: Neighbourhoods) -> Floats:
         """Derivatives (N, M) of each atom's energy by all weights and then the species' energies."""
-        weights = np.zeros((len(self.species), self.n_functions))
-        by_weight = parameter_rows(self.tables, self.radial, weights, pairs)[0]
+        by_weight = function_values(self.tables, self.radial, pairs)
         n, n_species = len(by_weight), len(self.species)
         own, of_species = np.zeros((n, n_species, self.n_functions)), np.zeros((n, n_species))
         own[np.arange(n), pairs.species], of_species[np.arange(n), pairs.species] = by_weight, 1.0

@@ -1,4 +1,4 @@
-"""Energies, forces and virials: the adjoint goes back through the products to the moments and their neighbours."""
+"""Functions, energies, forces, virials: the adjoint goes back through products and moments to the neighbours."""
 
 from __future__ import annotations
 
@@ -82,6 +82,43 @@ def _energies(  # type: ignore[no-untyped-def]
                     forces[j, c] -= gradient[c, k]
                     for d in range(3):
                         virial[c, d] += gradient[c, k] * vectors[first + k, d]
+
+
+@numba.njit(cache=True, nogil=True)
+def _values(tables, kinds, starts, second, vectors, coefficients, low, high, found):  # type: ignore[no-untyped-def]
+    n_functions, n_basic, n_powers = coefficients.shape[2], len(tables.radial), len(tables.monomials.rank)
+    most = 1
+    for i in range(len(kinds)):
+        most = max(most, starts[i + 1] - starts[i])
+    t, dt = np.empty((coefficients.shape[3], most)), np.empty((coefficients.shape[3], most))
+    unit, inverse = np.empty((3, most)), np.empty(most)
+    f, df = np.empty((n_functions, most)), np.empty((n_functions, most))
+    powers, own = np.empty((n_powers, most)), np.empty(n_basic)
+    values = np.zeros((tables.n_values, LANES))
+    for begin in range(0, len(kinds), LANES):
+        end = min(begin + LANES, len(kinds))
+        for i in range(begin, end):
+            first, last = starts[i], starts[i + 1]
+            radial_values(
+                vectors[first:last], kinds[second[first:last]], coefficients[kinds[i]], low, high, unit, inverse, t, dt,
+                f, df,
+            )  # fmt: skip
+            moments(tables.monomials, tables.radial, tables.monomial, last - first, unit, f, powers, own)
+            values[:n_basic, i - begin] = own
+        multiply(tables.factors, tables.coefficients, n_basic, values)
+        for m in range(len(tables.functions)):
+            for i in range(begin, end):
+                found[i, m] = values[tables.functions[m], i - begin]
+
+
+def function_values(tables: Tables, radial: RadialFunctions, pairs: Neighbourhoods) -> Floats:
+    """Values (N, m) of the functions, atom by atom: derivatives of each atom's energy by the weights."""
+    found = np.empty((pairs.n_atoms, len(tables.functions)))
+    _values(
+        tables, pairs.species, pairs.starts, pairs.second, pairs.vectors, radial.coefficients, radial.min_distance_A,
+        radial.cutoff_A, found,
+    )  # fmt: skip
+    return found
 
 
 def energies_forces_virial(

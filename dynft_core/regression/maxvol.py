@@ -38,9 +38,9 @@ class ActiveSet:
     sources: Ints
 
     @classmethod
-    def empty(cls, size: int) -> ActiveSet:
-        """The one to begin with."""
-        return cls(START * np.eye(size), np.eye(size) / START, np.full(size, NOBODY))
+    def empty(cls, size: int, start: float = START) -> ActiveSet:
+        """The one to begin with: a multiple of unity."""
+        return cls(start * np.eye(size), np.eye(size) / start, np.full(size, NOBODY))
 
     def grades(self, rows: Floats) -> Floats:
         """Extrapolation grades (n,) of rows (n, M): max_j |(b A⁻¹)_j|; above 1 they enlarge the volume."""

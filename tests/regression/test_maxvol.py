@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from dynft_core.selection.maxvol import NOBODY, THRESHOLD, ActiveSet
+from dynft_core.regression.maxvol import NOBODY, THRESHOLD, ActiveSet
 
 
 def volume(rows: np.ndarray) -> float:
