@@ -76,7 +76,8 @@ def _write_kappa(found: Conductivity, folder: Path) -> Path:
     names = ["temperature_K", *[f"{name}_W/mK" for name, *_ in _COMPONENTS]]
     names += [f"error_{name}_W/mK" for name, *_ in _COMPONENTS]
     kappa, errors = found.mean.kappa_W_per_mK, found.errors_W_per_mK
-    columns = [np.array(found.settings.temperatures_K), *(x[:, a, b] for x in (kappa, errors) for _, a, b in _COMPONENTS)]
+    components = [x[:, a, b] for x in (kappa, errors) for _, a, b in _COMPONENTS]
+    columns = [np.array(found.settings.temperatures_K), *components]
     return _write_columns(folder / "kappa.dat", names, np.column_stack(columns))
 
 
