@@ -227,9 +227,11 @@ def recalibration_test(record: ConvergenceRecord) -> AuditTest:
 
 
 def audits_suffice(record: ConvergenceRecord, settings: ConvergenceSettings) -> bool:
-    """Whether there are as many audits as are asked for, and they tell the true error as well as that is asked."""
-    enough = len(record.audits) >= settings.audits
-    return enough and audits_test(record, settings).certainty >= settings.certainty
+    """Whether there are as many audits as are asked for, they tell the error as well as that is asked, and no other
+    check waits for labels: where nothing is flagged, audits are all there are."""
+    if len(record.audits) < settings.audits or audits_test(record, settings).certainty < settings.certainty:
+        return False
+    return all(check.held for check in (*_enough_labels(record, settings), *_small_enough(record, settings)))
 
 
 def audited_rmse(record: ConvergenceRecord) -> float:

@@ -86,7 +86,7 @@ def test_bands_and_density_of_states(file: str, tmp_path: Path, capsys: pytest.C
     folder = tmp_path / "phonons"
     arguments = ["phonons", file, "--bands", "--dos", "--mesh", "6", "--samples", "5", "-o", str(folder), "--json"]
     values = json.loads(printed(arguments, capsys))
-    names = ["bands.dat", "bands.png", "dos.dat", "dos.png"]
+    names = ["bands.dat", "bands.png", "dos.dat", "dos.png", "velocities.dat"]
     assert sorted(Path(f).name for f in values["files"]) == sorted(p.name for p in folder.iterdir()) == names
     bands = np.loadtxt(folder / "bands.dat")
     assert bands.shape[1] == 4 + 6 + 6

@@ -1,4 +1,4 @@
-"""Polar crystals: springs between ions, and dipoles."""
+"""A training supercell that cannot tell images apart; polar crystals: springs between ions, and dipoles."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dynft_core import ForceConstantBasis, ForceField, Supercell, fit
+from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.lattice.cells import ReferenceCell
 from dynft_core.models.dipoles.baseline import Dipoles
 from dynft_core.models.dipoles.born_charges import BornCharges
+from dynft_core.models.force_constants.expansion.folding import fold
+from dynft_core.models.force_constants.expansion.potential import Potential
 
 Floats = NDArray[np.float64]
+
+
+@pytest.fixture(scope="session")
+def folded_force_field(silicon: Crystal) -> ForceField:
+    """Silicon on 16 atoms, whose images are 7.68 Å apart, with cutoffs beyond half of that at orders 2-4."""
+    basis = ForceConstantBasis.build(silicon, {2: 6.0, 3: 4.0, 4: 3.9})
+    supercell = Supercell.build(basis.crystal, [2, 2, 2])
+    truth = Potential(fold(basis, supercell), np.random.default_rng(1).normal(0.0, 0.3, basis.size))
+    u = np.random.default_rng(2).normal(0.0, 0.1, (12, supercell.n_atoms, 3))
+    return fit(basis, supercell, u, truth.forces(u))
 
 
 def polar_force_field(born: BornCharges, cutoff_A: float, matrix: list[int]) -> ForceField:
