@@ -14,8 +14,8 @@ from typing import Self
 
 import numpy as np
 import scipy.linalg
-import scipy.stats
 from numpy.typing import NDArray
+from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
 from dynft_core.errors import InputError
 from dynft_core.regression.evidence import cholesky
@@ -72,7 +72,7 @@ class ErrorRatio:
             return 0.0, inf
         scatter = max(self.square_2 - 2 * r2 * self.product + r2**2 * self.expected_2, 0.0)  # Σ (q_s - r² e_s)²
         relative = sqrt(scatter * n / (n - 1)) / max(self.square, 1e-300)
-        reach = exp(0.5 * relative * float(scipy.stats.t.ppf((1 + CERTAINTY) / 2, n - 1)))
+        reach = exp(0.5 * relative * float(stdtrit(n - 1, (1 + CERTAINTY) / 2)))
         return self.ratio / reach, self.ratio * reach
 
 
