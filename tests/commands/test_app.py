@@ -18,19 +18,12 @@ from workflows.commands.app import main
 Refused = Callable[[list[str]], str]
 
 
-def test_help_takes_less_than_half_a_second() -> None:
-    """Of processor time: others may be using the machine."""
+def test_help_names_the_commands() -> None:
+    """What it takes is kept small by the next test: a bound on time would judge the machine."""
     command = [sys.executable, "-m", "dynft", "--help"]
-    home = Path(dynft.__file__).parent
-    times = []
-    for _ in range(3):  # the first may have to compile
-        before = os.times()
-        done = subprocess.run(command, capture_output=True, text=True, cwd=home)
-        after = os.times()
-        times.append(sum(after[2:4]) - sum(before[2:4]))  # of children, user and system
-        assert done.returncode == 0
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(dynft.__file__).parent)
+    assert done.returncode == 0
     assert all(name in done.stdout for name in ("init", "train", "status", "report", "fit", "evaluate", "info", "md"))
-    assert min(times) < 0.5
 
 
 def test_commands_start_without_heavy_imports() -> None:
