@@ -19,6 +19,7 @@ from dynft_core.assessment.convergence import (
     WalkerProgress,
     assess,
     audited_rmse,
+    audits_suffice,
     error_interval,
     recalibration,
 )
@@ -52,6 +53,18 @@ def test_each_condition_alone_holds_it_back():
     assert failing(moving) == ["change of β^(-1/2) over the latest 4 labels"]
     unsure = replace(GOOD, walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0013, 1.0)))
     assert failing(unsure) == ["largest μ_k[ε_B] / β^(-1/2)"]
+
+
+def test_audits_rest_when_they_suffice_and_no_other_check_waits_for_labels():
+    def rest(**changes: object) -> bool:
+        return audits_suffice(replace(GOOD, **changes), SETTINGS)
+
+    assert rest()
+    assert rest(walkers=(WalkerProgress(0, 0.1, 0.0006, 0.0),))  # to walk takes no label
+    assert not rest(audits=GOOD.audits[:3])
+    assert not rest(fits=GOOD.fits[:1])  # what β^(-1/2) does is not known yet
+    assert not rest(fits=(*GOOD.fits[:1], FitPoint(5, 0.0019), *GOOD.fits[2:]))
+    assert not rest(walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0013, 1.0)))
 
 
 def test_false_convergence_is_not_believed():

@@ -170,6 +170,23 @@ def test_extra_audits_are_taken_where_they_are_missing(finished: Any) -> None:
     assert more == {2, 3}
 
 
+def test_no_audit_is_scheduled_for_a_group_whose_audits_suffice(finished: Any) -> None:
+    """Judged with the group's walkers: their μ_k is one of the checks that may still wait for labels."""
+    from workflows.campaign.plan import _walks
+
+    bounds = {"min_walk_ps": 1.0, "audit_ratio": [0.1, 10.0], "scale_bounds": [0.1, 10.0], "audits": 1}
+    loose = {**bounds, "max_walk_ps": 9.0, "max_error_change": 10.0, "max_bayesian_share": 10.0, "certainty": 0.51}
+
+    def scheduled(**convergence: Any) -> set[str]:
+        campaign = silicon(convergence=convergence, audit={"first_ps": 0.01, "ratio": 1.05})
+        state = replace(finished, phase="walking", tasks={}, walking=frozenset(), campaign=campaign)
+        walks = [a.job for a in _walks(state) if isinstance(a.job, WalkJob)]
+        return {jobs.group_of(campaign, w).name for job in walks for w, _ in job.audit_steps}
+
+    assert scheduled(**loose) == set()
+    assert scheduled(**{**loose, "max_bayesian_share": 1e-9}) == {"cold", "hot"}
+
+
 def test_a_campaign_begins_with_its_hottest_walkers_structures(tmp_path: Path) -> None:
     _, (propose,) = start(silicon(), str(tmp_path))
     assert propose.job.temperature_K == 500.0

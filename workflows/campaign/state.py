@@ -230,9 +230,7 @@ class State:
 
     def audits_suffice(self, group: WalkerGroup) -> bool:
         """Whether the audits of a group of walkers tell its error as well as is asked for."""
-        scores = [s for s in self._audits if len(self.campaign.groups) == 1 or group.has(s.temperature_K, s.cell)]
-        record = self._record((), scores, self._walked(group.name))
-        return audits_suffice(record, jobs.convergence_settings(self.campaign))
+        return audits_suffice(self.record_of(group), jobs.convergence_settings(self.campaign))
 
     @property
     def _audits(self) -> tuple[Score, ...]:
