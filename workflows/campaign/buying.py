@@ -21,8 +21,10 @@ from workflows.campaign.state import State
 
 MOST_WALKS = 100
 """Walks whose ends say what the walkers meet on average; more say it no better than the audits themselves."""
-MOST_BOUGHT, MOST_CANDIDATES = 20, 100
-"""Labels bought, and flagged structures looked at, between two fits: the next ones are chosen by what these tell."""
+MOST_BOUGHT = 20
+"""Labels bought between two fits: the next ones are chosen by what these tell."""
+MOST_CANDIDATES = 100
+"""Flagged structures that one selection looks at."""
 LOW_ENOUGH = 0.7
 """ε_B is bought down to this part of what would suffice: bounds are on the largest mean of a walker."""
 CALLS = 1 << 32

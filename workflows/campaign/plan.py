@@ -12,7 +12,7 @@ from dynft_core.tasks.jobs import FitJob, ProposeJob
 from dynft_core.vocabulary import Role, StructureRef
 from workflows.campaign import jobs
 from workflows.campaign.actions import Action
-from workflows.campaign.buying import buying, latest_walks
+from workflows.campaign.buying import MOST_CANDIDATES, buying, latest_walks
 from workflows.campaign.ledger import TRAINING, causes
 from workflows.campaign.state import State
 from workflows.campaign_file.schema import COMPUTE
@@ -24,8 +24,6 @@ VERDICTS = 16
 """How often a campaign of many batches is judged while each of them walks once: a verdict takes time."""
 MOST_OTHERS = 24
 """Labels beside the audits whose errors are told: more are worth no more (`assessment.audits.OTHER_BIAS`)."""
-MOST_CANDIDATES = 100
-"""Candidates of one selection."""
 MORE_LABELS = 1.5
 """Times as many labels as when the expansion was last chosen: then it is chosen anew while the walkers walk on."""
 MORE_UNCHANGED = 2.0

@@ -16,9 +16,9 @@ from dynft_core.reference.born_calculation import check_born_calculation
 from dynft_core.reference.calculators import check_calculator, runs_in_process
 from dynft_core.reference.small_cells import on_cell
 from dynft_core.symmetry.basis import check_cutoffs
+from workflows.campaign.buying import MOST_CANDIDATES
 from workflows.campaign.jobs import chooses_batches, reference_settings
 from workflows.campaign.paths import SUPERCELL
-from workflows.campaign.plan import MOST_CANDIDATES
 from workflows.campaign_file.groups import matrix_of
 from workflows.campaign_file.schema import Campaign, ExpansionSection
 from workflows.run_folder.group_cells import group_cell, to_relax
