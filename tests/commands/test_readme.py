@@ -51,6 +51,9 @@ audits = 1
 audit_ratio = [0.1, 9.0]
 max_error_change = 9.0
 max_bayesian_share = 9.0
+
+[validation]
+walk_ps = 0
 """
 SMALLER = (
     ("supercell = [2, 2, 2]", "supercell = [1, 1, 1]"),
