@@ -31,9 +31,7 @@ class Mischievous(Calculator):
         self._truth = make_calculator(ReferenceSettings("tersoff-si"), Path())
         self._mischief, self._seconds = Path(mischief), seconds
 
-    def calculate(
-        self, atoms: Atoms, properties: list[str], system_changes: list[str] = all_changes
-    ) -> None:
+    def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str] = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         time.sleep(self._seconds if Path.cwd().name == "attempt-001" else self._seconds + SECOND_S)
         found = Atoms(atoms)

@@ -105,8 +105,13 @@ def trajectories(folder: Path, count: int, time_ps: float) -> None:
         rng = np.random.default_rng(1000 + i)
         start = maxwell_velocities(cell.masses, 2 * group.temperature_K, rng)
         md = Langevin(
-            Thermostat(group.temperature_K, 10.0, 2.0), cell.masses, on_cell.potential.batch_forces,
-            np.zeros((1, cell.n_atoms, 3)), start[None], [(1000 + i, 0)], [0],
+            Thermostat(group.temperature_K, 10.0, 2.0),
+            cell.masses,
+            on_cell.potential.batch_forces,
+            np.zeros((1, cell.n_atoms, 3)),
+            start[None],
+            [(1000 + i, 0)],
+            [0],
         )
         shortest, grade, temperatures = np.inf, 0.0, []
         for step in range(1, round(500 * time_ps) + 1):

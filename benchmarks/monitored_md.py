@@ -69,8 +69,13 @@ def warm(case: Case, force_field: ForceField, walkers: int = WALKERS) -> Langevi
     cell = force_field.supercell
     still = np.zeros((walkers, cell.n_atoms, 3))
     md = Langevin(
-        case.thermostat(), cell.masses, force_field.potential.batch_forces, still, still,
-        [(1, w) for w in range(walkers)], [0] * walkers,
+        case.thermostat(),
+        cell.masses,
+        force_field.potential.batch_forces,
+        still,
+        still,
+        [(1, w) for w in range(walkers)],
+        [0] * walkers,
     )
     md.advance(WARM_STEPS)
     return md
@@ -182,9 +187,13 @@ def force_rows(case: Case, force_field: ForceField, md: Langevin, steps: int, pe
         rate, most = 1e-9 * count / each.best, peak * 8 / np.dtype(dtype).itemsize
         print(f"{'    GFLOP/s, part of the peak of multiply-adds':58} {rate:.1f}, {rate / most:.0%}")
         moving = Langevin(
-            case.thermostat(), md.masses, forces, batch.transpose(2, 0, 1),
+            case.thermostat(),
+            md.masses,
+            forces,
+            batch.transpose(2, 0, 1),
             np.repeat(md.velocities, walkers // WALKERS, axis=2).transpose(2, 0, 1),
-            [(2, w) for w in range(walkers)], [0] * walkers,
+            [(2, w) for w in range(walkers)],
+            [0] * walkers,
         )
         found.append(times(partial(moving.advance, steps), 5, steps * walkers))
         line(f"walker-step: forces + Langevin, {name} precision", found[-1], peer)

@@ -57,9 +57,7 @@ def curve_of(name: str, seed: int, state: State, run_dir: Path, test: State, tes
     paths = tuple(str(run_dir / force_field_path(version)) for version in range(1, len(state.fits) + 1))
     outcome = evaluate(EvaluateJob(str(test_dir), paths, test.ledger.labels("test"), SUPERCELL))
     assert outcome.ok, outcome.failure
-    return Curve.of(
-        name, seed, outcome.evaluations, error_interval(state.record, convergence_settings(state.campaign))
-    )
+    return Curve.of(name, seed, outcome.evaluations, error_interval(state.record, convergence_settings(state.campaign)))
 
 
 def pair(label_walks: float, seed: int) -> tuple[Curve, Curve]:

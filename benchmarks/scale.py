@@ -182,9 +182,7 @@ class VirtualExecutors:
                 return SelectOutcome(True, chosen=keys, gains=(1.0,) * len(keys))
             case FitJob():
                 scores = tuple(Score(ref.key, ref.role, 3e-3, 3e-3, 1e-3) for ref in job.labels) if job.base else ()
-                return FitOutcome(
-                    True, job.version, job.output, self.n_labels, len(job.pending), 3e-3, 1.0, scores
-                )
+                return FitOutcome(True, job.version, job.output, self.n_labels, len(job.pending), 3e-3, 1.0, scores)
             case TruncationJob():
                 return TruncationOutcome(True)
             case EvaluateJob():

@@ -102,9 +102,7 @@ class ConvergenceRecord:
     others: tuple[AuditScore, ...] = ()
 
 
-def assess(
-    record: ConvergenceRecord, settings: ConvergenceSettings, whole: ConvergenceRecord | None = None
-) -> Verdict:
+def assess(record: ConvergenceRecord, settings: ConvergenceSettings, whole: ConvergenceRecord | None = None) -> Verdict:
     """Judge a campaign by its record. What is not known yet does not hold.
 
     `whole`: the record of all groups of walkers, where `record` is of one. The scale of the predicted errors must be

@@ -53,9 +53,7 @@ def leaving(departures: Sequence[str], latest: Sequence[str] = ()) -> str:
     )
 
 
-def diagnosis(
-    share: float, max_share: float, present: Trial | None, trials: Sequence[Trial], left: str = ""
-) -> str:
+def diagnosis(share: float, max_share: float, present: Trial | None, trials: Sequence[Trial], left: str = "") -> str:
     """What limits the error, and what to do about it, in a sentence; "" when nothing stands out.
 
     Args:

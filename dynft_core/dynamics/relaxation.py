@@ -25,9 +25,7 @@ class Relaxation:
     reason: str = ""
 
 
-def relax(
-    atoms: Atoms, calculator: Any, settings: RelaxationSettings, why_break: Callable[[Atoms], str]
-) -> Relaxation:
+def relax(atoms: Atoms, calculator: Any, settings: RelaxationSettings, why_break: Callable[[Atoms], str]) -> Relaxation:
     """Relax a copy of `atoms` by L-BFGS.
 
     `why_break`: asked at every step, the first structure included; anything but "" ends the relaxation there.
@@ -35,8 +33,8 @@ def relax(
     moving: Atoms = atoms.copy()
     moving.calc = calculator
     # The cell enters as its matrix logarithm: J. Tan, A. Togo and others; see ASE's FrechetCellFilter.
-    whole: Any = moving if settings.fixed_cell else FrechetCellFilter(
-        moving, scalar_pressure=settings.pressure_GPa * GPa
+    whole: Any = (
+        moving if settings.fixed_cell else FrechetCellFilter(moving, scalar_pressure=settings.pressure_GPa * GPa)
     )
     lbfgs: Any = LBFGS  # its annotations forbid that nothing is logged
     optimiser = lbfgs(whole, logfile=None, maxstep=settings.max_step_A)

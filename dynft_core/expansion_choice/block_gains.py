@@ -148,9 +148,7 @@ class Fitted:
     def _gram(self, left: Sequence[tuple[int, slice]], right: Sequence[tuple[int, slice]]) -> Floats:
         return np.block([[self.superset.gram(n, m)[a, b] for m, b in right] for n, a in left])
 
-    def _add_prior(
-        self, ranges: Sequence[tuple[int, slice]], cross: Floats, here: Floats
-    ) -> tuple[Floats, Floats]:
+    def _add_prior(self, ranges: Sequence[tuple[int, slice]], cross: Floats, here: Floats) -> tuple[Floats, Floats]:
         """Add R to blocks of G, but for rows of new shells: these (K, K), and T without them."""
         far, before, start = np.zeros_like(here), np.zeros_like(here), 0
         for n, part in ranges:

@@ -331,4 +331,3 @@ def _start(parent: Learnt, middles_A: Sequence[float]) -> Hyperparameters:
     for k, (old_A, new_A) in enumerate(zip(parent.middles_A, middles_A, strict=False)):
         alpha[k] *= float(np.exp(2 * found.decay.per_A[k] * (new_A - old_A)))
     return replace(found, alpha=tuple(alpha))
-

@@ -77,9 +77,7 @@ class OrderPart:
 class Superset:
     """The sums over labels of an expansion that grows; `parts` by order."""
 
-    def __init__(
-        self, crystal: Crystal, cells: Sequence[CellLabels], on_sums: OnSums = lambda *told: None
-    ) -> None:
+    def __init__(self, crystal: Crystal, cells: Sequence[CellLabels], on_sums: OnSums = lambda *told: None) -> None:
         """`cells`: labels of each supercell, their forces less what a baseline gives."""
         self.crystal, self.cells, self.on_sums = crystal, cells, on_sums
         self.forces = np.concatenate([x.forces.reshape(-1) for x in cells])

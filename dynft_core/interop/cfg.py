@@ -47,9 +47,7 @@ def read_cfg(path: Path, species: Sequence[int] | None = None) -> list[Atoms]:
                 found.append(_structure(block, species))
             except (ValueError, IndexError, KeyError, StopIteration) as error:
                 got = f"something else before line {number} ({str(error) or 'it ends too early'})"
-                raise FileFormatError(
-                    str(path), "a structure in MLIP's format", got, "correct the file"
-                ) from error
+                raise FileFormatError(str(path), "a structure in MLIP's format", got, "correct the file") from error
             block = None
         elif block is not None and word:
             block.append(line)
@@ -136,8 +134,10 @@ def _lines(atoms: Atoms, number: int, species: Sequence[int]) -> Iterator[str]:
     strangers = sorted(set(atoms.numbers.tolist()) - set(species))
     if strangers:
         raise InputError(
-            f"structure {number}", f"species of the file, atomic numbers {', '.join(map(str, species))}",
-            str(strangers[0]), "name all species",
+            f"structure {number}",
+            f"species of the file, atomic numbers {', '.join(map(str, species))}",
+            str(strangers[0]),
+            "name all species",
         )
     known = {} if atoms.calc is None else atoms.calc.results
     columns: dict[str, Any] = {"id": np.arange(1, len(atoms) + 1), "type": [species.index(z) for z in atoms.numbers]}

@@ -39,7 +39,9 @@ def write_gpumd(force_field: ForceField, folder: Path, supercell: Supercell) -> 
     place = str(folder.resolve())
     if len(place) > LONGEST_PATH or any(c.isspace() for c in place):
         raise InputError(
-            "--output", f"a path without blanks and of at most {LONGEST_PATH} characters, for GPUMD", f"'{place}'",
+            "--output",
+            f"a path without blanks and of at most {LONGEST_PATH} characters, for GPUMD",
+            f"'{place}'",
             "choose another",
         )
     orders = sorted(force_field.basis.cutoffs)

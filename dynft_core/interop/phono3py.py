@@ -142,8 +142,10 @@ class TransportSolver:
             self._phono3py.mesh_numbers = list(settings.mesh)
         except RuntimeError as error:  # "Grid symmetry is broken"
             raise InputError(
-                "--mesh", "as many points along vectors that symmetry makes equal",
-                ",".join(map(str, settings.mesh)), "give them one number",
+                "--mesh",
+                "as many points along vectors that symmetry makes equal",
+                ",".join(map(str, settings.mesh)),
+                "give them one number",
             ) from error
 
     def run(self, second: Floats, third: Floats, after_point: Callable[[int, int], None]) -> Transport:
@@ -180,8 +182,10 @@ class TransportSolver:
         if kept[lowest] < IMAGINARY_THZ:
             q = addresses[lowest[0]] / np.array(self._settings.mesh)
             raise ImaginaryModesError(
-                "force field", "a crystal whose phonons are all real",
-                f"{kept[lowest]:.3g} THz at ({' '.join(f'{x:.4g}' for x in q)})", "see them with: dynft phonons",
+                "force field",
+                "a crystal whose phonons are all real",
+                f"{kept[lowest]:.3g} THz at ({' '.join(f'{x:.4g}' for x in q)})",
+                "see them with: dynft phonons",
             )
 
 

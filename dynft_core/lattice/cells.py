@@ -38,8 +38,12 @@ class ReferenceCell:
     def of(cls, atoms: Atoms, name: str = "") -> ReferenceCell:
         """The cell of which `atoms` are the perfect structure."""
         return cls(
-            name, np.asarray(atoms.numbers, dtype=np.int64), np.array(atoms.cell[:]), np.array(atoms.positions),
-            np.array(atoms.get_masses()), np.array(atoms.get_initial_magnetic_moments()),
+            name,
+            np.asarray(atoms.numbers, dtype=np.int64),
+            np.array(atoms.cell[:]),
+            np.array(atoms.positions),
+            np.array(atoms.get_masses()),
+            np.array(atoms.get_initial_magnetic_moments()),
         )
 
     @property

@@ -105,7 +105,9 @@ class Crystal:
             raise StructureError("crystal", "positive masses (amu)", f"{self.masses.min():g}", "correct the structure")
         if self.moments.ndim != 1 or not np.isfinite(self.moments).all():
             raise StructureError(
-                "crystal", "moments along one axis, one number (μ_B) an atom", "moments with directions, or NaN",
+                "crystal",
+                "moments along one axis, one number (μ_B) an atom",
+                "moments with directions, or NaN",
                 "a non-collinear order cannot be represented: give collinear moments, or none",
             )
         if self.nearest_neighbour_distance < 0.3:

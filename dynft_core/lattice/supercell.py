@@ -64,8 +64,10 @@ class Supercell:
         volume = float(np.prod(np.ptp(corners, axis=0) + 1.0))  # of the box of cells that is searched
         if size * crystal.n_atoms > MAX_ATOMS or volume > 4 * MAX_ATOMS:
             raise StructureError(
-                "supercell", f"at most {MAX_ATOMS} atoms, in a cell that is not too skewed",
-                f"{size * crystal.n_atoms} atoms ({m.tolist()})", "choose a smaller one",
+                "supercell",
+                f"at most {MAX_ATOMS} atoms, in a cell that is not too skewed",
+                f"{size * crystal.n_atoms} atoms ({m.tolist()})",
+                "choose a smaller one",
             )
         axes = [np.arange(lo, hi + 1) for lo, hi in zip(corners.min(0), corners.max(0), strict=True)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -155,7 +157,9 @@ class Supercell:
     def _refuse_shape(self, name: str, shape: tuple[int, ...]) -> None:
         if shape[-2:] != (self.n_atoms, 3):
             raise InputError(
-                name, f"an array (…, {self.n_atoms}, 3)", f"shape {shape}",
+                name,
+                f"an array (…, {self.n_atoms}, 3)",
+                f"shape {shape}",
                 "give structures of this supercell, or put the force field on theirs (`on`)",
             )
 
@@ -254,7 +258,8 @@ class Supercell:
             raise StructureError(
                 "structure",
                 "atoms near the sites of the crystal, one on each",
-                "atoms without a site of their own (a hop, or another phase)" if best is None
+                "atoms without a site of their own (a hop, or another phase)"
+                if best is None
                 else f"an atom {best[1]:.2f} Å from its site",
                 "check that the structure is a supercell of the primitive cell, in the same orientation",
             )

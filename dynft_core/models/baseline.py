@@ -49,7 +49,9 @@ def load_baseline(description: str) -> Baseline | None:
         found: Baseline = getattr(importlib.import_module(module), name)(given)
     except Exception as error:  # what is named may be a user's module, which raises whatever it likes
         raise FileFormatError(
-            "baseline", "one that can be made here", f"'{where}' ({type(error).__name__}: {error})",
+            "baseline",
+            "one that can be made here",
+            f"'{where}' ({type(error).__name__}: {error})",
             "install what it needs, or put its module on PYTHONPATH",
         ) from error
     return found

@@ -38,8 +38,10 @@ def family(name: str) -> Family:
         found: Any = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # a user's module may raise whatever it likes while it is imported
         raise InputError(
-            "model.family", "a family that can be imported, by this program and by its workers",
-            f"'{name}' ({type(error).__name__}: {error})", "correct it, or put its folder on PYTHONPATH",
+            "model.family",
+            "a family that can be imported, by this program and by its workers",
+            f"'{name}' ({type(error).__name__}: {error})",
+            "correct it, or put its folder on PYTHONPATH",
         ) from error
     absent = [method for method in METHODS if not callable(getattr(found, method, None))]
     if absent or isinstance(found, type):

@@ -96,7 +96,6 @@ def mode_anharmonicity(
     return ModeAnharmonicity(found, sigma[level])
 
 
-
 def _checked(forces: ArrayLike, harmonic: ArrayLike) -> tuple[Floats, Floats]:
     f, f2 = np.asarray(forces, dtype=np.float64), np.asarray(harmonic, dtype=np.float64)
     if f.shape != f2.shape or f.ndim != 3 or f.size == 0:

@@ -119,6 +119,8 @@ def _refuse_own_masses(force_field: ForceField) -> None:
     own = np.flatnonzero(np.abs(crystal.masses / natural - 1) > OWN_MASS)
     if len(own):
         raise InputError(
-            "--isotopes", "atoms of the natural masses", f"{crystal.masses[own[0]]:g} amu for {natural[own[0]]:g}",
+            "--isotopes",
+            "atoms of the natural masses",
+            f"{crystal.masses[own[0]]:g} amu for {natural[own[0]]:g}",
             "leave it out: a crystal of one isotope has no such scattering",
         )

@@ -219,6 +219,8 @@ def _real(found: Floats, q: Floats) -> Floats:
 def _refuse_imaginary(mean: Floats, name: str) -> None:
     if not np.all(np.isfinite(mean)):
         raise InputError(
-            "property", f"a crystal whose phonons are all real for '{name}'", "imaginary ones",
+            "property",
+            f"a crystal whose phonons are all real for '{name}'",
+            "imaginary ones",
             "see them with: dynft phonons",
         )

@@ -32,7 +32,9 @@ class CalculatorBaseline:
         """
         if not runs_in_process(self.settings):
             raise InputError(
-                "baseline", "a calculator that computes inside the process", f"'{self.settings.calculator}'",
+                "baseline",
+                "a calculator that computes inside the process",
+                f"'{self.settings.calculator}'",
                 "take a potential, not a DFT code: the baseline is computed at every step",
             )
         return CalculatorPotential(self.settings, cell)

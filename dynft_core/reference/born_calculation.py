@@ -47,7 +47,9 @@ def check_born_calculation(settings: ReferenceSettings) -> None:
     name = calculator_name(settings)
     if name not in ("vasp", "espresso"):
         raise InputError(
-            "crystal.born", "a file for this reference", f"'compute' by '{name}'",
+            "crystal.born",
+            "a file for this reference",
+            f"'compute' by '{name}'",
             "dynft computes Born charges by 'vasp' and 'espresso' alone; otherwise name a file BORN",
         )
     if name == "espresso" and shutil.which(ph_x := _ph_x(settings)[1]) is None:

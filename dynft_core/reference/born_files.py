@@ -64,7 +64,9 @@ def read_born_charges(path: Path, crystal: Crystal | None = None) -> BornCharges
         raise
     except (ValueError, IndexError, KeyError, AttributeError, ElementTree.ParseError) as error:
         raise FileFormatError(
-            str(file), "a complete file with Born charges and dielectric tensor", f"one that lacks something ({error})",
+            str(file),
+            "a complete file with Born charges and dielectric tensor",
+            f"one that lacks something ({error})",
             "compute them: LEPSILON = .TRUE. in VASP, epsil = .true. in ph.x",
         ) from error
     of = crystal or primitive(Crystal(found.atoms))
@@ -79,7 +81,9 @@ def _in_folder(folder: Path) -> Path:
         if "Program PHONON" in file.read_text(encoding="utf-8", errors="replace")[:4000]:
             return file
     raise FileFormatError(
-        "RUN", "a folder with vasprun.xml, OUTCAR, BORN, phonopy_params.yaml or the output of ph.x", f"'{folder}'",
+        "RUN",
+        "a folder with vasprun.xml, OUTCAR, BORN, phonopy_params.yaml or the output of ph.x",
+        f"'{folder}'",
         "name the file itself",
     )
 
@@ -137,7 +141,9 @@ def _refuse_partial(found: list[float], file: Path) -> None:
     partial = sum(0.05 < x < 0.95 for x in found)
     if partial:
         raise InputError(
-            str(file), "a crystal with a gap", f"{partial} partly occupied states",
+            str(file),
+            "a crystal with a gap",
+            f"{partial} partly occupied states",
             "a metal has no Born charges: fit it without; else compute it with ISMEAR = 0 and a small SIGMA",
         )
 
@@ -200,7 +206,9 @@ def _on_sites(crystal: Crystal, atoms: Atoms, charges: Floats, source: str) -> F
         sites = Supercell.match(crystal, snapped).basis_index
     except StructureError as error:
         raise InputError(
-            source, f"Born charges of this crystal, {crystal.formula}, in its orientation",
-            f"those of {atoms.get_chemical_formula()} in another cell", "give those of this crystal",
+            source,
+            f"Born charges of this crystal, {crystal.formula}, in its orientation",
+            f"those of {atoms.get_chemical_formula()} in another cell",
+            "give those of this crystal",
         ) from error
     return np.array([charges[sites == k].mean(axis=0) for k in range(crystal.n_atoms)])

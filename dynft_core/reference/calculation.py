@@ -109,8 +109,10 @@ def compute(atoms: Atoms, settings: ReferenceSettings, directory: Path) -> Calcu
         # Asked for only when it is not there yet: a calculator that moved the atoms would compute once more.
         energy = work.get_potential_energy() if energy is None else energy
         code = dft_code_of(settings)
-        report = Report(work.positions, work.cell[:], work.numbers) if code is None else code.report(
-            directory, calculator, atoms
+        report = (
+            Report(work.positions, work.cell[:], work.numbers)
+            if code is None
+            else code.report(directory, calculator, atoms)
         )
         return Calculation(
             positions=np.array(report.positions),
@@ -164,7 +166,9 @@ def _further_results(results: Mapping[str, Any], n_atoms: int) -> dict[str, NDAr
     """Stress and magnetic state, where the calculator gave them whole."""
     found = {}
     for ours, theirs, shape in (
-        ("stress", "stress", (6,)), ("magnetic_moment", "magmom", ()), ("magnetic_moments", "magmoms", (n_atoms,))
+        ("stress", "stress", (6,)),
+        ("magnetic_moment", "magmom", ()),
+        ("magnetic_moments", "magmoms", (n_atoms,)),
     ):
         value = results.get(theirs)
         if value is not None and np.shape(value) == shape:

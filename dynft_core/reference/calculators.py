@@ -78,7 +78,9 @@ def _translated(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # every calculator has its own way to refuse parameters
         raise InputError(
-            "reference.parameters", f"what {name} accepts", in_words(error),
+            "reference.parameters",
+            f"what {name} accepts",
+            in_words(error),
             "correct the parameters, or configure the calculator for ASE",
         ) from error
 
@@ -88,7 +90,9 @@ def _called(name: str, make: Callable[[], Any]) -> Any:
         calculator = make()
     if not callable(getattr(calculator, "get_forces", None)):
         raise InputError(
-            "reference.calculator", "an ASE calculator", f"{type(calculator).__name__} from {name}",
+            "reference.calculator",
+            "an ASE calculator",
+            f"{type(calculator).__name__} from {name}",
             "name a class or function that gives an ASE calculator",
         )
     return calculator
@@ -131,7 +135,8 @@ def check_calculator(settings: ReferenceSettings, atoms: Atoms) -> list[str]:
         unknown = sorted({chemical_symbols[z] for z in atoms.numbers} - potential.elements)
         if unknown:
             raise InputError(
-                "reference.calculator", f"one that knows {', '.join(unknown)}",
+                "reference.calculator",
+                f"one that knows {', '.join(unknown)}",
                 f"'{settings.calculator}', which knows {', '.join(sorted(potential.elements))}",
                 "choose another calculator, or check the species of the structure",
             )
@@ -197,7 +202,10 @@ def settings_hash(settings: ReferenceSettings) -> str:
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(
-            "reference.parameters", "finite numbers, strings, lists and tables", str(error), "write it as one of these",
+            "reference.parameters",
+            "finite numbers, strings, lists and tables",
+            str(error),
+            "write it as one of these",
         ) from error
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -266,8 +274,10 @@ def _imported(name: str) -> Callable[..., Any]:
         raise InputError("reference.calculator", expected, f"'{name}' ({error})", "check its name") from error
     except Exception as error:  # the user's module runs while it is imported
         raise InputError(
-            "reference.calculator", "a module that can be imported",
-            f"'{module_name}', which raises {type(error).__name__}: {error}", "mend the module",
+            "reference.calculator",
+            "a module that can be imported",
+            f"'{module_name}', which raises {type(error).__name__}: {error}",
+            "mend the module",
         ) from error
     if not callable(found):
         got = f"'{name}', which is no callable"

@@ -58,7 +58,9 @@ class CheapPotential:
         """
         if dft_code_of(self.settings) is not None:
             raise InputError(
-                ARGUMENT, "a potential that computes forces in a moment", f"'{self.settings.calculator}', a DFT code",
+                ARGUMENT,
+                "a potential that computes forces in a moment",
+                f"'{self.settings.calculator}', a DFT code",
                 "name the ASE calculator of a potential",
             )
         with _as_cheap():
@@ -66,7 +68,9 @@ class CheapPotential:
         u = np.random.default_rng(0).normal(0.0, 0.02, (1, *cell.sites.shape))
         if not self.on(cell).forces_and_energies(u)[0].any():
             raise InputError(
-                ARGUMENT, "one that exerts forces on displaced atoms", f"zeros from '{self.settings.calculator}'",
+                ARGUMENT,
+                "one that exerts forces on displaced atoms",
+                f"zeros from '{self.settings.calculator}'",
                 "choose another",
             )
 
@@ -109,14 +113,17 @@ class CheapForces:
             species = ", ".join(sorted({chemical_symbols[z] for z in self._cell.numbers}))
             words = " ".join(str(error).split())[:200]
             raise InputError(
-                ARGUMENT, f"one that computes crystals of {species}",
+                ARGUMENT,
+                f"one that computes crystals of {species}",
                 f"'{self._name}', which fails ({type(error).__name__}: {words})",
                 "choose one that knows these species, or leave it out",
             ) from error
         if forces.shape != displacements.shape or not np.isfinite(forces).all():
             got = f"an array {forces.shape}" if forces.shape != displacements.shape else "NaN or infinity"
             raise InputError(
-                ARGUMENT, f"finite forces of shape {displacements.shape}", f"{got} from '{self._name}'",
+                ARGUMENT,
+                f"finite forces of shape {displacements.shape}",
+                f"{got} from '{self._name}'",
                 "mend the calculator, or choose another",
             )
         return forces, energy

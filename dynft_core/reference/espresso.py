@@ -228,12 +228,16 @@ def _check_spin(data: Mapping[str, Mapping[str, Any]], atoms: Atoms) -> None:
     system = data.get("system", {})
     if atoms.has("initial_magmoms") and system.get("nspin") != 2:
         raise bad_parameter(
-            "input_data.system.nspin", "2: the structure has magnetic moments", repr(system.get("nspin", 1)),
+            "input_data.system.nspin",
+            "2: the structure has magnetic moments",
+            repr(system.get("nspin", 1)),
             "set it, or take the column initial_magmoms out of the structure",
         )
     if given := next((key for key in system if key.startswith("starting_magnetization")), None):
         raise bad_parameter(
-            "input_data.system", "moments in the structure, which tell atoms of one species apart", f"'{given}'",
+            "input_data.system",
+            "moments in the structure, which tell atoms of one species apart",
+            f"'{given}'",
             "write them there as a column initial_magmoms:R:1 (μ_B)",
         )
 
@@ -249,8 +253,10 @@ def _valence(path: Path) -> float:
     found = re.search(r'z_valence\s*=\s*"\s*([^"\s]+)|([\d.]+)\s+Z valence', text)
     if found is None:
         raise InputError(
-            "reference.parameters.pseudopotentials", "UPF files, which tell the valence electrons that carry moments",
-            f"'{path.name}'", "choose a pseudopotential in UPF",
+            "reference.parameters.pseudopotentials",
+            "UPF files, which tell the valence electrons that carry moments",
+            f"'{path.name}'",
+            "choose a pseudopotential in UPF",
         )
     return float(found[1] or found[2])
 
@@ -275,7 +281,9 @@ def pw_command(parameters: Parameters) -> str:
     command = os.environ.get("ASE_ESPRESSO_COMMAND", "")
     if ">" in command or "PREFIX" in command:
         raise InputError(
-            "ASE_ESPRESSO_COMMAND", "launcher and program alone, as 'mpirun -n 8 pw.x'", f"'{command}'",
+            "ASE_ESPRESSO_COMMAND",
+            "launcher and program alone, as 'mpirun -n 8 pw.x'",
+            f"'{command}'",
             "leave out input and output: this form was that of older versions of ASE",
         )
     return command or str(cfg.parser.get("espresso", "command", fallback="pw.x"))
@@ -285,7 +293,9 @@ def _check_command(command: str) -> None:
     program = next(iter(shlex.split(command)), "")
     if shutil.which(program) is None:
         raise bad_parameter(
-            "command", "pw.x, with its launcher if it has one", f"'{command}', which is not found",
+            "command",
+            "pw.x, with its launcher if it has one",
+            f"'{command}', which is not found",
             "install Quantum ESPRESSO, load its module, or give its path",
         )
 
@@ -305,7 +315,9 @@ def _potential_files(parameters: Parameters, atoms: Atoms) -> dict[str, Path]:
         found[symbol] = folder / str(given[symbol])
         if not found[symbol].is_file():
             raise bad_parameter(
-                f"pseudopotentials.{symbol}", f"a file in {folder}", f"'{given[symbol]}', which is not there",
+                f"pseudopotentials.{symbol}",
+                f"a file in {folder}",
+                f"'{given[symbol]}', which is not there",
                 "put it there, or name its folder with pseudo_dir or ESPRESSO_PSEUDO",
             )
     return found

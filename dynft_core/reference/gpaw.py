@@ -78,7 +78,9 @@ def gpaw_potentials(parameters: Parameters, atoms: Atoms) -> dict[str, str]:
             data = setup_data.SetupData(symbol, functional)
         except FileNotFoundError as error:
             raise InputError(
-                "GPAW_SETUP_PATH", f"a data set {symbol}.{functional}", "none",
+                "GPAW_SETUP_PATH",
+                f"a data set {symbol}.{functional}",
+                "none",
                 f"install gpaw-data, or make it: gpaw dataset {symbol} -f {functional} -w",
             ) from error
         found[symbol] = f"{symbol}.{functional}, {data.fingerprint}"

@@ -1,8 +1,8 @@
 """The label job: forces of one structure by the reference, computed once, checked, kept in labels/<key>/.
 
-    labels/<key>/lock       held (flock) while somebody works on this label
-    labels/<key>/label.h5   the finished label, made by its attempts (see `attempts`)
-    labels/first.h5         the campaign's first label: all others must agree with it (cell NAME: first-NAME.h5)
+labels/<key>/lock       held (flock) while somebody works on this label
+labels/<key>/label.h5   the finished label, made by its attempts (see `attempts`)
+labels/first.h5         the campaign's first label: all others must agree with it (cell NAME: first-NAME.h5)
 """
 
 from __future__ import annotations
@@ -169,7 +169,9 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
     cell, displacements = read_cell(run_dir, job.structure.cell), read_displacements(run_dir, job.structure)
     if displacements.shape != cell.sites.shape:
         raise FileFormatError(
-            job.structure.segment, f"displacements of {cell.n_atoms} atoms", f"of {len(displacements)}",
+            job.structure.segment,
+            f"displacements of {cell.n_atoms} atoms",
+            f"of {len(displacements)}",
             "the structure belongs to another cell",
         )
     atoms, settings = cell.atoms(displacements), job.reference
@@ -204,8 +206,6 @@ def _label(job: LabelJob, expected: Expectation | None) -> tuple[bool, str]:
                     write_first(run_dir, job.structure, calculation, displacements, job.reference, atoms)
         _write(path, job, displacements, atoms, calculation)
         return len(attempts_in(folder)) == n_before, calculation.note
-
-
 
 
 def _check_same(label: Label, job: LabelJob, atoms: Atoms) -> None:

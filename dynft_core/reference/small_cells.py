@@ -41,15 +41,19 @@ def on_cell(
     matrix = np.rint(times).astype(np.int64)
     if np.abs(times - matrix).max() > WHOLE:
         raise InputError(
-            "labels.cells", "cells that the supercell repeats, not strained",
-            f"one whose vectors go {np.round(times, 4).tolist()} times into its", "take another cell",
+            "labels.cells",
+            "cells that the supercell repeats, not strained",
+            f"one whose vectors go {np.round(times, 4).tolist()} times into its",
+            "take another cell",
         )
     if runs_in_process(settings) or ":" in name:
         return settings
     if name not in LISTED:
         raise InputError(
-            "labels.cells", f"'walkers' for '{name}': equivalent k points are written for {' and '.join(LISTED)}",
-            "smaller cells", "set it",
+            "labels.cells",
+            f"'walkers' for '{name}': equivalent k points are written for {' and '.join(LISTED)}",
+            "smaller cells",
+            "set it",
         )
     rows = _equivalent(parameters, matrix)
     left = {k: v for k, v in settings.parameters.items() if k.lower() not in ("kpts", "koffset", "gamma")}
@@ -65,8 +69,10 @@ def _equivalent(parameters: dict[str, Any], matrix: NDArray[np.int64]) -> list[l
     kpts, spacing, shift = parameters.get("kpts") or [1, 1, 1], parameters.get("kspacing"), parameters.get("koffset")
     if spacing is not None or not (isinstance(kpts, list | tuple) and len(kpts) == 3):
         raise InputError(
-            "reference.parameters.kpts", "a mesh of three integers, for labels of small cells to fold",
-            repr(spacing or kpts), "give the mesh of crystal.supercell",
+            "reference.parameters.kpts",
+            "a mesh of three integers, for labels of small cells to fold",
+            repr(spacing or kpts),
+            "give the mesh of crystal.supercell",
         )
     if any(shift or ()):
         raise InputError("reference.parameters.koffset", "none beside labels.cells", repr(shift), "leave it out")

@@ -148,7 +148,8 @@ def read_potcars(parameters: Parameters, atoms: Atoms) -> dict[str, Potcar]:
     except POTCAR_ERRORS as error:
         unset = "" if "VASP_PP_PATH" in os.environ else "VASP_PP_PATH is not set; "
         raise InputError(
-            "VASP_PP_PATH", f"a folder with the POTCARs of {', '.join(sorted(set(atoms.symbols)))}",
+            "VASP_PP_PATH",
+            f"a folder with the POTCARs of {', '.join(sorted(set(atoms.symbols)))}",
             unset + _missing_potcars(without, atoms, error),
             "set it to the folder that holds potpaw_PBE, and choose variants with setups",
         ) from error
@@ -248,7 +249,9 @@ def _check_ions(parameters: Parameters) -> None:
 def _check_spin(parameters: Parameters, atoms: Atoms) -> None:
     if atoms.has("initial_magmoms") and parameters.get("ispin") != 2 and not parameters.get("lsorbit"):
         raise bad_parameter(
-            "ispin", "2: the structure has magnetic moments, to be written as MAGMOM", repr(parameters.get("ispin")),
+            "ispin",
+            "2: the structure has magnetic moments, to be written as MAGMOM",
+            repr(parameters.get("ispin")),
             "set it, or take the column initial_magmoms out of the structure",
         )
 
@@ -265,8 +268,10 @@ def _check_enmax(parameters: Parameters, potcars: dict[str, Potcar]) -> None:
     symbol, largest = max(potcars.items(), key=lambda item: item[1].enmax_eV)
     if is_number(encut_eV) and 0 < encut_eV < largest.enmax_eV:
         raise bad_parameter(
-            "encut", f"at least ENMAX of {symbol}'s POTCAR ({largest.title}), {largest.enmax_eV:g} eV",
-            f"{encut_eV:g} eV", "raise it",
+            "encut",
+            f"at least ENMAX of {symbol}'s POTCAR ({largest.title}), {largest.enmax_eV:g} eV",
+            f"{encut_eV:g} eV",
+            "raise it",
         )
 
 
@@ -280,8 +285,10 @@ def _check_kpoints(parameters: Parameters, atoms: Atoms) -> None:
     if isinstance(kpts, dict):
         good = set(kpts) == {"density"} and is_number(kpts["density"]) and kpts["density"] > 0
     else:
-        good = isinstance(kpts, (list, tuple)) and len(kpts) == 3 and all(
-            isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in kpts
+        good = (
+            isinstance(kpts, (list, tuple))
+            and len(kpts) == 3
+            and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in kpts)
         )
     if not good:
         raise bad_parameter("kpts", expected, "nothing" if kpts is None else repr(kpts), "for example [2, 2, 2]")
@@ -298,7 +305,9 @@ def _check_command(parameters: Parameters) -> None:
     if parameters.get("command") or any(map(_is_set, COMMANDS)):
         return
     raise bad_parameter(
-        "command", "how VASP is started, for example 'srun vasp_std'", "neither that nor ASE_VASP_COMMAND",
+        "command",
+        "how VASP is started, for example 'srun vasp_std'",
+        "neither that nor ASE_VASP_COMMAND",
         "set one of them, ASE_VASP_COMMAND in the shell that starts dynft",
     )
 
@@ -313,7 +322,9 @@ def _check_functional(parameters: Parameters, potcars: dict[str, Potcar]) -> Non
     found = functionals.pop()
     if found not in wanted:
         raise InputError(
-            "reference.parameters.xc", f"POTCARs with LEXCH = {wanted[0]} for '{xc}'", f"LEXCH = {found}",
+            "reference.parameters.xc",
+            f"POTCARs with LEXCH = {wanted[0]} for '{xc}'",
+            f"LEXCH = {found}",
             "choose the functional of the POTCARs, or other POTCARs with pp",
         )
 

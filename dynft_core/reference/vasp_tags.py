@@ -57,7 +57,6 @@ PP_FUNCTIONAL = {"PAW_PBE": "PE", "PAW_GGA": "91", "PAW": "CA", "US": "CA"}
 """The functional of a POTCAR, which is VASP's where INCAR has no GGA; by how its title begins."""
 
 
-
 def tag_differences(
     run: VaspRun, ours: Mapping[str, str], given: frozenset[str] | None = None, family: str = ""
 ) -> list[Difference]:
@@ -183,5 +182,3 @@ def _hubbard(tags: Mapping[str, str]) -> str:
     if int(tags.get("LDAUTYPE", "2")) == 2:
         return ", ".join(sorted({f"l = {a}: U - J {u - j:g} eV" for a, u, j in rows if u != j})) or "none"
     return ", ".join(f"l = {a}: U {u:g}, J {j:g} eV" for a, u, j in rows) or "none"
-
-

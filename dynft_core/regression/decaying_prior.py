@@ -253,10 +253,15 @@ def learn_decay(
     alpha = start.alpha if len(start.alpha) == k else start.alpha * k
     ratio = np.log(np.maximum(alpha, 1e-300)) - np.log(start.beta)
     x = np.clip(np.append(ratio, [*rates.per_A, rates.per_body] / prior.per_unit), prior.lower, prior.upper)
+
     def climbed(begin: Floats) -> tuple[Floats, float, float]:
         return climb(
             lambda at: prior.profile(statistics, noise_floor_eV_A, at),
-            begin, statistics.square, prior.lower, prior.upper, enough,
+            begin,
+            statistics.square,
+            prior.lower,
+            prior.upper,
+            enough,
         )
 
     x, log_beta, value = climbed(x)

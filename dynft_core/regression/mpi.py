@@ -47,13 +47,17 @@ class Ranks:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:  # RuntimeError: mpi4py is there, an MPI library is not
             raise InputError(
-                "mpiexec", "an MPI library that mpi4py can load", str(error).splitlines()[0],
+                "mpiexec",
+                "an MPI library that mpi4py can load",
+                str(error).splitlines()[0],
                 "load the MPI module that mpiexec belongs to, or run dynft without mpiexec",
             ) from error
         communicator = MPI.COMM_WORLD
         if communicator.size == 1:
             raise InputError(
-                "mpiexec", "one MPI run of several processes", "processes that do not see each other",
+                "mpiexec",
+                "one MPI run of several processes",
+                "processes that do not see each other",
                 "use the mpiexec of the MPI library that mpi4py loads",
             )
         return cls(communicator.rank, communicator.size, communicator)

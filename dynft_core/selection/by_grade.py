@@ -80,7 +80,9 @@ def graded(model: object) -> GradedModel:
     if not isinstance(model, Graded):
         family = getattr(model, "family", type(model).__name__)
         raise InputError(
-            "selection.criterion", f"a criterion on ε_B for models of '{family}'", "'grade'",
+            "selection.criterion",
+            f"a criterion on ε_B for models of '{family}'",
+            "'grade'",
             "set it, or use moment tensor potentials",
         )
     return model  # type: ignore[return-value]

@@ -93,7 +93,10 @@ def read_perfect_structure(path: Path | str) -> Atoms:
         raise FileFormatError(str(path), "a structure file", error.strerror or str(error), "check the path") from error
     except Exception as error:  # ASE's reader raises a class for every way a text can be wrong
         raise FileFormatError(
-            str(path), "a structure in extended xyz", in_words(error), "restore the file",
+            str(path),
+            "a structure in extended xyz",
+            in_words(error),
+            "restore the file",
         ) from error
     if len(frames) != 1:
         raise FileFormatError(str(path), "one structure", f"{len(frames)}", "restore the file")

@@ -260,8 +260,10 @@ def check_cutoffs(crystal: Crystal, cutoffs_A: Mapping[int, float]) -> None:
         longest = (0.75 / np.pi * MAX_SITES * crystal.atom_volume_A3) ** (1 / 3)
         if cutoff > longest:
             raise InputError(
-                f"cutoff of order {order}", f"at most {longest:.1f} Å, {MAX_SITES} sites of this crystal",
-                f"{cutoff:g} Å", "choose a shorter one: it must fit the supercell of the data, and the memory",
+                f"cutoff of order {order}",
+                f"at most {longest:.1f} Å, {MAX_SITES} sites of this crystal",
+                f"{cutoff:g} Å",
+                "choose a shorter one: it must fit the supercell of the data, and the memory",
             )
 
 

@@ -17,6 +17,7 @@ from dynft_core.symmetry.space_group import primitive, space_group
 MAX_CLIQUES = 3_000_000
 """Beyond so many clusters of one size a count is not finished: such a basis is far out of reach."""
 
+
 @dataclass(frozen=True)
 class BasisSize:
     """An estimate of one order's basis.

@@ -142,7 +142,9 @@ def symmetrised(crystal: Crystal, tolerance_A: float) -> Crystal:
     found = Crystal(atoms)
     if len(_dataset(found).rotations) < len(wanted.rotations):
         raise StructureError(
-            "symprec", "a tolerance that makes a structure of higher symmetry", f"{tolerance_A:g} Å",
+            "symprec",
+            "a tolerance that makes a structure of higher symmetry",
+            f"{tolerance_A:g} Å",
             "choose another, or symmetrise the structure with another tool",
         )
     return found

@@ -69,9 +69,13 @@ def _with_pending(model: Model, job: WalkJob, run_dir: Path) -> Model:
     if not (job.keeps_pending or wanted.keys() >= set(model.pending)):
         model = model.without_pending()
     new = [ref for key, ref in wanted.items() if key not in model.pending]
-    return model.with_pending([
-        Frame(read_cell(run_dir, ref.cell), read_displacements(run_dir, ref), key=ref.key) for ref in new
-    ]) if new else model
+    return (
+        model.with_pending(
+            [Frame(read_cell(run_dir, ref.cell), read_displacements(run_dir, ref), key=ref.key) for ref in new]
+        )
+        if new
+        else model
+    )
 
 
 def _start(start: WalkerStart, job: WalkJob, run_dir: Path, n_atoms: int) -> WalkState:
@@ -83,8 +87,14 @@ def _start(start: WalkerStart, job: WalkJob, run_dir: Path, n_atoms: int) -> Wal
 def _outcome(start: WalkerStart, state: WalkState, report: WalkReport, job: WalkJob) -> WalkerOutcome:
     selected = tuple(
         StructureRef(
-            choice.key, start.output, row, choice.role, choice.reason, choice.bayesian_error_eV_A,
-            job.temperature_K, job.cell,
+            choice.key,
+            start.output,
+            row,
+            choice.role,
+            choice.reason,
+            choice.bayesian_error_eV_A,
+            job.temperature_K,
+            job.cell,
         )
         for row, choice in enumerate(report.choices)
     )

@@ -211,9 +211,7 @@ records = st.builds(
     ConvergenceRecord,
     fits=st.lists(positive, max_size=8).map(lambda b: tuple(FitPoint(2 * i + 1, e) for i, e in enumerate(b))),
     audits=st.lists(st.builds(AuditScore, positive, positive), max_size=8).map(tuple),
-    walkers=st.lists(positive, max_size=4).map(
-        lambda m: tuple(WalkerProgress(i, 5.0, e) for i, e in enumerate(m))
-    ),
+    walkers=st.lists(positive, max_size=4).map(lambda m: tuple(WalkerProgress(i, 5.0, e) for i, e in enumerate(m))),
 )
 
 

@@ -40,7 +40,10 @@ def silicon(**changes: Any) -> Campaign:
         "dynamics": {"segment_ps": 0.25, "walkers_per_task": 2, "timestep_fs": 1.0},
         "walkers": GROUPS,
         "convergence": {
-            "min_walk_ps": 1.0, "max_walk_ps": 1.0, "audit_ratio": [0.3, 3.0], "scale_bounds": [0.2, 5.0],
+            "min_walk_ps": 1.0,
+            "max_walk_ps": 1.0,
+            "audit_ratio": [0.3, 3.0],
+            "scale_bounds": [0.2, 5.0],
         },
         "validation": {"walk_ps": 0.1},
         "reference": {"calculator": "tersoff-si"},

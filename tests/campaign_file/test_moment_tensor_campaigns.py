@@ -67,9 +67,7 @@ def test_the_defaults_are_those_of_the_family_and_survive_the_journal() -> None:
         (EXPANSION, "walkers", [{"name": "a", "structure": "b.xyz"}], "walkers.0.structure"),
     ],
 )
-def test_what_does_not_belong_is_named_in_one_line(
-    table: dict[str, Any], path: str, value: Any, argument: str
-) -> None:
+def test_what_does_not_belong_is_named_in_one_line(table: dict[str, Any], path: str, value: Any, argument: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_campaign(with_(table, path, value))
     assert caught.value.argument == argument and "\n" not in str(caught.value)

@@ -133,8 +133,13 @@ def test_a_misspelt_required_key_is_named_rather_than_the_missing_one() -> None:
         ("crystal", "structure", 3, "crystal.structure", "text in quotes"),
         (None, "dynamics", 3, "dynamics", "a table"),
         (None, "name", "a/b", "name", "letters, digits and . _ + - alone"),
-        ("convergence", "max_error_meV_A", 0.005, "convergence.max_error_meV_A", "more than the noise of the labels, "
-         "noise_floor_meV_A = 0.01 meV/Å"),
+        (
+            "convergence",
+            "max_error_meV_A",
+            0.005,
+            "convergence.max_error_meV_A",
+            "more than the noise of the labels, noise_floor_meV_A = 0.01 meV/Å",
+        ),
         ("convergence", "audit_ratio", [0.9], "convergence.audit_ratio", "two bounds, one below 1 and one above"),
         ("convergence", "audit_ratio", [1.2, 0.8], "convergence.audit_ratio", "two bounds, one below 1 and one above"),
         ("convergence", "max_walk_ps", 0.5, "convergence.max_walk_ps", "at least min_walk_ps, 2 ps"),

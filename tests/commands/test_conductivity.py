@@ -77,9 +77,7 @@ def test_unusable_arguments_are_refused(
     assert not out.exists()
 
 
-def test_a_third_order_is_needed(
-    silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_third_order_is_needed(silicon_files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("phono3py", reason="phono3py is not installed (extra `conductivity`)")
     path = tmp_path / "harmonic.h5"
     arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]

@@ -35,9 +35,7 @@ def md(force_field: Path, output: Path) -> list[str]:
     return [*arguments, "--time-ps", "0.02", "--interval", "2"]
 
 
-def test_a_full_disk_ends_a_trajectory_after_a_whole_frame(
-    force_field: Path, tmp_path: Path, refused: Refused
-) -> None:
+def test_a_full_disk_ends_a_trajectory_after_a_whole_frame(force_field: Path, tmp_path: Path, refused: Refused) -> None:
     assert main(md(force_field, tmp_path / "all.xyz")) == 0
     whole = (tmp_path / "all.xyz").read_bytes()
     frames = read_frames(tmp_path / "all.xyz", "frames")

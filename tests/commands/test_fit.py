@@ -137,9 +137,7 @@ def test_evaluate_takes_reordered_wrapped_and_drifted_frames(
         ("nan", "positive length"),
     ],
 )
-def test_bad_cutoffs(
-    cutoffs: str, words: str, silicon_files: Path, tmp_path: Path, refused: Refused
-) -> None:
+def test_bad_cutoffs(cutoffs: str, words: str, silicon_files: Path, tmp_path: Path, refused: Refused) -> None:
     arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
     assert words in refused([*arguments, "--cutoffs", cutoffs, "-o", str(tmp_path / "ff.h5")])
     assert list(tmp_path.iterdir()) == []
@@ -226,9 +224,7 @@ def test_a_cutoff_on_a_shell_is_said_and_the_shell_left_out(
         assert "2 parameters (order 2: 2)" in said
 
 
-def test_a_structure_that_is_no_supercell(
-    silicon_files: Path, tmp_path: Path, refused: Refused
-) -> None:
+def test_a_structure_that_is_no_supercell(silicon_files: Path, tmp_path: Path, refused: Refused) -> None:
     other = read_structure(silicon_files / "prim.xyz", "structure")
     other.set_cell(other.cell[:] * 1.2, scale_atoms=True)
     ase.io.write(tmp_path / "other.xyz", other, format="extxyz")
@@ -250,9 +246,7 @@ def test_files_that_are_no_force_field(force_field: Path, tmp_path: Path, refuse
     assert "label" in refused(["info", str(path)])
 
 
-def test_fit_refuses_a_missing_folder_before_it_reads(
-    silicon_files: Path, tmp_path: Path, refused: Refused
-) -> None:
+def test_fit_refuses_a_missing_folder_before_it_reads(silicon_files: Path, tmp_path: Path, refused: Refused) -> None:
     arguments = ["fit", "missing.xyz", "--primitive", str(silicon_files / "prim.xyz"), "--cutoffs", CUTOFFS]
     assert "mkdir" in refused([*arguments, "-o", str(tmp_path / "no" / "ff.h5")])
 
@@ -398,9 +392,7 @@ def test_forces_that_test_nothing_are_named(
     assert "zeros alone" in refused(["anharmonicity", str(force_field), str(own)])
 
 
-def test_a_fit_that_does_not_fit_in_memory_is_refused(
-    silicon_files: Path, tmp_path: Path, refused: Refused
-) -> None:
+def test_a_fit_that_does_not_fit_in_memory_is_refused(silicon_files: Path, tmp_path: Path, refused: Refused) -> None:
     arguments = ["fit", str(silicon_files / "train.xyz"), "--primitive", str(silicon_files / "prim.xyz")]
     words = refused([*arguments, "--cutoffs", "9,9,9,9,9", "-o", str(tmp_path / "ff.h5")])
     assert "memory" in words

@@ -136,9 +136,7 @@ def test_frames_become_initial_labels_and_the_campaign_goes_on_with_them(campaig
     assert "in the next fit" in import_labels(str(run), [tmp_path / "late.xyz"], None, Choices())
 
 
-def test_labels_import_on_the_command_line(
-    campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_import_on_the_command_line(campaign: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["labels", "import", str(campaign), str(tmp_path / "nothing"), "--run", str(tmp_path / "run")]) == 2
     assert "which is not there" in capsys.readouterr().err
     ase.io.write(tmp_path / "good.xyz", computed(1), format="extxyz")
@@ -170,8 +168,10 @@ def test_frames_of_other_supercells_are_labels_of_cells_of_their_own(campaign: P
     ase.io.write(first, [*frames, by_other_vectors(oblique[0], shuffled=False)], format="extxyz")
     said = import_labels(str(campaign), [first], run, Choices())
     for words in (
-        "1 × structure: expected 64 atoms, got 63: 1 vacancy", "1 × cell: expected the cell of the crystal, to 0.01 %",
-        "1 × species", "1 × a structure that is a label already, or came twice",
+        "1 × structure: expected 64 atoms, got 63: 1 vacancy",
+        "1 × cell: expected the cell of the crystal, to 0.01 %",
+        "1 × species",
+        "1 × a structure that is a label already, or came twice",
         "imported: 1 label of 64 atoms, supercell [[2, 0, 0], [0, 2, 0], [0, 0, 2]]",
         "imported: 2 labels of 16 atoms, supercell [[0, 1, 1], [1, 0, 1], [1, 1, 0]]",
         "imported: 3 labels of 6 atoms, supercell [[0.5, 1.0, 0.5], [0.5, 0.0, 0.5], [1.5, 0.5, 0.0]]",

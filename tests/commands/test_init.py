@@ -29,9 +29,7 @@ def test_init_copies_a_built_in_campaign(tmp_path: Path, refused: Refused) -> No
     assert (folder / "campaign.toml").stat().st_mtime_ns == before
 
 
-def test_init_makes_a_campaign_for_a_structure(
-    silicon_files: Path, tmp_path: Path, refused: Refused
-) -> None:
+def test_init_makes_a_campaign_for_a_structure(silicon_files: Path, tmp_path: Path, refused: Refused) -> None:
     shutil.copy(silicon_files / "prim.xyz", tmp_path / 'my "silicon" 1.xyz')
     source = str(tmp_path / 'my "silicon" 1.xyz')
     assert main(["init", source, "-o", str(tmp_path / "new"), "--calculator", "tersoff-si"]) == 0

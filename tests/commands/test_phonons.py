@@ -119,9 +119,7 @@ def test_imaginary_modes_are_said(file: str, tmp_path: Path, capsys: pytest.Capt
     assert values["imaginary"][0]["frequency_THz"] == pytest.approx(-optical, abs=1e-6)
 
 
-def test_anharmonicity_of_a_data_set(
-    file: str, silicon_files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_anharmonicity_of_a_data_set(file: str, silicon_files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = silicon_files / "test.xyz"
     values = json.loads(printed(["anharmonicity", file, str(data), "--json"], capsys))
     loaded = ForceField.load(file)
@@ -155,8 +153,18 @@ def test_anharmonicity_of_molecular_dynamics(file: str, tmp_path: Path, capsys: 
         ("phono3py", {"fc2.hdf5", "fc3.hdf5", "phono3py.yaml"}),
         ("shengbte", {"FORCE_CONSTANTS_2ND", "FORCE_CONSTANTS_3RD", "CONTROL"}),
         ("hiphive", {"force_constants.fcs"}),
-        ("gpumd", {"fcp.txt", "r0.in", "model.xyz", "fcs_order2.in", "fcs_order3.in", "clusters_order2.in",
-                   "clusters_order3.in"}),
+        (
+            "gpumd",
+            {
+                "fcp.txt",
+                "r0.in",
+                "model.xyz",
+                "fcs_order2.in",
+                "fcs_order3.in",
+                "clusters_order2.in",
+                "clusters_order3.in",
+            },
+        ),
     ],
 )
 def test_export(name: str, files: set[str], file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,8 +207,9 @@ def test_bad_arguments_of_export(file: str, tmp_path: Path, capsys: pytest.Captu
     assert "phono3py" in refused(["export", file, "--format", "alamode", "-o", folder], capsys)
     three = ["export", file, "--format", "phonopy", "--supercell"]
     assert "--supercell" in refused([*three, "2 2", "-o", folder], capsys)
-    assert "diagonal" in refused(["export", file, "--format", "shengbte", "-o", folder, "--supercell",
-                                  "-1 1 1 1 -1 1 1 1 -1"], capsys)
+    assert "diagonal" in refused(
+        ["export", file, "--format", "shengbte", "-o", folder, "--supercell", "-1 1 1 1 -1 1 1 1 -1"], capsys
+    )
     assert "GiB" in refused(["export", file, "--format", "phono3py", "-o", folder, "--supercell", "20 20 20"], capsys)
     assert not Path(folder).exists()
     assert f"'{file}'" in refused(["export", file, "--format", "phonopy", "-o", file], capsys)

@@ -55,19 +55,23 @@ def walked(
     """One walk of a two-atom crystal, its segment written as a worker does."""
     rng = np.random.default_rng([walker, first_step])
     report = WalkReport(
-        walker=walker, ended="finished", reason="", first_step=first_step,
+        walker=walker,
+        ended="finished",
+        reason="",
+        first_step=first_step,
         errors_eV_A=0.001 + 0.0002 * rng.random(n_steps),
-        temperature_steps=np.arange(1), temperatures_K=np.array([300.0]), choices=choices,
-        mean_error_eV_A=0.0011, std_error_eV_A=0.0001,
+        temperature_steps=np.arange(1),
+        temperatures_K=np.array([300.0]),
+        choices=choices,
+        mean_error_eV_A=0.0011,
+        std_error_eV_A=0.0001,
     )
     output = walk_path(walker, number)
     save_walk(run / output, WalkState.at_rest(walker, 1, 2, 1000), report)
     refs = tuple(
         StructureRef(c.key, output, i, c.role, c.reason, c.bayesian_error_eV_A, 300.0) for i, c in enumerate(choices)
     )
-    return WalkerOutcome(
-        walker, output, first_step + n_steps, n_steps, "finished", refs, 0.0011, 0.0001, 300.0
-    )
+    return WalkerOutcome(walker, output, first_step + n_steps, n_steps, "finished", refs, 0.0011, 0.0001, 300.0)
 
 
 def left_by(
@@ -105,12 +109,14 @@ def state(tmp_path: Path) -> State:
     audit = ChosenStructure(KEYS["audit"], "audit", 700, still, 0.0012, "audit 1")
     lost = ChosenStructure(KEYS["lost"], "audit", 300, still, 0.0013, "audit 2")
     walks = [
-        walked(tmp_path, 0, 0, 0, 500, (flagged,)), walked(tmp_path, 1, 0, 0, 500, (lost,)),
+        walked(tmp_path, 0, 0, 0, 500, (flagged,)),
+        walked(tmp_path, 1, 0, 0, 500, (lost,)),
         walked(tmp_path, 0, 1, 500, 700, (audit,)),
     ]
     (first,), (third,), (second,) = (walk.selected for walk in walks)
     entries = [
-        Entry(first, "accepted", seconds=12.5), Entry(second, "accepted", seconds=12.5),
+        Entry(first, "accepted", seconds=12.5),
+        Entry(second, "accepted", seconds=12.5),
         Entry(third, "failed", failure=Failure("timeout", "600 s"), seconds=600.0),
     ]
     score = Score(KEYS["audit"], "audit", 0.00333, 0.00222, 0.0012, 300.0, (SpeciesScore("Si", counts_of(Z)),))

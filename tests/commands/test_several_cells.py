@@ -170,7 +170,6 @@ def test_cutoffs_are_chosen_on_all_cells_and_sigma_is_that_of_one(
     assert "cells of 2, 6, 64 atoms" in capsys.readouterr().err
 
 
-
 def test_a_vacancy_is_one_in_the_first_frame_too(
     folder: Path, frames: dict[str, list[Atoms]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,8 +43,18 @@ def test_the_status_of_a_finished_campaign(finished: tuple[Path, int], capsys: p
     check_ended(run, code, converged=True)
     assert status["converged"] and status["reason"].startswith("converged")
     assert set(status) >= {
-        "state", "n_labels", "n_pending", "n_failed", "n_force_fields", "walked_ps", "beta_inv_sqrt", "mu_k",
-        "predicted_rmse", "audited_rmse", "rmse", "reason",
+        "state",
+        "n_labels",
+        "n_pending",
+        "n_failed",
+        "n_force_fields",
+        "walked_ps",
+        "beta_inv_sqrt",
+        "mu_k",
+        "predicted_rmse",
+        "audited_rmse",
+        "rmse",
+        "reason",
     }
     walked_steps = [walk.step for walk in state_of(run).walks.walkers if walk]
     assert status["n_failed"] == 0

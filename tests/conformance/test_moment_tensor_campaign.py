@@ -79,9 +79,7 @@ def test_the_errors_that_it_claims_are_true_on_fresh_structures(state: State) ->
     assert np.sqrt(np.mean(np.square(stresses))) < 2e-3  # 0.3 GPa
 
 
-def test_molecular_dynamics_goes_on_with_it(
-    state: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_molecular_dynamics_goes_on_with_it(state: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = Path(state.run_dir)
     force_field, cell = str(run_dir / state.force_field), str(run_dir / state.campaign.groups[1].cell)
     base = ["md", force_field, "--supercell", "1 1 2", "-o", str(tmp_path / "t.xyz"), "--time-ps", "0.3"]
@@ -94,4 +92,3 @@ def test_molecular_dynamics_goes_on_with_it(
     written = last.get_forces()
     assert np.abs(written - load_model(force_field).mean.evaluate(last).forces).max() < 1e-6
     assert main(base) == 2 and "--structure" in capsys.readouterr().err
-

@@ -113,8 +113,13 @@ def test_an_exploding_walker_is_caught_and_nothing_of_the_explosion_is_chosen(be
 def test_every_structure_chosen_during_an_explosion_is_sane_though_each_step_is_an_audit(bench):
     audits = [(0, s) for s in range(1, 5001)]
     _, (report,) = bench.walk(
-        bench.start(), bench.error(scale=1e-9), 5000, forces=unstable(bench, 0.26), audits=audits,
-        max_displacement_A=1.0, gamma=50.0,
+        bench.start(),
+        bench.error(scale=1e-9),
+        5000,
+        forces=unstable(bench, 0.26),
+        audits=audits,
+        max_displacement_A=1.0,
+        gamma=50.0,
     )
     assert report.ended == "exploded"
     assert len(report.choices) >= 20
@@ -169,9 +174,7 @@ def test_a_walker_far_too_hot_is_stopped_at_the_next_look_at_its_temperature(ben
 
 def test_without_thermostat_an_nve_walk_is_watched_from_the_first_step(bench):
     moving = replace(bench.start()[0], velocities=maxwell_velocities(bench.masses, 300, np.random.default_rng(5)))
-    states, (report,) = bench.walk(
-        [moving], bench.error(), 50, thermostat=Thermostat(300.0, 0.0, 1.0), gamma=1e9
-    )
+    states, (report,) = bench.walk([moving], bench.error(), 50, thermostat=Thermostat(300.0, 0.0, 1.0), gamma=1e9)
     assert report.ended == "finished" and states[0].window_count == 50
 
 

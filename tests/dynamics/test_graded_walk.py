@@ -94,9 +94,7 @@ def test_a_walk_ends_where_two_atoms_come_too_near_and_goes_back(bench, criterio
             return distances[-1]
 
     def walked(limit):
-        return walk(
-            bench.start(), bench.forces, monitor, settings, bench.masses, bench.key_of, spacing=Noting(limit)
-        )
+        return walk(bench.start(), bench.forces, monitor, settings, bench.masses, bench.key_of, spacing=Noting(limit))
 
     walked(0.0)
     free = np.array(distances)

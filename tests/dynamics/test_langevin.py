@@ -23,8 +23,13 @@ def well(u):
 def batch(walkers, steps=None, seed=7, thermostat=WARM, u=None, v=None):
     still = np.zeros((len(walkers), N, 3))
     return Langevin(
-        thermostat, MASSES, well, still if u is None else u, still if v is None else v,
-        [(seed, w) for w in walkers], steps or [0] * len(walkers),
+        thermostat,
+        MASSES,
+        well,
+        still if u is None else u,
+        still if v is None else v,
+        [(seed, w) for w in walkers],
+        steps or [0] * len(walkers),
     )
 
 

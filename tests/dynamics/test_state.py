@@ -19,8 +19,14 @@ from dynft_core.vocabulary import StructureRef
 def walked(bench):
     """A walker with something in every field, and its report."""
     states, reports = bench.walk(
-        bench.start(2, window=100), bench.error(), 700, name="epsilon_min", threshold_eV_A=0.0006, window=100,
-        policy="continue", audits=[(0, 30)],
+        bench.start(2, window=100),
+        bench.error(),
+        700,
+        name="epsilon_min",
+        threshold_eV_A=0.0006,
+        window=100,
+        policy="continue",
+        audits=[(0, 30)],
     )
     return states[0], reports[0]
 
@@ -89,7 +95,12 @@ def test_files_that_are_no_walks_are_refused(tmp_path):
     with pytest.raises(FileFormatError):
         load_state(tmp_path / "nothing.h5")
     names = (
-        "displacements", "velocities", "window", "minima_eV_A", "snapshot_displacements", "snapshot_velocities",
+        "displacements",
+        "velocities",
+        "window",
+        "minima_eV_A",
+        "snapshot_displacements",
+        "snapshot_velocities",
     )
     write_segment(tmp_path / "half.h5", {f"state_{n}": np.zeros((1, 3)) for n in names}, {"kind": "walk"})
     with pytest.raises(FileFormatError, match="state_walker"):

@@ -146,9 +146,7 @@ def test_a_flag_on_an_audit_step_is_one_structure_and_an_audit(bench):
     monitor = bench.error(power=3.0)
     states, _ = bench.walk(bench.start(window=150), monitor, 3000, gamma=1.9, window=150)
     step = states[0].step
-    states, (report,) = bench.walk(
-        bench.start(window=150), monitor, 3000, gamma=1.9, window=150, audits=[(0, step)]
-    )
+    states, (report,) = bench.walk(bench.start(window=150), monitor, 3000, gamma=1.9, window=150, audits=[(0, step)])
     assert [(c.role, c.step) for c in report.choices] == [("audit", step)]
     assert report.ended == "selected" and "audit on schedule; ε_B" in report.choices[0].reason
 
@@ -279,9 +277,7 @@ def test_flags_are_those_of_the_exact_error(bench, coarse, policy):
 def test_the_mean_over_the_window_is_unbiased_where_high_estimates_are_checked(bench, gamma):
     """At γ = 1.2 every second estimate is checked against the exact value, the high ones."""
     options = {"gamma": gamma, "window": 1000, "policy": "continue"}
-    means = [
-        bench.walk(bench.start(4), bench.error(power=3.0, coarse=c), 3000, **options)[1] for c in (0.0, 0.3)
-    ]
+    means = [bench.walk(bench.start(4), bench.error(power=3.0, coarse=c), 3000, **options)[1] for c in (0.0, 0.3)]
     exact, estimated = (np.array([report.mean_error_eV_A for report in reports]) for reports in means)
     assert estimated == pytest.approx(exact, rel=0.02)  # 0.3 / √2 / √1000 = 0.7 % each
     assert np.mean(estimated / exact) == pytest.approx(1, abs=0.01)

@@ -76,9 +76,7 @@ def test_the_choice_is_the_same_every_time_and_however_labels_are_grouped(silico
     assert choose_expansion(silicon, halves, max_order=3).cutoffs_A == once.cutoffs_A
 
 
-def test_many_structures_are_thinned_out(
-    silicon: Crystal, noise: CellLabels, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_structures_are_thinned_out(silicon: Crystal, noise: CellLabels, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dynft_core.expansion_choice.choice.MAX_ROWS", 100)
     assert choose_expansion(silicon, [noise], max_order=2).n_structures == 2
 

@@ -80,9 +80,7 @@ def test_every_order_gives_the_forces_of_the_force_field(
     force_field: ForceField = request.getfixturevalue(name)
     crystal = force_field.basis.crystal
     files = export(force_field, "shengbte", tmp_path, Supercell.build(crystal, [3, 3, 3]))
-    assert {f.name for f in files} == {
-        "FORCE_CONSTANTS_2ND", "FORCE_CONSTANTS_3RD", "FORCE_CONSTANTS_4TH", "CONTROL"
-    }
+    assert {f.name for f in files} == {"FORCE_CONSTANTS_2ND", "FORCE_CONSTANTS_3RD", "FORCE_CONSTANTS_4TH", "CONTROL"}
     cell = phonopy_supercell(crystal, [3, 3, 3])
     moved = force_field.on(cell)
     u = np.random.default_rng(2).normal(0.0, 0.1, (cell.n_atoms, 3))

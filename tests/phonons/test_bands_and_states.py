@@ -36,9 +36,7 @@ def test_path_in_another_setting_of_the_axes(silicon: Crystal) -> None:
     atoms = silicon.atoms()
     atoms.set_cell(change @ silicon.cell, scale_atoms=False)
     other = Crystal(atoms)
-    lengths = [
-        np.linalg.norm(np.array(band_path(c).points["X"]) @ np.linalg.inv(c.cell).T) for c in (silicon, other)
-    ]
+    lengths = [np.linalg.norm(np.array(band_path(c).points["X"]) @ np.linalg.inv(c.cell).T) for c in (silicon, other)]
     assert lengths[0] == pytest.approx(lengths[1])
 
 

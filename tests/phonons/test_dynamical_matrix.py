@@ -65,9 +65,7 @@ def test_shortest_images_give_the_same_forces_on_the_training_supercell(folded_f
     supercell = folded_force_field.supercell
     u = np.random.default_rng(0).normal(0.0, 0.1, (supercell.n_atoms, 3))
     for order in (2, 3, 4):
-        clusters = all_orderings(
-            force_constants(folded_force_field.basis, folded_force_field.posterior.mean, order)
-        )
+        clusters = all_orderings(force_constants(folded_force_field.basis, folded_force_field.posterior.mean, order))
         moved = on_shortest_images(clusters, supercell)
         forces = np.zeros_like(u)
         for shift in supercell.cells[supercell.basis_index == 0]:

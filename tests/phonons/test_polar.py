@@ -28,16 +28,18 @@ Floats = NDArray[np.float64]
 
 def by_phonopy(force_field: ForceField, folder: Path):  # type: ignore[no-untyped-def]
     export(force_field, "phonopy", folder)
-    loaded = phonopy.load(folder / "phonopy.yaml", force_constants_filename=folder / "FORCE_CONSTANTS",
-                          born_filename=folder / "BORN", log_level=0)
+    loaded = phonopy.load(
+        folder / "phonopy.yaml",
+        force_constants_filename=folder / "FORCE_CONSTANTS",
+        born_filename=folder / "BORN",
+        log_level=0,
+    )
     loaded.nac_params = {**loaded.nac_params, "factor": units.Hartree * units.Bohr}
     return loaded
 
 
 @pytest.mark.parametrize("name", ["rock_salt", "tin_selenide_ff"])
-def test_bands_are_phonopy_s_with_the_exported_files(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_bands_are_phonopy_s_with_the_exported_files(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """phonopy leaves the real-space part of the dipoles to the nearest images, which larger supercells do better."""
     force_field: ForceField = request.getfixturevalue(name)
     theirs = by_phonopy(force_field, tmp_path)

@@ -205,9 +205,7 @@ def anharmonic_energy(u: Floats) -> float:
 def energy_deviation(timestep_fs: float) -> tuple[float, float]:
     """Largest deviation of the total energy in 400 fs of NVE, and its drift between the halves; eV."""
     v = maxwell_velocities(MASSES, 1200, np.random.default_rng(1))
-    md = Langevin(
-        Thermostat(300, 0, timestep_fs), MASSES, anharmonic, np.zeros((1, N, 3)), v[None], [(1, 0)], [0]
-    )
+    md = Langevin(Thermostat(300, 0, timestep_fs), MASSES, anharmonic, np.zeros((1, N, 3)), v[None], [(1, 0)], [0])
     energies = []
     for _ in range(round(400 / timestep_fs)):
         md.step()

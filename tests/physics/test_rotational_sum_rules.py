@@ -158,9 +158,7 @@ def test_what_chance_made_of_the_branch_is_put_right_either_way() -> None:
     """Without the option few data make it linear, real or imaginary; with it the branch is the same each time."""
     crystal = honeycomb(lattice_constant_A())
     free, ruled = (
-        np.array([
-            bending(Labels.of(crystal, count=3, seed=k).fit({2: 4.5}, rotational=r)) for k in range(6)
-        ])
+        np.array([bending(Labels.of(crystal, count=3, seed=k).fit({2: 4.5}, rotational=r)) for k in range(6)])
         for r in (False, True)
     )
     assert free[:, 0].min() < -0.003

@@ -193,7 +193,9 @@ FAULTS: dict[str, Fault] = {
     "MPI_ABORT": ends(1, "MPI_ABORT was invoked on rank 0 in communicator MPI_COMM_WORLD\n"),
     "killed": ends(-9),
     "killed while writing": lambda run: (
-        ends(-9, written=True)(run), cut("vasprun.xml", "<varray")(run), cut("OUTCAR", "POSITION")(run),
+        ends(-9, written=True)(run),
+        cut("vasprun.xml", "<varray")(run),
+        cut("OUTCAR", "POSITION")(run),
     )[0],
     "killed by the batch system": ends(143, "slurmstepd: error: *** STEP 1.0 CANCELLED DUE TO TIME LIMIT\n"),
     "out-of-memory killer": ends(137, "slurmstepd: error: Detected 1 oom-kill event(s) in step 1.0\n"),

@@ -106,8 +106,9 @@ def test_each_step_is_judged_by_itself(finished: Run, name: str, write: Callable
 def test_iterations_of_linear_response_are_not_those_of_the_cycle(finished: Run) -> None:
     """LEPSILON: behind the electronic cycle VASP lists more iterations than NELM allows for it."""
     finished.incar["LEPSILON"] = "T"
-    path, response = finished.folder / "vasprun.xml", "".join(
-        f"  <scstep>\n{standin_vasp.energies(-1.0 - 0.01 * k)}  </scstep>\n" for k in range(150)
+    path, response = (
+        finished.folder / "vasprun.xml",
+        "".join(f"  <scstep>\n{standin_vasp.energies(-1.0 - 0.01 * k)}  </scstep>\n" for k in range(150)),
     )
     head, _, rest = standin_vasp.vasprun(finished).partition("  </scstep>\n <structure>")
     path.write_text(f"{head}  </scstep>\n{response} <structure>{rest}")

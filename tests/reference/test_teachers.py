@@ -25,7 +25,9 @@ CRYSTALS = {
     "rocksalt": bulk("NaCl", "rocksalt", a=5.64),
     "wurtzite": bulk("ZnO", "wurtzite", a=3.25, c=5.2),
     "quartz": spacegroup_crystal(
-        ["Si", "O"], [(0.4697, 0, 0), (0.4135, 0.2669, 0.1191)], spacegroup=152,
+        ["Si", "O"],
+        [(0.4697, 0, 0), (0.4135, 0.2669, 0.1191)],
+        spacegroup=152,
         cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
     ),
 }

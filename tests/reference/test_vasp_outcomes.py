@@ -297,9 +297,10 @@ def test_a_second_attempt_goes_another_way_to_the_same_label(run_dir: Path, monk
     first, second = (standin_vasp.read_incar(folder / f"attempt-00{i}" / "INCAR") for i in (1, 2))
     assert {tag for tag in first.keys() | second if first.get(tag) != second.get(tag)} == {"ALGO", "NELM"}
     assert json.loads((folder / "attempt-001" / "failed.json").read_text())["kind"] == "not converged"
-    assert read_label(run_dir / outcome.path).settings_hash == read_label(
-        next((run_dir / "labels").glob("*/label.h5"))
-    ).settings_hash
+    assert (
+        read_label(run_dir / outcome.path).settings_hash
+        == read_label(next((run_dir / "labels").glob("*/label.h5"))).settings_hash
+    )
 
 
 def expectation(index: int, error_eV_A: float) -> Expectation:

@@ -59,10 +59,12 @@ def prior_precision(orders: tuple[OrderClasses, ...], g: Floats) -> Floats:
 
 
 def log_g(prior: DecayingPrior, decay: Decay, alpha: Sequence[float]) -> Floats:
-    return np.concatenate([
-        np.log(a) + 2 * rate * (o.diameter_A - o.middle_A) + 2 * decay.per_body * (o.bodies - 2)
-        for a, rate, o in zip(alpha, decay.per_A, prior.orders, strict=True)
-    ])
+    return np.concatenate(
+        [
+            np.log(a) + 2 * rate * (o.diameter_A - o.middle_A) + 2 * decay.per_body * (o.bodies - 2)
+            for a, rate, o in zip(alpha, decay.per_A, prior.orders, strict=True)
+        ]
+    )
 
 
 @pytest.mark.parametrize("floor", [1e-5, 0.5])
@@ -273,5 +275,3 @@ def test_nested_parameters_are_the_bases_of_shorter_cutoffs(silicon: Crystal) ->
 def _empty(basis: ForceConstantBasis) -> Posterior:
     nothing = Statistics.empty(basis.size)
     return Posterior.of(np.zeros(basis.size, dtype=np.int64), Hyperparameters((1.0,), 1.0, 0.0), nothing)
-
-

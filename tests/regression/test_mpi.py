@@ -82,7 +82,9 @@ def test_dynft_fit_under_mpiexec(n: int, tmp_path: Path) -> None:
     assert f"by {n} processes" in done.stdout
     serial = subprocess.run(
         [sys.executable, *arguments, "--cutoffs", "4.0,3.0", "-o", str(tmp_path / "serial.h5")],
-        cwd=HOME, capture_output=True, text=True,
+        cwd=HOME,
+        capture_output=True,
+        text=True,
     )
     assert serial.returncode == 0, serial.stderr
     one, other = (ForceField.load(tmp_path / name) for name in ("mpi.h5", "serial.h5"))

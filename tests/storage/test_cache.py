@@ -184,9 +184,7 @@ def test_many_processes_write_read_and_make_room_at_once(folder: Path, monkeypat
     """Room for three of the four entries: all the time one process removes what others read, while one damages them."""
     monkeypatch.setenv("DYNFT_CACHE_GIB", str(90_000 / 2**30))
     command = [sys.executable, "-c", _WORKER]
-    processes = [
-        subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True) for seed in range(6)
-    ]
+    processes = [subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True) for seed in range(6)]
     while any(p.poll() is None for p in processes):
         for path in folder.glob("*.h5"):
             try:

@@ -44,7 +44,11 @@ def test_round_trip(tmp_path: Path, compress: bool) -> None:
     assert found.kind == "sample"
     assert found.attributes == {name: value for name, value in ATTRIBUTES.items() if name != "kind"}
     assert {name: type(value) for name, value in found.attributes.items()} == {
-        "keys": list, "energy_eV": float, "step": int, "done": bool, "name": str,
+        "keys": list,
+        "energy_eV": float,
+        "step": int,
+        "done": bool,
+        "name": str,
     }
     assert found.arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():

@@ -47,9 +47,13 @@ def huang_of_stress(stress_eV: Floats) -> Floats:
     """[ab, cd] - [cd, ab] = -2 (δ_ab S_cd - δ_cd S_ab) of central pair potentials, S = volume × stress (3, 3)."""
     strains = [(0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1)]
     unit = np.eye(3)
-    return np.array([
-        -2 * (unit[x] * stress_eV[y] - unit[y] * stress_eV[x]) for k, x in enumerate(strains) for y in strains[k + 1 :]
-    ])
+    return np.array(
+        [
+            -2 * (unit[x] * stress_eV[y] - unit[y] * stress_eV[x])
+            for k, x in enumerate(strains)
+            for y in strains[k + 1 :]
+        ]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,11 @@ def test_table_ii_and_the_closing_lines(later: State, tmp_path: Path) -> None:
     final = Evaluation("force_fields/000002.h5", 0.0031, 0.0024, 0.0026, 0.001, 2, 50, "all")
     state = replace(later, evaluations=(final, early))
     assert [line.split() for line in table_ii(final)][1:] == [
-        ["MAE", "2.400"], ["RMSE", "3.100"], ["β^(-1/2)", "2.600"], ["mean", "ε_B", "1.000"], ["labels", "2"],
+        ["MAE", "2.400"],
+        ["RMSE", "3.100"],
+        ["β^(-1/2)", "2.600"],
+        ["mean", "ε_B", "1.000"],
+        ["labels", "2"],
     ]
     audits = Recalibration(
         scale=0.9, standard_error=0.05, interval=(0.8, 1.0), certainty=0.95, highest=2.7, unmet_share=0.44, n_audits=4,

@@ -36,9 +36,13 @@ def recorded_campaign(event: Event) -> Campaign:
         FileFormatError: there is none, or it is of another dynft: its format, or a key or value that is not known.
     """
     if (found := event.get("format", FORMAT)) != FORMAT:
-        remedy = "update dynft" if found > FORMAT else (
-            "begin a campaign in another run folder with its labels: "
-            "dynft labels import CAMPAIGN OLD_RUN/labels --run NEW_RUN"
+        remedy = (
+            "update dynft"
+            if found > FORMAT
+            else (
+                "begin a campaign in another run folder with its labels: "
+                "dynft labels import CAMPAIGN OLD_RUN/labels --run NEW_RUN"
+            )
         )
         raise FileFormatError(JOURNAL, f"format {FORMAT}", f"format {found}", remedy)
     try:

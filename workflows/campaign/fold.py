@@ -52,9 +52,7 @@ def replay(events: Iterable[Event], run_dir: str) -> State:
     iterator = iter(events)
     first = next(iterator, None)
     if first is None or first["event"] != "campaign_started":
-        raise FileFormatError(
-            JOURNAL, "a first line with the campaign", "none", "start again in another run folder"
-        )
+        raise FileFormatError(JOURNAL, "a first line with the campaign", "none", "start again in another run folder")
     state, _ = start(recorded_campaign(first), run_dir)
     for event in iterator:
         state, _ = advance(state, event)

@@ -227,7 +227,11 @@ def born_job(campaign: Campaign, run_dir: str) -> BornJob:
 
 
 def fit_job(
-    campaign: Campaign, run_dir: str, version: int, labels: Sequence[StructureRef], pending: Sequence[StructureRef],
+    campaign: Campaign,
+    run_dir: str,
+    version: int,
+    labels: Sequence[StructureRef],
+    pending: Sequence[StructureRef],
     cutoffs_A: Sequence[float] = (),
 ) -> FitJob:
     """The fit of force field `version`: order 2 alone for version 0, from scratch up to 1, then on top of the last.

@@ -30,14 +30,18 @@ def check_values(campaign: Campaign) -> None:
     _check_label_cells(campaign)
     if campaign.convergence.max_walk_ps < campaign.convergence.min_walk_ps:
         raise InputError(
-            "convergence.max_walk_ps", f"at least min_walk_ps, {campaign.convergence.min_walk_ps:g} ps",
-            f"{campaign.convergence.max_walk_ps:g} ps", "raise it",
+            "convergence.max_walk_ps",
+            f"at least min_walk_ps, {campaign.convergence.min_walk_ps:g} ps",
+            f"{campaign.convergence.max_walk_ps:g} ps",
+            "raise it",
         )
     if (stop := campaign.convergence.stop_when) is not None:
         _check_tolerance(stop, max_order=_highest_order(campaign))
     if campaign.selection.criterion == "fixed" and campaign.selection.threshold_meV_A == 0:
         raise InputError(
-            "selection.threshold_meV_A", "more than 0 meV/Å for criterion 'fixed'", "0",
+            "selection.threshold_meV_A",
+            "more than 0 meV/Å for criterion 'fixed'",
+            "0",
             "set the largest ε_B that you accept",
         )
 
@@ -69,7 +73,9 @@ def _check_groups(campaign: Campaign) -> None:
             _check_supercell(f"walkers.{i}.supercell", section.supercell)
     if campaign.walkers and "walkers" in campaign.dynamics.model_fields_set:
         raise InputError(
-            "dynamics.walkers", "no such key beside [[walkers]]", str(campaign.dynamics.walkers),
+            "dynamics.walkers",
+            "no such key beside [[walkers]]",
+            str(campaign.dynamics.walkers),
             "give each group its count",
         )
     for i, group in enumerate(campaign.groups):
@@ -79,7 +85,9 @@ def _check_groups(campaign: Campaign) -> None:
                 raise InputError(f"walkers.{i}.name", "a name of its own", again, "choose another")
             if group.has(other.temperature_K, other.cell):
                 raise InputError(
-                    f"walkers.{i}", "a temperature or a supercell of its own", f"those of '{other.name}'",
+                    f"walkers.{i}",
+                    "a temperature or a supercell of its own",
+                    f"those of '{other.name}'",
                     "raise that group's count",
                 )
 
@@ -98,8 +106,10 @@ def _check_label_cells(campaign: Campaign) -> None:
         )
     if campaign.crystal.born is not None:
         raise InputError(
-            "labels.cells", "'walkers' beside crystal.born: a small cell has not the large one's long waves",
-            repr(campaign.labels.cells), "set it",
+            "labels.cells",
+            "'walkers' beside crystal.born: a small cell has not the large one's long waves",
+            repr(campaign.labels.cells),
+            "set it",
         )
     for i, matrix in enumerate(campaign.labels.cells if isinstance(campaign.labels.cells, list) else ()):
         _check_supercell(f"labels.cells.{i}", matrix)
@@ -124,8 +134,10 @@ def _check_model(campaign: Campaign) -> None:
     floor, largest = expansion.noise_floor_meV_A, campaign.convergence.max_error_meV_A
     if largest is not None and largest <= floor:
         raise InputError(
-            "convergence.max_error_meV_A", f"more than the noise of the labels, noise_floor_meV_A = {floor:g} meV/Å",
-            f"{largest:g} meV/Å, which no campaign reaches", "raise it, or leave it out",
+            "convergence.max_error_meV_A",
+            f"more than the noise of the labels, noise_floor_meV_A = {floor:g} meV/Å",
+            f"{largest:g} meV/Å, which no campaign reaches",
+            "raise it, or leave it out",
         )
 
 
@@ -135,11 +147,15 @@ def _check_tolerance(stop: StopWhen, max_order: int) -> None:
     number = re.fullmatch(r"[0-9.]+(?:[eE][-+]?[0-9]+)?", words[0]) if words else None
     if number is None or words[1:] not in ([unit], [] if unit == "1" else [unit]) or not float(words[0]) > 0:
         raise InputError(
-            "convergence.stop_when.tolerance", f"a number above 0 and the unit {unit} for '{stop.property}'",
-            f"'{stop.tolerance}'", f'for example "0.05{"" if unit == "1" else " " + unit}"',
+            "convergence.stop_when.tolerance",
+            f"a number above 0 and the unit {unit} for '{stop.property}'",
+            f"'{stop.tolerance}'",
+            f'for example "0.05{"" if unit == "1" else " " + unit}"',
         )
     if stop.property in ("sigma_A", "conductivity") and max_order == 2:
         raise InputError(
-            "convergence.stop_when.property", "a property that the orders present can give",
-            f"'{stop.property}' with order 2 alone", "add a cutoff for order 3, or choose phonons",
+            "convergence.stop_when.property",
+            "a property that the orders present can give",
+            f"'{stop.property}' with order 2 alone",
+            "add a cutoff for order 3, or choose phonons",
         )

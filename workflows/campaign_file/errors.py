@@ -12,8 +12,16 @@ from pydantic import BaseModel
 from dynft_core.errors import InputError, nearest
 
 _UNITS = {
-    "_meV_A": "meV/Å", "_eV_A": "eV/Å", "_per_ps": "1/ps", "_minutes": "minutes", "_steps": "MD steps",
-    "_ps": "ps", "_fs": "fs", "_A": "Å", "_K": "K", "_s": "s",
+    "_meV_A": "meV/Å",
+    "_eV_A": "eV/Å",
+    "_per_ps": "1/ps",
+    "_minutes": "minutes",
+    "_steps": "MD steps",
+    "_ps": "ps",
+    "_fs": "fs",
+    "_A": "Å",
+    "_K": "K",
+    "_s": "s",
 }
 """Unit that the end of a key stands for; longer ends first."""
 

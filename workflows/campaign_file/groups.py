@@ -58,9 +58,7 @@ def matrix_of(supercell: Sequence[int] | Sequence[Sequence[int]]) -> Matrix:
 
 
 @cache
-def walker_groups(
-    own: CellRecipe, sections: tuple[tuple[str, int, float, CellRecipe], ...]
-) -> tuple[WalkerGroup, ...]:
+def walker_groups(own: CellRecipe, sections: tuple[tuple[str, int, float, CellRecipe], ...]) -> tuple[WalkerGroup, ...]:
     """The groups of sections (name, number of walkers, temperature in K, cell); `own`: the campaign's cell.
 
     Each different cell has a file of its own in the run folder.

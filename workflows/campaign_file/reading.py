@@ -41,7 +41,9 @@ def find_campaign(source: str | Path) -> Path:
     if path.is_dir():
         raise FileFormatError("campaign", "a campaign file", f"'{source}', a folder", f"give {path / 'campaign.toml'}")
     raise FileFormatError(
-        "campaign", f"a campaign file, or one of {', '.join(built_in_names())}", f"'{source}', which is not there",
+        "campaign",
+        f"a campaign file, or one of {', '.join(built_in_names())}",
+        f"'{source}', which is not there",
         nearest(str(source), built_in_names(), "make one with: dynft init STRUCTURE"),
     )
 
@@ -90,7 +92,9 @@ def _absolute(structure: str, argument: str, folder: Path) -> Path:
     found = (folder / structure).resolve()
     if not found.is_file():
         raise FileFormatError(
-            argument, "a structure file, its path relative to the campaign file", f"'{found}', which is not there",
+            argument,
+            "a structure file, its path relative to the campaign file",
+            f"'{found}', which is not there",
             "correct the path, or put the file there",
         )
     return found

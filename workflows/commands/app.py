@@ -225,9 +225,7 @@ def fit(
     family: Annotated[
         ModelFamily, typer.Option(help="Force constants of a crystal, or a moment tensor potential.")
     ] = "force_constants",
-    cutoff_A: Annotated[
-        float | None, typer.Option("--cutoff", help="moment_tensor: where neighbours end, Å.")
-    ] = None,
+    cutoff_A: Annotated[float | None, typer.Option("--cutoff", help="moment_tensor: where neighbours end, Å.")] = None,
     level: Annotated[
         int | None, typer.Option(help="moment_tensor: highest level; default: about 1000 functions; trained: 16.")
     ] = None,
@@ -326,8 +324,14 @@ def md(
     from workflows.commands.md import MdSettings, run_md
 
     settings = MdSettings(
-        temperature_K, time_ps, timestep_fs, 0.0 if nve else friction_per_ps, seed, interval,
-        monitor if bayesian_error else None, single,
+        temperature_K,
+        time_ps,
+        timestep_fs,
+        0.0 if nve else friction_per_ps,
+        seed,
+        interval,
+        monitor if bayesian_error else None,
+        single,
     )
     print(run_md(force_field, supercell, structure, output, settings))
 
@@ -374,9 +378,7 @@ def conductivity(
         int, typer.Option(help="Samples of the posterior, for error bars; each takes as long as the mean. 0: none.")
     ] = 8,
     born: BornFile = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of data and pictures.")
-    ] = Path("conductivity"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of data and pictures.")] = Path("conductivity"),
     as_json: JsonFlag = False,
 ) -> None:
     """Thermal conductivity with error bars, by phono3py: dynft conductivity ff.h5 --temperatures 100,300 -o kappa"""

@@ -72,7 +72,9 @@ def conductivity_command(force_field: Path, output: Path, asked: ConductivityCom
     before = check_folder(output)
     if family_of(force_field) == MOMENT_TENSOR:
         raise InputError(
-            "force field", "one of force constants", "a moment tensor potential",
+            "force field",
+            "one of force constants",
+            "a moment tensor potential",
             "fit force constants of order 3 to structures that it labels",
         )
     loaded = ForceField.load(force_field)
@@ -143,8 +145,7 @@ def _as_text(found: Conductivity, formula: str) -> list[str]:
     ]  # fmt: skip
     for k, temperature in enumerate(settings.temperatures_K):
         parts = [
-            f"{'xyz'[a]}{'xyz'[b]} {_with_error(found.mean.kappa_W_per_mK[k, a, b], errors[k, a, b])}"
-            for a, b in shown
+            f"{'xyz'[a]}{'xyz'[b]} {_with_error(found.mean.kappa_W_per_mK[k, a, b], errors[k, a, b])}" for a, b in shown
         ]
         lines.append(f"{temperature:7g} K   " + "   ".join(parts) + _beside(found, k))
     if found.n_imaginary:

@@ -84,20 +84,24 @@ def evaluate_command(
     if as_json:
         return json_text(accuracy)
     share = "; all forces are zero" if math.isnan(accuracy.relative) else f" ({accuracy.relative:.2%} of the rms force)"
-    return "\n".join([
-        f"structures          {accuracy.n_structures}",
-        f"RMSE                {1e3 * accuracy.rmse:.3f} meV/Å{share}",
-        f"MAE                 {1e3 * accuracy.mae:.3f} meV/Å",
-        f"β^(-1/2)            {1e3 * accuracy.beta_inv_sqrt:.3f} meV/Å",
-        f"mean ε_B            {1e3 * accuracy.mean_bayesian_error:.3f} meV/Å",
-        f"predicted RMSE      {1e3 * accuracy.predicted_rmse:.3f} meV/Å",
-        *([] if math.isnan(accuracy.left_out_rmse) else [
-            f"leave-one-out       {1e3 * accuracy.left_out_rmse:.3f} meV/Å, in the training"
-        ]),
-        *cell_lines(accuracy.by_cell),
-        consistency(accuracy),
-        *larger_cell_note(loaded, max(x.n_atoms for x in accuracy.by_cell)),
-    ])
+    return "\n".join(
+        [
+            f"structures          {accuracy.n_structures}",
+            f"RMSE                {1e3 * accuracy.rmse:.3f} meV/Å{share}",
+            f"MAE                 {1e3 * accuracy.mae:.3f} meV/Å",
+            f"β^(-1/2)            {1e3 * accuracy.beta_inv_sqrt:.3f} meV/Å",
+            f"mean ε_B            {1e3 * accuracy.mean_bayesian_error:.3f} meV/Å",
+            f"predicted RMSE      {1e3 * accuracy.predicted_rmse:.3f} meV/Å",
+            *(
+                []
+                if math.isnan(accuracy.left_out_rmse)
+                else [f"leave-one-out       {1e3 * accuracy.left_out_rmse:.3f} meV/Å, in the training"]
+            ),
+            *cell_lines(accuracy.by_cell),
+            consistency(accuracy),
+            *larger_cell_note(loaded, max(x.n_atoms for x in accuracy.by_cell)),
+        ]
+    )
 
 
 def cell_lines(cells: Sequence[CellAccuracy]) -> list[str]:
@@ -196,17 +200,19 @@ def info_command(path: Path, as_json: bool) -> str:
         return json_text(values)
     counts = ", ".join(f"order {n}: {m}" for n, m in values["n_parameters"].items())
     cutoffs = ", ".join(f"order {n}: {c:g}" for n, c in values["cutoffs"].items())
-    return "\n".join([
-        f"crystal             {values['formula']}, space group {values['space_group']}",
-        f"supercell           {values['n_atoms']} atoms",
-        f"cutoffs             {cutoffs} Å",
-        f"free parameters     {counts}; {values['n_parameters_total']} in all",
-        f"labels              {values['n_labels']}, pending {values['n_pending']}",
-        f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
-        *left_out_lines(loaded.left_out),
-        *baseline_lines(loaded),
-        f"prior               {values['prior']}{', rotational sum rules' if values['rotational'] else ''}",
-        *cheap_lines(values["cheap"]),
-        f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",
-        f"log evidence        {values['log_evidence']:.2f}",
-    ])
+    return "\n".join(
+        [
+            f"crystal             {values['formula']}, space group {values['space_group']}",
+            f"supercell           {values['n_atoms']} atoms",
+            f"cutoffs             {cutoffs} Å",
+            f"free parameters     {counts}; {values['n_parameters_total']} in all",
+            f"labels              {values['n_labels']}, pending {values['n_pending']}",
+            f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
+            *left_out_lines(loaded.left_out),
+            *baseline_lines(loaded),
+            f"prior               {values['prior']}{', rotational sum rules' if values['rotational'] else ''}",
+            *cheap_lines(values["cheap"]),
+            f"α                   {', '.join(f'{a:.4g}' for a in values['alpha'])} (1/eV²)",
+            f"log evidence        {values['log_evidence']:.2f}",
+        ]
+    )

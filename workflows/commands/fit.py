@@ -115,9 +115,12 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.born is not None and (self.metal or self.rotational):
             raise InputError(
-                "--born", f"no --{'metal' if self.metal else 'rotational-sum-rules'} beside it", "both",
-                "a metal has no Born charges" if self.metal else
-                "the rules hold for all forces, and not for what dipoles leave of them: leave one out",
+                "--born",
+                f"no --{'metal' if self.metal else 'rotational-sum-rules'} beside it",
+                "both",
+                "a metal has no Born charges"
+                if self.metal
+                else "the rules hold for all forces, and not for what dipoles leave of them: leave one out",
             )
 
     @property
@@ -334,9 +337,7 @@ def _summary(force_field: ForceField, cells: Sequence[LabelledFrames], unknown: 
     rows, size = posterior.statistics.n_rows, basis.size
     orders = ", ".join(f"order {n}: {m}" for n, m in basis.n_parameters.items())
     structures = ", ".join(f"{len(x.forces)} structures of {x.supercell.n_atoms} atoms" for x in cells)
-    square = sum(
-        float(np.sum((force_field.on(x.supercell).forces(x.displacements) - x.forces) ** 2)) for x in cells
-    )
+    square = sum(float(np.sum((force_field.on(x.supercell).forces(x.displacements) - x.forces) ** 2)) for x in cells)
     lines = [
         f"{structures}: {rows} force components",
         f"{size} parameters ({orders})",

@@ -204,9 +204,7 @@ def _read_run(finished: Finished, found: Gathered, settings: ReferenceSettings, 
         _take_frame(frame, where_in(finished, number), finished, found, settings.max_net_force_eV_A, choices.forces_key)
 
 
-def refuses_settings(
-    finished: Finished, found: Refusals, settings: ReferenceSettings, choices: Choices
-) -> bool:
+def refuses_settings(finished: Finished, found: Refusals, settings: ReferenceSettings, choices: Choices) -> bool:
     """Whether a run is of other settings than the campaign's and was not allowed; all that differs is noted."""
     different = [x for x in other_settings(finished, settings) if x.name not in choices.allowed]
     serious, presets = ([x for x in different if x.preset == preset] for preset in (False, True))

@@ -108,8 +108,11 @@ def _take_any(source: str, run_dir: Path, state: State, paths: Sequence[Path], c
 def _nothing(found: Refusals, run_dir: Path) -> InputError:
     """Nothing can be imported."""
     return InputError(
-        "DIR", "at least one structure that can be a label", "; ".join(found.sayings) or "no finished calculation",
-        f"nothing is left to import; see dynft status {shlex.quote(str(run_dir))}" if set(found.refused) == {KNOWN}
+        "DIR",
+        "at least one structure that can be a label",
+        "; ".join(found.sayings) or "no finished calculation",
+        f"nothing is left to import; see dynft status {shlex.quote(str(run_dir))}"
+        if set(found.refused) == {KNOWN}
         else "give folders with vasprun.xml, OUTCAR, pw.x output or labels of a run, or extended xyz with forces",
     )
 

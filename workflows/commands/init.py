@@ -126,10 +126,15 @@ def init_campaign(source: str, output: Path | None, calculator: str, symprec_A: 
     path = str(folder / "campaign.toml")
     run, rehearse = (shlex.join(["dynft", "train", path, *more]) for more in ([], ["--rehearse"]))
     runs = Path("runs") / tomllib.loads(text)["name"]
-    return "\n".join([
-        *notes, f"campaign: {path}", f"run it: {run}", f"its run folder, made here: {runs}",
-        f"what would it cost: {rehearse}",
-    ])
+    return "\n".join(
+        [
+            *notes,
+            f"campaign: {path}",
+            f"run it: {run}",
+            f"its run folder, made here: {runs}",
+            f"what would it cost: {rehearse}",
+        ]
+    )
 
 
 def campaign_text(name: str, crystal: Crystal, calculator: str) -> str:
@@ -142,9 +147,14 @@ def campaign_text(name: str, crystal: Crystal, calculator: str) -> str:
     spin = f"{_SPIN[calculator]}              # from the moments in the structure\n" if magnetic else ""
     allowed = re.sub("[^A-Za-z0-9._+-]+", "-", name).strip("._+-") or "crystal"
     return _TEMPLATE.format(
-        name=json.dumps(allowed), formula=crystal.formula, n_cell=crystal.n_atoms, supercell=repeats.tolist(),
-        n_supercell=crystal.n_atoms * int(repeats.prod()), height=float((heights * repeats).min()),
-        cutoffs=cutoffs, calculator=json.dumps(calculator),
+        name=json.dumps(allowed),
+        formula=crystal.formula,
+        n_cell=crystal.n_atoms,
+        supercell=repeats.tolist(),
+        n_supercell=crystal.n_atoms * int(repeats.prod()),
+        height=float((heights * repeats).min()),
+        cutoffs=cutoffs,
+        calculator=json.dumps(calculator),
         parameters=_PARAMETERS.get(calculator, "\n").format(pseudopotentials=potentials, spin=spin),
     )
 
@@ -181,7 +191,9 @@ def _notes(atoms: Atoms, calculator: str) -> list[str]:
     """
     if calculator.lower() in ("bonds", "force_field"):
         raise InputError(
-            "--calculator", "a reference", f"'{calculator}', a teacher that stands in for one",
+            "--calculator",
+            "a reference",
+            f"'{calculator}', a teacher that stands in for one",
             "name the reference here, then: dynft train … --rehearse",
         )
     notes = []
@@ -212,7 +224,9 @@ def vacuum_A(atoms: Atoms) -> list[float]:
 def _read(source: str, symprec_A: float | None) -> UserCrystal:
     if not Path(source).exists():
         raise InputError(
-            "NAME|STRUCTURE", f"a built-in campaign ({', '.join(built_in_names())}) or a structure file", f"'{source}'",
+            "NAME|STRUCTURE",
+            f"a built-in campaign ({', '.join(built_in_names())}) or a structure file",
+            f"'{source}'",
             "check the name or the path",
         )
     return read_crystal(Path(source), "STRUCTURE", symprec_A, ROUNDING_STRAIN)

@@ -44,8 +44,12 @@ class MdSettings:
     single: bool = False
 
     def __post_init__(self) -> None:
-        positive = {"--temperature": (self.temperature_K, "K"), "--time-ps": (self.time_ps, "ps"),
-                    "--timestep-fs": (self.timestep_fs, "fs"), "--interval": (self.interval, "steps")}
+        positive = {
+            "--temperature": (self.temperature_K, "K"),
+            "--time-ps": (self.time_ps, "ps"),
+            "--timestep-fs": (self.timestep_fs, "fs"),
+            "--interval": (self.interval, "steps"),
+        }
         for name, (value, unit) in positive.items():
             if not (math.isfinite(value) and value > 0):
                 raise InputError(name, f"more than 0 {unit}", f"{value:g}", "correct the value")
@@ -110,8 +114,13 @@ def run_md(force_field: Path, supercell: str, structure: Path | None, output: Pa
     double = moving.model.potential
     potential = double.in_precision(np.float32) if settings.single else double
     walker = Langevin(
-        thermostat, cell.masses, potential.batch_forces,
-        np.zeros((1, cell.n_atoms, 3)), start[None], [(settings.seed, 0)], [0],
+        thermostat,
+        cell.masses,
+        potential.batch_forces,
+        np.zeros((1, cell.n_atoms, 3)),
+        start[None],
+        [(settings.seed, 0)],
+        [0],
     )
     before = check_output(output, "trajectory", force_field, structure)
     monitor, preparing_s = _ready(moving, settings), time.perf_counter() - begun

@@ -54,7 +54,9 @@ def moving_model(force_field: Path, supercell: str, structure: Path | None) -> M
         return MovingModel(cell, loaded.on(cell), larger_cell_note(loaded, cell.n_atoms), _off_site(cell))
     if structure is None:
         raise InputError(
-            "--structure", f"a cell to repeat, as models of '{loaded.family}' have none of their own", "nothing",
+            "--structure",
+            f"a cell to repeat, as models of '{loaded.family}' have none of their own",
+            "nothing",
             "give a structure file",
         )
     cell = supercell_of(read_crystal(structure, "--structure").crystal, supercell)

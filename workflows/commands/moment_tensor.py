@@ -213,15 +213,17 @@ def info_moment_tensor(path: Path, as_json: bool) -> str:
     values = load_model(path, pending=True).describe()
     if as_json:
         return json_text(values)
-    return "\n".join([
-        "family              moment tensor potential",
-        f"species             {', '.join(values['species'])}",
-        f"distances           {values['min_distance_A']:g} to {values['cutoff_A']:g} Å",
-        f"functions           {values['n_functions']}; {values['n_parameters_total']} free parameters",
-        f"labels              {values['n_labels']}, pending {values['n_pending']}",
-        f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
-        f"log evidence        {values['log_evidence']:.2f}",
-    ])
+    return "\n".join(
+        [
+            "family              moment tensor potential",
+            f"species             {', '.join(values['species'])}",
+            f"distances           {values['min_distance_A']:g} to {values['cutoff_A']:g} Å",
+            f"functions           {values['n_functions']}; {values['n_parameters_total']} free parameters",
+            f"labels              {values['n_labels']}, pending {values['n_pending']}",
+            f"β^(-1/2)            {1e3 * values['beta_inv_sqrt']:.3f} meV/Å",
+            f"log evidence        {values['log_evidence']:.2f}",
+        ]
+    )
 
 
 def export_moment_tensor(path: Path, name: str, output: Path) -> str:

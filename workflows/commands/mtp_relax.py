@@ -54,9 +54,7 @@ def relax_structures(
     return "\n".join(lines)
 
 
-def _judge(
-    loaded: Loaded, grades: Callable[[Atoms], float] | None, break_grade: float
-) -> Callable[[Atoms], str]:
+def _judge(loaded: Loaded, grades: Callable[[Atoms], float] | None, break_grade: float) -> Callable[[Atoms], str]:
     least_A = loaded.potential.basis.radial.min_distance_A
 
     def why_break(atoms: Atoms) -> str:

@@ -168,7 +168,8 @@ def _write_bands(
     names = [f"v{k}{axis}_km/s" for k in range(1, m + 1) for axis in "xyz"]
     velocities = group_velocities(force_field, q, settings.images).reshape(len(q), -1)
     _write_columns(
-        folder / "velocities.dat", ["distance_1/A", "q1", "q2", "q3", *names],
+        folder / "velocities.dat",
+        ["distance_1/A", "q1", "q2", "q3", *names],
         np.column_stack([path.distances, q, velocities]),
     )
     files += [str(folder / name) for name in ("bands.dat", "bands.png", "velocities.dat")]
@@ -279,13 +280,15 @@ def anharmonicity_command(force_field: Path, data: Path, reference: Path | None,
     whole = anharmonicity(frames.forces, harmonic, frames.supercell.numbers)
     modes = mode_anharmonicity(frames.forces, harmonic, moved.hessian(), frames.supercell.masses)
     if as_json:
-        return json_text({
-            "sigma": whole.sigma,
-            "per_species": whole.per_species,
-            "per_structure": whole.per_structure.tolist(),
-            "modes": {"frequencies_THz": modes.frequencies_THz.tolist(), "sigma": modes.sigma.tolist()},
-            "n_structures": len(whole.per_structure),
-        })
+        return json_text(
+            {
+                "sigma": whole.sigma,
+                "per_species": whole.per_species,
+                "per_structure": whole.per_structure.tolist(),
+                "modes": {"frequencies_THz": modes.frequencies_THz.tolist(), "sigma": modes.sigma.tolist()},
+                "n_structures": len(whole.per_structure),
+            }
+        )
     return "\n".join(_anharmonicity_text(whole, modes))
 
 

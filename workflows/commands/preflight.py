@@ -44,7 +44,9 @@ def check_campaign(campaign: Campaign) -> list[str]:
     for cell in cells:
         if cell.n_atoms < 2:
             raise InputError(
-                "crystal.supercell", "two atoms or more: one alone does not move", f"{cell.matrix.tolist()}",
+                "crystal.supercell",
+                "two atoms or more: one alone does not move",
+                f"{cell.matrix.tolist()}",
                 "give a larger one",
             )
     supercell = max(cells, key=lambda cell: cell.n_atoms)

@@ -32,9 +32,7 @@ CLOSING_S = 10.0
 class Executors:
     """A site's executors, running from construction until `close`."""
 
-    def __init__(
-        self, load: Callable[[], Config], tasks: object, limits_s: Mapping[str, float] | None = None
-    ) -> None:
+    def __init__(self, load: Callable[[], Config], tasks: object, limits_s: Mapping[str, float] | None = None) -> None:
         """Start those that serve a task, after cancelling what an earlier driver has left in the queue.
 
         Args:

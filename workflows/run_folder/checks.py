@@ -24,7 +24,9 @@ def check_reference(campaign: Campaign, folder: Path) -> None:
     different = differences(folder, reference_settings(campaign), atoms)
     if different:
         raise RunFolderError(
-            "reference", "the settings and pseudopotentials of the labels that are there", "; ".join(different),
+            "reference",
+            "the settings and pseudopotentials of the labels that are there",
+            "; ".join(different),
             "undo the change, or choose another folder with --run",
         )
 
@@ -39,6 +41,8 @@ def check_run_folder(folder: Path) -> None:
         raise RunFolderError("--run", "a folder", f"'{folder}', a file", "choose another")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "campaign.toml").exists():
         raise RunFolderError(
-            "--run", "an empty folder, or one with a campaign to go on with", f"'{folder}', which holds other files",
+            "--run",
+            "an empty folder, or one with a campaign to go on with",
+            f"'{folder}', which holds other files",
             "choose another",
         )

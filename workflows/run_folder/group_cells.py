@@ -53,7 +53,9 @@ def to_relax(section: RelaxationsSection, known: Container[int] | None = None) -
         strangers = [x.symbol for x in atoms if known is not None and x.number not in known]
         if strangers:
             raise StructureError(
-                argument, "species that the walkers have, too", f"{strangers[0]} in structure {i}",
+                argument,
+                "species that the walkers have, too",
+                f"{strangers[0]} in structure {i}",
                 "add walkers with a structure of that species",
             )
         if atoms.cell.rank < 3:

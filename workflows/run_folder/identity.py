@@ -46,9 +46,7 @@ def same_settings(a: Campaign, b: Campaign) -> bool:
     return plain[0] == plain[1]
 
 
-def refuse_other_campaign(
-    campaign: Campaign, supercell: Supercell, born: BornCharges | None, run_dir: Path
-) -> None:
+def refuse_other_campaign(campaign: Campaign, supercell: Supercell, born: BornCharges | None, run_dir: Path) -> None:
     """Refuse a folder that another campaign has begun in, or that has lost its journal.
 
     The file may have moved; what it says, and the structure that it names, must be what the journal began with.

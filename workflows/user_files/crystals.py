@@ -84,7 +84,8 @@ def refuse_disorder(atoms: Atoms, argument: str) -> None:
         partly.append(f"{(atoms.numbers == 0).sum()} sites are X, no element")
     if partly:
         raise StructureError(
-            argument, "one whole atom on each site, as an expansion needs",
+            argument,
+            "one whole atom on each site, as an expansion needs",
             "; ".join(partly[:3]) + "; …" * (len(partly) > 3),
             "give an ordered cell: a supercell with atoms chosen for these sites, or the nearest ordered crystal",
         )
@@ -146,7 +147,9 @@ def _refuse_shared_sites(path: Path, argument: str, atoms: Atoms) -> None:
     """
     if "_atom_site_moment" in path.read_text(errors="replace"):
         raise StructureError(
-            argument, "a structure without magnetic moments in CIF format", f"'{path}' with _atom_site_moment",
+            argument,
+            "a structure without magnetic moments in CIF format",
+            f"'{path}' with _atom_site_moment",
             "write it as extended xyz with a column initial_magmoms:R:1 (μ_B), if they are along one axis",
         )
     for block in parse_cif(str(path)):
@@ -158,7 +161,9 @@ def _refuse_shared_sites(path: Path, argument: str, atoms: Atoms) -> None:
             nearest = int(np.linalg.norm((away - np.rint(away)) @ atoms.cell[:], axis=1).argmin())
             if atoms.symbols[nearest] != symbol:
                 raise StructureError(
-                    argument, "one atom on each site", f"{symbol} and {atoms.symbols[nearest]} at {x.tolist()}",
+                    argument,
+                    "one atom on each site",
+                    f"{symbol} and {atoms.symbols[nearest]} at {x.tolist()}",
                     "give an ordered cell: a supercell with atoms chosen for these sites",
                 )
 

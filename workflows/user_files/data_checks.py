@@ -86,7 +86,8 @@ def refuse_other_units(argument: str, forces: Floats, predicted: Floats) -> None
         return
     if not 1 / UNLIKE < product / square < UNLIKE:
         raise InputError(
-            argument, "forces of about the size that the force field gives for these displacements",
+            argument,
+            "forces of about the size that the force field gives for these displacements",
             f"{product / square:.3g} times as large ones",
             f"give eV/Å (1 Ry/bohr = {RY_BOHR_EV_A:.2f} eV/Å, 1 hartree/bohr = {2 * RY_BOHR_EV_A:.2f} eV/Å)",
         )
@@ -104,13 +105,17 @@ def refuse_unphysical(argument: str, displacements: Floats, forces: Floats, atom
     pushed = np.median(np.einsum("sic,sic->s", displacements, forces)) > 0
     if pushed and (len(forces) == 1 or float(np.vdot(*change)) > 0):
         raise InputError(
-            argument, "forces that pull displaced atoms back to their sites", "forces that push them away",
+            argument,
+            "forces that pull displaced atoms back to their sites",
+            "forces that push them away",
             "are these gradients? change their sign; or the reference is not the relaxed structure",
         )
     each = stiffness(displacements, forces)
     if np.isfinite(each).any() and (middle := float(np.nanmedian(each))) > STIFFEST_EV_A2:
         raise InputError(
-            argument, f"forces in eV/Å: no bond's stiffness exceeds {STIFFEST_EV_A2:g} eV/Å²", f"{middle:.3g} eV/Å²",
+            argument,
+            f"forces in eV/Å: no bond's stiffness exceeds {STIFFEST_EV_A2:g} eV/Å²",
+            f"{middle:.3g} eV/Å²",
             f"convert them{_in_other_units(middle, *_usual_stiffness(atom_volume_A3))}",
         )
 
@@ -226,7 +231,9 @@ def check_memory(
     if needed > free:
         largest = max(sizes, key=lambda n: sizes[n].parameters)
         raise InputError(
-            argument, f"a basis for {free:.1f} GiB of memory", estimate,
+            argument,
+            f"a basis for {free:.1f} GiB of memory",
+            estimate,
             f"shorten the cutoff of order {largest}, or leave it out",
         )
     what = "the fit and a selection beside it" if n_candidates else "the fit"

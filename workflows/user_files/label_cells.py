@@ -44,7 +44,9 @@ def label_cells(wanted: Wanted, supercell: Sequence[Sequence[int]], crystal: Cry
         first, more = _automatic(large, unit)
     if not first:
         raise InputError(
-            "labels.cells", "a supercell that is a repetition of smaller ones", str(given.tolist()),
+            "labels.cells",
+            "a supercell that is a repetition of smaller ones",
+            str(given.tolist()),
             "take a larger crystal.supercell, or cells = 'walkers'",
         )
     named = {f"cells/label-q-{i:04d}.xyz": m for i, m in enumerate(first)}
@@ -70,12 +72,16 @@ def _checked(number: int, matrix: Ints, large: Ints) -> Ints:
     key = f"labels.cells.{number}"
     if not 0 < _size(matrix) < _size(large):
         raise InputError(
-            key, f"a cell smaller than the supercell of {_size(large)} primitive cells", f"one of {_size(matrix)}",
+            key,
+            f"a cell smaller than the supercell of {_size(large)} primitive cells",
+            f"one of {_size(matrix)}",
             "choose a smaller one",
         )
     if not divides(matrix, large):
         raise InputError(
-            key, f"a cell that the supercell {large.tolist()} repeats, in vectors of the primitive cell",
-            str(matrix.tolist()), "take one that dynft structures --divide … --list names",
+            key,
+            f"a cell that the supercell {large.tolist()} repeats, in vectors of the primitive cell",
+            str(matrix.tolist()),
+            "take one that dynft structures --divide … --list names",
         )
     return matrix

@@ -38,7 +38,9 @@ def labelled_structure(frame: Atoms, path: Path, index: int, energies: bool = Tr
     forces, energy = frame_forces(frame, f"{path} frame {index}"), energy_eV(frame)
     if (energies and energy is None) or (energy is not None and not np.isfinite(energy)):
         raise InputError(
-            f"{path} frame {index}", "an energy (eV)", "none" if energy is None else f"{energy}",
+            f"{path} frame {index}",
+            "an energy (eV)",
+            "none" if energy is None else f"{energy}",
             "write energy=… into its comment line, or leave the frame out",
         )
     return LabelledStructure(frame, energy, forces, _stress(frame, path, index))
@@ -69,7 +71,8 @@ def refuse_short(distances: Floats, min_distance_A: float) -> None:
     short = np.flatnonzero(distances < min_distance_A)
     if len(short):
         raise InputError(
-            "min-distance", f"at most the shortest distance in the data, {distances.min():.3f} Å",
+            "min-distance",
+            f"at most the shortest distance in the data, {distances.min():.3f} Å",
             f"{min_distance_A:g} Å; frame {short[0]} and {len(short) - 1} more have shorter ones",
             "lower it, or leave these frames out",
         )

@@ -31,8 +31,10 @@ def moment_tensor_notes(settings: ModelSettings, reference: ReferenceSettings, c
         shortest_A = Neighbourhoods.of(atoms, species, basis_settings.cutoff_A).shortest_A
         if shortest_A < basis_settings.min_distance_A:
             raise InputError(
-                "model.min_distance_A", f"at most {shortest_A:.2f} Å, the distance of two atoms at the start",
-                f"{basis_settings.min_distance_A:g} Å", "lower it, or correct the structure",
+                "model.min_distance_A",
+                f"at most {shortest_A:.2f} Å, the distance of two atoms at the start",
+                f"{basis_settings.min_distance_A:g} Å",
+                "lower it, or correct the structure",
             )
     narrow = sum(_width_A(atoms) < basis_settings.cutoff_A for atoms in cells)
     notes = [f"{basis.n_functions} functions of the surroundings of each atom, within {basis_settings.cutoff_A:g} Å"]

@@ -60,9 +60,12 @@ def read_frames(path: Path, argument: str, file_format: str | None = None) -> li
     except Exception as error:  # ASE's readers raise whatever comes: ValueError, KeyError, IndexError, XYZError, …
         isotope = isinstance(error, KeyError) and error.args[0] in ("D", "T")
         raise FileFormatError(
-            argument, "a structure file that ASE can read", f"'{path}' ({in_words(error)})",
+            argument,
+            "a structure file that ASE can read",
+            f"'{path}' ({in_words(error)})",
             "write H for the isotopes, and their masses (D 2.014, T 3.016) into a column mass:R:1 of extended xyz"
-            if isotope else "check that the file is whole, or convert it to extended xyz",
+            if isotope
+            else "check that the file is whole, or convert it to extended xyz",
         ) from error
     if not frames:
         raise FileFormatError(argument, "at least one structure", f"'{path}' with none", "check the file")
@@ -109,7 +112,8 @@ def read_structure(path: Path, argument: str) -> Atoms:
         raise FileFormatError(argument, "one structure", f"'{path}' with {len(frames)}", "write that one to a file")
     if 0 < frames[0].pbc.sum() < 3:
         raise StructureError(
-            argument, "a crystal, periodic along all three lattice vectors",
+            argument,
+            "a crystal, periodic along all three lattice vectors",
             f"'{path}', periodic along {' and '.join(np.array(list('abc'))[frames[0].pbc])} alone",
             "for a slab or sheet with vacuum around it, set pbc to T T T: the vacuum is repeated with it",
         )
@@ -119,7 +123,9 @@ def read_structure(path: Path, argument: str) -> Atoms:
         )
     if abs(np.linalg.det(frames[0].cell[:])) < MIN_VOLUME_A3:
         raise StructureError(
-            argument, "a crystal with three lattice vectors", f"'{path}', which has no cell",
+            argument,
+            "a crystal with three lattice vectors",
+            f"'{path}', which has no cell",
             "give a file with a cell: cif, POSCAR, extended xyz",
         )
     return frames[0]
@@ -253,7 +259,8 @@ def refuse_held_atoms(where: str, frame: Atoms, forces: Floats) -> None:
     held = ((forces == 0) & wrong).any(axis=1)
     if held.any():
         raise InputError(
-            where, "the force that acts on every atom",
+            where,
+            "the force that acts on every atom",
             f"zeros on {held.sum()} of {len(forces)} atoms, and a sum of {net.max():.3g} eV/Å on the others",
             "atoms were held fixed (selective dynamics): compute it again without, or leave it out",
         )

@@ -149,9 +149,7 @@ def _cumulative_figure(found: Conductivity) -> Figure:
             for temperature, own, error in zip(found.settings.temperatures_K, kappa, errors, strict=True):
                 (line,) = axes.plot(limits, own, lw=1.1, label=f"{temperature:g} K")
                 if np.isfinite(error).all():
-                    axes.fill_between(
-                        limits, own - 2 * error, own + 2 * error, color=line.get_color(), alpha=0.2, lw=0
-                    )
+                    axes.fill_between(limits, own - 2 * error, own + 2 * error, color=line.get_color(), alpha=0.2, lw=0)
             axes.set_ylim(bottom=0)
         by_path.set_xscale("log")
         by_path.set_xlabel("mean free path (nm)")

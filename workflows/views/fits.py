@@ -36,8 +36,10 @@ def left_out_lines(left_out: LeftOut | None) -> list[str]:
     ]
     verdict = ""
     if contradicted(left_out):
-        why = "the expansion is misspecified (longer cutoffs, higher orders)" if left_out.ratio > 1 else (
-            "the data are few"
+        why = (
+            "the expansion is misspecified (longer cutoffs, higher orders)"
+            if left_out.ratio > 1
+            else ("the data are few")
         )
         verdict = f"not consistent: {why}; "
     if left_out.ratio < 1 and left_out.factor == 1:

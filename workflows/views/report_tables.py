@@ -158,9 +158,7 @@ def validation_errors(run: Path, events: Sequence[Mapping[str, Any]]) -> Floats:
     return np.asarray(found[np.isfinite(found)])
 
 
-def plots(
-    state: State, traces: Sequence[ErrorTrace], walked: Mapping[int, int], validation: Floats
-) -> list[Plot]:
+def plots(state: State, traces: Sequence[ErrorTrace], walked: Mapping[int, int], validation: Floats) -> list[Plot]:
     """All figures for which there are data; `walked`: as `walked_steps`; `validation`: ε_B (T,) along those walks."""
     campaign, fits = state.campaign, state.fits
     step_ps = campaign.dynamics.timestep_fs / 1000

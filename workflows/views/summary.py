@@ -188,9 +188,7 @@ def _milli(value_eV_A: float) -> str:
 
 def check_lines(status: Status) -> list[str]:
     """What convergence asks for and what came, a line a check."""
-    return [
-        f"{'held' if c.held else 'missing':20s}{c.name}: {number_text(c.value)} ({c.bound})" for c in status.checks
-    ]
+    return [f"{'held' if c.held else 'missing':20s}{c.name}: {number_text(c.value)} ({c.bound})" for c in status.checks]
 
 
 def number_text(value: float) -> str:

@@ -60,8 +60,10 @@ class BornCharges:
         firsts = independent_atoms(group)
         if len(given) not in (crystal.n_atoms, len(firsts)):
             raise InputError(
-                source, f"Born charges of {len(firsts)} independent atoms, or of all {crystal.n_atoms}, of "
-                f"{crystal.formula}", f"{len(given)}", "give those of this crystal",
+                source,
+                f"Born charges of {len(firsts)} independent atoms, or of all {crystal.n_atoms}, of {crystal.formula}",
+                f"{len(given)}",
+                "give those of this crystal",
             )
         if not (np.isfinite(eps).all() and np.isfinite(given).all()):
             raise InputError(source, "finite numbers", "NaN or infinity", "compute them again")
@@ -72,7 +74,8 @@ class BornCharges:
         broken = max(_deviation(eps, symmetric), _deviation(full, found))
         if broken > LARGEST_ASYMMETRY:
             raise InputError(
-                source, f"tensors with the symmetry of {crystal.formula}, {group.symbol}",
+                source,
+                f"tensors with the symmetry of {crystal.formula}, {group.symbol}",
                 f"some that break it by {100 * broken:.0f} %",
                 "give those of this crystal, in its orientation and order of atoms",
             )
@@ -80,8 +83,10 @@ class BornCharges:
         size = np.abs(np.trace(found, axis1=1, axis2=2) / 3).sum()
         if np.abs(net).max() > LARGEST_NET_CHARGE * max(size, 1e-9) and np.abs(net).max() > 1e-6:
             raise InputError(
-                source, f"Born charges that sum up to 0, to {100 * LARGEST_NET_CHARGE:g} % of their sizes' sum",
-                f"{np.abs(net).max():.3g} e of {size:.3g} e", "compute them with more k points, or check their order",
+                source,
+                f"Born charges that sum up to 0, to {100 * LARGEST_NET_CHARGE:g} % of their sizes' sum",
+                f"{np.abs(net).max():.3g} e of {size:.3g} e",
+                "compute them with more k points, or check their order",
             )
         _refuse_signs(crystal, found, source)
         return cls(crystal, symmetric, found - net / crystal.n_atoms, float(np.abs(net).max()))
@@ -133,7 +138,8 @@ def _refuse_metal(dielectric: Floats, source: str) -> None:
     lowest, *_, highest = np.linalg.eigvalsh(dielectric)
     if not (lowest > 0.99 and highest < LARGEST_DIELECTRIC):
         raise InputError(
-            source, f"a dielectric tensor between 1 and {LARGEST_DIELECTRIC:g}, that of a crystal with a gap",
+            source,
+            f"a dielectric tensor between 1 and {LARGEST_DIELECTRIC:g}, that of a crystal with a gap",
             f"eigenvalues from {lowest:.3g} to {highest:.3g}",
             "a metal has no Born charges: fit it without; else check the file",
         )
@@ -150,6 +156,8 @@ def _refuse_signs(crystal: Crystal, charges: Floats, source: str) -> None:
         if wrong > SMALLEST_WRONG_SIGN:
             order = ", ".join(chemical_symbols[crystal.numbers[k]] for k in independent_atoms(space_group(crystal)))
             raise InputError(
-                source, f"a {'positive' if symbol in CATIONS else 'negative'} Born charge of {symbol}",
-                f"{mean:+.2f} e", f"put the charges in the order of the crystal's atoms: {order}",
+                source,
+                f"a {'positive' if symbol in CATIONS else 'negative'} Born charge of {symbol}",
+                f"{mean:+.2f} e",
+                f"put the charges in the order of the crystal's atoms: {order}",
             )

@@ -36,15 +36,19 @@ def read_born(path: Path, crystal: Crystal) -> BornCharges:
     rows = [row for row, line in zip(rows, lines, strict=True) if line.split("#")[0].strip()]
     if len(rows) < 2 or any(len(row) != 9 for row in rows):
         raise FileFormatError(
-            str(path), "a line of any words, then lines of nine numbers: the dielectric tensor, a Born charge each",
-            "something else", "see phonopy's documentation of BORN, or give the calculation itself",
+            str(path),
+            "a line of any words, then lines of nine numbers: the dielectric tensor, a Born charge each",
+            "something else",
+            "see phonopy's documentation of BORN, or give the calculation itself",
         )
     dielectric, *charges = np.array(rows, dtype=float).reshape(-1, 3, 3)
     own = [chemical_symbols[crystal.numbers[k]] for k in independent_atoms(space_group(crystal))]
     named = re.findall(r"\(([A-Z][a-z]?)\)", first)
     if named and named != own:
         raise InputError(
-            str(path), f"Born charges of {', '.join(own)}, in this order", f"those of {', '.join(named)}",
+            str(path),
+            f"Born charges of {', '.join(own)}, in this order",
+            f"those of {', '.join(named)}",
             "give those of this crystal",
         )
     return BornCharges.of(crystal, dielectric, np.array(charges), str(path))

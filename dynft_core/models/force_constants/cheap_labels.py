@@ -53,7 +53,11 @@ def cheap_prior(
     """
     largest = max(cells, key=lambda x: x.supercell.n_atoms)
     begun = CheapPrior(
-        potential.describe(), np.zeros(basis.size), largest.displacements[:0], largest.supercell, 0,
+        potential.describe(),
+        np.zeros(basis.size),
+        largest.displacements[:0],
+        largest.supercell,
+        0,
         CheapSums(np.zeros(basis.size), 0.0, 0.0),
     )
     return with_labels(basis, begun, cells, unlabelled, sum(len(x.forces) for x in cells), sums_of, ranks)

@@ -85,9 +85,9 @@ class CheapPrior:
         found = {
             "mean": self.mean,
             "moment": self.sums.moment,
-            "numbers": np.array([
-                self.n_structures, self.sums.cross, self.sums.square, self.gain, self.truncation_eV_A, self.scale
-            ]),
+            "numbers": np.array(
+                [self.n_structures, self.sums.cross, self.sums.square, self.gain, self.truncation_eV_A, self.scale]
+            ),
             "like": self.like,
             **self.supercell.describe(),
         }
@@ -109,9 +109,17 @@ class CheapPrior:
             count = len(values) // 2
             ratios = Ratios(values[: count - 1], values[count - 1], values[count:])
         return cls(
-            attributes["cheap"], arrays["mean"], arrays["like"],
-            Supercell(crystal, arrays["matrix"], arrays["basis_index"], arrays["cells"]), round(n_structures),
-            CheapSums(arrays["moment"], cross, square), ratios, attributes["cheap_deviation"], gain, truncation, scale,
+            attributes["cheap"],
+            arrays["mean"],
+            arrays["like"],
+            Supercell(crystal, arrays["matrix"], arrays["basis_index"], arrays["cells"]),
+            round(n_structures),
+            CheapSums(arrays["moment"], cross, square),
+            ratios,
+            attributes["cheap_deviation"],
+            gain,
+            truncation,
+            scale,
         )
 
 

@@ -87,7 +87,9 @@ def basis_beside(segment: Segment, path: Path) -> ForceConstantBasis | None:
         return _read_basis(beside.absolute())
     except FileFormatError as error:
         raise FileFormatError(
-            str(beside), f"the basis of '{path.name}'", error.got,
+            str(beside),
+            f"the basis of '{path.name}'",
+            error.got,
             "copy the folder 'basis' together with the force field, or take the campaign's force_field.h5",
         ) from error
 

@@ -63,9 +63,7 @@ def fit(
         InputError: shapes that do not agree, or no structure.
     """
     cells = [CellLabels(supercell, np.asarray(displacements), np.asarray(forces))]
-    return fit_cells(
-        basis, cells, keys, prior, noise_floor_eV_A, ranks, rotational, start, baseline, cheap, unlabelled
-    )
+    return fit_cells(basis, cells, keys, prior, noise_floor_eV_A, ranks, rotational, start, baseline, cheap, unlabelled)
 
 
 def fit_cells(
@@ -215,7 +213,9 @@ def with_rotational_sum_rules(force_field: ForceField, noise_floor_eV_A: float =
     """
     if force_field.cheap is not None:
         raise InputError(
-            "rotational sum rules", "a fit without a cheap potential", f"one with {force_field.cheap.description}",
+            "rotational sum rules",
+            "a fit without a cheap potential",
+            f"one with {force_field.cheap.description}",
             "leave one of them out",
         )
     if force_field.rotational:

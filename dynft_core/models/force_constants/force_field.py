@@ -168,8 +168,10 @@ class ForceField:
         """
         if self.baseline is not None and not isinstance(self.baseline, HarmonicBaseline):
             raise InputError(
-                "force field", "one whose force constants are known",
-                f"a fit on top of a baseline, {self.baseline.describe()}", "fit without a baseline",
+                "force field",
+                "one whose force constants are known",
+                f"a fit on top of a baseline, {self.baseline.describe()}",
+                "fit without a baseline",
             )
         return self.baseline
 
@@ -380,7 +382,9 @@ class ForceField:
         attributes = segment.attributes
         if (family := attributes.get("family", cls.family)) != cls.family:
             raise FileFormatError(
-                str(path), "a force field of force constants", f"a model of the family '{family}'",
+                str(path),
+                "a force field of force constants",
+                f"a model of the family '{family}'",
                 "read it by dynft_core.models.registry.load_model",
             )
         beside = basis_beside(segment, Path(path))
@@ -388,10 +392,15 @@ class ForceField:
             basis = beside or ForceConstantBasis.from_arrays(under(segment.arrays, "basis."))
             cell, cheap = under(segment.arrays, "supercell."), under(segment.arrays, "cheap.")
             return cls(
-                basis, Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"]),
-                posterior_of(segment, basis, pending), attributes["prior"], bool(attributes["rotational"]),
-                tuple(attributes["labels"]), tuple(attributes["pending"] if pending else ()),
-                left_out_of(segment.arrays), load_baseline(attributes.get("baseline", "")),
+                basis,
+                Supercell(basis.crystal, cell["matrix"], cell["basis_index"], cell["cells"]),
+                posterior_of(segment, basis, pending),
+                attributes["prior"],
+                bool(attributes["rotational"]),
+                tuple(attributes["labels"]),
+                tuple(attributes["pending"] if pending else ()),
+                left_out_of(segment.arrays),
+                load_baseline(attributes.get("baseline", "")),
                 bool(attributes.get("nonpolar", False)),
                 CheapPrior.of(basis.crystal, cheap, attributes) if cheap else None,
                 float(attributes.get("small_cell_weight", 1.0)),

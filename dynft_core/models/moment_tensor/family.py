@@ -51,9 +51,7 @@ class MomentTensor:
         basis = chosen.basis(tuple(np.unique(numbers).tolist()))
         return replace(fitted(basis, labels_of(basis, frames)), extrapolation=_seen(basis, None, frames))
 
-    def without(
-        self, model: MomentTensorModel, frames: Sequence[Frame], settings: ModelSettings
-    ) -> MomentTensorModel:
+    def without(self, model: MomentTensorModel, frames: Sequence[Frame], settings: ModelSettings) -> MomentTensorModel:
         """The model of its other labels; nothing is pending. Its active set stays: what was seen was seen."""
         left = Labels(model.kinds, model.labels).without(labels_of(model.basis, frames))
         return replace(fitted(model.basis, left), extrapolation=model.extrapolation)

@@ -114,6 +114,4 @@ def widened(model: MomentTensorModel, structures: Sequence[LabelledStructure], m
     energy, forces, stress = errors_left_out(model, (structures[i] for i in chosen))
     factor = forces.scale
     noises = factor * model.noises[0], factor * model.noises[1], factor * model.noises[2]
-    return replace(
-        model, posterior=model.posterior.scaled(factor), noises=noises, left_out=(energy, forces, stress)
-    )
+    return replace(model, posterior=model.posterior.scaled(factor), noises=noises, left_out=(energy, forces, stress))

@@ -196,7 +196,9 @@ class MomentTensorModel:
         """
         if self.extrapolation is None:
             raise InputError(
-                "force field", "one of a campaign, with an active set", "one without",
+                "force field",
+                "one of a campaign, with an active set",
+                "one without",
                 "use dynft mtp calc-grade with its training set",
             )
         return self.extrapolation

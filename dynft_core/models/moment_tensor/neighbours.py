@@ -44,8 +44,10 @@ class Neighbourhoods:
         strangers = np.setdiff1d(numbers, species)
         if len(strangers):
             raise StructureError(
-                "structure", f"atoms of the potential's species, atomic numbers {', '.join(map(str, species))}",
-                f"one of number {strangers[0]}", "fit a potential to structures with it",
+                "structure",
+                f"atoms of the potential's species, atomic numbers {', '.join(map(str, species))}",
+                f"one of number {strangers[0]}",
+                "fit a potential to structures with it",
             )
         if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell[:]).all()):
             raise StructureError("structure", "finite cell and positions", "NaN or infinity", "correct it")

@@ -192,4 +192,3 @@ def symmetries(whole: Contraction) -> tuple[tuple[int, ...], ...]:
         if pairs == whole.pairs:
             found.append(order)
     return tuple(found)
-

@@ -50,7 +50,9 @@ class BasisSettings:
             return cls(**values)
         except TypeError as error:
             raise InputError(
-                "model.parameters", "cutoff_A, min_distance_A and, if wanted, level and radial", ", ".join(values),
+                "model.parameters",
+                "cutoff_A, min_distance_A and, if wanted, level and radial",
+                ", ".join(values),
                 "correct them",
             ) from error
 
@@ -62,8 +64,10 @@ class BasisSettings:
         """
         if not 0 < self.min_distance_A < self.cutoff_A:
             raise InputError(
-                "min_distance, cutoff", "0 < min_distance < cutoff (Å)",
-                f"{self.min_distance_A:g} and {self.cutoff_A:g}", "give for example 1.9 and 5.2",
+                "min_distance, cutoff",
+                "0 < min_distance < cutoff (Å)",
+                f"{self.min_distance_A:g} and {self.cutoff_A:g}",
+                "give for example 1.9 and 5.2",
             )
         if self.radial == "trained":
             products = products_of(contractions_of_level(TRAINED_LEVEL if self.level is None else self.level))

@@ -181,10 +181,13 @@ def test_left_out_errors_are_those_of_fits_without_the_label() -> None:
     whole = fitted(range(3), "stillinger-weber-si")
     posterior = whole.posterior
     assert used(whole)
-    kept = Statistics.over(basis.size, (
-        (a := whole.sensing_matrix(u[i]), (f[i] - whole.known_truncation(u[i])).ravel() - a @ whole.cheap.mean)
-        for i in (1, 2)
-    ))
+    kept = Statistics.over(
+        basis.size,
+        (
+            (a := whole.sensing_matrix(u[i]), (f[i] - whole.known_truncation(u[i])).ravel() - a @ whole.cheap.mean)
+            for i in (1, 2)
+        ),
+    )
     delta = Posterior.of(posterior.groups, posterior.hyperparameters, kept, posterior.whitening)
     others = replace(delta, mean=whole.cheap.mean + delta.mean)
     errors, variances = whole.left_out_errors(u[0], f[0])

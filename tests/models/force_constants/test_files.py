@@ -117,8 +117,9 @@ def test_writers_at_the_same_time_leave_one_whole_basis(
     decaying.save(tmp_path / "whole.h5")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "whole.h5"), str(tmp_path / "run"), name],
-                         env=environment)
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path / "whole.h5"), str(tmp_path / "run"), name], env=environment
+        )
         for name in "abc"
     ]
     assert [writer.wait() for writer in writers] == [0, 0, 0]

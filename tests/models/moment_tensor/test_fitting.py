@@ -39,8 +39,6 @@ def label(truth: MomentTensorPotential, atoms: Atoms, rng: np.random.Generator, 
     )
 
 
-
-
 @pytest.fixture(scope="module")
 def case() -> tuple[MomentTensorPotential, list[LabelledStructure], MomentTensorModel]:
     rng = np.random.default_rng(5)

@@ -126,7 +126,8 @@ def fold(basis: ForceConstantBasis, supercell: Supercell) -> FoldedBasis:
     own, other = basis.crystal, supercell.crystal
     if not own.is_same(other):
         raise InputError(
-            "supercell", f"one made of the basis' cell, {own.formula}",
+            "supercell",
+            f"one made of the basis' cell, {own.formula}",
             f"one of {other.formula if own.formula != other.formula else 'another cell of ' + other.formula}",
             "make it by Supercell.build(basis.crystal, …) or Supercell.match(basis.crystal, atoms)",
         )

@@ -50,7 +50,9 @@ def check_atoms(folded: FoldedBasis, shape: tuple[int, ...], expected: tuple[int
     """
     if shape != expected:
         raise InputError(
-            "displacements", f"an array {expected}, {folded.supercell.n_atoms} atoms", f"shape {shape}",
+            "displacements",
+            f"an array {expected}, {folded.supercell.n_atoms} atoms",
+            f"shape {shape}",
             "give structures of the supercell that the basis is folded onto",
         )
 

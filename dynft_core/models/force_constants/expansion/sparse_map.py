@@ -26,8 +26,8 @@ _SMALL = 64
 @dataclass(frozen=True, eq=False)
 class _Part:
     """Attributes:
-        rows: (R,) of the part.
-        blocks: columns (c,), and the transpose (c, r) of the leading rows, up to the last that is not zero in these.
+    rows: (R,) of the part.
+    blocks: columns (c,), and the transpose (c, r) of the leading rows, up to the last that is not zero in these.
     """
 
     rows: Ints

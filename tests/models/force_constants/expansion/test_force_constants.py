@@ -51,8 +51,9 @@ def test_every_ordering_comes_once_and_is_the_transposed_tensor(basis: ForceCons
         sizes = [factorial(order) / np.prod([factorial(k) for k in own.patterns[o]]) for o in own.orbit]
         assert len(ordered.atoms) == sum(sizes)
         assert not ordered.cells[:, 0].any()
-        table = {(*a, *c.ravel()): t for a, c, t in zip(ordered.atoms.tolist(), ordered.cells, ordered.tensors,
-                                                       strict=True)}
+        table = {
+            (*a, *c.ravel()): t for a, c, t in zip(ordered.atoms.tolist(), ordered.cells, ordered.tensors, strict=True)
+        }
         assert len(table) == len(ordered.atoms)
         for a, c, t in zip(ordered.atoms[::37], ordered.cells[::37], ordered.tensors[::37], strict=True):
             turned = table[(*a[::-1].tolist(), *(c[::-1] - c[-1]).ravel())]

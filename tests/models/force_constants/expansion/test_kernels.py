@@ -75,9 +75,7 @@ OWN_LANES = [(order, None, dtype) for order in range(2, 7) for dtype in (np.floa
 @pytest.mark.parametrize(
     ("order", "lanes", "dtype"), [*OWN_LANES, (4, 2, np.float64), (4, 4, np.float32), (4, 16, np.float64)]
 )
-def test_forces_of_cell_energies_equal_the_reference(
-    order: int, lanes: int | None, dtype: type[np.floating]
-) -> None:
+def test_forces_of_cell_energies_equal_the_reference(order: int, lanes: int | None, dtype: type[np.floating]) -> None:
     """All shapes of one order and of the one below; some sites fall on one atom."""
     rng = np.random.default_rng(order)
     clusters, tables = [], []

@@ -27,8 +27,13 @@ def thermal(keating_force_field: ForceField) -> Floats:
     cell = keating_force_field.supercell
     still = np.zeros((3, cell.n_atoms, 3))
     md = Langevin(
-        Thermostat(300.0, 20.0, 2.0), cell.masses, keating_force_field.potential.batch_forces, still, still,
-        [(5, w) for w in range(3)], [0] * 3,
+        Thermostat(300.0, 20.0, 2.0),
+        cell.masses,
+        keating_force_field.potential.batch_forces,
+        still,
+        still,
+        [(5, w) for w in range(3)],
+        [0] * 3,
     )
     md.advance(150)
     found = []
