@@ -199,7 +199,7 @@ class Growing(Protocol):
     def proposals(
         self, model: Any, frames: Sequence[Frame], max_parameters: int
     ) -> tuple[Trial, tuple[Trial, ...], tuple[str, ...]]:
-        """The model's own trial; others that describe its labels better, the best first; what was not tried, and why."""
+        """Its own trial; others that describe its labels better, the best first; what was not tried, and why."""
 
 
 @runtime_checkable

@@ -48,7 +48,7 @@ class Decay:
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Precisions: `alpha` one for each group of parameters (1/eV²), `beta` of the forces ((Å/eV)²); the prior's decay."""
+    """Precisions: `alpha` of each group of parameters (1/eV²), `beta` of the forces ((Å/eV)²); the prior's decay."""
 
     alpha: tuple[float, ...]
     beta: float
