@@ -295,7 +295,7 @@ class Campaign(_Section):
     @model_validator(mode="before")
     @classmethod
     def _with_defaults_of_the_family(cls, table: Any) -> Any:
-        """Defaults of moment tensor potentials, where none is set: they need structures far from rest and no phonons."""
+        """Defaults of moment tensor potentials, where none is set: structures far from rest, no phonons."""
         model = table.get("model") if isinstance(table, dict) else None
         if not (isinstance(model, dict) and model.get("family") == MOMENT_TENSOR):
             return table
