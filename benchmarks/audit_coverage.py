@@ -13,14 +13,16 @@ campaign says:
     told      up to `AuditTest.highest`, which allows for a kind of structures that no audit has met
 
 The second table is of a fixed number of audits, whatever they say; the third of campaigns with further labels, left out
-in turn, whose errors differ from those of audits by a factor, the same for all.
+in turn, whose errors differ from those of audits by a factor, the same for all; the fourth of campaigns in which a
+larger fit expects the error of each structure and of others of the walks (`assessment.difficulty`), and is right about
+it up to a scatter of its own, or promises more than it keeps.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,10 @@ SCHEDULED = 7
 """Audits of the schedule in the shortest walk, four walkers."""
 ENOUGH = 50
 """Audits that miss a kind of 5 % of the structures in 8 campaigns of 100."""
+WALKED = 60
+"""Structures of the walks beside the audits."""
+HONEST_AND_NOT = ((0.2, 0.01, 0.84), (0.2, 0.05, 0.75), (0.2, 0.2, 0.9), (0.6, 0.1, 0.8), (0.6, 0.4, 0.9))
+"""Relative variance of squared errors; of what is left of it when they are expected; part said to be explained."""
 TOGETHER = 4
 """Most audits that are taken at once: one of each walker."""
 
@@ -74,23 +80,43 @@ CLASSES: dict[str, tuple[Draw, float]] = {
 """How to draw (error / prediction)², and the true ratio, the square root of its mean."""
 
 
-def record_of(squares: NDArray[np.float64], others: NDArray[np.float64]) -> ConvergenceRecord:
+@dataclass(frozen=True)
+class Expected:
+    """The errors, relative to the prediction, that a larger fit expects of audits and of other structures of the walks.
+
+    `explained`: the part of the mean square error of which it says that it knows it.
+    """
+
+    audits: NDArray[np.float64]
+    walked: NDArray[np.float64]
+    explained: float
+
+
+def record_of(
+    squares: NDArray[np.float64], others: NDArray[np.float64], expected: Expected | None = None
+) -> ConvergenceRecord:
     """A campaign of which everything but the audits is settled."""
     audits, further = (tuple(AuditScore(float(q) ** 0.5, 1.0) for q in x) for x in (squares, others))
     fits = tuple(FitPoint(n, 1.0) for n in (1, 10, 20))
     walkers = tuple(WalkerProgress(w, 2.0, 0.1) for w in range(4))
-    return ConvergenceRecord(fits, audits, walkers, others=further)
+    record = ConvergenceRecord(fits, audits, walkers, others=further)
+    if expected is None:
+        return record
+    audits = tuple(replace(a, difficulty=float(c)) for a, c in zip(audits, expected.audits, strict=False))
+    walked = tuple(map(float, expected.walked))
+    return replace(record, audits=audits, walked_difficulty=walked, explained=expected.explained)
 
 
 def campaign(
-    squares: NDArray[np.float64], settings: ConvergenceSettings, others: NDArray[np.float64] = NONE
-) -> tuple[bool, AuditTest]:
+    squares: NDArray[np.float64], settings: ConvergenceSettings, others: NDArray[np.float64] = NONE,
+    expected: Expected | None = None,
+) -> tuple[bool, AuditTest]:  # fmt: skip
     """Whether a campaign that meets structures of these (error / prediction)² converges, and its audits at the end."""
     n = 1
-    while n < SCHEDULED and not audits_suffice(record_of(squares[:n], others), settings):
+    while n < SCHEDULED and not audits_suffice(record_of(squares[:n], others, expected), settings):
         n += 1
     while True:
-        record = record_of(squares[:n], others)
+        record = record_of(squares[:n], others, expected)
         verdict = assess(record, settings)
         if verdict.converged or n >= most_audits(settings):
             return verdict.converged, recalibration_test(record)
@@ -116,6 +142,15 @@ def row_of(ended: list[tuple[bool, AuditTest]], true: float, settings: Convergen
     tests = [test for converged, test in ended if converged]
     part, mean = len(tests) / len(ended), np.mean([test.n_audits for test in tests]) if tests else np.nan
     return f"{part:11.1%}{1 - part:12.1%}{mean:8.1f}{shares(tests, true, settings)}"
+
+
+def with_expectation(
+    rng: np.random.Generator, spread: float, left: float, explained: float
+) -> tuple[NDArray[np.float64], Expected]:
+    """Structures whose squared errors are expected to spread as a lognormal, and scatter by `left` about that."""
+    c = rng.lognormal(-(spread**2) / 2, spread, 2 * ENOUGH + WALKED)
+    squares = c * rng.gamma(1 / left, left, len(c))
+    return squares[:-WALKED], Expected(np.sqrt(c[:-WALKED]), np.sqrt(c[-WALKED:]), explained)
 
 
 TITLES = f"{'scatter':>9s}{'bounds':>9s}{'told':>9s}{'known to':>12s}{'at most':>12s}"
@@ -152,6 +187,15 @@ def main() -> None:
             others = factor**2 * chi_squared(rng, n)
             ended.append(campaign(chi_squared(rng, most_audits(plain)), plain, others))
         print(f"{n:<10d}× {factor:<17g}{row_of(ended, 1.0, plain)}")
+    print("\nwith a larger fit's expectation of each error; relative variance of the squares: all, not expected")
+    print(f"{'all':<6s}{'left':<6s}{'explained':<10s}{'converged':>18s}{'cannot say':>12s}{'audits':>8s}{TITLES}")
+    for everything, left, explained in HONEST_AND_NOT:
+        rng, spread = np.random.default_rng(4), float(np.sqrt(np.log1p(everything)))
+        ended = []
+        for _ in range(arguments.campaigns):
+            squares, expected = with_expectation(rng, spread, left, explained)
+            ended.append(campaign(squares, plain, expected=expected))
+        print(f"{everything:<6g}{left:<6g}{explained:<18g}{row_of(ended, 1.0, plain)}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ audit met in a hot moment has a larger error than one met in a cold one: by luck
 out. But the force field itself tells how hot the moment was for it: what is left out grows with c, the mean square
 force of the highest order that is kept, as c^b, b from the audits themselves. The mean of c^b over the walks costs no
 label, so each (error / prediction)² is taken from its own c to that mean. That saves half of the audits and more.
+Better still, one or two orders more, fitted to the same labels, expect the error of each structure (`difficulty`): c²
+is that error then, b is 1 but for what they do not know, and the scatter left is a tenth.
 
 *What other labels add.* Structures that were flagged, or that a campaign begins with, are predicted by all other labels
 as well, at no cost. They were not drawn from the walks, so their ratios, taken to the walks by the same regression, may
@@ -47,6 +49,8 @@ PRIOR_SCATTER, PRIOR_AUDITS = 0.25, 4
 error), and how many audits that assumption is worth."""
 PRIOR_POWER, POWER_SPREAD = 0.8, 0.4
 """b assumed before there are audits, with its standard deviation; 0.6 to 1.9 in silicon, by the orders present."""
+EXPLAINED_POWER, MOST_EXPLAINED = (1.0, 0.1), 0.8
+"""b and its standard deviation, and the largest part of the error, where a larger model expects the error itself."""
 OTHER_BIAS = 0.15
 """Standard deviation assumed of ln (error / prediction)² of labels chosen otherwise than audits, against audits: what
 initial and flagged labels of silicon show (`benchmarks/false_convergence.py`, column "others")."""
@@ -121,7 +125,7 @@ Squares = Sequence[float]
 
 def as_walked(
     squared_ratios: Squares, highest_orders: Sequence[float], walked: Sequence[float],
-    others: tuple[Squares, Sequence[float]] = ((), ()),
+    others: tuple[Squares, Sequence[float]] = ((), ()), explained: float = 0.0,
 ) -> tuple[list[float], list[float], float]:  # fmt: skip
     """(error / prediction)² of audits as they would be on average over the walks, and the scatter that this adds.
 
@@ -130,6 +134,8 @@ def as_walked(
             changes.
         walked: the same in other structures of the walks.
         others: both of other labels, which the same regression takes there.
+        explained: part of the mean square error that a larger model explains, whose expectation they are then, not
+            the highest order's force.
 
     Returns:
         The ratios, those of the others, and the relative variance of the walks' mean, times the number of audits.
@@ -139,9 +145,13 @@ def as_walked(
         return list(squared_ratios), list(others[0]), 0.0
     x, y = [2 * math.log(c) for c in highest_orders], [math.log(q) if q > 0 else 0.0 for q in squared_ratios]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / PRIOR_SCATTER
-    information = sum((a - mean_x) ** 2 for a in x) / PRIOR_SCATTER
-    power = (covariance + PRIOR_POWER / POWER_SPREAD**2) / (information + 1 / POWER_SPREAD**2)
+    scatter, (expected, spread) = (
+        _prior_scatter(explained),
+        EXPLAINED_POWER if explained else (PRIOR_POWER, POWER_SPREAD),
+    )
+    covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / scatter
+    information = sum((a - mean_x) ** 2 for a in x) / scatter
+    power = (covariance + expected / spread**2) / (information + 1 / spread**2)
     powers = [c ** (2 * power) for c in everywhere]
     mean = sum(powers) / len(powers)
     variance = sum((p / mean - 1) ** 2 for p in powers) / max(len(powers) - 1, 1)
@@ -152,20 +162,25 @@ def as_walked(
     return found, further, variance * len(x) / len(powers)
 
 
+def _prior_scatter(explained: float) -> float:
+    return PRIOR_SCATTER * max(1 - explained, 1 - MOST_EXPLAINED)
+
+
 def audit_test(
-    squared_ratios: Squares, bounds: tuple[float, float], further_scatter: float = 0.0, others: Squares = ()
-) -> AuditTest:
+    squared_ratios: Squares, bounds: tuple[float, float], further_scatter: float = 0.0, others: Squares = (),
+    explained: float = 0.0,
+) -> AuditTest:  # fmt: skip
     """Test audits by their (error / prediction)² against bounds on θ.
 
     `further_scatter`: relative variance of each beside what their own scatter shows; `others`: of labels that are no
-    audits.
+    audits; `explained`: as in `as_walked`.
     """
-    n = len(squared_ratios)
+    n, assumed = len(squared_ratios), _prior_scatter(explained)
     mean = sum(squared_ratios) / n if n else math.nan
     if not mean > 0:
-        return AuditTest(mean, n, 2 / PRIOR_SCATTER, 0.0)
+        return AuditTest(mean, n, 2 / assumed, 0.0)
     spread = sum((q / mean - 1) ** 2 for q in squared_ratios)
-    scatter = (PRIOR_AUDITS * PRIOR_SCATTER + spread) / _freedom(n) + further_scatter
+    scatter = (PRIOR_AUDITS * assumed + spread) / _freedom(n) + further_scatter
     further = _worth(mean, n, others, scatter)
     if further:
         mean = (n * mean + further * sum(others) / len(others)) / (n + further)

@@ -31,6 +31,7 @@ class ConvergenceSettings:
         recalibrate: multiply predicted errors by the scale that the audits found; `audit_ratio` then bounds how well
             this scale is known.
         scale_bounds: bounds on that scale, beyond which the prediction is not credible.
+        negligible_eV_A: an error that is certainly below it need be known within NEGLIGIBLE_RATIO only.
         noise_floor_eV_A: least β^(-1/2) of a fit; errors that lie below are no fault of a prediction that may not.
         max_error_change: largest relative change of β^(-1/2) over the latest LATEST_LABELS labels.
         max_bayesian_share: largest μ_k[ε_B] β^(1/2).
@@ -46,6 +47,7 @@ class ConvergenceSettings:
     certainty: float = 0.95
     recalibrate: bool = True
     scale_bounds: tuple[float, float] = (0.67, 1.5)
+    negligible_eV_A: float = 2e-4
     noise_floor_eV_A: float = 0.0
     max_error_eV_A: float = math.inf
     max_error_change: float = 0.1
@@ -92,7 +94,8 @@ class WalkerProgress:
 class ConvergenceRecord:
     """What a campaign knows about itself; fits and audits in the order they were made.
 
-    `walked_difficulty`: as in an audit, of other structures of the walks; `others`: labels that are no audits.
+    `walked_difficulty`: as in an audit, of other structures of the walks; `others`: labels that are no audits;
+    `explained`: part of the mean square error that a larger model explains, whose expectation the difficulty is then.
     """
 
     fits: tuple[FitPoint, ...]
@@ -100,6 +103,7 @@ class ConvergenceRecord:
     walkers: tuple[WalkerProgress, ...]
     walked_difficulty: tuple[float, ...] = ()
     others: tuple[AuditScore, ...] = ()
+    explained: float = 0.0
 
 
 def assess(record: ConvergenceRecord, settings: ConvergenceSettings, whole: ConvergenceRecord | None = None) -> Verdict:
@@ -125,7 +129,7 @@ def assess(record: ConvergenceRecord, settings: ConvergenceSettings, whole: Conv
     stalled = not converged and shortest_walk_ps(record) >= settings.max_walk_ps
     wanted = 0
     if waits[0].held and not all(check.held for check in labels) and len(record.audits) < most_audits(settings):
-        needed = audits_needed(test, settings.audit_ratio, settings.certainty)
+        needed = audits_needed(test, asked_ratio(record, settings), settings.certainty)
         wanted = int(max(1, settings.audits - len(record.audits), 0 if math.isnan(needed) else needed))
         wanted = min(wanted, most_audits(settings))
     return Verdict(converged, stalled, checks, sentence_of(converged, stalled, checks, settings.max_walk_ps), (wanted,))
@@ -162,8 +166,8 @@ NOT_CREDIBLE = (
 
 def _audit_check(test: AuditTest, record: ConvergenceRecord, settings: ConvergenceSettings) -> Check:
     """Whether the audits tell the true error well enough: by themselves, or the scale of the predicted ones."""
-    low, high = settings.audit_ratio
-    needed = audits_needed(test, settings.audit_ratio, settings.certainty)
+    low, high = asked_ratio(record, settings)
+    needed = audits_needed(test, (low, high), settings.certainty)
     more = f"; about {needed:.0f} more audit{'s' if needed > 1 else ''}" if needed > 0 else ""
     bound = f"between {low:.3g} and {high:.3g} with {settings.certainty:.0%} certainty, has {test.certainty:.0%}{more}"
     held = test.certainty >= settings.certainty
@@ -241,6 +245,8 @@ MAX_AUDITS = 40
 """Audits beyond which certainty is left to the schedule, unless more are asked for."""
 LATEST_LABELS = 4
 """Labels over which β^(-1/2) must have stopped changing."""
+NEGLIGIBLE_RATIO = (0.8, 1.25)
+"""Bounds on true / predicted error where the error is negligible: DFT codes converge no forces so far."""
 UNBOUNDED = (1e-6, 1e6)
 
 
@@ -252,8 +258,21 @@ def most_audits(settings: ConvergenceSettings) -> int:
 def audits_test(record: ConvergenceRecord, settings: ConvergenceSettings) -> AuditTest:
     """The test of the audits; that of the temperature with the least certainty, where there are several."""
     scale = recalibration(record) if settings.recalibrate else 1.0
-    tests = [_test(own, record, settings.audit_ratio, scale) for own in _by_temperature(record) or [[]]]
+    bounds = asked_ratio(record, settings)
+    tests = [_test(own, record, bounds, scale) for own in _by_temperature(record) or [[]]]
     return min(tests, key=lambda test: test.certainty)
+
+
+def asked_ratio(record: ConvergenceRecord, settings: ConvergenceSettings) -> tuple[float, float]:
+    """Bounds on true / predicted error: wider where the error, of structures that audits may have missed as well, is
+    negligible."""
+    low, high = settings.audit_ratio
+    if not record.fits:
+        return low, high
+    predicted = math.hypot(record.fits[-1].beta_inv_sqrt_eV_A, rms([w.mean_error_eV_A for w in record.walkers]))
+    if predicted * recalibration_test(record).highest() <= settings.negligible_eV_A:
+        return min(low, NEGLIGIBLE_RATIO[0]), max(high, NEGLIGIBLE_RATIO[1])
+    return low, high
 
 
 def _by_temperature(record: ConvergenceRecord) -> list[list[AuditScore]]:
@@ -274,8 +293,8 @@ def _test(
     temperatures = {_temperature(audit) for audit in audits}
     others = [label for label in record.others if _temperature(label) in temperatures]
     own, further = _squares(audits, scale), _squares(others, scale)
-    ratios, beside, scatter = as_walked(*own, record.walked_difficulty, further)
-    return audit_test(ratios, bounds, scatter, beside)
+    ratios, beside, scatter = as_walked(*own, record.walked_difficulty, further, record.explained)
+    return audit_test(ratios, bounds, scatter, beside, record.explained)
 
 
 def _squares(labels: Sequence[AuditScore], scale: float) -> tuple[list[float], list[float]]:

@@ -11,6 +11,7 @@ aside; imported labels may be of many kinds, and what is like the walks stays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -29,31 +30,41 @@ MAX_TESTED = 24
 """Initial labels that are looked at, evenly from among them; when some are of another kind, all are."""
 
 
+@dataclass(frozen=True, eq=False)
+class LeftOutLabel:
+    """A label, its forces as predicted without it, and how that compares."""
+
+    score: Score
+    frame: Frame
+    prediction: Prediction
+
+
 def predicted_scores(base: Model, refs: Sequence[StructureRef], frames: Sequence[Frame]) -> tuple[Score, ...]:
     """New labels against the prediction of a model that did not know them."""
     on_cells = [base.on(frame.cell) for frame in frames]
     predicted = [model.predict(frame.displacements) for model, frame in zip(on_cells, frames, strict=True)]
-    return _scores(base, refs, frames, predicted)
+    return tuple(each.score for each in _tested(base, refs, frames, predicted))
 
 
-def left_out_scores(fitted: Model, refs: Sequence[StructureRef], frames: Sequence[Frame]) -> tuple[Score, ...]:
+def left_out(fitted: Model, refs: Sequence[StructureRef], frames: Sequence[Frame]) -> tuple[LeftOutLabel, ...]:
     """Labels of a model, each against the prediction of the others."""
-    return _scores(fitted, refs, frames, fitted.left_out_predictions(frames))
+    return _tested(fitted, refs, frames, fitted.left_out_predictions(frames))
 
 
-def _scores(
+def _tested(
     model: Model, refs: Sequence[StructureRef], frames: Sequence[Frame], predictions: Sequence[Prediction]
-) -> tuple[Score, ...]:
+) -> tuple[LeftOutLabel, ...]:
     found = []
     for ref, frame, prediction in zip(refs, frames, predictions, strict=True):
         residual, variances = prediction.forces - frame.labelled_forces, prediction.variances
         symbols = [chemical_symbols[z] for z in frame.cell.numbers]
-        found.append(Score(
+        score = Score(
             ref.key, ref.role, rms(residual), float(np.sqrt(variances.mean())),
             float(np.sqrt(max(variances.mean() - model.noise_eV_A**2, 0.0))), ref.temperature_K,
             species_scores(symbols, residual, variances), model.on(frame.cell).difficulty(frame.displacements),
             ref.cell,
-        ))  # fmt: skip
+        )  # fmt: skip
+        found.append(LeftOutLabel(score, frame, prediction))
     return tuple(found)
 
 
@@ -64,31 +75,31 @@ def tested(
     read: Callable[[StructureRef], Frame],
     without: Callable[[M, Sequence[Frame]], M],
     others: Iterable[StructureRef] = (),
-) -> tuple[M, tuple[Score, ...], tuple[str, ...]]:
-    """Test a fit of labels alone by its audits: (model, scores, keys of the initial labels set aside).
+) -> tuple[M, tuple[LeftOutLabel, ...], tuple[str, ...]]:
+    """Test a fit of labels alone by its audits: (model, labels tested, keys of the initial labels set aside).
 
-    The scores are those of the audits, then of `others`. Of these, and of `audits` and `initial`, what the fit does not
+    Tested are the audits, then `others`. Of these, and of `audits` and `initial`, what the fit does not
     hold is passed over; `read`: gives the label of a structure; `without`: the fit without some of its labels.
     """
     own_audits = [ref for ref in audits if ref.key in fitted.labels]
     own_initial = [ref for ref in initial if ref.key in fitted.labels]
     audited = [read(ref) for ref in own_audits]
-    scores = left_out_scores(fitted, own_audits, audited)
+    found = left_out(fitted, own_audits, audited)
 
     def unlike(refs: Sequence[StructureRef]) -> list[StructureRef]:
-        begun = left_out_scores(fitted, refs, [read(ref) for ref in refs])
-        return [refs[i] for i in contradicting(_squares(scores), _squares(begun))]
+        begun = left_out(fitted, refs, [read(ref) for ref in refs])
+        return [refs[i] for i in contradicting(_squares(found), _squares(begun))]
 
     gone = unlike(own_initial[:: max(1, -(-len(own_initial) // MAX_TESTED))])
     if gone and len(own_initial) > MAX_TESTED:
         gone = unlike(own_initial)
     if gone:
         fitted = without(fitted, [read(ref) for ref in gone])
-        scores = left_out_scores(fitted, own_audits, audited)
+        found = left_out(fitted, own_audits, audited)
     further = [ref for ref in others if ref.key in fitted.labels]
-    scores += left_out_scores(fitted, further, [read(ref) for ref in further])
-    return fitted, scores, tuple(ref.key for ref in gone)
+    found += left_out(fitted, further, [read(ref) for ref in further])
+    return fitted, found, tuple(ref.key for ref in gone)
 
 
-def _squares(scores: Sequence[Score]) -> list[float]:
-    return [(s.rmse_eV_A / s.predicted_eV_A) ** 2 for s in scores]
+def _squares(labels: Sequence[LeftOutLabel]) -> list[float]:
+    return [(s.score.rmse_eV_A / s.score.predicted_eV_A) ** 2 for s in labels]

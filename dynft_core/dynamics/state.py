@@ -129,6 +129,7 @@ class WalkReport:
         choices: in the order they were met.
         mean_error_eV_A, std_error_eV_A: μ_k and σ_k at the end, over the window or, under 'continue', over the part of
             it that is of this walk; nan when it is empty.
+        passed: MD steps and displacements (N, 3) Å of structures that were met by the clock.
         watch_deviation: relative standard error of an estimate in errors_eV_A, as measured on the walk.
     """
 
@@ -143,6 +144,7 @@ class WalkReport:
     mean_error_eV_A: float
     std_error_eV_A: float
     watch_deviation: float = 0.0
+    passed: tuple[tuple[int, Floats], ...] = ()
 
     @property
     def steps_walked(self) -> int:
@@ -170,6 +172,8 @@ def save_walk(path: Path | str, state: WalkState, report: WalkReport, job: WalkJ
         "displacements": np.array([c.displacements for c in choices]).reshape(-1, n_atoms, 3),
         "choice_steps": np.array([c.step for c in choices], dtype=np.int64),
         "choice_errors_eV_A": np.array([c.bayesian_error_eV_A for c in choices], dtype=np.float64),
+        "passed_steps": np.array([step for step, _ in report.passed], dtype=np.int64),
+        "passed_displacements": np.array([u for _, u in report.passed]).reshape(-1, n_atoms, 3),
     }
     attributes: dict[str, float | str | list[str]] = {f"state_{name}": getattr(state, name) for name in _SCALARS}
     attributes |= {
@@ -201,6 +205,21 @@ def load_state(path: Path | str) -> WalkState:
         raise FileFormatError(str(path), "a whole walk", f"one without {error}", "restore the file") from error
     state |= {name: segment.arrays[f"state_{name}"] for name in _ARRAYS}
     return WalkState(**state)
+
+
+def load_passed(path: Path | str) -> tuple[tuple[int, Floats], ...]:
+    """MD steps and displacements (N, 3) Å of the structures that the walk in `path` passed, and of its end.
+
+    Raises:
+        FileFormatError: missing, truncated, no walk, or of a newer format.
+    """
+    segment = read_segment(path, KIND)
+    end = int(segment.attributes["state_step"]), segment.arrays["state_displacements"]
+    none = np.zeros(0, dtype=np.int64), np.zeros((0, *end[1].shape))  # as walks of earlier versions have it
+    steps, passed = (
+        segment.arrays.get(f"passed_{name}", x) for name, x in zip(("steps", "displacements"), none, strict=True)
+    )
+    return (*((int(step), u) for step, u in zip(steps, passed, strict=True) if step != end[0]), end)
 
 
 def load_report(path: Path | str) -> WalkReport:

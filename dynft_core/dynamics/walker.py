@@ -43,6 +43,8 @@ Floats = NDArray[np.float64]
 
 SNAPSHOT_INTERVAL = 50
 """MD steps between good snapshots."""
+PASSED_INTERVAL = 50
+"""MD steps between structures that a warm walker leaves behind whatever ε_B: some periods of a crystal's vibrations."""
 TEMPERATURE_INTERVAL = 10
 """MD steps between looks at the temperature (which is also looked at before any structure is chosen)."""
 HEATED = 0.9
@@ -126,6 +128,7 @@ class Walker:
         self._watch_deviation = math.nan
         self._temperatures: list[tuple[int, float]] = []
         self._choices: list[ChosenStructure] = []
+        self._passed: list[tuple[int, Floats]] = []
 
     def after_refit(self, monitor: ErrorMonitor) -> None:
         """Note ε_min: ε_B right after a refit, at the structure that caused it."""
@@ -150,6 +153,8 @@ class Walker:
         distress = self._displacement_ratio(u)
         if self._step % TEMPERATURE_INTERVAL == 0:
             distress = _worse(distress, self._look_at_temperature(md.temperature(lane)))
+        if distress < 1 and self._heated and self._step % PASSED_INTERVAL == 0:
+            self._passed.append((self._step, u))
         if distress < 1 and (crowd := self._crowd(u)):
             self._latest = monitor.exact(u)
             self._errors.append(self._told)
@@ -354,6 +359,7 @@ class Walker:
             temperature_steps=np.array(steps, dtype=np.int64),
             temperatures_K=np.array(temperatures, dtype=np.float64),
             choices=tuple(self._choices),
+            passed=tuple(self._passed),
             mean_error_eV_A=float(window.mean()) if len(window) else math.nan,
             watch_deviation=self._watch_deviation,
             std_error_eV_A=float(window.std()) if len(window) else math.nan,

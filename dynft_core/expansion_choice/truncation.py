@@ -20,6 +20,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from dynft_core.expansion_choice.choice import ChoiceStep, choose_expansion
+from dynft_core.expansion_choice.next_orders import NextOrders
 from dynft_core.expansion_choice.reach import Budget, shell_cutoffs, untried_text
 from dynft_core.lattice.cells import Frame
 from dynft_core.lattice.crystal import Crystal
@@ -220,6 +221,10 @@ class GrowingForceConstants(ForceConstants):
     ) -> tuple[Trial, tuple[Trial, ...]]:
         """See `try_larger`."""
         return try_larger(model, frames, audits, deadline_s)
+
+    def next_orders(self, model: ForceField, frames: Sequence[Frame]) -> NextOrders | None:
+        """See `NextOrders.of`."""
+        return NextOrders.of(model, frames)
 
 
 def _told(step: ChoiceStep) -> Trial:

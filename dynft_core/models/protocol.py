@@ -191,6 +191,22 @@ class Larger(Protocol):
     ) -> tuple[Trial, tuple[Trial, ...]]:
         """The model's own trial and those of larger ones; none begins after `deadline_s`, by `time.monotonic`."""
 
+    def next_orders(self, model: Any, frames: Sequence[Frame]) -> Expects | None:
+        """What a larger model of some of its labels expects of its errors; None: nothing. The most wanted first."""
+
+
+class Expects(Protocol):
+    """What is expected of the errors of a model's forces, structure by structure."""
+
+    def known(self, cell: ReferenceCell, displacements: Floats, forces: Floats, /) -> float:
+        """What it knows of the mean square error of forces (N, 3) eV/Å predicted at displacements (N, 3) Å."""
+
+    def unknown(self, cell: ReferenceCell, displacements: Floats, /) -> float:
+        """What it does not know itself, (eV/Å)², to be added: the mean variance of its own forces."""
+
+    def left_out(self, frame: Frame, forces: Floats, /) -> float:
+        """The sum for a label and its forces as predicted by the others, which are all that is used."""
+
 
 @runtime_checkable
 class Growing(Protocol):

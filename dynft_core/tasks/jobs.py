@@ -227,7 +227,9 @@ class FitOutcome:
     left_out: tuple[Score, ...] = ()
     """The job's audits, then its others, each against the prediction of all other labels."""
     walked_difficulty: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    """How hard structures are that were walked through (`Model.difficulty`), by group of walkers."""
+    """How hard structures are that were walked through, by group of walkers (`assessment.difficulty`)."""
+    explained: float = 0.0
+    """Part of the mean square error there that a larger model explains; 0: the model's own measure was taken."""
     set_aside: tuple[str, ...] = ()
     """Keys of the initial labels that are in the fit no more."""
     property_name: PropertyName | None = None

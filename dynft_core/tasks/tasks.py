@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dynft_core.assessment.label_scores import predicted_scores, tested
+from dynft_core.assessment.difficulty import difficulties
+from dynft_core.assessment.label_scores import LeftOutLabel, predicted_scores, tested
 from dynft_core.dynamics.sampling import sample
-from dynft_core.dynamics.state import load_state
+from dynft_core.dynamics.state import load_passed
 from dynft_core.dynamics.walk_records import WalkJob, WalkOutcome
 from dynft_core.errors import DynftError, FileFormatError, InputError, about_file
 from dynft_core.initial.phonon_modes import thermal_displacements
@@ -28,7 +29,7 @@ from dynft_core.lattice.cells import Frame, ReferenceCell
 from dynft_core.lattice.crystal import Crystal
 from dynft_core.lattice.supercell import Supercell
 from dynft_core.models.dipoles.born_file import write_born
-from dynft_core.models.protocol import Harmonic, Larger, Linear
+from dynft_core.models.protocol import Expects, Harmonic, Larger, Linear, Model
 from dynft_core.models.registry import family, load_model
 from dynft_core.properties.thermal import PropertySettings, largest_error
 from dynft_core.reference.born_calculation import compute_born_charges
@@ -124,6 +125,12 @@ def allocated_cores() -> int:
 def generator(seed: int, stream: int) -> np.random.Generator:
     """Counter-based generator of one purpose: streams of one seed do not overlap."""
     return np.random.Generator(np.random.Philox(key=[seed, stream]))
+
+
+MOST_WALKED = 300
+"""Structures of the walks that are looked at besides the labels."""
+MOST_LABELS = 48
+"""Of which a larger model is fitted, to see what the force field leaves out."""
 
 
 @lru_cache(maxsize=2)
@@ -321,9 +328,8 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
         raise InputError("convergence.stop_when", "a family with force constants", f"'{found.family}'", "leave it out")
     if job.property_name:  # of what is known from labels: pending ones may fail
         property_error = largest_error(found, job.property_name, PropertySettings(job.temperature_K))
-    walked: dict[str, tuple[float, ...]] = {}
-    for group, cell, u in _walked(job):
-        walked[group] = (*walked.get(group, ()), found.on(cell).difficulty(u))
+    walked = _walked(job)
+    hard = difficulties(found, left_out, walked, _larger(job, found, left_out) if walked and left_out else None)
     if job.pending:
         found = found.with_pending([_structure(run_dir, ref) for ref in job.pending])
     found.save(run_dir / job.output, apart=True)
@@ -336,8 +342,9 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
         beta_inv_sqrt_eV_A=found.noise_eV_A,
         log_evidence=found.log_evidence,
         scores=scores,
-        left_out=left_out,
-        walked_difficulty=walked,
+        left_out=hard.scores,
+        walked_difficulty=hard.walked,
+        explained=hard.explained,
         set_aside=set_aside,
         property_name=job.property_name,
         property_error=property_error,
@@ -345,18 +352,31 @@ def fit_as_rank(job: FitJob, ranks: Ranks) -> FitOutcome:
     )
 
 
+def _larger(job: FitJob, model: Model, tested_labels: Sequence[LeftOutLabel]) -> Expects | None:
+    """A larger model of the labels that were tested, and of others, where the family has one."""
+    made_by, names = family(model.family), {each.frame.key for each in tested_labels}
+    if not isinstance(made_by, Larger):
+        return None
+    others = [key for key in model.labels if key not in names][: MOST_LABELS - len(names)]
+    frames = [each.frame for each in tested_labels] + [read_frame(Path(job.run_dir), key) for key in others]
+    return made_by.next_orders(model, frames)
+
+
 def _walked(job: FitJob) -> list[tuple[str, ReferenceCell, Floats]]:
-    """Groups, cells and displacements (N, 3) Å of walkers at their temperature, at the ends of their walks, as kept."""
+    """Groups, cells and displacements (N, 3) Å of walkers at their temperature, evenly over their walks, as kept."""
     run_dir = Path(job.run_dir)
-    ends = [(walk, *_end(path)) for walk in job.walked if (path := run_dir / walk.segment).exists()]
-    return [(walk.group, read_cell(run_dir, walk.cell), u) for walk, step, u in ends if step >= job.heating_steps]
+    found = [
+        (walk.group, read_cell(run_dir, walk.cell), u)
+        for walk in job.walked if (path := run_dir / walk.segment).exists()
+        for step, u in _passed(path) if step >= job.heating_steps
+    ]  # fmt: skip
+    return found[:: max(1, -(-len(found) // MOST_WALKED))]
 
 
 @lru_cache(maxsize=200)
-def _end(path: Path) -> tuple[int, Floats]:
-    """MD step and displacements (N, 3) Å where a walk ended; fits want mostly the same ones again."""
-    state = load_state(path)
-    return state.step, state.displacements
+def _passed(path: Path) -> tuple[tuple[int, Floats], ...]:
+    """See `load_passed`; fits want mostly the same ones again."""
+    return load_passed(path)
 
 
 def _structure(run_dir: Path, ref: StructureRef) -> Frame:

@@ -207,6 +207,21 @@ def test_further_labels_spare_audits_and_leave_the_coverage(factor: float) -> No
     assert np.mean(narrower) < 0.85
 
 
+@pytest.mark.parametrize(("left", "explained"), [(0.01, 0.85), (0.06, 0.75)])
+def test_errors_that_are_expected_spare_audits_and_leave_the_coverage(left: float, explained: float) -> None:
+    """Squared errors scatter by `left` about what a larger fit expects of them; the true ratio is 1."""
+    rng, inside, narrower = np.random.default_rng(9), [], []
+    for _ in range(600):
+        c = rng.lognormal(-0.09, math.sqrt(0.18), 66)
+        q = list(c[:6] * rng.gamma(1 / left, left, 6))
+        ratios, _, scatter = as_walked(q, list(np.sqrt(c[:6])), list(np.sqrt(c[6:])), explained=explained)
+        low, high = audit_test(ratios, BOUNDS, scatter, explained=explained).interval()
+        inside.append(low < 1 < high)
+        narrower.append(math.log(high / low) / math.log(np.divide(*audit_test(q, BOUNDS).interval()[::-1])))
+    assert np.mean(inside) > 0.93
+    assert np.mean(narrower) < 0.75
+
+
 def test_labels_of_another_kind_are_worth_no_audit() -> None:
     audits = [1.0, 1.2, 0.9, 1.1, 0.8]
     test = audit_test(audits, BOUNDS, others=[0.02] * 20)

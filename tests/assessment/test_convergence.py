@@ -67,6 +67,20 @@ def test_audits_rest_when_they_suffice_and_no_other_check_waits_for_labels():
     assert not rest(walkers=(*GOOD.walkers[:3], WalkerProgress(3, 2.5, 0.0013, 1.0)))
 
 
+def test_a_negligible_error_need_be_known_roughly():
+    """The same campaign with errors 100 times smaller: a quarter is enough, unless nothing is negligible."""
+    small = replace(
+        GOOD,
+        fits=tuple(FitPoint(f.n_labels, f.beta_inv_sqrt_eV_A / 100) for f in GOOD.fits),
+        audits=tuple(AuditScore(x * 26e-6, 26e-6) for x in (0.8, 1.2, 1.0, 0.7, 1.3, 1.0)),
+        walkers=tuple(replace(w, mean_error_eV_A=w.mean_error_eV_A / 100) for w in GOOD.walkers),
+    )
+    assert assess(small, SETTINGS).converged
+    assert failing(small, replace(SETTINGS, negligible_eV_A=0.0)) == ["error / (prediction) of 6 audits"]
+    assert failing(small, replace(SETTINGS, negligible_eV_A=30e-6)) == ["error / (prediction) of 6 audits"]
+    # 30e-6 is above the error, and below what structures that no audit has met would make of it
+
+
 def test_false_convergence_is_not_believed():
     """The measured trap: β^(-1/2) 0.21, predicted 0.60, true 3.27 meV/Å, nothing flagged. Audits show it."""
     trapped = ConvergenceRecord(

@@ -12,11 +12,13 @@ from ase.build import bulk
 
 from dynft_core import Crystal, ForceConstantBasis, ForceField, Supercell, fit
 from dynft_core.assessment import label_scores
+from dynft_core.assessment.label_scores import LeftOutLabel
 from dynft_core.assessment.scores import Score
 from dynft_core.dynamics.sampling import sample
 from dynft_core.expansion_choice.truncation import FORCE_CONSTANTS
 from dynft_core.initial.rattled import rattled
 from dynft_core.lattice.cells import Frame, ReferenceCell
+from dynft_core.models.protocol import Prediction
 from dynft_core.models.settings import force_constants
 from dynft_core.reference.calculators import make_calculator
 from dynft_core.vocabulary import ReferenceSettings, Role, StructureRef
@@ -83,12 +85,13 @@ def test_what_a_part_of_the_initial_labels_seems_to_show_all_of_them_may_refute(
     wanted: list[tuple[Role, int]] = [("audit", 8), ("initial", 48)]
     audits, initial = ([StructureRef(f"{r}{i}", "", i, r) for i in range(n)] for r, n in wanted)
 
-    def scores(fitted: object, refs: list[StructureRef], labels: object) -> list[Score]:
+    def left_out(fitted: object, refs: list[StructureRef], labels: object) -> tuple[LeftOutLabel, ...]:
         squares = {"audit": (0.7, 1.3), "initial": (0.6, 2.6)}
         errors = [squares[ref.role][ref.index % 2 == 0] ** 0.5 for ref in refs]
-        return [Score(ref.key, ref.role, error, 1.0, 0.0, 300.0) for ref, error in zip(refs, errors, strict=True)]
+        scores = [Score(ref.key, ref.role, error, 1.0, 0.0, 300.0) for ref, error in zip(refs, errors, strict=True)]
+        return tuple(LeftOutLabel(score, cast(Frame, None), cast(Prediction, None)) for score in scores)
 
-    monkeypatch.setattr(label_scores, "left_out_scores", scores)
+    monkeypatch.setattr(label_scores, "left_out", left_out)
     fitted: Any = SimpleNamespace(labels={ref.key for ref in (*audits, *initial)})
     found, _, aside = label_scores.tested(fitted, audits, initial, lambda ref: cast(Frame, None), without)
     assert found is fitted and aside == ()

@@ -10,7 +10,7 @@ import pytest
 
 from dynft_core.dynamics.langevin import Langevin
 from dynft_core.dynamics.protocols import Watched
-from dynft_core.dynamics.state import WalkState
+from dynft_core.dynamics.state import WalkState, load_passed, save_walk
 from dynft_core.dynamics.walker import EXACT_STEPS
 from dynft_core.errors import InputError
 
@@ -239,6 +239,20 @@ def test_wall_time_ends_a_walk_after_a_whole_step_and_nothing_is_lost(bench):
     whole, reports = bench.walk(bench.start(2), monitor, 30, gamma=1e9)
     assert errors == reports[1].errors_eV_A.tolist()
     assert same_state(current[1], whole[1])
+
+
+def test_a_warm_walker_leaves_structures_behind_by_the_clock(bench, tmp_path):
+    """Those of the integrator alone, and the end, read back from the walk's file."""
+    states, (report,) = bench.walk(bench.start(), bench.error(), 450, gamma=100.0)
+    warm = next(s for s, t in zip(report.temperature_steps, report.temperatures_K, strict=True) if t >= 270.0)
+    steps = [s for s in range(50, 450, 50) if s >= warm]
+    assert steps, "the example must hold one"
+    save_walk(tmp_path / "walk.h5", states[0], report)
+    u, _ = replay(bench, 450)
+    passed = load_passed(tmp_path / "walk.h5")
+    assert [step for step, _ in passed] == [*steps, 450]
+    for step, displacements in passed:
+        assert np.array_equal(displacements, u[step - 1])
 
 
 def test_a_walk_without_steps_changes_nothing(bench):

@@ -138,6 +138,7 @@ def convergence_settings(campaign: Campaign) -> ConvergenceSettings:
         certainty=c.certainty,
         recalibrate=c.recalibrate,
         scale_bounds=(least, most),
+        negligible_eV_A=c.negligible_meV_A / 1000,
         noise_floor_eV_A=campaign.expansion.noise_floor_meV_A / 1000 if campaign.expansion else 0.0,
         max_error_eV_A=math.inf if c.max_error_meV_A is None else c.max_error_meV_A / 1000,
         max_error_change=c.max_error_change,

@@ -264,6 +264,7 @@ class State:
             ),
             walked,
             tuple(others),
+            self.fits[-1].explained if self.fits else 0.0,
         )
 
     @property

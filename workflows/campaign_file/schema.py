@@ -216,6 +216,8 @@ class ConvergenceSection(_Section):
     """Bounds on true error / predicted error, as the audits find it."""
     certainty: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """How certain it must be that the ratio lies within them; audits are taken until it is."""
+    negligible_meV_A: Annotated[float, Field(ge=0)] = 0.2
+    """An error that is certainly below this need be known to a quarter only, and costs fewer audits."""
     max_error_meV_A: Positive | None = None
     """Largest predicted error; without it, the campaign is done when more labels would not lower it."""
     recalibrate: bool = True

@@ -13,6 +13,7 @@ from typing import Literal
 from dynft_core.assessment.audits import audits_needed
 from dynft_core.assessment.calibration import Calibration, calibrations
 from dynft_core.assessment.convergence import (
+    asked_ratio,
     assess,
     audited_rmse,
     audits_test,
@@ -190,7 +191,7 @@ class Status:
             checks=state.verdict.checks,
             audits=Audits(
                 test.n_audits, test.ratio, test.interval(), test.certainty,
-                audits_needed(test, settings.audit_ratio, settings.certainty),
+                audits_needed(test, asked_ratio(record, settings), settings.certainty),
             ),
             recalibration=_recalibration(state),
             calibration={

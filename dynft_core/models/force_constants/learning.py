@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -57,3 +58,18 @@ def learn(
     found = learn_decay(classes, statistics, noise_floor_eV_A, start)
     assert found.decay is not None
     return Posterior.of(prior_groups(basis, "per_order"), found, statistics, whitening(classes, found.decay))
+
+
+def learn_precisions(
+    basis: Expansion, statistics: Statistics, prior: Prior, noise_floor_eV_A: float, start: Hyperparameters
+) -> Posterior:
+    """As `learn`, but with the decay of the prior as in `start`, new orders without: a small part of the work.
+
+    `start`: those of an expansion whose orders are the first of these.
+    """
+    start = start.of_orders(len(basis.slices))
+    if start.decay is None:
+        return learn(basis, statistics, prior, noise_floor_eV_A, start)
+    groups, blocks = prior_groups(basis, "per_order"), whitening(basis.prior_classes(), start.decay)
+    found = maximise_evidence(statistics.transformed(blocks), groups, noise_floor_eV_A, start)
+    return Posterior.of(groups, replace(found, decay=start.decay), statistics, blocks)

@@ -1,0 +1,105 @@
+"""What an expansion leaves out of a structure, by itself with one or two orders more, fitted to the same labels.
+
+Few labels tell the force constants of the next orders between nearest neighbours, which make most of what is left out.
+So the larger fit expects of each structure's error what no noise level does, the same for all: in silicon it leaves a
+twentieth of the variance between structures, and audits tell the error to 10 % with a third of the labels. It is a
+control variate: its own mistakes are seen by the same audits, and only widen their scatter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynft_core.errors import DynftError
+from dynft_core.expansion_choice.reach import shell_cutoffs
+from dynft_core.lattice.cells import Frame, ReferenceCell
+from dynft_core.models.force_constants.family import labels_of
+from dynft_core.models.force_constants.fitting import statistics_of_cells
+from dynft_core.models.force_constants.force_field import ForceField
+from dynft_core.models.force_constants.learning import NOISE_FLOOR_EV_A, learn_precisions
+from dynft_core.regression.mpi import Ranks
+from dynft_core.symmetry.basis import MAX_ORDER, ForceConstantBasis
+from dynft_core.symmetry.size import basis_sizes
+
+Floats = NDArray[np.float64]
+
+MORE_ORDERS = 2
+"""Orders that are added at most: the odd one may be absent by symmetry."""
+MORE_PARAMETERS = (0.5, 100)
+"""Further parameters that are allowed: that part of the expansion's own, or so many."""
+FEWEST_LABELS = 3
+"""Labels below which the next orders are not told."""
+MOST_FLOP = 3e11
+"""Of the sums over labels: some ten seconds of one core."""
+
+
+@dataclass(frozen=True, eq=False)
+class NextOrders:
+    """A force field of more orders, by which the error of a smaller one is expected.
+
+    Attributes:
+        larger: of some of the smaller one's labels, audits among them.
+    """
+
+    larger: ForceField
+
+    @classmethod
+    def of(cls, model: ForceField, frames: Sequence[Frame]) -> Self | None:
+        """Fit labels of a force field with more orders; None where there are none to add, or too few labels.
+
+        `frames`: labels of the force field, the most wanted first.
+        """
+        frames = frames[: _affordable(model)]
+        if len(frames) < FEWEST_LABELS or model.cheap is not None:
+            return None
+        cutoffs_A = _more_orders(model)
+        try:
+            basis = ForceConstantBasis.cached(model.basis.crystal, cutoffs_A) if cutoffs_A else model.basis
+        except DynftError:  # a cell or a cutoff that the next order cannot have: then it is not known
+            return None
+        if basis.size == model.basis.size:
+            return None
+        cells = labels_of(model.basis.crystal, frames)
+        sums, start = statistics_of_cells(basis, cells, model.baseline, Ranks()), model.posterior.hyperparameters
+        posterior = learn_precisions(basis, sums, model.prior, NOISE_FLOOR_EV_A, start)
+        keys = tuple(frame.key for frame in frames)
+        return cls(ForceField(basis, model.supercell, posterior, model.prior, labels=keys, baseline=model.baseline))
+
+    def known(self, cell: ReferenceCell, displacements: Floats, forces: Floats) -> float:
+        """Mean square difference from forces (N, 3) eV/Å predicted at displacements (N, 3) Å, (eV/Å)²."""
+        return float(np.mean((self.larger.on(cell).forces(displacements) - forces) ** 2))
+
+    def unknown(self, cell: ReferenceCell, displacements: Floats) -> float:
+        """Mean variance of the larger force field's own forces, (eV/Å)²."""
+        larger = self.larger.on(cell)
+        return float(larger.noise_eV_A**2 + larger.error.structure(displacements) ** 2)
+
+    def left_out(self, frame: Frame, forces: Floats) -> float:
+        """The sum of both for a label and its forces as predicted by the others, which are all that is used."""
+        if frame.key not in self.larger.labels:
+            return self.known(frame.cell, frame.displacements, forces) + self.unknown(frame.cell, frame.displacements)
+        prediction = self.larger.left_out_predictions([frame])[0]
+        return float(np.mean((prediction.forces - forces) ** 2 + prediction.variances))
+
+
+def _more_orders(model: ForceField) -> dict[int, float]:
+    """Cutoffs with the next orders between nearest neighbours, as far as they are small enough; {} where none is."""
+    cutoffs, crystal = dict(model.basis.cutoffs), model.basis.crystal
+    nearest = shell_cutoffs(crystal, max(cutoffs.values()) + 3.0)[0]
+    room, found = max(MORE_PARAMETERS[0] * model.basis.size, MORE_PARAMETERS[1]), dict[int, float]()
+    for order in range(max(cutoffs) + 1, MAX_ORDER + 1)[:MORE_ORDERS]:
+        room -= basis_sizes(crystal, {order: nearest})[order].parameters
+        if room < 0:
+            break
+        found[order] = nearest
+    return {**cutoffs, **found} if found else {}
+
+
+def _affordable(model: ForceField) -> int:
+    """Labels whose sums may be computed."""
+    return int(MOST_FLOP / max(3 * model.supercell.n_atoms * model.basis.size**2, 1))
