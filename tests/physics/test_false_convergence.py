@@ -112,7 +112,7 @@ def test_set(crystal: tuple[ForceConstantBasis, Supercell], truth: Truth) -> tup
     return sampled, truth.forces(sampled)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow), 3])
 def test_without_audits_the_trajectory_average_is_overconfident(crystal, truth, test_set, seed):
     found = train(*crystal, truth, seed, ())
     assert found.n_labels <= 3
@@ -161,8 +161,10 @@ def ended(settings: Campaign, folder: Path) -> Ended:
 
 @pytest.mark.parametrize(
     ("initial", "set_aside"),
-    [({"structures": 4}, 4), ({"structures": 2, "rattle_A": 0.08}, 2)],
-    ids=["small displacements", "high energies"],
+    [
+        pytest.param({"structures": 4}, 4, id="small displacements"),
+        pytest.param({"structures": 2, "rattle_A": 0.08}, 2, id="high energies", marks=pytest.mark.slow),
+    ],
 )
 def test_initial_structures_unlike_the_walks_are_set_aside_and_the_prediction_is_true(
     initial: dict[str, object], set_aside: int, tmp_path: Path

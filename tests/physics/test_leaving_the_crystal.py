@@ -29,7 +29,7 @@ def ended(temperature_K: float, policy: str, folder: Path) -> State:
     return run(settings, folder)
 
 
-@pytest.mark.parametrize("policy", ["wait", "continue"])
+@pytest.mark.parametrize("policy", [pytest.param("wait", marks=pytest.mark.slow), "continue"])
 def test_a_crystal_that_melts_ends_its_campaign_soon(policy: str, tmp_path: Path) -> None:
     state = ended(6000.0, policy, tmp_path / "run")
     assert state.ended
