@@ -1,6 +1,7 @@
 """What an expansion leaves out of a structure, by itself with one or two orders more, fitted to the same labels.
 
-Few labels tell the force constants of the next orders between nearest neighbours, which make most of what is left out.
+Few labels tell the force constants of the next orders between nearest neighbours, which make most of what is left out,
+and those of the next shell, where they are few.
 So the larger fit expects of each structure's error what no noise level does, the same for all: in silicon it leaves a
 twentieth of the variance between structures, and audits tell the error to 10 % with a third of the labels. It is a
 control variate: its own mistakes are seen by the same audits, and only widen their scatter.
@@ -8,7 +9,7 @@ control variate: its own mistakes are seen by the same audits, and only widen th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from dynft_core.errors import DynftError
 from dynft_core.expansion_choice.reach import shell_cutoffs
 from dynft_core.lattice.cells import Frame, ReferenceCell
+from dynft_core.lattice.crystal import Crystal
 from dynft_core.models.force_constants.family import labels_of
 from dynft_core.models.force_constants.fitting import statistics_of_cells
 from dynft_core.models.force_constants.force_field import ForceField
@@ -31,7 +33,9 @@ Floats = NDArray[np.float64]
 MORE_ORDERS = 2
 """Orders that are added at most: the odd one may be absent by symmetry."""
 MORE_PARAMETERS = (0.5, 100)
-"""Further parameters that are allowed: that part of the expansion's own, or so many."""
+"""Further parameters that are allowed: that part of the expansion's own, or so many; of further shells so many."""
+MORE_SHELLS = 3
+"""Longer cutoffs that are looked at: a shell may have no cluster of its own."""
 FEWEST_LABELS = 3
 """Labels below which the next orders are not told."""
 MOST_FLOP = 3e11
@@ -50,14 +54,14 @@ class NextOrders:
 
     @classmethod
     def of(cls, model: ForceField, frames: Sequence[Frame]) -> Self | None:
-        """Fit labels of a force field with more orders; None where there are none to add, or too few labels.
+        """Fit labels of a force field with more orders and shells; None where there are none to add, or too few labels.
 
         `frames`: labels of the force field, the most wanted first.
         """
         frames = frames[: _affordable(model)]
         if len(frames) < FEWEST_LABELS or model.cheap is not None:
             return None
-        cutoffs_A = _more_orders(model)
+        cutoffs_A = _more(model)
         try:
             basis = ForceConstantBasis.cached(model.basis.crystal, cutoffs_A) if cutoffs_A else model.basis
         except DynftError:  # a cell or a cutoff that the next order cannot have: then it is not known
@@ -87,17 +91,37 @@ class NextOrders:
         return float(np.mean((prediction.forces - forces) ** 2 + prediction.variances))
 
 
-def _more_orders(model: ForceField) -> dict[int, float]:
-    """Cutoffs with the next orders between nearest neighbours, as far as they are small enough; {} where none is."""
-    cutoffs, crystal = dict(model.basis.cutoffs), model.basis.crystal
-    nearest = shell_cutoffs(crystal, max(cutoffs.values()) + 3.0)[0]
+def _more(model: ForceField) -> dict[int, float]:
+    """Cutoffs with the next orders between nearest neighbours, then of each order a shell more, the highest first.
+
+    As far as they are small; {} where none is.
+    """
+    own, crystal = dict(model.basis.cutoffs), model.basis.crystal
+    shells = shell_cutoffs(crystal, max(own.values()) + 3.0)
+    next_orders = range(max(own) + 1, MAX_ORDER + 1)[:MORE_ORDERS]
+    sizes = [(n, shells[0], basis_sizes(crystal, {n: shells[0]})[n].parameters) for n in next_orders]
     room, found = max(MORE_PARAMETERS[0] * model.basis.size, MORE_PARAMETERS[1]), dict[int, float]()
-    for order in range(max(cutoffs) + 1, MAX_ORDER + 1)[:MORE_ORDERS]:
-        room -= basis_sizes(crystal, {order: nearest})[order].parameters
-        if room < 0:
+    for order, cutoff_A, size in sizes:
+        if size > room:
             break
-        found[order] = nearest
-    return {**cutoffs, **found} if found else {}
+        room, found[order] = room - size, cutoff_A
+    room = min(room, MORE_PARAMETERS[1])
+    for size, order, cutoff_A in reversed([*_further_shells(crystal, own, shells)]):
+        if size <= room:
+            room, found[order] = room - size, cutoff_A
+    return own | found if found else {}
+
+
+def _further_shells(
+    crystal: Crystal, own: Mapping[int, float], shells: Sequence[float]
+) -> Iterator[tuple[float, int, float]]:
+    """Further parameters, order and cutoff of the first longer cutoff of each order that has any."""
+    for order, cutoff_A in own.items():
+        before = basis_sizes(crystal, {order: cutoff_A})[order].parameters
+        for longer_A in [s for s in shells if s > cutoff_A][:MORE_SHELLS]:
+            if (more := basis_sizes(crystal, {order: longer_A})[order].parameters - before) >= 1:
+                yield more, order, longer_A
+                break
 
 
 def _affordable(model: ForceField) -> int:
