@@ -80,7 +80,7 @@ outcomes = st.one_of(
     st.builds(
         FitOutcome, st.booleans(), count, st.text(), count, count, number, number,
         st.tuples(score), st.tuples(score, score), st.dictionaries(st.text(), st.tuples(number, number)),
-        st.tuples(key),
+        number, st.tuples(key),
         st.sampled_from([None, "phonons"]), number, st.tuples(number, number), number, number,
     ),
     st.builds(EvaluateOutcome, st.booleans(),
