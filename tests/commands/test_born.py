@@ -126,7 +126,7 @@ def test_born_writes_the_charges_of_a_calculation(
 
 
 def test_where_charges_are_missing_one_sentence_says_so(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, metal = str(folder / "plain.h5"), str(tmp_path / "metal.h5")
     fit = ["fit", str(folder / "train.xyz"), "--primitive", str(folder / "prim.xyz"), "--cutoffs", "2.5", "-o", metal]
@@ -140,6 +140,18 @@ def test_where_charges_are_missing_one_sentence_says_so(
     }
     for name, arguments in commands.items():
         assert said(arguments, capsys).count(MISSING) == 1, name
+    for element in ("Mg", "O"):
+        potential = tmp_path / "potpaw_PBE" / element / "POTCAR"
+        potential.parent.mkdir(parents=True)
+        head = f"VRHFIN ={element}:\nTITEL = PAW_PBE {element}\nLEXCH = PE\nENMAX = 400.0; ENMIN = 300.0 eV\n"
+        potential.write_text(head)
+    monkeypatch.setenv("VASP_PP_PATH", str(tmp_path))
+    monkeypatch.setenv("ASE_VASP_COMMAND", "true")
+    campaign = tmp_path / "campaign" / "campaign.toml"
+    train = ["train", str(campaign), "--dry-run"]
+    assert said(train, capsys).count(MISSING) == 1
+    campaign.write_text(campaign.read_text().replace("[crystal]", "[crystal]\nmetal = true", 1))
+    assert MISSING not in said(train, capsys)
     small = ["md", plain, "--supercell", "2 2 2", "--time-ps", "0.002", "-o", str(tmp_path / "small.xyz")]
     assert MISSING not in said(small, capsys)
     assert MISSING not in said(["evaluate", plain, str(folder / "train.xyz")], capsys)
@@ -147,8 +159,13 @@ def test_where_charges_are_missing_one_sentence_says_so(
     assert MISSING not in said(["phonons", metal, "--points", "0 0 0"], capsys)
 
 
-def test_of_an_element_nothing_is_said(force_field: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Born" not in said(["phonons", str(force_field), "--points", "0 0 0"], capsys)
+def test_of_an_element_nothing_is_said(force_field: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    silicon = str(tmp_path / "silicon.xyz")
+    ase.io.write(silicon, bulk("Si"), format="extxyz")
+    export = ["export", str(force_field), "--format", "phonopy", "-o", str(tmp_path / "exported")]
+    init = ["init", silicon, "--calculator", "vasp", "-o", str(tmp_path / "campaign")]
+    for arguments in (["phonons", str(force_field), "--points", "0 0 0"], export, init):
+        assert "Born" not in said(arguments, capsys)
 
 
 def test_bad_input_gets_one_line(folder: Path, tmp_path: Path, refused: Refused) -> None:

@@ -126,7 +126,8 @@ def _kappa_figure(found: Conductivity) -> Figure:
         same = next((k for k in names if np.allclose(kappa[:, k, k], kappa[:, axis, axis], rtol=1e-3)), axis)
         names[same] = ", ".join(filter(None, [names.get(same, ""), "xyz"[axis] * 2]))
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+        figure = Figure(figsize=(4.8, 3.6))
+        figure.subplots_adjust(left=0.16, right=0.98, bottom=0.14, top=0.97)
         axes = figure.add_subplot()
         for axis, name in names.items():
             bars = 2 * errors[:, axis, axis]
@@ -143,7 +144,8 @@ def _kappa_figure(found: Conductivity) -> Figure:
 
 def _cumulative_figure(found: Conductivity) -> Figure:
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        figure = Figure(figsize=(7.2, 3.4))
+        figure.subplots_adjust(left=0.11, right=0.98, bottom=0.15, top=0.97, wspace=0.06)
         by_path, by_frequency = figure.subplots(1, 2, sharey=True)
         for axes, (limits, kappa, errors) in zip((by_path, by_frequency), _accumulated(found).values(), strict=True):
             for temperature, own, error in zip(found.settings.temperatures_K, kappa, errors, strict=True):
@@ -155,6 +157,7 @@ def _cumulative_figure(found: Conductivity) -> Figure:
         by_path.set_xlabel("mean free path (nm)")
         by_path.set_ylabel("cumulative conductivity (W/(m K))")
         by_frequency.set_xlabel("frequency (THz)")
+        by_frequency.set_xlim(left=0)
         by_path.legend(frameon=False)
     return figure
 
@@ -163,7 +166,8 @@ def _modes_figure(found: Conductivity) -> Figure:
     """Lifetimes at every temperature, and speeds, against the frequency."""
     mean = found.mean
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+        figure = Figure(figsize=(7.2, 3.4))
+        figure.subplots_adjust(left=0.1, right=0.98, bottom=0.15, top=0.97, wspace=0.25)
         lifetimes, speeds = figure.subplots(1, 2)
         for temperature, own in zip(found.settings.temperatures_K, mean.lifetimes_ps, strict=True):
             _dots(lifetimes, mean.frequencies_THz, own, f"{temperature:g} K")
@@ -185,10 +189,8 @@ def _dots(axes: Axes, frequencies: Floats, values: Floats, label: str) -> None:
 
 
 def _save(figure: Figure, stem: Path) -> list[Path]:
-    """As PNG and as PDF."""
+    """As PNG and as PDF; margins are fixed, as to lay out the text of a figure takes as long as to draw it."""
     files = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
-    figure.draw_without_rendering()  # lays it out, once for both
-    figure.set_layout_engine("none")
     for file in files:
         with replacing(file) as temporary, mpl.rc_context(_STYLE):
             figure.savefig(temporary, format=file.suffix[1:], dpi=160)
