@@ -94,7 +94,7 @@ class NextOrders:
 def _more(model: ForceField) -> dict[int, float]:
     """Cutoffs with the next orders between nearest neighbours, then of each order a shell more, the highest first.
 
-    As far as they are small; {} where none is.
+    As far as they are small; {} where no order can be added.
     """
     own, crystal = dict(model.basis.cutoffs), model.basis.crystal
     shells = shell_cutoffs(crystal, max(own.values()) + 3.0)
@@ -105,11 +105,13 @@ def _more(model: ForceField) -> dict[int, float]:
         if size > room:
             break
         room, found[order] = room - size, cutoff_A
+    if not found:
+        return {}
     room = min(room, MORE_PARAMETERS[1])
     for size, order, cutoff_A in reversed([*_further_shells(crystal, own, shells)]):
         if size <= room:
             room, found[order] = room - size, cutoff_A
-    return own | found if found else {}
+    return own | found
 
 
 def _further_shells(
