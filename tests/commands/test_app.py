@@ -50,7 +50,6 @@ def test_a_foreign_package_of_the_same_name_is_noticed(tmp_path: Path) -> None:
 
 def test_misused_options_are_one_line(refused: Refused) -> None:
     assert "dynft train --help" in refused(["train", "si", "--rin", "x"])
-    assert "command" in refused([])
     assert "'trian'" in refused(["trian"])
     assert refused(["labels"]) == "dynft: Missing command. See: dynft labels --help\n"
     assert "dynft site --help" in refused(["site", "chek"])

@@ -12,6 +12,7 @@ import typer
 from dynft_core.errors import InputError
 from dynft_core.vocabulary import Images, ModelFamily, MonitorName, Prior, RadialKind, TransportMethod
 from workflows.campaign.paths import FORCE_FIELD
+from workflows.commands.examples import FIRST_STEPS, add_examples
 from workflows.commands.exit_codes import exit_code
 from workflows.commands.labels import labels_app
 from workflows.commands.mtp import mtp_app
@@ -19,7 +20,6 @@ from workflows.commands.mtp import mtp_app
 app = typer.Typer(
     name="dynft",
     help="Train lattice-dynamics force fields, for as few reference calculations as possible.",
-    add_completion=False,
     no_args_is_help=False,
     pretty_exceptions_enable=False,
 )
@@ -479,8 +479,14 @@ def structures(
     print("\n".join(write_structures(crystal, cells, disturbance, format_, output)))
 
 
+add_examples(app)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the command line; returns the exit code."""
+    if not arguments:
+        print(FIRST_STEPS)
+        return 0
     command = typer.main.get_command(app)
     return exit_code(
         lambda: command.main(list(arguments), prog_name="dynft", standalone_mode=False),
