@@ -145,10 +145,8 @@ def as_walked(
         return list(squared_ratios), list(others[0]), 0.0
     x, y = [2 * math.log(c) for c in highest_orders], [math.log(q) if q > 0 else 0.0 for q in squared_ratios]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    scatter, (expected, spread) = (
-        _prior_scatter(explained),
-        EXPLAINED_POWER if explained else (PRIOR_POWER, POWER_SPREAD),
-    )
+    scatter = _prior_scatter(explained)
+    expected, spread = EXPLAINED_POWER if explained else (PRIOR_POWER, POWER_SPREAD)
     covariance = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / scatter
     information = sum((a - mean_x) ** 2 for a in x) / scatter
     power = (covariance + expected / spread**2) / (information + 1 / spread**2)

@@ -3,7 +3,7 @@
 Few labels tell the force constants of the next orders between nearest neighbours, which make most of what is left out,
 and those of the next shell, where they are few.
 So the larger fit expects of each structure's error what no noise level does, the same for all: in silicon it leaves a
-twentieth of the variance between structures, and audits tell the error to 10 % with a third of the labels. It is a
+tenth of the variance between structures, and audits tell the error to 10 % with a third of the labels. It is a
 control variate: its own mistakes are seen by the same audits, and only widen their scatter.
 """
 

@@ -208,7 +208,7 @@ class FitJob:
     others: tuple[StructureRef, ...] = ()
     """Labels that are no audits, whose errors are told as well."""
     walked: tuple[WalkEnd, ...] = ()
-    """Where walkers were at the ends of walks, whatever ε_B."""
+    """Walks whose structures, taken by the clock whatever ε_B, tell how hard the walks are."""
     heating_steps: int = 0
     """Steps before which a walker is colder than its thermostat."""
 

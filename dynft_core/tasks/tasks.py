@@ -357,7 +357,7 @@ def _larger(job: FitJob, model: Model, tested_labels: Sequence[LeftOutLabel]) ->
     made_by, names = family(model.family), {each.frame.key for each in tested_labels}
     if not isinstance(made_by, Larger):
         return None
-    others = [key for key in model.labels if key not in names][: MOST_LABELS - len(names)]
+    others = [key for key in model.labels if key not in names][: max(0, MOST_LABELS - len(names))]
     frames = [each.frame for each in tested_labels] + [read_frame(Path(job.run_dir), key) for key in others]
     return made_by.next_orders(model, frames)
 
